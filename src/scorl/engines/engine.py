@@ -1,0 +1,40 @@
+"""What an engine is: token ids in, sampled token ids with their log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from scorl.trajectory import Finish
+
+__all__ = ["Engine", "Request", "Sample"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One response wanted: the context as ids, and the seed that alone decides the draw."""
+
+    prompt_ids: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One response: the ids drawn (the end token included), their log-probabilities, and why it ended."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+
+
+class Engine(Protocol):
+    """Writes responses with the current policy."""
+
+    def sample(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[Sample]:
+        """One sample for each request, in order; temperature 0 is greedy.
+
+        The log-probabilities are those of the distribution drawn from (at temperature 0: of temperature 1).
+        A draw depends on the request and the policy, not on which other requests share the batch.
+        """
+        ...

@@ -1,0 +1,52 @@
+"""What a task is: problems by split, the wording of the turns, and a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from scorl.errors import UserError, nearest
+from scorl.trajectory import Problem, Verdict
+
+__all__ = ["Judge", "Problems", "Task"]
+
+Judge = Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
+"""Judges (problem, response) pairs, in order; never raises because of what a response says."""
+
+
+class Problems(Protocol):
+    """The problems of one split, endless or finite."""
+
+    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
+        """`count` training problems, the first of which is the `start`-th that this run draws.
+
+        A pure function of its arguments: finite splits go through a seeded permutation, epoch by epoch.
+        """
+        ...
+
+    def take(self, limit: int | None) -> list[Problem]:
+        """The first `limit` problems in a fixed order, for evaluation; None: all of a finite split,
+        a documented number of an endless one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """Problems by split, the correction message between two attempts, and a judge."""
+
+    name: str
+    splits: Mapping[str, Problems]
+    correction: str
+    """The message after an attempt: it says that there might be an error, never whether there is one."""
+    judge: Judge
+
+    def split(self, name: str) -> Problems:
+        """The problems of a split.
+
+        Raises:
+            UserError: the task has no such split.
+        """
+        if name not in self.splits:
+            raise UserError(f"task '{self.name}' has no split '{name}': {nearest(name, self.splits)}")
+        return self.splits[name]
