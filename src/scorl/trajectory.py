@@ -16,7 +16,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
-__all__ = ["Attempt", "Credit", "Finish", "Group", "Lesson", "Message", "Problem", "Trajectory", "Verdict", "user"]
+__all__ = [
+    "Attempt",
+    "Credit",
+    "Finish",
+    "Group",
+    "Lesson",
+    "Message",
+    "Problem",
+    "Trajectory",
+    "Verdict",
+    "user",
+]
 
 Finish = Literal["stop", "length"]
 """Why a sample ended: the model wrote an end token, or it ran into the token limit."""

@@ -1,0 +1,90 @@
+"""Checkpoints: an ordinary Hugging Face folder, and beside its files what the trainer needs to go on to the bit.
+
+    checkpoints/step-40/            config.json, model.safetensors, tokenizer files: `from_pretrained` loads it
+    checkpoints/step-40/trainer/    state.pt, training_reward.json
+    checkpoints/best -> step-40     the kept one with the highest training reward
+
+A checkpoint is written under another name and renamed when it is whole, so a kill leaves none that is half-written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from scorl.errors import UserError
+from scorl.learner import Learner
+
+__all__ = ["load", "prune", "save", "saved_steps"]
+
+
+def save(run: Path, learner: Learner, reward: float | None) -> Path:
+    """Write `checkpoints/step-N`, N being the updates made; idempotent.
+
+    Args:
+        run: the run directory.
+        learner: policy and trainer state.
+        reward: mean training reward since the checkpoint before; the highest marks the best.
+    """
+    folder = run / "checkpoints" / f"step-{learner.updates}"
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / "trainer").mkdir(parents=True)
+    learner.policy.save(draft)
+    torch.save(learner.state(), draft / "trainer" / "state.pt")
+    (draft / "trainer" / "training_reward.json").write_text(json.dumps(reward))
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(draft, folder)
+    return folder
+
+
+def load(run: Path, learner: Learner) -> int:
+    """Put the newest checkpoint's state into the learner; the number of updates it had made (0: there is none)."""
+    steps = saved_steps(run)
+    if not steps:
+        return 0
+    path = run / "checkpoints" / f"step-{steps[-1]}" / "trainer" / "state.pt"
+    try:
+        state = torch.load(path, map_location=learner.policy.device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.parent.parent}: holds no trainer state, so the run cannot go on from it"
+        ) from None
+    learner.load_state(state)
+    return learner.updates
+
+
+def prune(run: Path, keep: int) -> None:
+    """Mark the best checkpoint, and delete all but it and the last `keep`."""
+    steps = saved_steps(run)
+    rewards = {step: reward for step in steps if (reward := _reward(run, step)) is not None}
+    best = max(rewards, key=lambda step: rewards[step]) if rewards else None
+    if best is not None:
+        _point(run / "checkpoints" / "best", f"step-{best}")
+    for step in steps[:-keep]:
+        if step != best:
+            shutil.rmtree(run / "checkpoints" / f"step-{step}")
+
+
+def saved_steps(run: Path) -> list[int]:
+    """The steps of a run's checkpoints, in order."""
+    names = [p.name.removeprefix("step-") for p in (run / "checkpoints").glob("step-*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _reward(run: Path, step: int) -> float | None:
+    text = (run / "checkpoints" / f"step-{step}" / "trainer" / "training_reward.json").read_text()
+    reward: float | None = json.loads(text)
+    return reward
+
+
+def _point(link: Path, target: str) -> None:
+    draft = link.with_name(".best.draft")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target)
+    os.replace(draft, link)

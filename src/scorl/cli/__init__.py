@@ -1,0 +1,53 @@
+"""The command line. Exit codes: 0 done, 1 our fault, 2 the user's input, 130 interrupted.
+
+The commands import what they need when they run: `scorl --help` and the shell's completion must not wait seconds
+for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from scorl.cli.doctor import doctor
+from scorl.cli.evaluate import evaluate
+from scorl.cli.judge import judge
+from scorl.cli.recipes import recipes, schema
+from scorl.cli.show import report, show
+from scorl.cli.train import train
+from scorl.errors import UserError
+from scorl.version import __version__
+
+__all__ = ["commands", "main"]
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scorl")
+def commands() -> None:
+    """Train a language model to correct its own answers (SCoRe), and measure whether it learned to."""
+
+
+for command in (train, evaluate, judge, show, report, doctor, recipes, schema):
+    commands.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Our own mistakes keep their traceback, which Python ends with exit code 1.
+    """
+    try:
+        sys.exit(commands.main(arguments, prog_name="scorl", standalone_mode=False) or 0)
+    except UserError as error:
+        click.echo(f"scorl: {error}", err=True)
+        sys.exit(2)
+    except click.Abort:
+        click.echo("scorl: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)

@@ -1,0 +1,113 @@
+"""`scorl evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from scorl.cli.output import check_writable, print_grid, written
+from scorl.errors import UserError
+
+if TYPE_CHECKING:
+    from scorl.evaluate import Evaluation
+    from scorl.tasks.task import Task
+
+__all__ = ["evaluate"]
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+COUNT = click.IntRange(min=1)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--task", "task_name", help="The task; a run directory's own by default.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--attempts", type=COUNT, default=2, show_default=True)
+@click.option("--samples", type=COUNT, default=1, show_default=True, help="Samples per problem.")
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy."
+)
+@click.option("--max-tokens", type=COUNT, help="Longest response.  [default: the run's own, else 256]")
+@click.option("--limit", type=COUNT, help="Only the first so many problems.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=FILE, help="Write the metrics as JSON.")
+@click.option("--attempts-out", type=FILE, help="Write every attempt as a JSON line.")
+def evaluate(
+    model: str,
+    settings: tuple[str, ...],
+    task_name: str | None,
+    split: str,
+    attempts: int,
+    samples: int,
+    temperature: float,
+    max_tokens: int | None,
+    limit: int | None,
+    seed: int,
+    out: Path | None,
+    attempts_out: Path | None,
+) -> None:
+    """Measure self-correction of MODEL: a folder, a hub name, scorl:NAME, pypi:PACKAGE, or a run directory.
+
+    Settings of the task are given as in path=data/svamp.
+    """
+    task, own_max_tokens = _task(model, task_name, settings)
+    task.split(split)
+    for path in (out, attempts_out):
+        check_writable(path)
+
+    from scorl.engines import TorchEngine
+    from scorl.evaluate import evaluate as measure
+    from scorl.policy import Policy
+    from scorl.report import evaluation_grid
+
+    policy = Policy(model)
+    evaluation = measure(
+        TorchEngine(policy),
+        policy.chat,
+        task,
+        model=model,
+        split=split,
+        attempts=attempts,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens or own_max_tokens,
+        limit=limit,
+        seed=seed,
+        progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
+    )
+    summary = evaluation.summary()
+    print_grid(evaluation_grid(summary))
+    if out:
+        with written(out) as handle:
+            handle.write(json.dumps(summary, indent=1) + "\n")
+    if attempts_out:
+        _write_attempts(attempts_out, evaluation)
+
+
+def _task(model: str, name: str | None, settings: tuple[str, ...]) -> tuple[Task, int]:
+    """The task and the longest response; without a name those that a run directory was trained with."""
+    from scorl.recipe import resolve, resolve_task
+
+    if name is not None:
+        return resolve_task(name, settings).build(), 256
+    if not (Path(model) / "recipe.yaml").is_file():
+        raise UserError("--task is missing; only a run directory knows its own")
+    from dataclasses import replace
+
+    recipe = resolve(model, [f"task.{key.removeprefix('task.')}" for key in settings])
+    task = recipe.task.build()
+    return replace(task, correction=recipe.turns.correction or task.correction), recipe.engine.max_tokens
+
+
+def _write_attempts(path: Path, evaluation: Evaluation) -> None:
+    from scorl.lines import attempt_line
+
+    with written(path) as handle:
+        for group in evaluation.groups:
+            for trajectory in group:
+                for attempt in trajectory.attempts:
+                    handle.write(json.dumps(attempt_line(0, attempt, trajectory), ensure_ascii=False) + "\n")

@@ -1,0 +1,69 @@
+"""Where commands write: files whole or not at all, tables for terminals and for pipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from scorl.errors import UserError
+
+if TYPE_CHECKING:
+    from scorl.report.table import Grid
+
+__all__ = ["check_writable", "print_grid", "written"]
+
+
+@contextmanager
+def written(path: Path | None) -> Iterator[TextIO]:
+    """A text file that takes the place of `path` when the block ends well, and is gone when not; None: stdout."""
+    if path is None:
+        yield sys.stdout
+        return
+    check_writable(path)
+    handle = tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    )  # noqa: SIM115
+    try:
+        with handle:
+            yield handle
+        Path(handle.name).chmod(0o666 & ~_umask())
+        os.replace(handle.name, path)
+    except BaseException:
+        Path(handle.name).unlink(missing_ok=True)
+        raise
+
+
+def check_writable(path: Path | None) -> None:
+    """Say at once, before an hour of work, that a file cannot be written.
+
+    Raises:
+        UserError: its folder is not there, or it is a folder itself.
+    """
+    if path and not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    if path and path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+
+
+def print_grid(grid: Grid) -> None:
+    """A table on stdout: drawn in a terminal, Markdown in a pipe."""
+    from rich.console import Console
+
+    from scorl.report import to_markdown, to_rich
+
+    console = Console()
+    if console.is_terminal:
+        console.print(to_rich(grid))
+    else:
+        print(to_markdown(grid), end="")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,38 @@
+"""`scorl show` and `scorl report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["report", "show"]
+
+RUN = click.Path(path_type=Path, exists=True)
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.option(
+    "--flip", metavar="CLASS", help="fixed (wrong, then right), broken, right or wrong (both times)."
+)
+@click.option("--step", type=click.IntRange(min=0))
+@click.option("--problem", metavar="ID")
+@click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True)
+def show(run: Path, flip: str | None, step: int | None, problem: str | None, limit: int) -> None:
+    """Read trajectories of RUN (a run directory or a file of attempts), with what changed marked."""
+    from rich.console import Console
+
+    from scorl.report import show as show_trajectories
+
+    if not show_trajectories(run, Console(), flip=flip, step=step, problem=problem, limit=limit):
+        click.echo("no trajectory fits", err=True)
+
+
+@click.command()
+@click.argument("run", type=RUN)
+def report(run: Path) -> None:
+    """Write RUN/report.html: one file, no network needed."""
+    from scorl.report import write_report
+
+    click.echo(write_report(run))

@@ -1,0 +1,109 @@
+"""`scorl train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scorl.cli.output import print_grid
+from scorl.errors import UserError
+
+if TYPE_CHECKING:
+    from scorl.recipe import Recipe
+    from scorl.run import Result
+
+__all__ = ["train"]
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Run directory.  [default: runs/RECIPE]"
+)
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="yes",
+    metavar="[auto]",
+    help="Go on from the newest checkpoint. `auto`: if there is a run to go on with; else start one.",
+)
+def train(recipe: str, overrides: tuple[str, ...], out: Path | None, resume: str | None) -> None:
+    """Train by RECIPE: a file, the name of a shipped recipe, or a run directory to go on with.
+
+    Keys of the recipe are set as in stages.1.alpha=5.
+    """
+    resolved, out = _recipe_and_place(recipe, overrides, out, resume)
+    result = _run(resolved, out)
+    if result.evaluation:
+        _print_change(result.evaluation[resolved.evaluation.split]["history"])
+    if result.interrupted:
+        click.echo(f"saved after step {result.steps}; go on with: scorl train {out} --resume", err=True)
+        raise SystemExit(130)
+    click.echo(f"done: {out} (scorl report {out}, scorl show {out})", err=True)
+
+
+def _recipe_and_place(
+    recipe: str, overrides: tuple[str, ...], out: Path | None, resume: str | None
+) -> tuple[Recipe, Path]:
+    """The checked recipe and its run directory, after a look at what lies there."""
+    from scorl.recipe import resolve
+
+    if resume not in (None, "yes", "auto"):
+        raise UserError(f"--resume takes nothing or auto, not '{resume}': write it after everything else")
+    is_run = (Path(recipe) / "recipe.yaml").is_file()
+    out = out or (Path(recipe) if is_run else Path("runs") / Path(recipe).stem)
+    if is_run and out.resolve() == Path(recipe).resolve() and resume is None:
+        raise UserError(
+            f"{recipe} is a run: go on with it by --resume, or start another from its recipe with --out"
+        )
+    resolved = resolve(recipe, overrides)
+    _check_place(resolved, out, resume)
+    return resolved, out
+
+
+def _check_place(recipe: Recipe, out: Path, resume: str | None) -> None:
+    """A run goes on by its own recipe alone, and none is started over another."""
+    from scorl.recipe import differences, resolve
+
+    if not (out / "recipe.yaml").is_file():
+        if resume == "yes":
+            raise UserError(f"{out}: there is no run to go on with")
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out}: this folder is not empty, and no run; choose another with --out")
+    elif resume is None:
+        raise UserError(
+            f"{out}: there is a run already; go on with it by --resume, or choose another folder with --out"
+        )
+    elif changed := differences(resolve(out), recipe):
+        raise UserError(
+            "\n  ".join([f"{out}: a run goes on by the recipe it was started with, which differs:", *changed])
+        )
+
+
+def _run(recipe: Recipe, out: Path) -> Result:
+    from scorl.loggers import loggers
+    from scorl.progress import Progress
+    from scorl.recipe.plan import planned
+    from scorl.run import perform
+
+    plan = planned(recipe)
+    for difference in plan.policy.chat.differences():
+        click.echo(f"chat template: {difference}", err=True)
+    with loggers(recipe.loggers, out, recipe.as_dict()) as send, Progress(recipe.steps) as progress:
+
+        def report(line: dict[str, Any]) -> None:
+            progress(line)
+            send(line)
+
+        return perform(plan, out, report)
+
+
+def _print_change(history: list[dict[str, Any]]) -> None:
+    from scorl.report import before_after_grid, evaluation_grid
+
+    print_grid(
+        before_after_grid(history[0], history[-1]) if len(history) > 1 else evaluation_grid(history[0])
+    )

@@ -1,0 +1,95 @@
+"""What this machine, this installation and a model can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from importlib import metadata
+
+import torch
+
+from scorl.engines import TorchEngine
+from scorl.engines.engine import Request
+from scorl.policy import Policy
+from scorl.trajectory import user
+
+__all__ = ["EXTRAS", "Finding", "of_installation", "of_model"]
+
+Finding = tuple[str, str]
+"""What was looked at, and what was found."""
+
+EXTRAS = {
+    "math": ("math-verify",),
+    "lora": ("peft",),
+    "hub": ("datasets",),
+    "parquet": ("pyarrow",),
+    "gguf": ("gguf",),
+    "loggers": ("tensorboard", "wandb", "trackio"),
+}
+"""The optional groups of pyproject.toml and what they bring."""
+
+QUESTION = "What is 2 + 3?"
+
+
+def of_installation() -> Iterator[Finding]:
+    """Versions, device, threads and extras."""
+    yield "python", platform.python_version()
+    for name in ("scorl", "torch", "transformers"):
+        yield name, _version(name) or "not installed as a package"
+    yield "device", _device()
+    asked = os.environ.get("OMP_NUM_THREADS")
+    yield (
+        "threads",
+        f"{torch.get_num_threads()} of {os.cpu_count()} cores; "
+        + (
+            f"OMP_NUM_THREADS={asked}"
+            if asked
+            else "OMP_NUM_THREADS is not set, which means all; a tiny model wants 1 or 2"
+        ),
+    )
+    for extra, names in EXTRAS.items():
+        found = [f"{name} {version}" for name in names if (version := _version(name))]
+        lacking = len(found) < len(names)
+        yield (
+            f"extra '{extra}'",
+            ", ".join([*found, *([f"pip install 'scorl[{extra}]' brings more"] if lacking else [])]),
+        )
+
+
+def of_model(name: str) -> Iterator[Finding]:
+    """What a model is, what its template does to history, how it ends a turn, and a few words of it.
+
+    Raises:
+        UserError: the model cannot be loaded.
+    """
+    policy = Policy(name)
+    chat = policy.chat
+    yield (
+        "model",
+        f"{type(policy.decoder).__name__}, {policy.decoder.num_parameters():,} parameters, on {policy.device}",
+    )
+    yield "context", f"{policy.max_positions} tokens" if policy.max_positions else "no limit is named"
+    ends = policy.tokenizer.convert_ids_to_tokens(sorted(chat.end_ids))
+    yield "end tokens", " ".join(ends)
+    for difference in chat.differences() or ["none: appended turns read as the template writes them"]:
+        yield "template", difference
+    prompt = chat.prompt((user(QUESTION),))
+    began = time.perf_counter()
+    sample = TorchEngine(policy).sample([Request(prompt, 0)], temperature=0.0, max_tokens=16)[0]
+    rate = len(sample.ids) / (time.perf_counter() - began)
+    yield "generation", f"{QUESTION!r} -> {chat.text(sample.ids)!r} ({rate:.0f} tokens/s, greedy, one row)"
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} GPU: {torch.cuda.get_device_name()}"
+    return "mps" if torch.backends.mps.is_available() else f"cpu ({platform.machine()})"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,7 @@
+"""The learner: one loss, one reduction, whatever the method."""
+
+from scorl.learner.guards import GuardError
+from scorl.learner.settings import LearnerSettings
+from scorl.learner.update import Learner, Progress
+
+__all__ = ["GuardError", "Learner", "LearnerSettings", "Progress"]

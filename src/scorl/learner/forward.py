@@ -1,0 +1,70 @@
+"""Log-probabilities and KL at the positions that carry loss, in chunks: never a [rows, tokens, vocabulary] block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from scorl.learner.batch import MicroBatch
+from scorl.learner.loss import kl_per_token
+from scorl.learner.settings import LearnerSettings
+from scorl.logits import log_probabilities
+from scorl.policy import Policy, Reference, final_logits, hidden_states
+
+__all__ = ["score"]
+
+_CHUNK_NUMBERS = 2**24
+"""Logits held at once, in numbers: 64 MiB in float32."""
+
+
+def score(
+    policy: Policy,
+    reference: Reference | None,
+    batch: MicroBatch,
+    temperature: float,
+    settings: LearnerSettings,
+) -> tuple[Tensor, Tensor | None]:
+    """log pi(y_j) and KL_j at each loss token, [tokens] each, with gradient.
+
+    Args:
+        policy: the model that learns.
+        reference: None skips the KL.
+        batch: the micro-batch.
+        temperature: the sampling temperature; both log-probabilities are taken at it.
+        settings: the KL estimator.
+    """
+    frozen = None
+    if reference is not None:
+        with torch.no_grad(), reference.active() as model:
+            frozen = _at_loss(model, batch)
+    hidden = _at_loss(policy.decoder, batch)
+
+    def chunk(mine: Tensor, theirs: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        scores = log_probabilities(final_logits(policy.decoder, mine), temperature)
+        logprobs = scores.gather(1, target[:, None])[:, 0]
+        if theirs is None or reference is None:
+            return logprobs, None
+        with torch.no_grad():
+            anchor = log_probabilities(final_logits(reference.head, theirs), temperature)
+        return logprobs, kl_per_token(settings.kl, scores, anchor, target)
+
+    size = max(1, _CHUNK_NUMBERS // policy.decoder.config.vocab_size)
+    pieces = [slice(i, i + size) for i in range(0, len(hidden), size)]
+    if len(pieces) == 1:
+        return chunk(hidden, frozen, batch.target)
+    parts = [
+        checkpoint(
+            chunk, hidden[p], None if frozen is None else frozen[p], batch.target[p], use_reentrant=False
+        )
+        for p in pieces
+    ]
+    logprobs = torch.cat([logprobs for logprobs, _ in parts])
+    return logprobs, None if frozen is None else torch.cat([kl for _, kl in parts])
+
+
+def _at_loss(decoder: Any, batch: MicroBatch) -> Tensor:
+    """The hidden states that predict the loss tokens, [tokens, width]."""
+    return hidden_states(decoder, batch.ids, batch.mask)[batch.row, batch.position]

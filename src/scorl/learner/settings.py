@@ -1,0 +1,39 @@
+"""The learner's settings, with what the paper leaves open decided and documented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["LearnerSettings"]
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """Optimiser, schedule, KL estimator and batching; the defaults are the paper's where it states them."""
+
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Adam (stated in the paper), or AdamW with `weight_decay`."""
+    lr: float = 5e-6
+    """Peak learning rate: 5e-6 on MATH, 1e-5 on MBPP (stated)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's decay rates (open: torch's defaults)."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay; read by adamw alone."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after the warm-up, over the steps of all stages (open: constant)."""
+    warmup: int = 0
+    """Steps over which the learning rate rises linearly to `lr` (open: none)."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 switches clipping off (open: 1.0)."""
+    kl: Literal["exact", "k1", "k2", "k3"] = "exact"
+    """KL at each token: exact over the vocabulary, or a sampled estimator (open: exact; see docs/loss.md)."""
+    kl_in: Literal["both", "loss", "reward"] = "both"
+    """Where the KL acts: differentiated in the loss, taken off the reward of the tokens before it, or both;
+    `both` with `exact` is the unbiased gradient of the KL between whole attempts (open)."""
+    kl_over: Literal["sum", "mean"] = "sum"
+    """Whether an attempt's KL is the sum over its tokens (the KL of whole responses, Eq. 2) or their mean (open)."""
+    tokens_per_batch: int = 16384
+    """Padded tokens per micro-batch; gradients accumulate over as many micro-batches as a step needs."""
+    max_logprob_gap: float = 0.05
+    """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average."""

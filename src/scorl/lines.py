@@ -1,0 +1,83 @@
+"""The run directory's lines: an attempt as JSON, and reading such files back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scorl.errors import UserError
+from scorl.trajectory import Attempt, Credit, Trajectory
+
+__all__ = ["Line", "attempt_line", "read_attempts", "read_lines"]
+
+Line = dict[str, Any]
+"""One line of a JSONL file."""
+
+
+def attempt_line(step: int, attempt: Attempt, trajectory: Trajectory, credit: Credit | None = None) -> Line:
+    """One attempt as a line of `attempts/`; without a credit (an evaluation) the credit's keys are null."""
+    return {
+        "step": step,
+        "problem": trajectory.problem.id,
+        "sample": trajectory.sample,
+        "turn": attempt.turn,
+        "prompt_tokens": len(attempt.prompt_ids),
+        "tokens": len(attempt.ids),
+        "text": attempt.text,
+        "reward": attempt.reward,
+        "finish": attempt.finish,
+        "policy": attempt.policy,
+        "advantage": credit and credit.advantage,
+        "beta": credit and credit.beta,
+        "imitation": credit and credit.imitation,
+        "verdict": attempt.verdict.verdict,
+        "reason": attempt.verdict.reason,
+        "answer": attempt.verdict.answer,
+        "question": trajectory.problem.prompt[-1]["content"],
+    }
+
+
+def read_attempts(path: Path | str) -> Iterator[Line]:
+    """The attempts of a file, of a run directory or of its `attempts/`, in the order of steps.
+
+    Raises:
+        UserError: there is nothing to read, or a line is no attempt.
+    """
+    for file in _attempt_files(Path(path)):
+        for line in read_lines(file):
+            if "turn" not in line:
+                raise UserError(f"{file} holds no attempts: its lines have no `turn`")
+            yield line
+
+
+def read_lines(file: Path) -> Iterator[Line]:
+    """The JSON objects of a file, one a line; a last line that is still being written is left out.
+
+    Raises:
+        UserError: a line is no JSON object.
+    """
+    with file.open(encoding="utf-8") as handle:
+        for number, text in enumerate(handle, 1):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                if not text.endswith("\n"):
+                    return
+                raise UserError(f"{file}, line {number} is no JSON: {error}") from None
+            if not isinstance(line, dict):
+                raise UserError(f"{file}, line {number} is no JSON object")
+            yield line
+
+
+def _attempt_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    folder = path / "attempts" if (path / "attempts").is_dir() else path
+    files = sorted(folder.glob("*.jsonl")) if folder.name == "attempts" else []
+    if not files:
+        raise UserError(
+            f"no attempts in {path}: give a run directory with an attempts/ folder, or a JSONL file"
+        )
+    return files

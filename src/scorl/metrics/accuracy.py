@@ -1,0 +1,133 @@
+"""The metrics of self-correction (section 5 of the paper), over all problems.
+
+Every metric is a sum over problems divided by another sum over problems: accuracy divides by the number of
+samples, the fix rate by the number of wrong first attempts. A `Tally` keeps both sums per problem, so that
+measuring is one division and a bootstrap one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorl.metrics.edits import answer_changed, edit_ratio
+from scorl.trajectory import Group, Trajectory
+
+__all__ = ["Tally", "measure", "outcomes", "tally", "tally_outcomes"]
+
+Terms = dict[str, tuple[float, float]]
+"""What one trajectory adds to the numerator and the denominator of each metric."""
+
+PAIR = (
+    "accuracy_t2",
+    "delta",
+    "incorrect_to_correct",
+    "correct_to_incorrect",
+    "fix_rate",
+    "break_rate",
+    "answer_changed",
+)
+"""The metrics that need a second attempt; without one they are undefined (0 / 0)."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Numerators and denominators per problem and metric, both float64 [problems, metrics]."""
+
+    problems: tuple[str, ...]
+    names: tuple[str, ...]
+    top: NDArray[np.float64]
+    bottom: NDArray[np.float64]
+
+    def values(self) -> dict[str, float | None]:
+        """Each metric over all problems; None where it is undefined."""
+        sums = zip(self.names, self.top.sum(axis=0).tolist(), self.bottom.sum(axis=0).tolist(), strict=True)
+        return {name: top / bottom if bottom else None for name, top, bottom in sums}
+
+
+def measure(groups: Iterable[Group]) -> dict[str, float | None]:
+    """The metrics of these groups, without intervals; docs/metrics.md defines each.
+
+    Rates are fractions in [0, 1]; a metric is None where it is undefined (without a second attempt, say).
+    """
+    return tally(groups).values()
+
+
+def tally(groups: Iterable[Group]) -> Tally:
+    """The sums behind every metric.
+
+    Raises:
+        ValueError: there is no trajectory.
+    """
+    return _collect((t.problem.id, _terms(t)) for group in groups for t in group)
+
+
+def outcomes(groups: Iterable[Group]) -> dict[str, str]:
+    """What happened to each problem, small enough to keep in a file: `{"countdown-7": "01* 11"}`.
+
+    One word a sample: a digit a turn (1 right), and `*` where the second attempt gives another answer.
+    """
+    words: dict[str, list[str]] = {}
+    for group in groups:
+        for t in group:
+            word = "".join(str(int(attempt.right)) for attempt in t.attempts) + "*" * _changed(t)
+            words.setdefault(t.problem.id, []).append(word)
+    return {problem: " ".join(samples) for problem, samples in words.items()}
+
+
+def tally_outcomes(words: Mapping[str, str]) -> Tally:
+    """The sums behind the metrics of correctness, from what `outcomes` wrote."""
+    return _collect((problem, _word_terms(word)) for problem, text in words.items() for word in text.split())
+
+
+def _word_terms(word: str) -> Terms:
+    return _flip_terms([digit == "1" for digit in word.rstrip("*")], word.endswith("*"))
+
+
+def _terms(trajectory: Trajectory) -> Terms:
+    attempts = trajectory.attempts
+    terms = _flip_terms([attempt.right for attempt in attempts], _changed(trajectory))
+    pair = attempts[:2]
+    terms["edit_ratio"] = (edit_ratio(pair[0].text, pair[1].text), 1) if len(pair) == 2 else (0, 0)
+    terms["truncated"] = (sum(a.finish == "length" for a in attempts), len(attempts))
+    terms |= {f"tokens_t{turn}": (len(a.ids), 1) for turn, a in enumerate(attempts, 1)}
+    terms.setdefault("tokens_t2", (0, 0))
+    return terms
+
+
+def _changed(trajectory: Trajectory) -> bool:
+    return len(trajectory.attempts) > 1 and answer_changed(*trajectory.attempts[:2])
+
+
+def _flip_terms(right: Sequence[bool], changed: bool) -> Terms:
+    terms: Terms = {f"accuracy_t{turn}": (r, 1) for turn, r in enumerate(right, 1)}
+    if len(right) == 1:
+        return terms | dict.fromkeys(PAIR, (0, 0))
+    first, second = right[:2]
+    fixed, broken = second and not first, first and not second
+    terms["delta"] = (second - first, 1)
+    terms |= {f"delta_t{t}_t{t + 1}": (right[t] - right[t - 1], 1) for t in range(2, len(right))}
+    return terms | {
+        "incorrect_to_correct": (fixed, 1),
+        "correct_to_incorrect": (broken, 1),
+        "fix_rate": (fixed, not first),
+        "break_rate": (broken, first),
+        "answer_changed": (changed, 1),
+    }
+
+
+def _collect(rows: Iterable[tuple[str, Terms]]) -> Tally:
+    clusters: dict[str, list[Terms]] = {}
+    for problem, terms in rows:
+        clusters.setdefault(problem, []).append(terms)
+    if not clusters:
+        raise ValueError("there is no trajectory to measure")
+    names = tuple(next(iter(clusters.values()))[0])
+    sums = np.array(
+        [[[sum(t[name][k] for t in c) for name in names] for c in clusters.values()] for k in (0, 1)],
+        dtype=np.float64,
+    )
+    return Tally(tuple(clusters), names, top=sums[0], bottom=sums[1])

@@ -1,0 +1,30 @@
+"""Objectives: small pure objects that turn a group of judged trajectories into lessons.
+
+A new method is a new file here and a line in `OBJECTIVES`; sampling, loss and loop know no method.
+"""
+
+from scorl.objectives.baseline import leave_one_out
+from scorl.objectives.reinforce import Reinforce
+from scorl.objectives.score import StageOne, StageTwo, shaped_rewards
+from scorl.objectives.supervised import Supervised
+
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "Reinforce",
+    "StageOne",
+    "StageTwo",
+    "Supervised",
+    "leave_one_out",
+    "shaped_rewards",
+]
+
+Objective = Reinforce | StageOne | StageTwo | Supervised
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "reinforce": Reinforce,
+    "score_stage_one": StageOne,
+    "score_stage_two": StageTwo,
+    "supervised": Supervised,
+}
+"""The names that recipes, steps.jsonl and the documents use."""

@@ -1,0 +1,20 @@
+"""Fine-tuning on reference solutions: the usual warm-up for a model that hardly solves anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scorl.trajectory import Credit, Group, Lesson
+
+__all__ = ["Supervised"]
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Imitate each problem's reference solution as the first attempt; nothing is sampled."""
+
+    def __call__(self, group: Group) -> list[Lesson]:
+        """Imitation weight 1 on every token of the solution, its end token included."""
+        return [
+            Lesson(trajectory, (Credit(imitation=1.0),) * len(trajectory.attempts)) for trajectory in group
+        ]

@@ -1,0 +1,113 @@
+"""Live progress of a run: one line that renews itself in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+__all__ = ["Progress", "describe"]
+
+RATES = {
+    "@t1": "accuracy_t1",
+    "@t2": "accuracy_t2",
+    "Delta": "delta",
+    "i->c": "incorrect_to_correct",
+    "c->i": "correct_to_incorrect",
+    "changed": "answer_changed",
+}
+"""What is shown in percent, by the key of steps.jsonl."""
+
+SMOOTHED = 20
+"""Steps over which the rate is taken."""
+
+
+class Progress:
+    """Shows the lines of steps.jsonl as they come; a context manager.
+
+    Args:
+        total: steps of the whole run.
+        console: where to; standard error by default.
+        pause: seconds between two plain lines; the last line of a stage is always shown.
+    """
+
+    def __init__(self, total: int, console: Console | None = None, pause: float = 5.0) -> None:
+        self._total = total
+        self._console = console or Console(stderr=True)
+        self._pause = pause
+        self._shown_at = float("-inf")
+        self._seconds: deque[float] = deque(maxlen=SMOOTHED)
+        self._held: tuple[str, str] | None = None
+        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+            self._live.update(Text("the first evaluation and the first step are under way ..."))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        else:
+            self._print_held()
+
+    def __call__(self, line: Mapping[str, Any]) -> None:
+        """Show a step."""
+        self._seconds.append(sum(line["seconds"].values()))
+        text = describe(line, self._total, sum(self._seconds) / len(self._seconds))
+        if self._live:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
+        else:
+            self._plain(line["stage"], text)
+
+    def _plain(self, stage: str, text: str) -> None:
+        if self._held and self._held[0] != stage:
+            self._print_held()
+        self._held = (stage, text)
+        if time.monotonic() - self._shown_at >= self._pause:
+            self._print_held()
+
+    def _print_held(self) -> None:
+        if self._held:
+            self._console.print(Text(self._held[1]), soft_wrap=True)
+            self._shown_at, self._held = time.monotonic(), None
+
+
+def describe(line: Mapping[str, Any], total: int, seconds: float) -> str:
+    """A step in a line: stage, place, rate, time left, the rates of paper.md in percent, KL per turn.
+
+    Args:
+        line: of steps.jsonl; what is null is left out.
+        total: steps of the whole run.
+        seconds: a step takes, of late.
+    """
+    done = line["step"] + 1
+    parts = [
+        f"{line['stage']} {done}/{total}",
+        f"{seconds:.2f} s/step",
+        f"{_clock(seconds * (total - done))} left",
+    ]
+    for name, key in RATES.items():
+        if line.get(key) is not None:
+            parts.append(f"{name} {100 * line[key]:{'+' if name == 'Delta' else ''}.1f}")
+    divergences = [f"{line[key]:.3f}" for key in ("kl_t1", "kl_t2") if line.get(key) is not None]
+    if divergences:
+        parts.append(f"KL {' '.join(divergences)}")
+    if line.get("loss") is not None:
+        parts.append(f"loss {line['loss']:.3f}")
+    return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

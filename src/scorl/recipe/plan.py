@@ -1,0 +1,79 @@
+"""From a recipe to what it names: the task read, the model loaded, the engine built."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import transformers
+
+from scorl.engines import ScriptedEngine, TorchEngine
+from scorl.engines.engine import Engine
+from scorl.policy import Policy
+from scorl.recipe.sections import EngineSettings, Recipe
+from scorl.run import Plan
+from scorl.train import Sampling
+from scorl.version import __version__
+
+__all__ = ["ENGINES", "planned", "versions"]
+
+
+def _scripted(policy: Policy, settings: EngineSettings) -> Engine:
+    return ScriptedEngine.load_answers(policy.chat, Path(settings.answers or ""))
+
+
+def _torch(policy: Policy, settings: EngineSettings) -> Engine:
+    return TorchEngine(policy, batch_size=settings.batch_size)
+
+
+ENGINES: dict[str, Callable[[Policy, EngineSettings], Engine]] = {"scripted": _scripted, "torch": _torch}
+"""The engines by the names that recipes use."""
+
+
+def planned(recipe: Recipe) -> Plan:
+    """Build all that a recipe names; the task comes first, so that its faults show before a model is loaded.
+
+    Raises:
+        UserError: the task, one of its splits, the model or the engine's answers cannot be had.
+    """
+    task = recipe.task.build()
+    for split in (recipe.task.split, recipe.evaluation.split):
+        task.split(split)
+    if recipe.turns.correction is not None:
+        task = replace(task, correction=recipe.turns.correction)
+    torch.manual_seed(recipe.seed)  # the first weights of adapters are drawn
+    settings = recipe.model
+    policy = Policy(
+        settings.path,
+        dtype=settings.dtype,
+        device=settings.device,
+        lora=settings.lora,
+        chat_template=settings.chat_template,
+    )
+    return Plan(
+        model=settings.path,
+        policy=policy,
+        engine=ENGINES[recipe.engine.name](policy, recipe.engine),
+        task=task,
+        stages=recipe.stages,
+        recipe=recipe.dump(versions()),
+        seed=recipe.seed,
+        split=recipe.task.split,
+        sampling=Sampling(recipe.engine.temperature, recipe.engine.max_tokens),
+        learner=recipe.learner,
+        evaluations=recipe.evaluation,
+        checkpoints=recipe.checkpoint,
+    )
+
+
+def versions() -> Mapping[str, str]:
+    """The versions that decide what a seed gives."""
+    return {
+        "scorl": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }

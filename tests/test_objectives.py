@@ -1,0 +1,69 @@
+"""The credit tables of the method, worked by hand."""
+
+import pytest
+
+from scorl.objectives import Reinforce, StageOne, StageTwo, Supervised, leave_one_out, shaped_rewards
+from scorl.trajectory import Attempt, Credit, Problem, Trajectory, Verdict
+
+
+def trajectory(*rewards: float, sample: int = 0) -> Trajectory:
+    attempts = tuple(
+        Attempt(turn, (1,), (2,), (0.0,), "", "stop", Verdict(reward, "")) for turn, reward in enumerate(rewards)
+    )
+    return Trajectory(Problem("p", ()), sample, attempts)
+
+
+def advantages(objective, *rows):
+    group = [trajectory(*row, sample=i) for i, row in enumerate(rows)]
+    return [tuple(credit.advantage for credit in lesson.credits) for lesson in objective(group)]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "second"), [((0, 0), 0), ((0, 1), 11), ((1, 0), -10), ((1, 1), 1)], ids=["00", "01", "10", "11"]
+)
+def test_the_four_rows_of_the_shaped_reward(rewards, second):
+    assert shaped_rewards(trajectory(*rewards), alpha=10) == [rewards[0], second]
+
+
+def test_a_third_attempt_is_paid_for_progress_over_the_second():
+    assert shaped_rewards(trajectory(1, 0, 1), alpha=2) == [1, -2, 3]
+
+
+def test_leave_one_out_by_hand():
+    assert leave_one_out([1.0, 0.0, 0.0]) == [1.0, -0.5, -0.5]
+    assert leave_one_out([3.0]) == [3.0]
+    assert leave_one_out([11.0, -10.0]) == [21.0, -21.0]  # neither standardised nor clamped
+
+
+def test_reinforce_credits_each_attempt_with_its_own_reward():
+    assert advantages(Reinforce(), (1, 0), (0, 0), (0, 1)) == [(1, -0.5), (-0.5, -0.5), (-0.5, 1)]
+
+
+def test_stage_one_pays_the_second_attempt_only_and_holds_the_first():
+    lessons = StageOne(beta_1=0.01, beta_2=0.1)([trajectory(1, 0), trajectory(0, 1)])
+    assert lessons[0].credits == (Credit(0.0, pytest.approx(0.11)), Credit(-1.0, 0.01))
+    assert lessons[1].credits == (Credit(0.0, pytest.approx(0.11)), Credit(1.0, 0.01))
+
+
+def test_stage_one_of_three_attempts_holds_the_first_two():
+    (lesson, _) = StageOne(beta_1=0.0, beta_2=0.3)([trajectory(1, 1, 1), trajectory(0, 0, 0)])
+    assert lesson.credits == (Credit(0.0, 0.3), Credit(0.0, 0.3), Credit(1.0, 0.0))
+
+
+def test_stage_two_by_hand():
+    assert advantages(StageTwo(alpha=10), (0, 1), (1, 0), (0, 0)) == [(-0.5, 16.0), (1.0, -15.5), (-0.5, -0.5)]
+
+
+def test_the_first_attempt_of_stage_two_knows_neither_r2_nor_alpha():
+    first = [[a for a, _ in advantages(StageTwo(alpha=alpha), (1, r), (0, 1 - r))] for alpha in (0, 10) for r in (0, 1)]
+    assert all(column == [1, -1] for column in first)
+
+
+def test_second_attempts_that_share_a_first_cancel_r1():
+    for r1 in (0, 1):
+        found = [second for _, second in advantages(StageTwo(alpha=10), (r1, 1), (r1, 0), (r1, 0), (r1, 1))]
+        assert found == pytest.approx([11 * (r - (2 - r) / 3) for r in (1, 0, 0, 1)])
+
+
+def test_supervised_imitates():
+    assert Supervised()([trajectory(1.0)])[0].credits == (Credit(0.0, 0.0, 1.0),)
