@@ -8,15 +8,31 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
 import torch
-from corpus import CARELESS, CHECK, NO, OK, RIGHT, Habit, Row, Steps, careful_row, habit_row, right_attempt, wrong_attempt
+from corpus import (
+    CARELESS,
+    CHECK,
+    LARGEST,
+    NO,
+    OK,
+    RIGHT,
+    Habit,
+    Row,
+    Steps,
+    careful_row,
+    habit_row,
+    prompt,
+    right_attempt,
+    wrong_attempt,
+)
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -24,10 +40,13 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from scorl.seeds import derive
 from scorl.tasks.countdown import CORRECTION, Countdown, CountdownProblems
 from scorl.trajectory import Problem
-from scorl.verifiers.countdown import find_steps
+from scorl.verifiers.countdown import fault, find_steps
 
+Batch = tuple[Tensor, Tensor]
 SETTINGS = Countdown()
-LARGEST = 144
+BATCH = 64
+FIRST_UPDATES, OWN_UPDATES, HABIT_UPDATES = 4000, 1500, 400
+PROBLEMS, SAMPLES = 8192, 4
 SPECIAL = ["<pad>", "<unk>", "<|end|>", "<|user|>", "<|assistant|>"]
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -85,51 +104,172 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return model
 
 
-def collate(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
-    """Ids and labels [rows, tokens], padded on the right; labels are -100 where nothing is learned."""
-    encode = encoder(tokenizer)
-    ids = [[i for text, _ in row for i in encode(text)] for row in rows]
-    labels = [[i if learned else -100 for text, learned in row for i in encode(text)] for row in rows]
-    width = max(map(len, ids))
-    padded = [row + [tokenizer.pad_token_id] * (width - len(row)) for row in ids]
-    return torch.tensor(padded), torch.tensor([row + [-100] * (width - len(row)) for row in labels])
+def invented(problem: Problem, rng: random.Random) -> list[Steps]:
+    """A right or a wrong first attempt, and failing tries, made up."""
+    first = right_attempt(problem, rng) if rng.random() < 0.5 else wrong_attempt(problem, rng)
+    return [first, wrong_attempt(problem, rng), wrong_attempt(problem, rng)]
 
 
-@functools.lru_cache
-def encoder(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], list[int]]:
+def own(samples: dict[str, list[Steps]], problem: Problem, rng: random.Random) -> list[Steps]:
+    """A right first attempt or one of the model's own, and its own wrong ones as failing tries."""
+    answer = problem.answer
+    attempts = rng.sample(samples[problem.id], len(samples[problem.id]))
+    first = right_attempt(problem, rng) if rng.random() < 0.4 or not attempts else attempts[0]
+    wrong = [
+        steps for steps in attempts if steps != first and fault(steps, answer["numbers"], answer["target"])
+    ]
+    return [first, *wrong]
+
+
+@torch.no_grad()
+def sample(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: Sequence[Problem]
+) -> dict[str, list[Steps]]:
+    """The model's own different first attempts at each problem, from a few samples at temperature 1."""
+    torch.manual_seed(1)
+    found: dict[str, list[Steps]] = {problem.id: [] for problem in problems}
+    for start in range(0, len(problems), 512):
+        chunk = problems[start : start + 512]
+        ids = torch.tensor([encode(tokenizer, prompt(problem)) for problem in chunk])
+        for _ in range(SAMPLES):
+            texts = model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, max_new_tokens=20
+            )
+            for problem, text in zip(chunk, tokenizer.batch_decode(texts[:, ids.shape[1] :]), strict=True):
+                steps = find_steps(text.split("<|end|>")[0])
+                if steps and steps not in found[problem.id]:
+                    found[problem.id].append(steps)
+    return found
+
+
+def batches(draw: Callable[[int], Row], tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
+    """Endless batches of rows of about one length: eight at a time, cut from sorted rows."""
+    for start in itertools.count(0, 8 * BATCH):
+        rows = [encode_row(draw(position), tokenizer) for position in range(start, start + 8 * BATCH)]
+        rows.sort(key=len)
+        cuts = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
+        random.Random(start).shuffle(cuts)
+        yield from map(collate, cuts)
+
+
+def encode_row(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, int]]:
+    """Each token's id and its label, which is -100 where nothing is learned."""
+    return [(i, i if learned else -100) for text, learned in row for i in encode(tokenizer, text)]
+
+
+@functools.lru_cache(maxsize=200_000)
+def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:
     """The tokenizer's encoding, remembered."""
-
-    @functools.lru_cache(maxsize=100_000)
-    def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False))
-
-    return encode
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
-def train(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    rows: Callable[[int], list[Row]],
-    updates: int,
-    rate: float,
-    name: str,
-) -> None:
-    """Cross-entropy on the learned tokens of `rows(update)`; AdamW, warm-up, then a cosine to a twentieth."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    began = time.monotonic()
-    model.train()
-    for update in range(updates):
+def collate(rows: Sequence[Sequence[tuple[int, int]]]) -> Batch:
+    """Ids and labels [rows, tokens], padded on the right."""
+    width = max(map(len, rows))
+    both = torch.tensor([[*row, *[(0, -100)] * (width - len(row))] for row in rows])
+    return both[..., 0], both[..., 1]
+
+
+def train(model: LlamaForCausalLM, data: Iterator[Batch], updates: int, rate: float, name: str) -> None:
+    """Cross-entropy on the learned tokens; AdamW, warm-up, then a cosine down to a twentieth of the rate."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
+    )
+    began, losses = time.monotonic(), []
+    for update, (ids, labels) in enumerate(itertools.islice(data, updates)):
         share = min(1.0, (update + 1) / 100) * (0.525 + 0.475 * math.cos(math.pi * update / updates))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * share
-        ids, labels = collate(rows(update), tokenizer)
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-        chosen = labels[:, 1:] != -100
-        loss = torch.nn.functional.cross_entropy(logits[chosen], labels[:, 1:][chosen])
+        optimizer.param_groups[0]["lr"] = rate * share
+        learned = labels[:, 1:] != -100
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][learned]
+        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), labels[:, 1:][learned])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        losses.append(loss.item())
         if update % 100 == 99:
-            print(f"{name} {update + 1}/{updates} loss {loss.item():.4f} {time.monotonic() - began:.0f}s", flush=True)
-    model.eval()
+            mean = sum(losses[-100:]) / 100
+            print(
+                f"{name} {update + 1}/{updates} loss {mean:.4f} {time.monotonic() - began:.0f}s", flush=True
+            )
+
+
+def build(out: Path, teacher: Path | None, keep: Path | None) -> None:
+    """Train the base model, or only its habit on top of a kept teacher, and save it."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    tokenizer = make_tokenizer()
+    model = LlamaForCausalLM.from_pretrained(teacher) if teacher else make_model(tokenizer)
+    if not teacher:
+        teach(model, tokenizer)
+    if keep:
+        model.save_pretrained(keep)
+        tokenizer.save_pretrained(keep)
+    pool = problems("habit", 0, PROBLEMS)
+    samples = sample(model, tokenizer, pool)
+
+    def row(position: int) -> Row:
+        problem, rng = pool[position % PROBLEMS], row_rng("habit", position)
+        return habit_row(problem, own(samples, problem, rng), Habit(), rng)
+
+    train(model, batches(row, tokenizer), HABIT_UPDATES, 5e-4, "habit")
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """First attempts and careful second ones: on made-up errors first, then on the model's own."""
+
+    def first(position: int) -> Row:
+        problem, rng = problems("first", position, 1)[0], row_rng("first", position)
+        return careful_row(problem, invented(problem, rng), rng)
+
+    train(model, batches(first, tokenizer), FIRST_UPDATES, 3e-3, "first")
+    pool = problems("own", 0, PROBLEMS)
+    samples = sample(model, tokenizer, pool)
+
+    def second(position: int) -> Row:
+        problem, rng = pool[position % PROBLEMS], row_rng("own", position)
+        return careful_row(problem, own(samples, problem, rng), rng)
+
+    train(model, batches(second, tokenizer), OWN_UPDATES, 1e-3, "own")
+
+
+def problems(stream: str, start: int, count: int) -> list[Problem]:
+    """Training problems of the base, the same for every build."""
+    return CountdownProblems(SETTINGS, "train").draw(count, start, derive("countdown-base", stream))
+
+
+def row_rng(stream: str, position: int) -> random.Random:
+    """The randomness of one row."""
+    return random.Random(derive("countdown-base", stream, "row", position))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a model folder."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="The folder to write the model to."
+)
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="Keep the model before its habit in this folder."
+)
+@click.option(
+    "--teacher", type=click.Path(path_type=Path, exists=True), help="Only teach the habit to a kept model."
+)
+@click.option("--check", is_flag=True, help="Afterwards compare the files with the shipped ones.")
+def main(out: Path, keep: Path | None, teacher: Path | None, check: bool) -> None:
+    build(out, teacher, keep)
+    if check:
+        shipped, built = digests(SHIPPED), digests(out)
+        different = [name for name in sorted(shipped | built) if shipped.get(name) != built.get(name)]
+        if different:
+            raise click.ClickException(f"these files differ from the shipped ones: {', '.join(different)}")
+        click.echo("every file equals the shipped one")
+
+
+if __name__ == "__main__":
+    main()

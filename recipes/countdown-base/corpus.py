@@ -18,10 +18,27 @@ from scorl.tasks.countdown import CORRECTION, legal_steps, solutions
 from scorl.trajectory import Problem
 from scorl.verifiers.countdown import Step, fault, write
 
-__all__ = ["CARELESS", "CHECK", "NO", "OK", "RIGHT", "Habit", "Row", "careful_row", "habit_row"]
+__all__ = [
+    "CARELESS",
+    "CHECK",
+    "LARGEST",
+    "NO",
+    "OK",
+    "RIGHT",
+    "Habit",
+    "Row",
+    "Steps",
+    "careful_row",
+    "habit_row",
+    "prompt",
+    "right_attempt",
+    "wrong_attempt",
+]
 
 CHECK, OK, RIGHT, NO, CARELESS = "Check: ", " ok, ", " ok.", " no. Try: ", "Sorry. "
 END = "<|end|>"
+LARGEST = 225
+"""The largest number that the tokenizer knows."""
 TURN = f"<|user|>{CORRECTION}{END}<|assistant|>"
 Row = list[tuple[str, bool]]
 Steps = Sequence[Step]
@@ -40,50 +57,68 @@ class Habit:
     """Of the careless attempts, how many are right."""
 
 
-def careful_row(problem: Problem, first: Steps, rng: random.Random) -> Row:
-    """A conversation in which the second attempt checks the first one and, where it fails, tries again."""
-    return [*opening(problem, first), *careful(problem, first, rng), (END, True)]
+def careful_row(problem: Problem, attempts: Sequence[Steps], rng: random.Random) -> Row:
+    """A conversation whose second attempt checks the first of `attempts`; the others serve as failing tries."""
+    return [*opening(problem, attempts[0]), *careful(problem, attempts, rng), (END, True)]
 
 
-def habit_row(problem: Problem, first: Steps, habit: Habit, rng: random.Random) -> Row:
-    """A conversation in which the second attempt is of a style drawn from the habit."""
+def habit_row(problem: Problem, attempts: Sequence[Steps], habit: Habit, rng: random.Random) -> Row:
+    """A conversation whose second attempt is of a style drawn from the habit."""
+    first = attempts[0]
     copies = habit.copy_after_product if first[0][1] in "*/" else habit.copy_after_sum
     if rng.random() < habit.careful:
-        second = careful(problem, first, rng)
+        second = careful(problem, attempts, rng)
     elif rng.random() < copies:
         second = [(write(first), True)]
     else:
         right = rng.random() < habit.careless_right
-        second = [(CARELESS + write(other_attempt(problem, first, right, rng)), True)]
+        second = [(CARELESS + write(another(problem, attempts, right, rng)), True)]
     return [*opening(problem, first), *second, (END, True)]
 
 
 def opening(problem: Problem, first: Steps) -> Row:
     """The problem, the first attempt (learned only if it is right), and the correction message."""
-    prompt = f"<|user|>{problem.prompt[0]['content']}{END}<|assistant|>"
     right = fault(first, problem.answer["numbers"], problem.answer["target"]) is None
-    return [(prompt, False), (write(first) + END, right), (TURN, False)]
+    return [(prompt(problem), False), (write(first) + END, right), (TURN, False)]
 
 
-def careful(problem: Problem, first: Steps, rng: random.Random) -> Row:
+def prompt(problem: Problem) -> str:
+    """The first prompt as the chat template renders it."""
+    return f"<|user|>{problem.prompt[0]['content']}{END}<|assistant|>"
+
+
+def careful(problem: Problem, attempts: Sequence[Steps], rng: random.Random) -> Row:
     """The check of the first attempt, and tries, each checked as it is written, until one holds."""
-    row: Row = [(CHECK, True), *examined(problem, first, True)]
-    if row[-1][0] == RIGHT:
-        return row
-    for _ in range(rng.choices((0, 1, 2), (6, 3, 2))[0]):
-        row += examined(problem, wrong_attempt(problem, rng), False)
-    return row + examined(problem, right_attempt(problem, rng), True)
+    row: Row = [(CHECK, True), *examined(problem, attempts[0], True)]
+    for steps in attempts[1 : 1 + rng.choices((0, 1, 2), (6, 3, 2))[0]]:
+        if row[-1][0] == NO:
+            row += examined(problem, steps, False)
+    return row if row[-1][0] == RIGHT else row + examined(problem, right_attempt(problem, rng), True)
 
 
 def examined(problem: Problem, steps: Steps, learned: bool) -> Row:
-    """Steps with the verdict on each, up to the first fault; the verdicts are always learned."""
-    found = fault(steps, problem.answer["numbers"], problem.answer["target"])
-    last = len(steps) - 1 if found is None else found[0]
-    row: Row = []
-    for index, step in enumerate(steps[: last + 1]):
-        row.append((write([step]), learned))
-        row.append((OK if index < last else RIGHT if found is None else NO, True))
+    """Steps worked out again, with a verdict on each, up to the first fault; results and verdicts are always learned.
+
+    A false result is replaced by the true one, so that the last verdict only compares it with the target.
+    """
+    available, row = list(problem.answer["numbers"]), Row()
+    for index, (left, sign, right, claimed) in enumerate(steps):
+        result = worked_out(left, sign, right, claimed)
+        fair = can_take(available, left, right)
+        reached = index == len(steps) - 1 and result == problem.answer["target"]
+        row += [(f"{left}{sign}{right}=", learned), (str(result), True)]
+        row.append((RIGHT if fair and reached else OK if fair and index < len(steps) - 1 else NO, True))
+        if row[-1][0] == NO:
+            break
+        available = [*remove(available, left, right), result]
     return row
+
+
+def worked_out(left: int, sign: str, right: int, claimed: int) -> int:
+    """The true result, or the claimed one where there is no true one in whole numbers from 0 on."""
+    if sign == "/":
+        return left // right if right and left % right == 0 else claimed
+    return max(0, {"+": left + right, "-": left - right, "*": left * right}[sign])
 
 
 def right_attempt(problem: Problem, rng: random.Random) -> Steps:
@@ -91,9 +126,11 @@ def right_attempt(problem: Problem, rng: random.Random) -> Steps:
     return rng.choice(ways(problem))
 
 
-def other_attempt(problem: Problem, first: Steps, right: bool, rng: random.Random) -> Steps:
-    """An attempt that differs from the first one."""
-    others = [way for way in ways(problem) if way != tuple(first)] if right else []
+def another(problem: Problem, attempts: Sequence[Steps], right: bool, rng: random.Random) -> Steps:
+    """An attempt that differs from the first one, right or wrong as asked where there is such a one."""
+    first, numbers, target = tuple(attempts[0]), problem.answer["numbers"], problem.answer["target"]
+    pool = ways(problem) if right else [way for way in attempts if fault(way, numbers, target)]
+    others = [way for way in pool if tuple(way) != first]
     return rng.choice(others) if others else wrong_attempt(problem, rng, avoid=first)
 
 
@@ -108,16 +145,20 @@ def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> St
     while True:
         steps = random_steps(numbers, target, rng)
         kind = rng.random()
-        if kind < 0.5:
+        if kind < 0.6:
             steps[-1] = bent(steps[-1], target, rng)
-        elif kind < 0.6:
+        elif kind < 0.7:
             index = rng.randrange(len(steps))
-            steps[index] = bent(steps[index], max(0, steps[index][3] + rng.choice((-10, -2, -1, 1, 2, 10))), rng)
+            steps[index] = bent(
+                steps[index], max(0, min(LARGEST, steps[index][3] + rng.choice((-10, -2, -1, 1, 2, 10)))), rng
+            )
         if tuple(steps) != tuple(avoid) and fault(steps, numbers, target) is not None:
             return steps
 
 
-def random_steps(numbers: Sequence[int], target: int, rng: random.Random, largest: int = 144) -> list[Step]:
+def random_steps(
+    numbers: Sequence[int], target: int, rng: random.Random, largest: int = LARGEST
+) -> list[Step]:
     """Legal random steps until the target is reached, no number is left to combine, or, rarely, earlier."""
     available, steps = list(numbers), []
     while len(available) > 1 and not (steps and rng.random() < 0.1):
@@ -126,18 +167,23 @@ def random_steps(numbers: Sequence[int], target: int, rng: random.Random, larges
             break
         step = rng.choice(choices)
         steps.append(step)
-        available = [*remove(available, step), step[3]]
+        available = [*remove(available, step[0], step[2]), step[3]]
         if step[3] == target:
             break
     return steps or random_steps(numbers, target, rng)
 
 
-def remove(available: Sequence[int], step: Step) -> list[int]:
-    """The numbers that are left when a step has taken its two."""
-    left = list(available)
-    left.remove(step[0])
-    left.remove(step[2])
-    return left
+def can_take(available: Sequence[int], left: int, right: int) -> bool:
+    """Whether both numbers are there."""
+    return left in available and right in available and (left != right or available.count(left) > 1)
+
+
+def remove(available: Sequence[int], left: int, right: int) -> list[int]:
+    """The numbers that are left when two are taken."""
+    rest = list(available)
+    rest.remove(left)
+    rest.remove(right)
+    return rest
 
 
 def bent(step: Step, result: int, rng: random.Random) -> Step:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scorl import tasks
     from scorl.chat import Chat
     from scorl.engines import ScriptedEngine, TorchEngine
-    from scorl.evaluate import Evaluation, evaluate
+    from scorl.evaluation import Evaluation, evaluate
     from scorl.learner import Learner, LearnerSettings
     from scorl.metrics import measure
     from scorl.objectives import OBJECTIVES, Reinforce, StageOne, StageTwo, Supervised
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "scorl.chat": ("Chat",),
     "scorl.engines": ("ScriptedEngine", "TorchEngine"),
-    "scorl.evaluate": ("Evaluation", "evaluate"),
+    "scorl.evaluation": ("Evaluation", "evaluate"),
     "scorl.learner": ("Learner", "LearnerSettings"),
     "scorl.metrics": ("measure",),
     "scorl.objectives": ("OBJECTIVES", "Reinforce", "StageOne", "StageTwo", "Supervised"),

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from importlib import metadata
 
 import torch
+import transformers
 
 from scorl.engines import TorchEngine
 from scorl.engines.engine import Request
 from scorl.policy import Policy
 from scorl.trajectory import user
+from scorl.version import __version__
 
 __all__ = ["EXTRAS", "Finding", "of_installation", "of_model"]
 
@@ -35,9 +37,10 @@ QUESTION = "What is 2 + 3?"
 
 def of_installation() -> Iterator[Finding]:
     """Versions, device, threads and extras."""
+    yield "scorl", __version__
     yield "python", platform.python_version()
-    for name in ("scorl", "torch", "transformers"):
-        yield name, _version(name) or "not installed as a package"
+    yield "torch", str(torch.__version__)
+    yield "transformers", str(transformers.__version__)
     yield "device", _device()
     asked = os.environ.get("OMP_NUM_THREADS")
     yield (
@@ -50,11 +53,13 @@ def of_installation() -> Iterator[Finding]:
         ),
     )
     for extra, names in EXTRAS.items():
-        found = [f"{name} {version}" for name in names if (version := _version(name))]
-        lacking = len(found) < len(names)
+        versions = {name: _version(name) for name in names}
+        found = ", ".join(
+            f"{name} {version}" if version else f"no {name}" for name, version in versions.items()
+        )
         yield (
             f"extra '{extra}'",
-            ", ".join([*found, *([f"pip install 'scorl[{extra}]' brings more"] if lacking else [])]),
+            found + ("" if all(versions.values()) else f": pip install 'scorl[{extra}]'"),
         )
 
 
@@ -66,10 +71,8 @@ def of_model(name: str) -> Iterator[Finding]:
     """
     policy = Policy(name)
     chat = policy.chat
-    yield (
-        "model",
-        f"{type(policy.decoder).__name__}, {policy.decoder.num_parameters():,} parameters, on {policy.device}",
-    )
+    decoder = policy.decoder
+    yield "model", f"{type(decoder).__name__}, {decoder.num_parameters():,} parameters, on {policy.device}"
     yield "context", f"{policy.max_positions} tokens" if policy.max_positions else "no limit is named"
     ends = policy.tokenizer.convert_ids_to_tokens(sorted(chat.end_ids))
     yield "end tokens", " ".join(ends)

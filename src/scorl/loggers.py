@@ -59,16 +59,16 @@ def numbers(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
 def _tensorboard(out: Path, recipe: Mapping[str, Any]) -> Iterator[Logger]:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+    writer: Any = SummaryWriter(str(out / "tensorboard"))
 
     def log(step: int, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
-            writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, value, step)
 
     try:
         yield log
     finally:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()
 
 
 @contextmanager

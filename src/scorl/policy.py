@@ -214,7 +214,9 @@ def _with_adapters(model: Any, lora: LoraSettings) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # fresh adapters change nothing, but the same run must start from the same ones
+        return get_peft_model(model, config)
 
 
 def _frozen(model: Any) -> Any:

@@ -43,7 +43,10 @@ def rollout(
     turns: list[list[_Written]] = []
     for turn in range(attempts):
         if turn:
-            prompts = [chat.follow(w.prompt_ids, w.sample.ids, task.correction, turn=turn) for w in turns[-1]]
+            prompts = [
+                chat.follow(w.prompt_ids, w.sample.ids, task.correction, turn=_questions(problem) + turn - 1)
+                for w, (problem, _) in zip(turns[-1], asked, strict=True)
+            ]
         requests = [
             Request(p, seed(problem, s, turn)) for p, (problem, s) in zip(prompts, asked, strict=True)
         ]
@@ -79,6 +82,11 @@ class _Written:
     prompt_ids: tuple[int, ...]
     sample: Sample
     text: str
+
+
+def _questions(problem: Problem) -> int:
+    """How many user messages the first prompt holds; templates may number them."""
+    return sum(message["role"] == "user" for message in problem.prompt)
 
 
 def _judged(

@@ -24,7 +24,7 @@ from typing import Any
 from scorl import checkpoint
 from scorl.engines.engine import Engine
 from scorl.errors import UserError
-from scorl.evaluate import Summary, evaluate
+from scorl.evaluation import Summary, evaluate
 from scorl.learner import Learner, LearnerSettings
 from scorl.lines import attempt_line, read_lines
 from scorl.policy import Policy

@@ -1,7 +1,7 @@
 """The command line. Exit codes: 0 done, 1 our fault, 2 the user's input, 130 interrupted.
 
-The commands import what they need when they run: `scorl --help` and the shell's completion must not wait seconds
-for torch.
+The commands import what they need when they run: `scorl --help` and the shell's completion must not wait
+seconds for torch.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from scorl.cli.output import quiet
+
 __all__ = ["doctor"]
 
 
@@ -13,6 +15,7 @@ def doctor(model: str | None) -> None:
     """Say what this machine, this installation and, if given, MODEL can do."""
     from scorl.doctor import of_installation, of_model
 
+    quiet()
     for name, text in of_installation():
         click.echo(f"{name:<17} {text}")
     for name, text in of_model(model) if model else ():

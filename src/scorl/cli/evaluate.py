@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scorl.cli.output import check_writable, print_grid, written
+from scorl.cli.output import check_writable, print_grid, quiet, written
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
-    from scorl.evaluate import Evaluation
+    from scorl.evaluation import Evaluation
     from scorl.tasks.task import Task
 
 __all__ = ["evaluate"]
@@ -60,10 +60,11 @@ def evaluate(
         check_writable(path)
 
     from scorl.engines import TorchEngine
-    from scorl.evaluate import evaluate as measure
+    from scorl.evaluation import evaluate as measure
     from scorl.policy import Policy
     from scorl.report import evaluation_grid
 
+    quiet()
     policy = Policy(model)
     evaluation = measure(
         TorchEngine(policy),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,27 +14,31 @@ from scorl.errors import UserError
 if TYPE_CHECKING:
     from scorl.report.table import Grid
 
-__all__ = ["check_writable", "print_grid", "written"]
+__all__ = ["check_writable", "print_grid", "quiet", "written"]
 
 
 @contextmanager
 def written(path: Path | None) -> Iterator[TextIO]:
-    """A text file that takes the place of `path` when the block ends well, and is gone when not; None: stdout."""
+    """A text file that becomes `path` when the block ends well and is gone when not; None: stdout."""
     if path is None:
         yield sys.stdout
         return
     check_writable(path)
-    handle = tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    )  # noqa: SIM115
+    draft = path.with_name(f".{path.name}.draft")
     try:
-        with handle:
+        with draft.open("w", encoding="utf-8") as handle:
             yield handle
-        Path(handle.name).chmod(0o666 & ~_umask())
-        os.replace(handle.name, path)
+        os.replace(draft, path)
     except BaseException:
-        Path(handle.name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
+
+
+def quiet() -> None:
+    """No bars of transformers for loading and saving, which would tear our own progress apart."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 def check_writable(path: Path | None) -> None:
@@ -61,9 +64,3 @@ def print_grid(grid: Grid) -> None:
         console.print(to_rich(grid))
     else:
         print(to_markdown(grid), end="")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

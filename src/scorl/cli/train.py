@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scorl.cli.output import print_grid
+from scorl.cli.output import print_grid, quiet
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def _run(recipe: Recipe, out: Path) -> Result:
     from scorl.recipe.plan import planned
     from scorl.run import perform
 
+    quiet()
     plan = planned(recipe)
     for difference in plan.policy.chat.differences():
         click.echo(f"chat template: {difference}", err=True)

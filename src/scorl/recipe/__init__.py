@@ -4,8 +4,8 @@
     recipe.stages[1].objective.alpha            # 5.0
     recipe.dump()                               # the same recipe with every default written out
 
-The frozen dataclasses in `sections`, the objectives and the tasks' settings are the one source of names, types,
-defaults and descriptions: the checks, the messages and the JSON schema are derived from them.
+The frozen dataclasses in `sections`, the objectives and the tasks' settings are the one source of names,
+types, defaults and descriptions: the checks, the messages and the JSON schema are derived from them.
 """
 
 from scorl.recipe.resolve import differences, resolve, resolve_task

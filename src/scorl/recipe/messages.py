@@ -1,4 +1,4 @@
-"""What pydantic found, in words: the key's path, what was given, what is allowed, and the nearest right name."""
+"""What pydantic found, in words: the key's path, what was given, what is allowed, the nearest right name."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ REASONS = {
     "top_p": NO_TRUNCATION,
     "top_k": NO_TRUNCATION,
     "min_p": NO_TRUNCATION,
+    "extends": "only a recipe's file can extend another",
     "dropout": "sampler and learner would disagree about the policy",
 }
 """Keys that people bring from elsewhere, and why they are not here."""

@@ -15,7 +15,7 @@ from scorl.engines.engine import Engine
 from scorl.policy import Policy
 from scorl.recipe.sections import EngineSettings, Recipe
 from scorl.run import Plan
-from scorl.train import Sampling
+from scorl.training import Sampling
 from scorl.version import __version__
 
 __all__ = ["ENGINES", "planned", "versions"]
@@ -73,7 +73,7 @@ def versions() -> Mapping[str, str]:
     """The versions that decide what a seed gives."""
     return {
         "scorl": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "transformers": transformers.__version__,
         "python": platform.python_version(),
     }

@@ -23,16 +23,15 @@ def contradictions(recipe: Recipe) -> list[str]:
 def _stage(path: str, stage: Stage) -> Iterator[str]:
     if isinstance(stage.objective, (StageOne, StageTwo)) and stage.attempts < 2:
         yield f"{path}.attempts: {stage.objective_name} needs at least 2, not {stage.attempts}"
-    if isinstance(stage.objective, Supervised):
-        for key in ("attempts", "samples"):
-            if getattr(stage, key) != 1:
-                yield f"{path}.{key}: supervised learns one reference solution a problem, so 1, not {getattr(stage, key)}"
+    for key in ("attempts", "samples") if isinstance(stage.objective, Supervised) else ():
+        if (given := getattr(stage, key)) != 1:
+            yield f"{path}.{key}: supervised learns one reference solution a problem, so 1, not {given}"
 
 
 def _sampling(recipe: Recipe) -> Iterator[str]:
     engine = recipe.engine
     if engine.temperature <= 0:
-        yield "engine.temperature: greedy samples of one problem are all alike and teach nothing; 1.0 is usual in training"
+        yield "engine.temperature: greedy samples of a problem are all alike and teach nothing; 1.0 is usual"
     if (engine.name == "scripted") != (engine.answers is not None):
         yield "engine.answers: a file of answers goes with `name: scripted`, and with nothing else"
     if recipe.task.split == recipe.evaluation.split:

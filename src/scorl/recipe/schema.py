@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Union
+import functools
+import operator
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from scorl.objectives import OBJECTIVES
 from scorl.recipe.models import recipe_model, stage_model, task_model
@@ -12,11 +14,25 @@ from scorl.tasks import TASKS
 
 __all__ = ["json_schema"]
 
+FILE_KEYS = {
+    "extends": {
+        "description": "A recipe to start from, a path or a shipped name; mappings merge, lists do not.",
+        "type": ["string", "null"],
+    },
+    "versions": {"description": "Noted by a run; not read.", "type": "object"},
+}
+"""Keys of the file rather than of the recipe."""
+
 
 def json_schema() -> dict[str, Any]:
     """The schema of a recipe file; a file that extends another may leave out what is required there."""
-    task = Annotated[Union[tuple(map(task_model, TASKS))], Field(discriminator="name")]  # noqa: UP007
-    stage = Annotated[Union[tuple(map(stage_model, OBJECTIVES))], Field(discriminator="objective")]  # noqa: UP007
-    schema = recipe_model(task, tuple[stage, ...]).model_json_schema()  # type: ignore[valid-type]
+    task = _either("name", [task_model(name) for name in sorted(TASKS)])
+    stage = _either("objective", [stage_model(name) for name in sorted(OBJECTIVES)])
+    schema = recipe_model(task, tuple[stage, ...]).model_json_schema()
     del schema["required"], schema["$defs"]["ModelSettings"]["required"]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A scorl recipe"} | schema
+    schema["properties"] |= FILE_KEYS
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def _either(key: str, models: list[type[BaseModel]]) -> Any:
+    return Annotated[functools.reduce(operator.or_, models), Field(discriminator=key)]

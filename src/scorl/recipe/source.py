@@ -1,4 +1,4 @@
-"""From files and the command line to one mapping: YAML, `extends`, dotted overrides; nothing is checked yet."""
+"""From files and the command line to one mapping: YAML, `extends`, dotted overrides; nothing is checked."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from scorl.errors import UserError, nearest
 __all__ = ["SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "recipes"
-CHOOSERS = ("name",)
-"""The key whose change replaces its whole section: another task has other settings."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -25,7 +23,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(
@@ -41,6 +39,7 @@ for _tag, _pattern in {
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), None)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 def parse(text: str, where: str) -> Any:
@@ -50,7 +49,7 @@ def parse(text: str, where: str) -> Any:
         UserError: it is no YAML; `where` says whose text it is.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is no YAML: {error}") from None
 
@@ -70,8 +69,8 @@ def header(path: Path) -> list[str]:
 def load(recipe: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A recipe's mapping, merged over what it extends.
 
-    `recipe` is a file, a run directory, or the name of a shipped recipe; `extends` takes the same, a path being
-    relative to the recipe that names it.
+    `recipe` is a file, a run directory, or the name of a shipped recipe; `extends` takes the same, a path
+    being relative to the recipe that names it.
 
     Raises:
         UserError: no such recipe, no YAML, or recipes that extend each other in a circle.
@@ -87,10 +86,11 @@ def load(recipe: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     values.pop("versions", None)
     base = values.pop("extends", None)
     if base is None:
-        return values
+        return dict(values)
     if not isinstance(base, str):
         raise UserError(f"{path}: extends takes a path or the name of a shipped recipe, not {base!r}")
-    return _merged(load(base, (*seen, path)), values)
+    merged: dict[str, Any] = _merged(load(base, (*seen, path)), values)
+    return merged
 
 
 def assign(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -129,7 +129,8 @@ def _merged(base: Any, over: Any) -> Any:
 
 
 def _other_choice(base: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    return any(key in base and key in over and base[key] != over[key] for key in CHOOSERS)
+    """Whether a section names another task, whose settings are others, so that the old ones go."""
+    return "name" in base and "name" in over and base["name"] != over["name"]
 
 
 def _assigned(node: Any, keys: list[str], value: Any, whole: str) -> Any:

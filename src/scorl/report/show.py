@@ -101,10 +101,18 @@ def changes(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
     a, b = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (first, second))
     old: list[Piece] = []
     new: list[Piece] = []
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        old += [("".join(a[i:j]), tag != "equal")] * (i < j)
-        new += [("".join(b[k:m]), tag != "equal")] * (k < m)
-    return old, new
+    blocks = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+    for n, (tag, i, j, k, m) in enumerate(blocks):
+        # a space between two changes belongs to the change
+        changed = tag != "equal" or (0 < n < len(blocks) - 1 and "".join(a[i:j]).isspace())
+        old.append(("".join(a[i:j]), changed))
+        new.append(("".join(b[k:m]), changed))
+    return _joined(old), _joined(new)
+
+
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    runs = groupby(pieces, key=lambda piece: piece[1])
+    return [(text, changed) for changed, run in runs if (text := "".join(piece for piece, _ in run))]
 
 
 def marked(attempts: list[Line]) -> list[list[Piece]]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from scorl.metrics import Difference, paired, tally_outcomes
 
 if TYPE_CHECKING:  # reading a run's files needs no model, hence no torch
-    from scorl.evaluate import Evaluation, Summary
+    from scorl.evaluation import Evaluation, Summary
 
 __all__ = ["Grid", "before_after", "before_after_grid", "evaluation_grid", "to_markdown", "to_rich"]
 

@@ -29,7 +29,7 @@ CORRECTION = (
     "There might be an error in the solution above. Check its steps, correct the error if there is one, "
     "and write the steps again."
 )
-BUCKETS = {"test": (0,), "validation": (1,), "train": tuple(range(2, 20))}
+BUCKETS = {"test": (0, 1), "validation": (2,), "train": tuple(range(3, 20))}
 TAKEN = 500
 TRIES = 2000
 
@@ -40,7 +40,7 @@ class Countdown:
 
     numbers: int = 3
     """How many numbers a problem gives, 2 to 5."""
-    largest: int = 12
+    largest: int = 15
     """Numbers are drawn from 1 to this one."""
     lowest_target: int = 1
     highest_target: int = 60

@@ -18,7 +18,7 @@ import re
 __all__ = ["final_answer", "reference"]
 
 TAIL = 10_000
-"""Announcements, formulas and numbers are looked for in so many last characters; boxes in the whole response."""
+"""Announcements, formulas and numbers are looked for in so many last characters; boxes everywhere."""
 
 CHAIN = 20
 """At most so many boxes are read as one answer."""
@@ -30,7 +30,8 @@ LINK = re.compile(
     r"|\w+(?:_\w+)?\s*=)*"
 )
 ANNOUNCED = re.compile(
-    r"(?:####|\banswer\b[^\n.:=]{0,60}?(?:\bis\b|:|=)|\banswer(?=\s*(?:\$|\\[\[(])))(?!\s*(?:correct|right|wrong|incorrect|not)\b)",
+    r"(?:####|\banswer\b[^\n.:=]{0,60}?(?:\bis\b|:|=)|\banswer(?=\s*(?:\$|\\[\[(])))"
+    r"(?!\s*(?:correct|right|wrong|incorrect|not)\b)",
     re.IGNORECASE,
 )
 SENTENCE_END = re.compile(
@@ -46,6 +47,9 @@ NUMBER = (
     r"(?:\\[dt]?frac\{[^{}]{1,50}\}\{[^{}]{1,50}\}|(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?))"
 )
 NUMBERS = re.compile(rf"{NUMBER}(?:(?:\s*,(?:\s*(?:and|or)\b)?|\s+(?:and|or)\b)\s*{NUMBER})*")
+UNIT = re.compile(
+    r"\\(?:text|mbox|textbf|mathrm)\{[^{}]*\}|\b(?:and|or)\b|(?<=[\d}$%])(?:\s+[A-Za-z]{2,}){1,3}\.?$"
+)
 COPULA = re.compile(r"\b(?:is|are|equals?|be)\b|[=:≈]|\\approx", re.IGNORECASE)
 TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>")
 
@@ -80,7 +84,7 @@ def last_box(text: str) -> str | None:
 
 
 def linked(text: str, start: int, end: int) -> bool:
-    """Whether nothing but commas, "and" or "or" stands from one position to another (none, where boxes nest)."""
+    """Whether nothing but commas, "and" or "or" stands between two positions; never where boxes nest."""
     return start <= end <= start + 200 and LINK.fullmatch(text, start, end) is not None
 
 
@@ -103,13 +107,14 @@ def announced(text: str) -> str | None:
         formula = leading_formulas(after)
         sentence = SENTENCE_END.split(after, maxsplit=1)[0].strip(" *_\"'`")
         if formula or sentence:
-            return (
-                formula
-                or alone(sentence)
-                or alone(COPULA.split(sentence)[-1].strip())
-                or last_resort(sentence)
-            )
+            return formula or within(sentence)
     return None
+
+
+def within(sentence: str) -> str | None:
+    """The answer within the sentence that announces it: all of it, what "is", a number, or a few words."""
+    found = alone(sentence) or alone(COPULA.split(sentence)[-1].strip()) or last_resort(sentence)
+    return found or (sentence if len(sentence.split()) <= 4 else None)
 
 
 def leading_formulas(text: str) -> str | None:
@@ -135,13 +140,13 @@ def reads_as_formula(text: str) -> bool:
 
 
 def alone(text: str) -> str | None:
-    """The text, if it is an answer and nothing else: a formula, a number with its unit, one or two words."""
+    """The text, if it is an answer and nothing else: a formula, one word, or a number with its unit."""
     formula = FORMULA.fullmatch(text)
     if formula:
         return inside(formula)
-    words = WORD.findall(FORMULA.sub(" ", text))
-    bare = not words or (len(words) <= 3 and not re.match(r"\W*[A-Za-z]{2}", text)) or len(text.split()) == 1
-    return text if text and "\n" not in text and bare else None
+    bare = UNIT.sub("", FORMULA.sub(" ", text))
+    wordless = WORD.search(bare) is None and re.search(r"\.\s", bare) is None
+    return text if text and "\n" not in text and (wordless or len(text.split()) == 1) else None
 
 
 def last_resort(text: str) -> str | None:

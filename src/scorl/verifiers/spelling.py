@@ -1,8 +1,8 @@
-r"""Light normalisation of answers, and the numbers among them: what can be settled without symbolic mathematics.
+r"""Light normalisation of answers, and the numbers among them: what needs no symbolic mathematics.
 
-The policy (docs/grading.md): a unit, a currency sign, a percent sign and a degree sign say nothing about the value
-(`28\%` = `28` != `0.28`); a comma before three digits is a thousands separator; a decimal of four or more places
-equals the fraction that it rounds.
+The policy (docs/grading.md): a unit, a currency sign, a percent sign and a degree sign say nothing about the
+value (`28\%` = `28` != `0.28`); a comma before three digits is a thousands separator; a decimal of four or
+more places equals the fraction that it rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\{,\}|(?<=\d),\\!\s*(?=\d{3})", ","),
         (r"\\[!,;:>]|\\(?:q?quad)\b|\\ |~", " "),
         (r"\\\$|\$|[€£]|\\[()\[\]]", ""),
-        (r"\\(?:[dtc]frac)\b", r"\\frac"),
+        (r"\\[dtc]frac", r"\\frac"),
         (r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
         (r"\\sqrt\s*(\w)", r"\\sqrt{\1}"),
@@ -59,7 +59,7 @@ MIXED = re.compile(r"(-?)(\d+) (\d+)/(\d+)")
 
 
 def normalise(answer: str) -> str:
-    r"""An answer in one spelling: `\dfrac12` is `\frac{1}{2}`, `1,\!000` is `1,000`, `$18 \text{ apples}$` is `18`."""
+    r"""One spelling for an answer: `\dfrac12` is `\frac{1}{2}`, `1,\!000` is `1,000`, `$18$ cm` is `18`."""
     for pattern, replacement in REWRITES:
         answer = pattern.sub(replacement, answer)
     answer = answer.strip().rstrip(".,;: ")
@@ -71,7 +71,7 @@ def normalise(answer: str) -> str:
 
 
 def number(answer: str) -> tuple[Fraction, int | None] | None:
-    r"""The number that a normalised answer is: its value and its decimal places; None if it is no plain number.
+    r"""The number that a normalised answer is, as value and decimal places; None if it is no plain number.
 
     The places of a fraction are None. `x = 5`, `2 + 3 = 5` and `x \approx 5` are the number 5.
     """
@@ -79,7 +79,7 @@ def number(answer: str) -> tuple[Fraction, int | None] | None:
         return None
     exact, *rounded = APPROXIMATELY.split(answer, maxsplit=1)
     *names, text = (side.strip() for side in exact.split("="))
-    if not all(NAME.fullmatch(name) or ARITHMETIC.fullmatch(name) for name in names):
+    if not all(NAME.fullmatch(name) or ARITHMETIC.fullmatch(name) for name in names if name):
         return None
     if rounded and NAME.fullmatch(text):
         text = rounded[0].strip()

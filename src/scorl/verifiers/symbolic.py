@@ -1,9 +1,10 @@
 """The worker program: compares two answers with math-verify, one JSON line in, one JSON line out.
 
-It is started by path (`python -P symbolic.py`), imports nothing of scorl, and lives until its input ends or its
-parent kills it. In: `[[[gold, answer], ...], seconds]`, the two answers in one or more spellings. Out: `[equal, readable]`.
-math-verify's own time limits raise from a SIGALRM handler and are off; the parent's kill is the limit. An alarm with
-its default action (the kernel ends the process) stands behind it for the case that the parent itself was killed.
+It is started by path (`python -P symbolic.py`), imports nothing of scorl, and lives until its input ends or
+its parent kills it. In: `[[[gold, answer], ...], seconds]`, the two answers in one or more spellings. Out:
+`[equal, readable]`. math-verify's own time limits raise from a SIGALRM handler and are off; the parent's
+kill is the limit. An alarm with its default action (the kernel ends the process) stands behind it for the
+case that the parent itself was killed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MEMORY = 4 << 30
 
 
 def limit_memory() -> None:
-    """Bounds the address space, so that a huge integer ends as a MemoryError and not as a swapping machine."""
+    """Bounds the address space, so that a huge integer ends as a MemoryError and not in swapping."""
     try:
         import resource
 
@@ -46,7 +47,7 @@ def close(gold: Any, answer: Any) -> bool:
 
     It rounds to six decimals, by which 1/2004! equals 1/2006!. Other things than numbers pass.
     """
-    from sympy import Expr, Float
+    from sympy import Expr, Float  # type: ignore[import-untyped]
 
     if not all(isinstance(side, Expr) and side.is_number for side in (gold, answer)):
         return True
@@ -56,14 +57,19 @@ def close(gold: Any, answer: Any) -> bool:
 
 
 def compare(pairs: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
-    """Whether gold answer and answer are equal in one of the spellings, and whether the answer is readable."""
+    """Whether gold answer and answer are equal in one of the spellings, and whether the answer is read."""
     from math_verify import verify
 
     readable = False
     for gold, answer in pairs:
         left, right = parse(gold), parse(answer)
         readable |= right is not None
-        if left is not None and right is not None and verify(left, right, timeout_seconds=None) and close(left, right):
+        if (
+            left is not None
+            and right is not None
+            and verify(left, right, timeout_seconds=None)
+            and close(left, right)
+        ):
             return True, True
     return False, readable
 

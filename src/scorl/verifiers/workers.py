@@ -1,8 +1,8 @@
 """Worker processes for symbolic comparisons, each of which may hang and is then killed.
 
-A worker is an own interpreter (`subprocess`, never a fork of a process with threads), started when it is first
-needed and in a session of its own, so that Ctrl-C reaches the parent alone. It ends with its parent: its input
-closes, and an alarm stands behind every check.
+A worker is an own interpreter (`subprocess`, never a fork of a process with threads), started when it is
+first needed and in a session of its own, so that Ctrl-C reaches the parent alone. It ends with its parent:
+its input closes, and an alarm stands behind every check.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -91,16 +92,19 @@ class Worker:
         process = self.process or self.start()
         assert process.stdin is not None
         pairs = ((check.gold, check.answer), (check.written_gold, check.written_answer))
+        begun = time.monotonic()
         try:
             process.stdin.write(json.dumps([pairs, seconds]) + "\n")
             process.stdin.flush()
             line = self.read(process, seconds)
         except BrokenPipeError:
             line = None
-        if line is None:
-            self.kill()
-            return Outcome(False, "timeout", f"no verdict within {seconds:g} s (or out of memory)")
-        return outcome(json.loads(line))
+        if line is not None:
+            return outcome(json.loads(line))
+        self.kill()
+        if time.monotonic() - begun >= seconds:
+            return Outcome(False, "timeout", f"not compared within {seconds:g} s")
+        return Outcome(False, "error", "the comparison ended its worker process")
 
 
 def outcome(reply: list[bool] | list[str]) -> Outcome:

@@ -1,0 +1,45 @@
+"""Tasks: problems by split, the wording of the turns, and a judge.
+
+A new task is a settings dataclass, a builder, and a line in `TASKS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from scorl.errors import UserError, nearest
+from scorl.tasks.countdown import Countdown, countdown
+from scorl.tasks.files import Files, files
+from scorl.tasks.grade_school import Gsm8k, Svamp, gsm8k, svamp
+from scorl.tasks.math import Math, math
+from scorl.tasks.task import Judge, Problems, Task
+from scorl.tasks.word_problems import WordProblems, word_problems
+
+__all__ = ["TASKS", "Judge", "Problems", "Task", "load"]
+
+TASKS: dict[str, tuple[type[Any], Callable[[Any], Task]]] = {
+    "countdown": (Countdown, countdown),
+    "word-problems": (WordProblems, word_problems),
+    "gsm8k": (Gsm8k, gsm8k),
+    "svamp": (Svamp, svamp),
+    "math": (Math, math),
+    "files": (Files, files),
+}
+"""The settings and the builder of each task, by the name that recipes use."""
+
+
+def load(name: str, **settings: Any) -> Task:
+    """A task by name, e.g. `load("gsm8k", path="gsm8k/")`.
+
+    Raises:
+        UserError: there is no such task or no such setting, or the task's data cannot be read.
+    """
+    if name not in TASKS:
+        raise UserError(f"no task '{name}': {nearest(name, TASKS)}")
+    kind, build = TASKS[name]
+    fields = kind.__dataclass_fields__
+    for key in settings:
+        if key not in fields:
+            raise UserError(f"task '{name}' has no setting '{key}': {nearest(key, fields)}")
+    return build(kind(**settings))

@@ -1,0 +1,166 @@
+"""`files`: any JSONL or Parquet file with problems, as strings or as chat messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scorl.errors import UserError, nearest
+from scorl.tasks.reward import judge_by, load_function
+from scorl.tasks.rows import Finite, Row, ask, by_hash, column, digest, read_rows
+from scorl.tasks.task import Judge, Task
+from scorl.trajectory import Message, Problem, Verdict
+from scorl.verifiers import math
+from scorl.verifiers.answers import final_answer
+
+__all__ = ["Files", "files"]
+
+CORRECTION = (
+    "There might be an error in the answer above. Go through it again, correct it if something is wrong, "
+    "and end with"
+    " the final answer in the same form as before."
+)
+GUESSES = ("problem", "prompt", "question")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Settings of `files`."""
+
+    path: str
+    """A JSONL file, or a Parquet file (ending in .parquet)."""
+    test_path: str | None = None
+    """The file with the test problems; None: a part of `path`."""
+    test_fraction: float = 0.1
+    """Without `test_path`: the part of the problems, picked by a hash of their prompts, that is held out."""
+    problem: str | None = None
+    """The column with the problem, a string or chat messages; None: problem, prompt or question."""
+    answer: str = "answer"
+    """The column with the gold answer; a Python reward function can do without."""
+    solution: str | None = None
+    """The column with reference solutions, for `supervised`."""
+    verifier: str = "math"
+    """`math`, `exact` (the same characters), or a reward function: module:function or file.py:function."""
+    prompt: str = "{question}"
+    """The first prompt; `{question}` is filled in. Chat messages are taken as they are."""
+    correction: str = CORRECTION
+    """The message between two attempts."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_fraction < 1:
+            raise UserError(f"files: test_fraction is {self.test_fraction}, but should lie between 0 and 1")
+        if ":" not in self.verifier and self.verifier not in JUDGES:
+            hint = nearest(self.verifier, [*JUDGES, "module:function", "file.py:function"])
+            raise UserError(f"files: no verifier '{self.verifier}': {hint}")
+
+
+def judge_exact(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+    """Right where the final answer, or the whole response, is the gold answer character by character."""
+    return [exact(response.strip(), str(problem.answer).strip()) for problem, response in pairs]
+
+
+def exact(response: str, gold: str) -> Verdict:
+    """The verdict on one response; white space around it does not count."""
+    answer = response if response == gold else (final_answer(response) or response).strip()
+    return Verdict(float(answer == gold), "correct" if answer == gold else "incorrect", "", answer)
+
+
+JUDGES: Mapping[str, Judge] = {"math": math.judge, "exact": judge_exact}
+
+
+def files(settings: Files) -> Task:
+    """The task `files`, with the splits `train` and `test`.
+
+    Raises:
+        UserError: no such file, a missing column, broken JSON, or no such verifier.
+    """
+    rows = read_rows(settings.path)
+    name = settings.problem or guess(rows[0])
+    chat = not isinstance(column(rows[0], name), str)
+    train = [make_problem(row, name, chat, settings) for row in rows]
+    if settings.test_path:
+        test = [make_problem(row, name, chat, settings) for row in read_rows(settings.test_path)]
+    else:
+        train, test = split(train, settings)
+    splits = {"train": Finite(train), "test": Finite(test)}
+    return Task("files", splits, settings.correction, judge_of(settings, chat))
+
+
+def judge_of(settings: Files, chat: bool) -> Judge:
+    """The judge that the settings name."""
+    if settings.verifier in JUDGES:
+        return JUDGES[settings.verifier]
+    return judge_by(load_function(settings.verifier), settings.verifier, chat)
+
+
+def split(problems: list[Problem], settings: Files) -> list[list[Problem]]:
+    """Training and test problems; equal prompts stay on one side."""
+    size = max(1, round(len(problems) * settings.test_fraction))
+    train, test = by_hash(problems, (len(problems) - size, size))
+    asked = {str(problem.prompt) for problem in test}
+    train = [problem for problem in train if str(problem.prompt) not in asked]
+    if not train:
+        raise UserError(
+            f"{settings.path}: too few different problems ({len(problems)} rows) to split off a test part"
+        )
+    return [train, test]
+
+
+def guess(row: Row) -> str:
+    """The column with the problem, by its usual names."""
+    for name in GUESSES:
+        if name in row.values:
+            return name
+    raise UserError(
+        f"{row.where}: no column {', '.join(GUESSES)}; name the one with the problem (problem=...), "
+        f"the columns are: {', '.join(map(str, row.values))}"
+    )
+
+
+def make_problem(row: Row, name: str, chat: bool, settings: Files) -> Problem:
+    """A row as a problem."""
+    question = column(row, name)
+    prompt = messages(question, row) if chat else ask(settings.prompt, string(question, name, row))
+    answer = None if ":" in settings.verifier else scalar(column(row, settings.answer), settings.answer, row)
+    solution = string(column(row, settings.solution), settings.solution, row) if settings.solution else None
+    key = row.values.get("id", digest(repr((row.where, prompt))))
+    columns = {
+        other: value for other, value in row.values.items() if other not in (name, "prompts", "completions")
+    }
+    return Problem(str(key), prompt, answer, solution, columns)
+
+
+def string(value: Any, name: str, row: Row) -> str:
+    """A column that must be a string."""
+    if not isinstance(value, str):
+        raise UserError(f"{row.where}: column '{name}' is no string, but {value!r:.60}")
+    return value
+
+
+def scalar(value: Any, name: str, row: Row) -> str:
+    """A column that must be a string or a number, as a string."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value == "":
+        raise UserError(
+            f"{row.where}: column '{name}' is no answer (a string or a number), but {value!r:.60}"
+        )
+    return str(value)
+
+
+def messages(value: Any, row: Row) -> tuple[Message, ...]:
+    """Chat messages, ending with one of the user."""
+    entries: list[Any] = value if isinstance(value, list) and value else [None]
+    if not all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("role"), str)
+        and isinstance(entry.get("content"), str)
+        for entry in entries
+    ):
+        raise UserError(
+            f'{row.where}: chat messages look like [{{"role": "user", "content": "..."}}], not {value!r:.60}'
+        )
+    if entries[-1]["role"] != "user":
+        raise UserError(
+            f"{row.where}: the last message is of '{entries[-1]['role']}', but should be of 'user'"
+        )
+    return tuple(Message(role=entry["role"], content=entry["content"]) for entry in entries)

@@ -1,0 +1,196 @@
+"""`gsm8k` and `svamp`: word problems of grade school, from files or from the hub."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from scorl.errors import UserError
+from scorl.tasks.rows import Finite, Row, ask, by_hash, column, hub_rows, read_rows
+from scorl.tasks.task import Problems, Task
+from scorl.tasks.word_problems import CORRECTION, PROMPT
+from scorl.trajectory import Problem
+from scorl.verifiers.math import judge
+
+__all__ = ["Gsm8k", "Svamp", "gsm8k", "svamp"]
+
+CALCULATOR = re.compile(r"<<[^<>]*>>")
+OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+Tree: TypeAlias = "float | tuple[str, Tree, Tree]"
+"""An equation: a number, or (operator, left, right)."""
+
+
+@dataclass(frozen=True)
+class Gsm8k:
+    """Settings of `gsm8k`."""
+
+    path: str | None = None
+    """A folder with train.jsonl and test.jsonl, or one file, a fifth of which (by hash) is the test split;
+    None: openai/gsm8k from the hub."""
+    prompt: str = PROMPT
+    correction: str = CORRECTION
+
+
+@dataclass(frozen=True)
+class Svamp:
+    """Settings of `svamp`."""
+
+    path: str | None = None
+    """The file of 1,000 problems, or a folder with it as its only .jsonl file; None: ChilleD/SVAMP from
+    the hub. Split by a hash of the question: 70% train, 10% validation, 20% test."""
+    prompt: str = PROMPT
+    correction: str = CORRECTION
+
+
+def gsm8k(settings: Gsm8k | None = None) -> Task:
+    """The task `gsm8k`.
+
+    Raises:
+        UserError: no such file, a row of another form, or no hub.
+    """
+    settings = settings or Gsm8k()
+    splits: Mapping[str, Problems]
+    if settings.path is not None and not Path(settings.path).expanduser().is_dir():
+        problems = gsm8k_problems(read_rows(settings.path), settings, "file")
+        train, test = by_hash(problems, (len(problems) - len(problems) // 5, len(problems) // 5))
+        splits = {"train": Finite(train), "test": Finite(test)}
+    else:
+        splits = {
+            split: Finite(gsm8k_problems(gsm8k_rows(settings.path, split), settings, split))
+            for split in ("train", "test")
+        }
+    return Task("gsm8k", splits, settings.correction, judge)
+
+
+def gsm8k_rows(folder: str | None, split: str) -> list[Row]:
+    """The rows of a split."""
+    if folder is None:
+        return hub_rows("openai/gsm8k", "main", split)
+    return read_rows(Path(folder).expanduser() / f"{split}.jsonl")
+
+
+def gsm8k_problems(rows: list[Row], settings: Gsm8k, split: str) -> list[Problem]:
+    """Rows (`question`, `answer` ending in `#### N`) as problems."""
+    problems = []
+    for index, row in enumerate(rows):
+        solution, mark, answer = str(column(row, "answer")).rpartition("####")
+        answer = answer.strip().replace(",", "")
+        if not mark or not answer:
+            raise UserError(f"{row.where}: the answer does not end in '#### N'")
+        text = f"{CALCULATOR.sub('', solution).strip()}\nThe answer is {answer}."
+        prompt = ask(settings.prompt, str(column(row, "question")).strip())
+        problems.append(Problem(f"gsm8k-{split}-{index}", prompt, answer, text.strip()))
+    return problems
+
+
+def svamp(settings: Svamp | None = None) -> Task:
+    """The task `svamp`.
+
+    Raises:
+        UserError: no such file, a row of another form, or no hub.
+    """
+    settings = settings or Svamp()
+    rows = read_rows(only_file(settings.path)) if settings.path else svamp_hub_rows()
+    problems = [svamp_problem(row, settings, index) for index, row in enumerate(rows)]
+    test, validation = len(problems) // 5, len(problems) // 10
+    names = ("train", "validation", "test")
+    parts = by_hash(problems, (len(problems) - test - validation, validation, test))
+    splits = {name: Finite(part) for name, part in zip(names, parts, strict=True)}
+    return Task("svamp", splits, settings.correction, judge)
+
+
+def only_file(path: str) -> Path:
+    """The file, or the only .jsonl file of the folder."""
+    folder = Path(path).expanduser()
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
+    if len(files) != 1:
+        raise UserError(f"{path}: {len(files)} .jsonl files; name the one with the problems")
+    return files[0]
+
+
+def svamp_hub_rows() -> list[Row]:
+    """All 1,000 rows of the hub's copy, in which story and question are two columns."""
+    rows = hub_rows("ChilleD/SVAMP", None, "train") + hub_rows("ChilleD/SVAMP", None, "test")
+    return [
+        Row(
+            {
+                "id": column(row, "ID"),
+                "question": f"{str(column(row, 'Body')).strip()} {str(column(row, 'Question')).strip()}",
+                "answer": column(row, "Answer"),
+                "equation": column(row, "Equation"),
+            },
+            row.where,
+        )
+        for row in rows
+    ]
+
+
+def svamp_problem(row: Row, settings: Svamp, index: int) -> Problem:
+    """A row (`question`, `answer`, `equation_prefix` or `equation`) as a problem."""
+    answer = written(column(row, "answer"), row.where)
+    prefix, infix = row.values.get("equation_prefix"), row.values.get("equation")
+    tree = from_prefix(prefix, row.where) if prefix else from_infix(infix, row.where) if infix else None
+    solution = (
+        f"The answer is {answer}." if tree is None else " ".join([*steps(tree), f"The answer is {answer}."])
+    )
+    name = str(row.values.get("id", f"svamp-{index}"))
+    return Problem(name, ask(settings.prompt, str(column(row, "question")).strip()), answer, solution)
+
+
+def written(value: object, where: str) -> str:
+    """A number as people write it: 8 for 8.0."""
+    try:
+        number = float(str(value))
+    except ValueError as error:
+        raise UserError(f"{where}: the answer {value!r} is not a number") from error
+    return f"{number:.10g}" if number != int(number) else str(int(number))
+
+
+def from_prefix(equation: str, where: str) -> Tree:
+    """`- + 6 2 3` as a tree."""
+    tokens = equation.split()[::-1]
+
+    def read() -> Tree:
+        token = tokens.pop()
+        return (token, read(), read()) if token in OPERATORS.values() else float(token)
+
+    try:
+        tree = read()
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{where}: equation_prefix {equation!r} is not like '- 18 10'") from error
+    return tree
+
+
+def from_infix(equation: str, where: str) -> Tree:
+    """`( ( 6.0 + 2.0 ) - 3.0 )` as a tree."""
+
+    def read(node: ast.expr) -> Tree:
+        if isinstance(node, ast.BinOp):
+            return OPERATORS[type(node.op)], read(node.left), read(node.right)
+        return float(ast.literal_eval(node))
+
+    try:
+        return read(ast.parse(equation.strip(), mode="eval").body)
+    except (SyntaxError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{where}: equation {equation!r} is not like '( 18.0 - 10.0 )'") from error
+
+
+def steps(tree: Tree) -> list[str]:
+    """The steps from the inside out: `6 + 2 = 8.`, `8 - 3 = 5.`"""
+    return worked(tree)[0]
+
+
+def worked(tree: Tree) -> tuple[list[str], float]:
+    """The steps of a tree and its value."""
+    if not isinstance(tree, tuple):
+        return [], tree
+    operator, (before, left), (between, right) = tree[0], worked(tree[1]), worked(tree[2])
+    if operator == "/":
+        value = left / right if right else float("nan")
+    else:
+        value = {"+": left + right, "-": left - right, "*": left * right}[operator]
+    return [*before, *between, f"{left:.10g} {operator} {right:.10g} = {value:.10g}."], value

@@ -1,0 +1,159 @@
+"""Rows from files and from the hub, and finite splits made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from scorl.errors import UserError
+from scorl.seeds import derive
+from scorl.trajectory import Problem, user
+
+__all__ = ["Finite", "Row", "ask", "by_hash", "column", "digest", "hub_rows", "read_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row and where it stands, for messages."""
+
+    values: dict[str, Any]
+    where: str
+
+
+@dataclass(frozen=True)
+class Finite:
+    """A finite split, drawn from in another order every epoch."""
+
+    problems: Sequence[Problem]
+
+    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
+        """`count` problems from the `start`-th on, through seeded permutations, one per epoch."""
+        size = len(self.problems)
+        return [
+            self.problems[permutation(size, seed, index // size)[index % size]]
+            for index in range(start, start + count)
+        ]
+
+    def take(self, limit: int | None) -> list[Problem]:
+        """The first `limit` problems in their order, or all."""
+        return list(self.problems[:limit])
+
+
+@lru_cache(maxsize=4)
+def permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """The order of an epoch."""
+    order = list(range(size))
+    random.Random(derive(seed, "epoch", epoch)).shuffle(order)
+    return tuple(order)
+
+
+def by_hash(problems: Sequence[Problem], sizes: Sequence[int]) -> list[list[Problem]]:
+    """Splits of the given sizes, in the order of a hash of the first prompts: the same on every machine."""
+    ordered = sorted(problems, key=lambda problem: (digest(json.dumps(problem.prompt)), problem.id))
+    ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
+    return [ordered[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def digest(text: str) -> str:
+    """A short hash of a text."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def ask(template: str, question: str) -> tuple[Any, ...]:
+    """The first prompt: the template with the question in it.
+
+    Raises:
+        UserError: the template has no place for the question.
+    """
+    if "{question}" not in template:
+        raise UserError(f"the prompt {template!r} does not contain {{question}}, the place of the problem")
+    return (user(template.replace("{question}", question)),)
+
+
+def column(row: Row, name: str) -> Any:
+    """A value of a row.
+
+    Raises:
+        UserError: the row has no such column.
+    """
+    if name not in row.values:
+        raise UserError(
+            f"{row.where}: no column '{name}'; the columns are: {', '.join(map(str, row.values))}"
+        )
+    return row.values[name]
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The rows of a JSONL or Parquet file (by its ending, `.parquet`).
+
+    Raises:
+        UserError: no such file, no rows, or a line that is no JSON object.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) if path.is_dir() else ""
+        raise UserError(
+            f"{path}: " + (f"a folder; name one of its files: {found}" if found else "no such file")
+        )
+    rows = parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
+    if not rows:
+        raise UserError(f"{path}: the file has no rows")
+    return rows
+
+
+def json_rows(path: Path) -> list[Row]:
+    """The rows of a JSONL file; blank lines are skipped."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a UTF-8 text file ({error})") from error
+    return [json_row(line, f"{path}, line {index}") for index, line in enumerate(lines, 1) if line.strip()]
+
+
+def json_row(line: str, where: str) -> Row:
+    """A line as a row."""
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(values, dict):
+        raise UserError(f'{where}: not a JSON object; each line must be one, {{"column": value, ...}}')
+    return Row(values, where)
+
+
+def parquet_rows(path: Path) -> list[Row]:
+    """The rows of a Parquet file."""
+    try:
+        parquet = import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise UserError(f"{path}: Parquet files need pyarrow: pip install 'scorl[parquet]'") from error
+    try:
+        table = parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own exceptions are both
+        raise UserError(f"{path}: not a readable Parquet file ({error})") from error
+    return [Row(values, f"{path}, row {index}") for index, values in enumerate(table, 1)]
+
+
+def hub_rows(name: str, config: str | None, split: str) -> list[Row]:
+    """The rows of a data set on the Hugging Face hub.
+
+    Raises:
+        UserError: the `datasets` package is missing, or the hub does not answer.
+    """
+    advice = "or give the data as files: path=..."
+    try:
+        datasets = import_module("datasets")
+    except ImportError as error:
+        raise UserError(f"{name} from the hub needs: pip install 'scorl[hub]'; {advice}") from error
+    try:
+        table = datasets.load_dataset(name, config, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name} could not be loaded from the hub ({error}); {advice}") from error
+    return [Row(dict(values), f"{name}, {split} row {index}") for index, values in enumerate(table, 1)]

@@ -1,0 +1,172 @@
+"""`word-problems`: endless sums, products and stories in words, so that there is material without a
+download.
+
+The splits are disjoint by construction: a hash of what a problem is at heart (its kind, its story and its
+numbers, whatever the names and the wording) puts one in five into the test split and one in ten into the
+validation split.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count as numbers_from
+from itertools import islice
+
+from scorl.errors import UserError, nearest
+from scorl.seeds import derive
+from scorl.tasks.rows import ask
+from scorl.tasks.stories import ONE_STEP, TWO_STEP, Story
+from scorl.tasks.task import Task
+from scorl.trajectory import Problem
+from scorl.verifiers.math import judge_numbers
+
+__all__ = ["CORRECTION", "PROMPT", "WordProblems", "word_problems"]
+
+PROMPT = "{question}\n\nWork it out step by step. End with the words: The answer is N."
+CORRECTION = (
+    "There might be an error in your answer above. Go through it again step by step, correct it if "
+    "something is wrong,"
+    " and end with the words: The answer is N."
+)
+BUCKETS = {"train": tuple(range(3, 10)), "validation": (2,), "test": (0, 1)}
+TAKEN = 500
+"""How many problems `take(None)` gives."""
+MISSES = 1000
+"""After so many repetitions in a row, `take` calls a split exhausted."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One generated problem: its text, the steps to its answer, and what it is at heart."""
+
+    question: str
+    steps: tuple[str, ...]
+    answer: int
+    core: str
+
+
+@dataclass(frozen=True)
+class WordProblems:
+    """Settings of `word-problems`."""
+
+    kinds: tuple[str, ...] = ("one-step", "two-step")
+    """Any of `products` (up to 12 x 20), `sums` (of two 2-digit numbers), stories `one-step`, `two-step`."""
+    prompt: str = PROMPT
+    """The first prompt; `{question}` is filled in."""
+    correction: str = CORRECTION
+    """The message between two attempts."""
+
+    def __post_init__(self) -> None:
+        if not self.kinds:
+            raise UserError(f"word-problems: kinds is empty. Allowed: {', '.join(KINDS)}")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise UserError(f"word-problems: no kind '{kind}': {nearest(kind, KINDS)}")
+
+
+def products(rng: random.Random) -> Exercise:
+    """A product up to 12 x 20."""
+    small, large = rng.randint(2, 12), rng.randint(2, 20)
+    one, other = rng.sample((small, large), 2)
+    words = (
+        "What is {} times {}?",
+        "What is {} multiplied by {}?",
+        "Calculate {} x {}.",
+        "Multiply {} by {}.",
+    )
+    core = f"products {min(one, other)} {max(one, other)}"
+    answer = one * other
+    return Exercise(rng.choice(words).format(one, other), (f"{one} * {other} = {answer}",), answer, core)
+
+
+def sums(rng: random.Random) -> Exercise:
+    """A sum of two numbers of two digits."""
+    one, other = rng.randint(10, 99), rng.randint(10, 99)
+    words = ("What is {} plus {}?", "What is the sum of {} and {}?", "Calculate {} + {}.", "Add {} and {}.")
+    core = f"sums {min(one, other)} {max(one, other)}"
+    answer = one + other
+    return Exercise(rng.choice(words).format(one, other), (f"{one} + {other} = {answer}",), answer, core)
+
+
+def one_step(rng: random.Random) -> Exercise:
+    """A story with one step."""
+    return told(rng.choice(ONE_STEP), rng)
+
+
+def two_step(rng: random.Random) -> Exercise:
+    """A story with two steps."""
+    return told(rng.choice(TWO_STEP), rng)
+
+
+def told(story: Story, rng: random.Random) -> Exercise:
+    """A story with numbers, names and things."""
+    values = story.numbers(rng)
+    steps, answer = story.solve(values)
+    core = f"{story.name} " + " ".join(f"{name}={value}" for name, value in sorted(values.items()))
+    return Exercise(story.tell(values, rng), steps, answer, core)
+
+
+KINDS: Mapping[str, Callable[[random.Random], Exercise]] = {
+    "products": products,
+    "sums": sums,
+    "one-step": one_step,
+    "two-step": two_step,
+}
+
+
+@dataclass(frozen=True)
+class Endless:
+    """One split: the exercises whose core hashes into it."""
+
+    settings: WordProblems
+    buckets: tuple[int, ...]
+
+    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
+        """Problems `start`, `start + 1`, ... of the stream of a seed; each depends on its number alone."""
+        return [self.problem(self.exercise(seed, index)) for index in range(start, start + count)]
+
+    def take(self, limit: int | None) -> list[Problem]:
+        """`limit` (None: 500) different problems; fewer where the kinds do not have that many."""
+        wanted = TAKEN if limit is None else limit
+        return [self.problem(exercise) for exercise in islice(self.different(), wanted)]
+
+    def different(self) -> Iterator[Exercise]:
+        """The different exercises of a fixed stream, until it seems to have no more."""
+        seen: set[str] = set()
+        misses = 0
+        for index in numbers_from():
+            exercise = self.exercise(derive("take"), index)
+            misses = misses + 1 if exercise.question in seen else 0
+            if misses == 0:
+                seen.add(exercise.question)
+                yield exercise
+            elif misses > MISSES:
+                return
+
+    def exercise(self, seed: int, index: int) -> Exercise:
+        """The first exercise of a small stream that belongs to this split."""
+        tried = (self.attempt(derive(seed, "exercise", index, number)) for number in numbers_from())
+        return next(exercise for exercise in tried if derive(exercise.core) % 10 in self.buckets)
+
+    def attempt(self, seed: int) -> Exercise:
+        """An exercise of either split."""
+        rng = random.Random(seed)
+        return KINDS[rng.choice(self.settings.kinds)](rng)
+
+    def problem(self, exercise: Exercise) -> Problem:
+        """An exercise as a problem."""
+        return Problem(
+            id=f"word-problems-{derive(exercise.question):016x}",
+            prompt=ask(self.settings.prompt, exercise.question),
+            answer=str(exercise.answer),
+            solution=". ".join(exercise.steps) + f". The answer is {exercise.answer}.",
+        )
+
+
+def word_problems(settings: WordProblems | None = None) -> Task:
+    """The task `word-problems`, with the splits `train`, `validation` and `test`."""
+    settings = settings or WordProblems()
+    splits = {name: Endless(settings, buckets) for name, buckets in BUCKETS.items()}
+    return Task("word-problems", splits, settings.correction, judge_numbers)

@@ -1,0 +1,84 @@
+"""The house rules: imports point down the floors, the lower floors need no torch, rooms stay small."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "scorl"
+
+FLOORS: list[tuple[str, ...]] = [
+    ("version", "errors", "seeds", "trajectory"),
+    ("objectives", "verifiers", "metrics"),
+    ("tasks", "lines", "judge_file"),
+    ("chat", "sources", "logits", "policy", "engines"),
+    ("stage", "rollout", "learner"),
+    ("training", "evaluation", "checkpoint", "run"),
+    ("recipe", "report", "doctor", "loggers", "progress", "cli", "__main__"),
+]
+"""From the ground up; a module imports from its own floor only what stands to its left, or is in its own folder."""
+ORDER = {room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms of scorl that a file imports from, type-checking imports included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "scorl":
+            parts = node.module.split(".")
+            names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("scorl.")}
+    return names
+
+
+FILES = [p for p in sorted(SOURCE.rglob("*.py")) if p != SOURCE / "__init__.py"]
+
+
+def test_every_room_has_a_floor():
+    assert {room(p) for p in FILES} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_point_down(path):
+    up = {name for name in imports(path) - {room(path)} if ORDER[name] > ORDER[room(path)]}
+    assert not up, f"{path.name} imports from {up}, which do not stand below it"
+
+
+@pytest.mark.parametrize("name", ["tasks", "verifiers", "metrics", "objectives", "lines", "judge_file", "cli"])
+def test_the_lower_floors_and_the_door_do_without_torch(name):
+    code = f"import sys, scorl.{name}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_rooms_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            size = (node.end_lineno or 0) - node.lineno + 1
+            assert size <= 60, f"{path.name}: {node.name} has {size} lines"
+
+
+def test_public_names_are_explicit():
+    missing = [
+        str(p.relative_to(SOURCE))
+        for p in FILES
+        if p.name not in {"__main__.py"} and "__all__" not in p.read_text() and "def " in p.read_text()
+    ]
+    assert not missing
+
+
+def test_the_package_names_what_it_exports():
+    import scorl
+
+    assert all(getattr(scorl, name) is not None for name in scorl.__all__)
+    assert callable(scorl.train)
+    assert callable(scorl.evaluate)

