@@ -12,6 +12,7 @@ from worlds import save_model
 
 from scorl.cli import commands, main
 from scorl.cli.output import written
+from scorl.cli.train import run_directory
 from scorl.errors import UserError
 from scorl.progress import Progress, describe
 from scorl.recipe import resolve
@@ -208,6 +209,11 @@ def test_train_does_not_start_in_a_folder_with_other_things(scorl, recipe, tmp_p
     code, _, err = scorl("train", recipe, "--out", tmp_path)
     assert code == 2
     assert "not empty" in err
+
+
+def test_a_run_is_called_after_its_recipe():
+    assert run_directory("math-qwen2.5-1.5b") == Path("runs/math-qwen2.5-1.5b")
+    assert run_directory("my/own.yaml") == Path("runs/own")
 
 
 def test_judge_writes_what_it_would_print(scorl, tmp_path):

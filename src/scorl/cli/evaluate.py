@@ -80,13 +80,8 @@ def evaluate(
         seed=seed,
         progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
     )
-    summary = evaluation.summary()
-    print_grid(evaluation_grid(summary))
-    if out:
-        with written(out) as handle:
-            handle.write(json.dumps(summary, indent=1) + "\n")
-    if attempts_out:
-        _write_attempts(attempts_out, evaluation)
+    print_grid(evaluation_grid(evaluation))
+    _write(evaluation, out, attempts_out)
 
 
 def _task(model: str, name: str | None, settings: tuple[str, ...]) -> tuple[Task, int]:
@@ -104,11 +99,14 @@ def _task(model: str, name: str | None, settings: tuple[str, ...]) -> tuple[Task
     return replace(task, correction=recipe.turns.correction or task.correction), recipe.engine.max_tokens
 
 
-def _write_attempts(path: Path, evaluation: Evaluation) -> None:
+def _write(evaluation: Evaluation, out: Path | None, attempts_out: Path | None) -> None:
     from scorl.lines import attempt_line
 
-    with written(path) as handle:
-        for group in evaluation.groups:
-            for trajectory in group:
-                for attempt in trajectory.attempts:
-                    handle.write(json.dumps(attempt_line(0, attempt, trajectory), ensure_ascii=False) + "\n")
+    if out:
+        with written(out) as handle:
+            handle.write(json.dumps(evaluation.summary(), indent=1) + "\n")
+    if attempts_out:
+        trajectories = [trajectory for group in evaluation.groups for trajectory in group]
+        lines = (attempt_line(0, attempt, t) for t in trajectories for attempt in t.attempts)
+        with written(attempts_out) as handle:
+            handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from scorl.recipe import Recipe
     from scorl.run import Result
 
-__all__ = ["train"]
+__all__ = ["run_directory", "train"]
 
 
 @click.command()
@@ -54,7 +55,7 @@ def _recipe_and_place(
     if resume not in (None, "yes", "auto"):
         raise UserError(f"--resume takes nothing or auto, not '{resume}': write it after everything else")
     is_run = (Path(recipe) / "recipe.yaml").is_file()
-    out = out or (Path(recipe) if is_run else Path("runs") / Path(recipe).stem)
+    out = out or (Path(recipe) if is_run else run_directory(recipe))
     if is_run and out.resolve() == Path(recipe).resolve() and resume is None:
         raise UserError(
             f"{recipe} is a run: go on with it by --resume, or start another from its recipe with --out"
@@ -62,6 +63,15 @@ def _recipe_and_place(
     resolved = resolve(recipe, overrides)
     _check_place(resolved, out, resume)
     return resolved, out
+
+
+def run_directory(recipe: str) -> Path:
+    """Where a recipe runs unless told otherwise.
+
+    >>> run_directory("recipes/qwen2.5.yaml").as_posix()
+    'runs/qwen2.5'
+    """
+    return Path("runs") / re.sub(r"\.ya?ml$", "", Path(recipe).name)
 
 
 def _check_place(recipe: Recipe, out: Path, resume: str | None) -> None:

@@ -27,7 +27,7 @@ FILE_KEYS = {
 def json_schema() -> dict[str, Any]:
     """The schema of a recipe file; a file that extends another may leave out what is required there."""
     task = _either("name", [task_model(name) for name in sorted(TASKS)])
-    stage = _either("objective", [stage_model(name) for name in sorted(OBJECTIVES)])
+    stage: Any = _either("objective", [stage_model(name) for name in sorted(OBJECTIVES)])
     schema = recipe_model(task, tuple[stage, ...]).model_json_schema()
     del schema["required"], schema["$defs"]["ModelSettings"]["required"]
     schema["properties"] |= FILE_KEYS

@@ -1,9 +1,9 @@
-"""Countdown: reach a target from given numbers, the answer written as steps. Procedural, endless, no download.
+"""Countdown: reach a target from given numbers by written steps. Procedural, endless, no download.
 
     Reach 16 with the numbers 7 3 5. [...]          ->          7*3=21 21-5=16
 
-Every problem can be solved. A problem is its sorted numbers and its target, and a hash of these alone says which
-split it belongs to, so that train, validation and test share no problem whatever the seed is.
+Every problem can be solved. A problem is its sorted numbers and its target, and a hash of these alone says
+which split it belongs to, so that train, validation and test share no problem whatever the seed is.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def bucket(numbers: Sequence[int], target: int) -> int:
 def solutions(numbers: tuple[int, ...]) -> dict[int, tuple[tuple[Step, ...], ...]]:
     """All ways to reach each target from sorted numbers: target -> ways, in ascending order of target.
 
-    Steps are written larger number first, and no step leaves a number as it is (times or divided by 1, plus or
-    minus 0). Every step of a way but the last is used by a later one.
+    Steps are written larger number first, and no step leaves a number as it is (times or divided by 1, plus
+    or minus 0). Every step of a way but the last is used by a later one.
     """
     ways: dict[int, dict[tuple[Step, ...], None]] = {}
     extend(numbers, (), (), ways)
