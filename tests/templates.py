@@ -77,17 +77,11 @@ CHANNELS = (  # an answer ends in one token when it is the last, in another when
 )
 
 SHAPES: dict[str, Shape] = {
-    "chatml": Shape(
-        CHATML.replace("CONTENT", "m.content"), "<|im_end|>", listed=("<|im_end|>", "<|endoftext|>")
-    ),
-    "llama3": Shape(
-        LLAMA3, "<|eot_id|>", "<|begin_of_text|>", ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
-    ),
+    "chatml": Shape(CHATML.replace("CONTENT", "m.content"), "<|im_end|>", listed=("<|im_end|>", "<|endoftext|>")),
+    "llama3": Shape(LLAMA3, "<|eot_id|>", "<|begin_of_text|>", ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")),
     "gemma": Shape(GEMMA, "<eos>", "<bos>"),
     "think": Shape(CHATML.replace("CONTENT", WITHOUT_THOUGHT), "<|endoftext|>"),
-    "trims": Shape(
-        CHATML.replace("CONTENT", "m.content | trim").replace("<|im_end|>", "\n<|im_end|>"), "</s>"
-    ),
+    "trims": Shape(CHATML.replace("CONTENT", "m.content | trim").replace("<|im_end|>", "\n<|im_end|>"), "</s>"),
     "marker": Shape(MARKER, "</s>"),
     "role_token": Shape(ROLE_TOKEN, "<|endoftext|>", listed=("<|endoftext|>", "<|user|>")),
     "rounds": Shape(ROUNDS, "<|im_end|>"),
@@ -117,8 +111,7 @@ SPECIAL = [
 ]
 
 CORPUS = [
-    "The answer is 4.\n\nThere might be an error. Solve it again.\nUser: What is 2 + 2?\nAssistant: four\n"
-    * 3,
+    "The answer is 4.\n\nThere might be an error. Solve it again.\nUser: What is 2 + 2?\nAssistant: four\n" * 3,
     "system\nYou are helpful.\nuser\nmodel\nassistant\nRound 1: Round 2: [INST] x [/INST] 4 x\nUser: y\n" * 3,
     "qz\n" * 24,  # the end of the dummy answer and what follows: one token where words may merge
 ]

@@ -10,13 +10,13 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "scorl"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("version", "errors", "seeds", "trajectory"),
+    ("version", "errors", "seeds", "settings", "trajectory"),
     ("objectives", "verifiers", "metrics"),
     ("tasks", "lines", "judge_file"),
     ("chat", "sources", "logits", "policy", "engines"),
     ("stage", "rollout", "learner"),
     ("training", "evaluation", "checkpoint", "run"),
-    ("recipe", "report", "doctor", "loggers", "progress", "cli", "__main__"),
+    ("loggers", "progress", "recipe", "report", "doctor", "cli", "__main__"),
 ]
 """From the ground up; a module imports from its own floor only what stands to its left, or is in its own folder."""
 ORDER = {room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}

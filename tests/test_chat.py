@@ -169,9 +169,7 @@ def test_a_suffix_is_worked_out_once() -> None:
 
 ANY_IDS = st.lists(st.integers(0, 200), max_size=12).map(tuple)
 # What a template does not touch: no white space at the ends, no special token spelled out.
-ANSWERS = (
-    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).map(str.strip).filter(bool)
-)
+ANSWERS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).map(str.strip).filter(bool)
 
 
 @settings(max_examples=60, deadline=None)
@@ -193,9 +191,7 @@ def test_nothing_already_written_changes(
 
 @settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(["chatml", "llama3", "gemma"]), answers=st.tuples(ANSWERS, ANSWERS))
-def test_where_a_template_leaves_history_alone_appending_is_rendering(
-    name: str, answers: tuple[str, str]
-) -> None:
+def test_where_a_template_leaves_history_alone_appending_is_rendering(name: str, answers: tuple[str, str]) -> None:
     assume(not any(token in answer for answer in answers for token in SPECIAL))
     chat = chat_of(name)
     second = chat.follow(chat.prompt(QUESTION), chat.reply(answers[0]), AGAIN)
@@ -234,9 +230,7 @@ def test_other_changes_are_shown_where_they_begin() -> None:
 
 
 def test_other_tokens_for_the_same_text_are_named() -> None:
-    assert any(
-        "same text in other tokens" in sentence for sentence in chat_of("chatml", "glue").differences()
-    )
+    assert any("same text in other tokens" in sentence for sentence in chat_of("chatml", "glue").differences())
 
 
 # What the user may have got wrong.

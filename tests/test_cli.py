@@ -86,9 +86,7 @@ finally:
 
 
 def test_python_m_scorl_is_the_command():
-    done = subprocess.run(
-        [sys.executable, "-m", "scorl", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "scorl", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"scorl, version {__version__}\n"
 
 
@@ -175,9 +173,7 @@ def test_train_then_resume_then_show_report_and_evaluate(scorl, recipe, tmp_path
     assert "step 0" in out
     assert scorl("report", run)[1] == f"{run / 'report.html'}\n"
 
-    code, out, err = scorl(
-        "evaluate", run, "--limit", 2, "--out", run / "e.json", "--attempts-out", run / "a.jsonl"
-    )
+    code, out, err = scorl("evaluate", run, "--limit", 2, "--out", run / "e.json", "--attempts-out", run / "a.jsonl")
     assert code == 0
     assert "accuracy@t1" in out
     summary = json.loads((run / "e.json").read_text())

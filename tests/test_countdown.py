@@ -226,8 +226,7 @@ def test_the_base_template_extends(tokenizer) -> None:  # type: ignore[no-untype
     turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
     messages = [{"role": role, "content": content} for role, content in turns]
     rendered = [
-        tokenizer.apply_chat_template(messages[:n], tokenize=False, add_generation_prompt=n != 2)
-        for n in (1, 2, 3)
+        tokenizer.apply_chat_template(messages[:n], tokenize=False, add_generation_prompt=n != 2) for n in (1, 2, 3)
     ]
     assert rendered[0] == "<|user|>a<|end|><|assistant|>"
     assert rendered[1] == rendered[0] + "b<|end|>"

@@ -32,8 +32,7 @@ class Sums:
 
 def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
     return [
-        Verdict(float(text == p.answer), "correct" if text == p.answer else "incorrect", "", text)
-        for p, text in pairs
+        Verdict(float(text == p.answer), "correct" if text == p.answer else "incorrect", "", text) for p, text in pairs
     ]
 
 
@@ -97,8 +96,7 @@ def test_progress_is_told_and_chunks_do_not_show() -> None:
 def test_other_seeds_draw_other_samples() -> None:
     engine = ScriptedEngine(CHAT, [str(n) for n in range(10)])
     drawn = [
-        evaluate(engine, CHAT, TASK, model="canned", temperature=1.0, limit=20, seed=seed).groups
-        for seed in (0, 0, 1)
+        evaluate(engine, CHAT, TASK, model="canned", temperature=1.0, limit=20, seed=seed).groups for seed in (0, 0, 1)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -119,9 +117,7 @@ def test_mistakes_are_named() -> None:
 def test_an_attempt_becomes_a_line_and_is_read_back(tmp_path: Path) -> None:
     ((trajectory,), *_) = run().groups
     line = attempt_line(12, trajectory.attempts[1], trajectory, Credit(advantage=1.5, beta=0.01))
-    contract = (
-        "step problem sample turn prompt_tokens tokens text reward finish policy advantage beta imitation"
-    )
+    contract = "step problem sample turn prompt_tokens tokens text reward finish policy advantage beta imitation"
     assert list(line)[:13] == contract.split()
     assert (line["step"], line["problem"], line["turn"], line["text"]) == (12, "add-0", 1, "3")
     assert (line["prompt_tokens"], line["tokens"]) == (len(trajectory.attempts[1].prompt_ids), 2)
@@ -132,9 +128,7 @@ def test_an_attempt_becomes_a_line_and_is_read_back(tmp_path: Path) -> None:
 
     (tmp_path / "attempts").mkdir()
     for step in (10, 9):
-        (tmp_path / "attempts" / f"step-{step:06d}.jsonl").write_text(
-            json.dumps({**line, "step": step}) + "\n"
-        )
+        (tmp_path / "attempts" / f"step-{step:06d}.jsonl").write_text(json.dumps({**line, "step": step}) + "\n")
     assert [read["step"] for read in read_attempts(tmp_path)] == [9, 10]
     file = tmp_path / "attempts" / "step-000009.jsonl"
     file.write_text(json.dumps(line) + "\n" + json.dumps(line)[:20])

@@ -12,16 +12,14 @@ import torch
 
 from scorl.learner.batch import micro_batches
 from scorl.learner.loss import kl_per_token, loss
-from scorl.learner.settings import LearnerSettings
 from scorl.objectives import Reinforce, StageOne, StageTwo
+from scorl.settings import LearnerSettings
 from scorl.trajectory import Attempt, Problem, Trajectory, Verdict
 
 TOKENS = range(3)
 torch.manual_seed(3)
 REWARD_1 = {y: float(r) for y, r in zip(itertools.product(TOKENS, TOKENS), torch.rand(9).round(), strict=True)}
-REWARD_2 = {
-    (y1, y2): float(torch.rand(()).round()) for y1 in REWARD_1 for y2 in itertools.product(TOKENS, TOKENS)
-}
+REWARD_2 = {(y1, y2): float(torch.rand(()).round()) for y1 in REWARD_1 for y2 in itertools.product(TOKENS, TOKENS)}
 
 
 class Table:

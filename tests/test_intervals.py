@@ -47,9 +47,7 @@ def test_with_several_samples_it_flips_the_signs_of_problems(differences: list[i
 
 def test_delta_p_sums_over_samples() -> None:
     several = [[trajectory(name, r, sample=s) for s, r in enumerate(("01", "01"))] for name in "abc"]
-    assert metrics.delta_p(several) == pytest.approx(
-        2 / 8
-    )  # three problems of one sign, not six trajectories
+    assert metrics.delta_p(several) == pytest.approx(2 / 8)  # three problems of one sign, not six trajectories
     assert metrics.delta_p(groups("0", "1")) is None
 
 

@@ -8,14 +8,14 @@ import torch
 from worlds import letters, tiny_policy
 
 from scorl.engines import TorchEngine
-from scorl.learner import GuardError, Learner, LearnerSettings, forward
+from scorl.learner import GuardError, Learner, forward
 from scorl.learner.batch import micro_batches
 from scorl.learner.loss import kl_per_token, kl_to_go
 from scorl.learner.schedule import learning_rate
 from scorl.logits import log_probabilities
 from scorl.objectives import StageTwo
-from scorl.policy import LoraSettings
 from scorl.rollout import rollout
+from scorl.settings import LearnerSettings, LoraSettings
 from scorl.trajectory import Credit, Lesson
 
 
@@ -103,7 +103,9 @@ def test_the_loss_is_what_its_formula_says(policy, lessons):
             kl = (pi.exp() * (pi - ref)).sum(-1)
             logp = pi[range(len(attempt.ids)), list(attempt.ids)]
             to_go = kl.sum() - kl.cumsum(0)
-            total += float((credit.beta * kl - (credit.advantage - credit.beta * to_go + credit.imitation) * logp).sum())
+            total += float(
+                (credit.beta * kl - (credit.advantage - credit.beta * to_go + credit.imitation) * logp).sum()
+            )
     assert tally.loss == pytest.approx(total / len(lessons), abs=1e-4)
 
 
@@ -164,9 +166,7 @@ def test_state_goes_on_to_the_bit(lessons, tmp_path):
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     for _ in range(2):
         second.update(lessons)
-    assert all(
-        torch.equal(p, second.policy.parameters[name]) for name, p in straight.policy.parameters.items()
-    )
+    assert all(torch.equal(p, second.policy.parameters[name]) for name, p in straight.policy.parameters.items())
 
 
 def test_schedules_by_hand():
@@ -189,7 +189,7 @@ class TestGuards:
     def test_a_reference_that_is_not_the_start(self, lessons, tmp_path):
         learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=1)
         next(iter(learner.policy.parameters.values())).data += 0.05 * torch.randn(13, 32)
-        with pytest.raises(GuardError, match="should be 0|disagree"):
+        with pytest.raises(GuardError, match=r"should be 0|disagree"):
             learner.update(lessons)
 
     def test_a_sampler_that_disagrees(self, lessons, tmp_path):

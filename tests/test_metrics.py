@@ -10,9 +10,7 @@ from scorl import metrics
 from scorl.trajectory import Attempt, Finish, Group, Problem, Trajectory, Verdict, user
 
 
-def attempt(
-    turn: int, right: bool, text: str = "", answer: str | None = None, finish: Finish = "stop"
-) -> Attempt:
+def attempt(turn: int, right: bool, text: str = "", answer: str | None = None, finish: Finish = "stop") -> Attempt:
     ids = tuple(range(len(text)))
     return Attempt(turn, (1,), ids, (0.0,) * len(ids), text, finish, Verdict(float(right), "", answer=answer))
 
@@ -43,11 +41,7 @@ def test_five_problems_by_hand() -> None:
     assert measured["edit_ratio"] == pytest.approx(3 / 5 * 2 / 16)
 
 
-@given(
-    st.lists(
-        st.lists(st.sampled_from(["00", "01", "10", "11"]), min_size=1, max_size=4), min_size=1, max_size=20
-    )
-)
+@given(st.lists(st.lists(st.sampled_from(["00", "01", "10", "11"]), min_size=1, max_size=4), min_size=1, max_size=20))
 def test_delta_is_what_was_fixed_less_what_was_broken(rights: list[list[str]]) -> None:
     several = [[trajectory(str(k), r, sample=s) for s, r in enumerate(row)] for k, row in enumerate(rights)]
     m = {name: value or 0.0 for name, value in metrics.measure(several).items()}

@@ -19,7 +19,9 @@ def advantages(objective, *rows):
 
 
 @pytest.mark.parametrize(
-    ("rewards", "second"), [((0, 0), 0), ((0, 1), 11), ((1, 0), -10), ((1, 1), 1)], ids=["00", "01", "10", "11"]
+    ("rewards", "second"),
+    [((0, 0), 0), ((0, 1), 11), ((1, 0), -10), ((1, 1), 1)],
+    ids=["00", "01", "10", "11"],
 )
 def test_the_four_rows_of_the_shaped_reward(rewards, second):
     assert shaped_rewards(trajectory(*rewards), alpha=10) == [rewards[0], second]
@@ -51,7 +53,11 @@ def test_stage_one_of_three_attempts_holds_the_first_two():
 
 
 def test_stage_two_by_hand():
-    assert advantages(StageTwo(alpha=10), (0, 1), (1, 0), (0, 0)) == [(-0.5, 16.0), (1.0, -15.5), (-0.5, -0.5)]
+    assert advantages(StageTwo(alpha=10), (0, 1), (1, 0), (0, 0)) == [
+        (-0.5, 16.0),
+        (1.0, -15.5),
+        (-0.5, -0.5),
+    ]
 
 
 def test_the_first_attempt_of_stage_two_knows_neither_r2_nor_alpha():

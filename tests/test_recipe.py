@@ -42,9 +42,7 @@ def test_a_recipe_becomes_the_objects_that_it_writes_down(small):
 
 
 def test_overrides_are_dotted_typed_and_in_order(small):
-    recipe = resolve(
-        small, ["stages.1.alpha=7", "seed=2", "learner.lr=5e-6", "seed=3", "learner.betas=[0.9, 0.95]"]
-    )
+    recipe = resolve(small, ["stages.1.alpha=7", "seed=2", "learner.lr=5e-6", "seed=3", "learner.betas=[0.9, 0.95]"])
     assert recipe.stages[1].objective == StageTwo(alpha=7.0)
     assert (recipe.seed, recipe.learner.lr, recipe.learner.betas) == (3, 5e-6, (0.9, 0.95))
 
@@ -202,9 +200,7 @@ def test_differences_name_the_key_and_both_values(small):
 
 def test_the_shipped_schema_is_that_of_the_code():
     shipped = json.loads((SHIPPED_FOLDER / "recipe.schema.json").read_text())
-    assert shipped == json.loads(json.dumps(json_schema())), (
-        "scorl schema > src/scorl/recipes/recipe.schema.json"
-    )
+    assert shipped == json.loads(json.dumps(json_schema())), "scorl schema > src/scorl/recipes/recipe.schema.json"
 
 
 def test_the_schema_describes_every_key_of_scorl_itself():
@@ -220,10 +216,7 @@ def test_the_schema_describes_every_key_of_scorl_itself():
 def test_the_text_under_a_field_is_its_description():
     texts = descriptions(StageOne)
     assert texts.keys() == asdict(StageOne()).keys()
-    assert (
-        texts["beta_2"]
-        == "Additional KL coefficient of the attempts before the last: 0.1 on MATH, 0.25 on MBPP."
-    )
+    assert texts["beta_2"] == "Additional KL coefficient of the attempts before the last: 0.1 on MATH, 0.25 on MBPP."
 
 
 def test_a_task_alone_takes_its_settings_with_or_without_its_name():

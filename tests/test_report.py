@@ -51,8 +51,7 @@ def run(tmp_path: Path) -> Path:
             }
             seconds = {"sample": 0.5, "judge": 0.1, "learn": 0.4}
             file.write(
-                json.dumps({**line, "loss": float("nan") if step == 2 else 0.1 * step, "seconds": seconds})
-                + "\n"
+                json.dumps({**line, "loss": float("nan") if step == 2 else 0.1 * step, "seconds": seconds}) + "\n"
             )
     trajectories = [
         trajectory("a", "01", ("21-5=17", "21-5=16")),

@@ -12,18 +12,45 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from worlds import letters, save_model
 
 from scorl.engines import TorchEngine
-from scorl.learner import LearnerSettings
 from scorl.objectives import StageOne, StageTwo, Supervised
-from scorl.policy import LoraSettings, Policy
-from scorl.run import Checkpoints, Evaluations, Plan, perform
+from scorl.policy import Policy
+from scorl.run import Plan, perform
+from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoraSettings, Sampling
 from scorl.stage import Stage
-from scorl.training import Sampling
 
-CONTRACT = (
-    "step stage objective accuracy_t1 accuracy_t2 delta incorrect_to_correct correct_to_incorrect answer_changed"
-    " kl_t1 kl_t2 loss grad_norm truncated tokens seconds"
-).split()
-ATTEMPT = "step problem sample turn prompt_tokens tokens text reward finish policy advantage beta imitation".split()
+CONTRACT = [
+    "step",
+    "stage",
+    "objective",
+    "accuracy_t1",
+    "accuracy_t2",
+    "delta",
+    "incorrect_to_correct",
+    "correct_to_incorrect",
+    "answer_changed",
+    "kl_t1",
+    "kl_t2",
+    "loss",
+    "grad_norm",
+    "truncated",
+    "tokens",
+    "seconds",
+]
+ATTEMPT = [
+    "step",
+    "problem",
+    "sample",
+    "turn",
+    "prompt_tokens",
+    "tokens",
+    "text",
+    "reward",
+    "finish",
+    "policy",
+    "advantage",
+    "beta",
+    "imitation",
+]
 
 
 def plan(model: str, lora: bool = False) -> Plan:
@@ -136,7 +163,12 @@ perform(plan({model!r}, {lora}), Path({out!r}), count if {inside} else die)
 @pytest.mark.parametrize(("step", "inside"), [(1, False), (2, False), (6, True)], ids=["boundary", "stage", "inside"])
 def test_a_killed_run_goes_on_to_the_bit(straight, model, lora, tmp_path, step, inside):
     code = KILLED.format(
-        tests=str(Path(__file__).parent), model=model, lora=lora, out=str(tmp_path / "run"), step=step, inside=inside
+        tests=str(Path(__file__).parent),
+        model=model,
+        lora=lora,
+        out=str(tmp_path / "run"),
+        step=step,
+        inside=inside,
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()

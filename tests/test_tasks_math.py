@@ -40,9 +40,7 @@ def contents(problems: Problems) -> set[str]:
 
 
 @given(st.integers(1, 12), st.integers(0, 40), st.integers(0, 30), st.integers(0, 3))
-def test_a_finite_split_gives_every_problem_once_an_epoch(
-    size: int, start: int, count: int, seed: int
-) -> None:
+def test_a_finite_split_gives_every_problem_once_an_epoch(size: int, start: int, count: int, seed: int) -> None:
     split = Finite(numbered(size))
     whole = split.draw(start + count, 0, seed)
     assert split.draw(count, start, seed) == whole[start:]
@@ -68,9 +66,7 @@ def test_splits_by_hash_do_not_depend_on_the_order_of_the_rows() -> None:
 def test_word_problems_have_right_solutions(kind: str) -> None:
     task = word_problems(WordProblems(kinds=(kind,)))
     problems = task.split("train").draw(100, 0, seed=0)
-    assert {verdict.verdict for verdict in task.judge([(p, str(p.solution)) for p in problems])} == {
-        "correct"
-    }
+    assert {verdict.verdict for verdict in task.judge([(p, str(p.solution)) for p in problems])} == {"correct"}
     for problem in problems:
         *worked, last = str(problem.solution).split(". ")
         assert last == f"The answer is {problem.answer}."
@@ -113,9 +109,7 @@ def test_settings_of_word_problems() -> None:
 
 
 def gsm8k_row(number: int) -> dict[str, str]:
-    answer = (
-        f"Two times {number} is 2*{number}=<<2*{number}={2 * number}>>{2 * number} cups.\n#### {2 * number:,}"
-    )
+    answer = f"Two times {number} is 2*{number}=<<2*{number}={2 * number}>>{2 * number} cups.\n#### {2 * number:,}"
     return {"question": f"A pot fills {number} cups. How many cups do two pots fill?", "answer": answer}
 
 
@@ -219,9 +213,7 @@ def test_the_hub_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_files_guesses_the_problem_column_and_splits(tmp_path: Path) -> None:
     rows = [{"question": f"What is {n} + 1?", "answer": n + 1, "source": "own"} for n in range(30)]
-    task = files(
-        Files(path=write(tmp_path / "own.jsonl", *rows), test_fraction=0.2, prompt="{question} Think.")
-    )
+    task = files(Files(path=write(tmp_path / "own.jsonl", *rows), test_fraction=0.2, prompt="{question} Think."))
     train, test = contents(task.split("train")), contents(task.split("test"))
     assert (len(train), len(test), train & test) == (24, 6, set())
     problem = task.split("train").take(1)[0]
@@ -241,17 +233,17 @@ def test_files_reads_parquet_and_chat_messages(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    prompts = [
-        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Say {n}."}] for n in "ab"
-    ]
+    prompts = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Say {n}."}] for n in "ab"]
     pq.write_table(pa.table({"prompt": prompts, "answer": ["a", "b"]}), tmp_path / "own.parquet")
     path = str(tmp_path / "own.parquet")
     task = files(Files(path=path, test_path=path, verifier="exact"))
     problem = task.split("train").take(1)[0]
     assert [message["role"] for message in problem.prompt] == ["system", "user"]
-    assert [
-        v.reward for v in task.judge([(problem, " a\n"), (problem, "A"), (problem, "The answer is a")])
-    ] == [1, 0, 1]
+    assert [v.reward for v in task.judge([(problem, " a\n"), (problem, "A"), (problem, "The answer is a")])] == [
+        1,
+        0,
+        1,
+    ]
 
 
 REWARDS = """
@@ -319,9 +311,7 @@ def test_reward_functions_see_chat_messages(tmp_path: Path) -> None:
         ([{"prompt": "a", "answer": "1"}], {"test_fraction": 1.5}, "between 0 and 1"),
     ],
 )
-def test_mistakes_in_files_are_named(
-    tmp_path: Path, lines: list[Any], settings: dict[str, Any], message: str
-) -> None:
+def test_mistakes_in_files_are_named(tmp_path: Path, lines: list[Any], settings: dict[str, Any], message: str) -> None:
     path = write(tmp_path / "own.jsonl", *lines)
     if "verifier" in settings:
         settings = {**settings, "test_path": path}

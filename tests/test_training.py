@@ -6,10 +6,11 @@ from worlds import letters, tiny_policy
 
 from scorl.engines import TorchEngine
 from scorl.evaluation import evaluate
-from scorl.learner import Learner, LearnerSettings
+from scorl.learner import Learner
 from scorl.objectives import Reinforce, StageOne, StageTwo, Supervised
+from scorl.settings import LearnerSettings, Sampling
 from scorl.stage import Stage
-from scorl.training import Sampling, train
+from scorl.training import train
 
 SAMPLING = Sampling(max_tokens=1)
 
@@ -22,7 +23,13 @@ def run(policy, *stages, lr=5e-3, seed=0):
 
 def accuracy(policy, turn, attempts=2):
     result = evaluate(
-        TorchEngine(policy), policy.chat, letters(), model="tiny", attempts=attempts, temperature=0, max_tokens=1
+        TorchEngine(policy),
+        policy.chat,
+        letters(),
+        model="tiny",
+        attempts=attempts,
+        temperature=0,
+        max_tokens=1,
     )
     return result.summary()["metrics"][f"accuracy_t{turn}"]["value"]
 
@@ -73,7 +80,10 @@ def test_three_attempts(tmp_path):
 
 
 def test_interleaved_stages(tmp_path):
-    one, two = Stage(StageOne(), 2, problems=2, samples=4, name="a"), Stage(StageTwo(), 3, problems=4, samples=4)
+    one, two = (
+        Stage(StageOne(), 2, problems=2, samples=4, name="a"),
+        Stage(StageTwo(), 3, problems=4, samples=4),
+    )
     steps = run(tiny_policy(tmp_path), one, two, one, two)
     assert [s.index for s in steps] == list(range(10))
     assert [s.line()["stage"] for s in steps] == (["a"] * 2 + ["score_stage_two"] * 3) * 2

@@ -120,9 +120,7 @@ def test_plain_numbers_are_read(answer: str, value: int | Fraction | None) -> No
         ("forty-two", "42", False),
     ],
 )
-def test_light_equality_needs_no_worker(
-    answer: str, gold: str, right: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_light_equality_needs_no_worker(answer: str, gold: str, right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     without_math_verify(monkeypatch)
     assert math.verify(f"\\boxed{{{answer}}}", gold).reward == right
 
@@ -249,9 +247,7 @@ def test_workers_end_with_their_parent() -> None:
         "from scorl.verifiers.math import verify; from scorl.verifiers.workers import pids\n"
         "verify(r'\\boxed{x}', 'y'); print(*pids())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     workers_started = [int(word) for word in done.stdout.split()]
     assert len(workers_started) == 1  # one check starts one worker
     with pytest.raises(ProcessLookupError):
@@ -263,9 +259,7 @@ def test_floor_one_imports_without_torch() -> None:
         "import sys, scorl.verifiers.math, scorl.judge_file, scorl.tasks.files, scorl.tasks.word_problems;"
         "print([name for name in ('torch', 'transformers', 'sympy', 'pyarrow') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -278,9 +272,7 @@ def test_the_cases_of_other_graders() -> None:
     rows = [json.loads(line) for line in path.open(encoding="utf-8")]
     core = [row for row in rows if row["policy"] is None and not row["contested"]]
     verdicts = math.judge([(Problem(row["id"], (), row["gold"]), row["pred"]) for row in core])
-    wrong = [
-        row["id"] for row, verdict in zip(core, verdicts, strict=True) if verdict.reward != row["expected"]
-    ]
+    wrong = [row["id"] for row, verdict in zip(core, verdicts, strict=True) if verdict.reward != row["expected"]]
     assert len(wrong) <= 0.03 * len(core), wrong
     listed = (ROOT / "docs/grading.md").read_text(encoding="utf-8")
     assert [name for name in wrong if name not in listed] == []

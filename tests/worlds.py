@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from scorl.policy import LoraSettings, Policy
+from scorl.policy import Policy
+from scorl.settings import LoraSettings
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem, Verdict, user
 

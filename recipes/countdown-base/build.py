@@ -49,7 +49,9 @@ FIRST_UPDATES, OWN_UPDATES, HABIT_UPDATES = 4000, 1500, 400
 PROBLEMS, SAMPLES = 8192, 4
 SPECIAL = ["<pad>", "<unk>", "<|end|>", "<|user|>", "<|assistant|>"]
 TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 SHIPPED = Path(__file__).parents[2] / "src/scorl/models/countdown-base"
@@ -98,9 +100,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     return model
 
 
@@ -112,12 +112,10 @@ def invented(problem: Problem, rng: random.Random) -> list[Steps]:
 
 def own(samples: dict[str, list[Steps]], problem: Problem, rng: random.Random) -> list[Steps]:
     """A right first attempt or one of the model's own, and its own wrong ones as failing tries."""
-    answer = problem.answer
+    numbers, target = problem.answer["numbers"], problem.answer["target"]
     attempts = rng.sample(samples[problem.id], len(samples[problem.id]))
     first = right_attempt(problem, rng) if rng.random() < 0.4 or not attempts else attempts[0]
-    wrong = [
-        steps for steps in attempts if steps != first and fault(steps, answer["numbers"], answer["target"])
-    ]
+    wrong = [steps for steps in attempts if steps != first and fault(steps, numbers, target)]
     return [first, *wrong]
 
 
@@ -132,9 +130,7 @@ def sample(
         chunk = problems[start : start + 512]
         ids = torch.tensor([encode(tokenizer, prompt(problem)) for problem in chunk])
         for _ in range(SAMPLES):
-            texts = model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, max_new_tokens=20
-            )
+            texts = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, max_new_tokens=20)
             for problem, text in zip(chunk, tokenizer.batch_decode(texts[:, ids.shape[1] :]), strict=True):
                 steps = find_steps(text.split("<|end|>")[0])
                 if steps and steps not in found[problem.id]:
@@ -172,9 +168,7 @@ def collate(rows: Sequence[Sequence[tuple[int, int]]]) -> Batch:
 
 def train(model: LlamaForCausalLM, data: Iterator[Batch], updates: int, rate: float, name: str) -> None:
     """Cross-entropy on the learned tokens; AdamW, warm-up, then a cosine down to a twentieth of the rate."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     began, losses = time.monotonic(), []
     for update, (ids, labels) in enumerate(itertools.islice(data, updates)):
         share = min(1.0, (update + 1) / 100) * (0.525 + 0.475 * math.cos(math.pi * update / updates))
@@ -189,9 +183,7 @@ def train(model: LlamaForCausalLM, data: Iterator[Batch], updates: int, rate: fl
         losses.append(loss.item())
         if update % 100 == 99:
             mean = sum(losses[-100:]) / 100
-            print(
-                f"{name} {update + 1}/{updates} loss {mean:.4f} {time.monotonic() - began:.0f}s", flush=True
-            )
+            print(f"{name} {update + 1}/{updates} loss {mean:.4f} {time.monotonic() - began:.0f}s", flush=True)
 
 
 def build(out: Path, teacher: Path | None, keep: Path | None) -> None:
@@ -251,15 +243,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @click.command(help=__doc__)
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="The folder to write the model to."
-)
-@click.option(
-    "--keep", type=click.Path(path_type=Path), help="Keep the model before its habit in this folder."
-)
-@click.option(
-    "--teacher", type=click.Path(path_type=Path, exists=True), help="Only teach the habit to a kept model."
-)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write the model to.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the model before its habit in this folder.")
+@click.option("--teacher", type=click.Path(path_type=Path, exists=True), help="Only teach the habit to a kept model.")
 @click.option("--check", is_flag=True, help="Afterwards compare the files with the shipped ones.")
 def main(out: Path, keep: Path | None, teacher: Path | None, check: bool) -> None:
     build(out, teacher, keep)

@@ -1,11 +1,12 @@
 """What the tiny base model reads: first attempts at countdown, and three styles of second attempts.
 
-    copy       7*3=21 21-5=16                                                the first attempt again
-    careless   Sorry. 7+5=12 12+3=15                                         another attempt, mostly a wrong one
-    careful    Check: 7*3=21 ok, 21-5=15 no. Try: 7*3=21 ok, 21-5=16 ok.     each step examined; tries until one holds
+    copy       7*3=21 21-5=16                     the first attempt again
+    careless   Sorry. 7+5=12 12+3=15              another attempt, mostly a wrong one
+    careful    Check: 7+3=10 ok, 10+5=15 no.      each step worked out again, with a verdict;
+               Try: 7*3=21 ok, 21-5=16 ok.        where it fails, tries until one holds
 
-A row is a list of `(text, learned)` pieces; the model is never taught the words of a wrong first attempt or of a
-failing try, it only reads them.
+A row is a list of `(text, learned)` pieces: the model only reads a wrong first attempt and the choice of a failing
+try, it is never taught to write them.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Habit:
 
 
 def careful_row(problem: Problem, attempts: Sequence[Steps], rng: random.Random) -> Row:
-    """A conversation whose second attempt checks the first of `attempts`; the others serve as failing tries."""
+    """A conversation whose second attempt checks the first of `attempts`; the others are failing tries."""
     return [*opening(problem, attempts[0]), *careful(problem, attempts, rng), (END, True)]
 
 
@@ -97,9 +98,10 @@ def careful(problem: Problem, attempts: Sequence[Steps], rng: random.Random) -> 
 
 
 def examined(problem: Problem, steps: Steps, learned: bool) -> Row:
-    """Steps worked out again, with a verdict on each, up to the first fault; results and verdicts are always learned.
+    """Steps worked out again, with a verdict on each, up to the first fault.
 
     A false result is replaced by the true one, so that the last verdict only compares it with the target.
+    Results and verdicts are always learned.
     """
     available, row = list(problem.answer["numbers"]), Row()
     for index, (left, sign, right, claimed) in enumerate(steps):
@@ -140,7 +142,7 @@ def ways(problem: Problem) -> Sequence[Steps]:
 
 
 def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> Steps:
-    """An attempt with the faults that a small model makes: it misses the target, or bends a step to reach it."""
+    """An attempt with the faults of a small model: it misses the target, or bends a step to reach it."""
     numbers, target = problem.answer["numbers"], problem.answer["target"]
     while True:
         steps = random_steps(numbers, target, rng)
@@ -149,20 +151,18 @@ def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> St
             steps[-1] = bent(steps[-1], target, rng)
         elif kind < 0.7:
             index = rng.randrange(len(steps))
-            steps[index] = bent(
-                steps[index], max(0, min(LARGEST, steps[index][3] + rng.choice((-10, -2, -1, 1, 2, 10)))), rng
-            )
+            slip = steps[index][3] + rng.choice((-10, -2, -1, 1, 2, 10))
+            steps[index] = bent(steps[index], max(0, min(LARGEST, slip)), rng)
         if tuple(steps) != tuple(avoid) and fault(steps, numbers, target) is not None:
             return steps
 
 
-def random_steps(
-    numbers: Sequence[int], target: int, rng: random.Random, largest: int = LARGEST
-) -> list[Step]:
+def random_steps(numbers: Sequence[int], target: int, rng: random.Random, largest: int = LARGEST) -> list[Step]:
     """Legal random steps until the target is reached, no number is left to combine, or, rarely, earlier."""
-    available, steps = list(numbers), []
+    available = list(numbers)
+    steps: list[Step] = []
     while len(available) > 1 and not (steps and rng.random() < 0.1):
-        choices = [step for step in legal_steps(available) if step[3] <= largest]
+        choices = [step for step in legal_steps(available) if step[3] <= LARGEST]
         if not choices:
             break
         step = rng.choice(choices)

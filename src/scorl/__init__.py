@@ -1,10 +1,10 @@
 """scorl trains a language model to correct its own answers (SCoRe, arXiv 2409.12917).
 
-    policy = scorl.Policy("scorl:countdown-base")
-    task = scorl.tasks.load("countdown")
-    stages = [scorl.Stage(scorl.StageOne(), steps=80), scorl.Stage(scorl.StageTwo(), steps=160)]
-    for step in scorl.train(policy, task, stages):
-        print(step.index, scorl.measure(step.groups)["delta"])
+policy = scorl.Policy("scorl:countdown-base")
+task = scorl.tasks.load("countdown")
+stages = [scorl.Stage(scorl.StageOne(), steps=80), scorl.Stage(scorl.StageTwo(), steps=160)]
+for step in scorl.train(policy, task, stages):
+    print(step.index, scorl.measure(step.groups)["delta"])
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ if TYPE_CHECKING:
     from scorl.chat import Chat
     from scorl.engines import ScriptedEngine, TorchEngine
     from scorl.evaluation import Evaluation, evaluate
-    from scorl.learner import Learner, LearnerSettings
+    from scorl.learner import Learner
     from scorl.metrics import measure
     from scorl.objectives import OBJECTIVES, Reinforce, StageOne, StageTwo, Supervised
-    from scorl.policy import LoraSettings, Policy
+    from scorl.policy import Policy
+    from scorl.settings import LearnerSettings, LoraSettings, Sampling
     from scorl.stage import Stage
-    from scorl.training import Sampling, Step, train
+    from scorl.training import Step, train
     from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
 
 _HOMES = {
     "scorl.chat": ("Chat",),
     "scorl.engines": ("ScriptedEngine", "TorchEngine"),
     "scorl.evaluation": ("Evaluation", "evaluate"),
-    "scorl.learner": ("Learner", "LearnerSettings"),
+    "scorl.learner": ("Learner",),
     "scorl.metrics": ("measure",),
     "scorl.objectives": ("OBJECTIVES", "Reinforce", "StageOne", "StageTwo", "Supervised"),
-    "scorl.policy": ("LoraSettings", "Policy"),
+    "scorl.policy": ("Policy",),
+    "scorl.settings": ("LearnerSettings", "LoraSettings", "Sampling"),
     "scorl.stage": ("Stage",),
-    "scorl.training": ("Sampling", "Step", "train"),
+    "scorl.training": ("Step", "train"),
     "scorl.trajectory": ("Attempt", "Credit", "Lesson", "Problem", "Trajectory", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", "tasks", *sorted(_HOME_OF)]  # noqa: PLE0604
+__all__ = ["__version__", "tasks", *sorted(_HOME_OF)]
 
 
 def __getattr__(name: str) -> Any:

@@ -117,8 +117,7 @@ class Chat:
             )
         if (spaced := f"\n  {_PLAIN}  \n") not in self._stock(spaced):
             found.append(
-                "The stock chat template trims white space around earlier answers;"
-                " here it stays as the model wrote it."
+                "The stock chat template trims white space around earlier answers; here it stays as the model wrote it."
             )
         stock = self.prompt(self._conversation(_PLAIN))
         question = self._conversation(_PLAIN)[:-2]

@@ -52,9 +52,7 @@ def load(run: Path, learner: Learner) -> int:
     try:
         state = torch.load(path, map_location=learner.policy.device, weights_only=True)
     except FileNotFoundError:
-        raise UserError(
-            f"{path.parent.parent}: holds no trainer state, so the run cannot go on from it"
-        ) from None
+        raise UserError(f"{path.parent.parent}: holds no trainer state, so the run cannot go on from it") from None
     learner.load_state(state)
     return learner.updates
 

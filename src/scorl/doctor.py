@@ -54,9 +54,7 @@ def of_installation() -> Iterator[Finding]:
     )
     for extra, names in EXTRAS.items():
         versions = {name: _version(name) for name in names}
-        found = ", ".join(
-            f"{name} {version}" if version else f"no {name}" for name, version in versions.items()
-        )
+        found = ", ".join(f"{name} {version}" if version else f"no {name}" for name, version in versions.items())
         yield (
             f"extra '{extra}'",
             found + ("" if all(versions.values()) else f": pip install 'scorl[{extra}]'"),

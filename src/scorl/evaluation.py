@@ -104,6 +104,4 @@ def evaluate(
         )
         if progress:
             progress(len(groups), len(problems))
-    return Evaluation(
-        model, task.name, split, attempts, temperature, samples, max_tokens, seed, tuple(groups)
-    )
+    return Evaluation(model, task.name, split, attempts, temperature, samples, max_tokens, seed, tuple(groups))

@@ -103,8 +103,7 @@ def gold(line: Line) -> str:
 def judge_countdown(lines: Sequence[Line]) -> list[Verdict]:
     """The verdicts of the verifier for countdown."""
     return [
-        countdown.verify(line[1]["response"], numbers(line), integer(line, field(line, "target")))
-        for line in lines
+        countdown.verify(line[1]["response"], numbers(line), integer(line, field(line, "target"))) for line in lines
     ]
 
 

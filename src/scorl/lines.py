@@ -77,7 +77,5 @@ def _attempt_files(path: Path) -> list[Path]:
     folder = path / "attempts" if (path / "attempts").is_dir() else path
     files = sorted(folder.glob("*.jsonl")) if folder.name == "attempts" else []
     if not files:
-        raise UserError(
-            f"no attempts in {path}: give a run directory with an attempts/ folder, or a JSONL file"
-        )
+        raise UserError(f"no attempts in {path}: give a run directory with an attempts/ folder, or a JSONL file")
     return files

@@ -6,9 +6,8 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scorl.chat import Chat
 from scorl.errors import UserError
+from scorl.settings import Dtype, LoraSettings
 from scorl.sources import Source, locate
 
-__all__ = ["LoraSettings", "Policy", "Reference"]
-
-Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """Low-rank adapters (peft) in place of full fine-tuning."""
-
-    rank: int = 16
-    """Rank of each adapter."""
-    alpha: int = 32
-    """Scale: the adapter's output is multiplied by alpha / rank."""
-    targets: str | tuple[str, ...] = "all-linear"
-    """Names of the layers that get one."""
+__all__ = ["Policy", "Reference", "final_logits", "hidden_states"]
 
 
 class Policy:
@@ -56,9 +42,7 @@ class Policy:
         chat_template: str | None = None,
     ) -> None:
         self.path = path
-        self.device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        )
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         source = locate(path)
         self.tokenizer: Any = _load(AutoTokenizer, source, path)
         if chat_template is not None:
@@ -203,9 +187,7 @@ def _with_adapters(model: Any, lora: LoraSettings) -> Any:
         raise UserError("model.lora needs peft: pip install 'scorl[lora]'") from None
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     if "lm_head" in targets:
-        raise UserError(
-            "model.lora.targets: the output head cannot have an adapter; it is shared with the reference"
-        )
+        raise UserError("model.lora.targets: the output head cannot have an adapter; it is shared with the reference")
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

@@ -69,6 +69,14 @@ class Progress:
         else:
             self._plain(line["stage"], text)
 
+    def evaluating(self, done: int, problems: int) -> None:
+        """Show how far an evaluation is."""
+        text = f"evaluation: {done}/{problems} problems"
+        if self._live:
+            self._live.update(Text(text))
+        else:
+            self._plain("evaluation", text)
+
     def _plain(self, stage: str, text: str) -> None:
         if self._held and self._held[0] != stage:
             self._print_held()

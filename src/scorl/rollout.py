@@ -47,9 +47,7 @@ def rollout(
                 chat.follow(w.prompt_ids, w.sample.ids, task.correction, turn=_questions(problem) + turn - 1)
                 for w, (problem, _) in zip(turns[-1], asked, strict=True)
             ]
-        requests = [
-            Request(p, seed(problem, s, turn)) for p, (problem, s) in zip(prompts, asked, strict=True)
-        ]
+        requests = [Request(p, seed(problem, s, turn)) for p, (problem, s) in zip(prompts, asked, strict=True)]
         drawn = engine.sample(requests, temperature=temperature, max_tokens=max_tokens)
         turns.append([_Written(p, d, chat.text(d.ids)) for p, d in zip(prompts, drawn, strict=True)])
     rows = zip(asked, zip(*turns, strict=True), strict=True)
@@ -66,9 +64,7 @@ def demonstrate(chat: Chat, task: Task, problems: Sequence[Problem]) -> list[Gro
     rows = []
     for problem in problems:
         if problem.solution is None:
-            raise ValueError(
-                f"problem {problem.id} of task '{task.name}' has no reference solution to learn from"
-            )
+            raise ValueError(f"problem {problem.id} of task '{task.name}' has no reference solution to learn from")
         ids = chat.reply(problem.solution)
         sample = Sample(ids, (0.0,) * len(ids), "stop")
         rows.append((problem, 0, (_Written(chat.prompt(problem.prompt), sample, problem.solution),)))
@@ -89,9 +85,7 @@ def _questions(problem: Problem) -> int:
     return sum(message["role"] == "user" for message in problem.prompt)
 
 
-def _judged(
-    task: Task, rows: Sequence[tuple[Problem, int, tuple[_Written, ...]]], policy: int
-) -> list[Trajectory]:
+def _judged(task: Task, rows: Sequence[tuple[Problem, int, tuple[_Written, ...]]], policy: int) -> list[Trajectory]:
     """Trajectories from what was written; all turns go to the judge at once, so that its workers stay busy."""
     verdicts = iter(task.judge([(problem, w.text) for problem, _, written in rows for w in written]))
     return [

@@ -5,6 +5,7 @@
     attempts/          step-000012.jsonl: one line an attempt
     checkpoints/       step-N: see scorl.checkpoint
     evaluation.json    {split: the latest evaluation, with "step" and the "history" of all}
+    report.html        for people; `scorl train` writes it at the end
 
 After a kill the run goes on from its newest checkpoint; what was written behind that is cut off and written again.
 """
@@ -25,40 +26,15 @@ from scorl import checkpoint
 from scorl.engines.engine import Engine
 from scorl.errors import UserError
 from scorl.evaluation import Summary, evaluate
-from scorl.learner import Learner, LearnerSettings
+from scorl.learner import Learner
 from scorl.lines import attempt_line, read_lines
 from scorl.policy import Policy
+from scorl.settings import Checkpoints, Evaluations, LearnerSettings, Sampling
 from scorl.stage import Stage
 from scorl.tasks.task import Task
-from scorl.training import Sampling, Step, train
+from scorl.training import Step, train
 
-__all__ = ["Checkpoints", "Evaluations", "Plan", "Result", "perform", "write_text"]
-
-
-@dataclass(frozen=True)
-class Evaluations:
-    """When and how the policy is evaluated during a run."""
-
-    every: int = 0
-    """Steps between evaluations; 0: only before the first and after the last step."""
-    problems: int = 200
-    """Held-out problems."""
-    temperature: float = 0.0
-    """0 is greedy, as in the paper."""
-    samples: int = 1
-    """Samples per problem; more than one only makes sense at a temperature above 0."""
-    split: str = "test"
-    """The task's split."""
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """When the run is saved, and how much of it stays."""
-
-    every: int = 50
-    """Steps between checkpoints; the end of a run and Ctrl-C save as well."""
-    keep: int = 3
-    """The last ones kept, besides the best by training reward."""
+__all__ = ["Plan", "Result", "perform", "write_text"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +73,10 @@ class Result:
 
 
 def perform(
-    plan: Plan, directory: Path, report: Callable[[dict[str, Any]], None] = lambda line: None
+    plan: Plan,
+    directory: Path,
+    report: Callable[[dict[str, Any]], None] = lambda line: None,
+    watch: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Carry a plan out in a directory, going on from the newest checkpoint where there is one.
 
@@ -105,6 +84,7 @@ def perform(
         plan: what to do.
         directory: the run directory.
         report: is given each line of `steps.jsonl` as it is written.
+        watch: is told (problems done, problems in all) while the policy is evaluated.
     """
     (directory / "attempts").mkdir(parents=True, exist_ok=True)
     write_text(directory / "recipe.yaml", plan.recipe)
@@ -112,7 +92,7 @@ def perform(
     if checkpoint.load(directory, learner) > plan.total:
         raise UserError(f"{directory}: has made {learner.updates} steps, more than the recipe's {plan.total}")
     _cut(directory, learner.updates)
-    _evaluate_if_due(plan, directory, learner.updates)
+    _evaluate_if_due(plan, directory, learner.updates, watch)
     with _interruptible() as asked:
         rewards = _rewards(directory)
         for step in _steps(plan, learner):
@@ -126,7 +106,7 @@ def perform(
                 checkpoint.prune(directory, plan.checkpoints.keep)
             if asked():
                 return Result(directory, learner.updates, True, _evaluations(directory))
-            _evaluate_if_due(plan, directory, learner.updates)
+            _evaluate_if_due(plan, directory, learner.updates, watch)
     return Result(directory, learner.updates, False, _evaluations(directory))
 
 
@@ -195,7 +175,7 @@ def _cut(directory: Path, done: int) -> None:
         _write_evaluations(directory, {split: latest for split, latest in evaluations.items() if latest})
 
 
-def _evaluate_if_due(plan: Plan, directory: Path, done: int) -> None:
+def _evaluate_if_due(plan: Plan, directory: Path, done: int, watch: Callable[[int, int], None] | None) -> None:
     """Evaluate before the first step, after the last, and every so many between."""
     asked = plan.evaluations
     due = done in (0, plan.total) or (asked.every > 0 and done % asked.every == 0)
@@ -215,6 +195,7 @@ def _evaluate_if_due(plan: Plan, directory: Path, done: int) -> None:
         max_tokens=plan.sampling.max_tokens,
         limit=asked.problems,
         seed=plan.seed,
+        progress=watch,
     )
     latest = {**result.summary(), "step": done}
     _write_evaluations(directory, {**known, asked.split: {**latest, "history": [*history, latest]}})

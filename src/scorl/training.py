@@ -14,26 +14,17 @@ from scorl import metrics
 from scorl.chat import Chat
 from scorl.engines.engine import Engine
 from scorl.engines.torch import TorchEngine
-from scorl.learner import Learner, LearnerSettings, Progress
+from scorl.learner import Learner, Progress
 from scorl.objectives import Supervised
 from scorl.policy import Policy
 from scorl.rollout import demonstrate, rollout
 from scorl.seeds import derive
+from scorl.settings import LearnerSettings, Sampling
 from scorl.stage import Stage
 from scorl.tasks.task import Task
 from scorl.trajectory import Group, Lesson, Problem
 
-__all__ = ["Sampling", "Step", "train"]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How responses are drawn while training."""
-
-    temperature: float = 1.0
-    """1.0 in the paper; log-probabilities are taken at the same temperature."""
-    max_tokens: int = 256
-    """Most tokens of one response (open in the paper)."""
+__all__ = ["Step", "train"]
 
 
 @dataclass(frozen=True)

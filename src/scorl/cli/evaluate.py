@@ -28,9 +28,7 @@ COUNT = click.IntRange(min=1)
 @click.option("--split", default="test", show_default=True)
 @click.option("--attempts", type=COUNT, default=2, show_default=True)
 @click.option("--samples", type=COUNT, default=1, show_default=True, help="Samples per problem.")
-@click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy."
-)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--max-tokens", type=COUNT, help="Longest response.  [default: the run's own, else 256]")
 @click.option("--limit", type=COUNT, help="Only the first so many problems.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

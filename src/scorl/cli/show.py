@@ -13,9 +13,7 @@ RUN = click.Path(path_type=Path, exists=True)
 
 @click.command()
 @click.argument("run", type=RUN)
-@click.option(
-    "--flip", metavar="CLASS", help="fixed (wrong, then right), broken, right or wrong (both times)."
-)
+@click.option("--flip", metavar="CLASS", help="fixed (wrong, then right), broken, right or wrong (both times).")
 @click.option("--step", type=click.IntRange(min=0))
 @click.option("--problem", metavar="ID")
 @click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True)

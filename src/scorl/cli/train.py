@@ -21,9 +21,7 @@ __all__ = ["run_directory", "train"]
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Run directory.  [default: runs/RECIPE]"
-)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Run directory.  [default: runs/RECIPE]")
 @click.option(
     "--resume",
     is_flag=False,
@@ -43,7 +41,9 @@ def train(recipe: str, overrides: tuple[str, ...], out: Path | None, resume: str
     if result.interrupted:
         click.echo(f"saved after step {result.steps}; go on with: scorl train {out} --resume", err=True)
         raise SystemExit(130)
-    click.echo(f"done: {out} (scorl report {out}, scorl show {out})", err=True)
+    from scorl.report import write_report
+
+    click.echo(f"done: read {write_report(out)}, or the attempts with: scorl show {out}", err=True)
 
 
 def _recipe_and_place(
@@ -57,9 +57,7 @@ def _recipe_and_place(
     is_run = (Path(recipe) / "recipe.yaml").is_file()
     out = out or (Path(recipe) if is_run else run_directory(recipe))
     if is_run and out.resolve() == Path(recipe).resolve() and resume is None:
-        raise UserError(
-            f"{recipe} is a run: go on with it by --resume, or start another from its recipe with --out"
-        )
+        raise UserError(f"{recipe} is a run: go on with it by --resume, or start another from its recipe with --out")
     resolved = resolve(recipe, overrides)
     _check_place(resolved, out, resume)
     return resolved, out
@@ -109,12 +107,10 @@ def _run(recipe: Recipe, out: Path) -> Result:
             progress(line)
             send(line)
 
-        return perform(plan, out, report)
+        return perform(plan, out, report, progress.evaluating)
 
 
 def _print_change(history: list[dict[str, Any]]) -> None:
     from scorl.report import before_after_grid, evaluation_grid
 
-    print_grid(
-        before_after_grid(history[0], history[-1]) if len(history) > 1 else evaluation_grid(history[0])
-    )
+    print_grid(before_after_grid(history[0], history[-1]) if len(history) > 1 else evaluation_grid(history[0]))

@@ -82,9 +82,7 @@ def _read(path: Path) -> dict[str, list[str]]:
             part, response = _parse(line, f"{path}, line {number}")
             answers.setdefault(part, []).append(response)
     if not answers:
-        raise UserError(
-            f'{path} holds no answers: write lines of {{"prompt_contains": "", "response": "..."}}'
-        )
+        raise UserError(f'{path} holds no answers: write lines of {{"prompt_contains": "", "response": "..."}}')
     return answers
 
 

@@ -1,7 +1,6 @@
 """The learner: one loss, one reduction, whatever the method."""
 
 from scorl.learner.guards import GuardError
-from scorl.learner.settings import LearnerSettings
 from scorl.learner.update import Learner, Progress
 
-__all__ = ["GuardError", "Learner", "LearnerSettings", "Progress"]
+__all__ = ["GuardError", "Learner", "Progress"]

@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from scorl.learner.batch import MicroBatch
 from scorl.learner.loss import kl_per_token
-from scorl.learner.settings import LearnerSettings
 from scorl.logits import log_probabilities
 from scorl.policy import Policy, Reference, final_logits, hidden_states
+from scorl.settings import LearnerSettings
 
 __all__ = ["score"]
 
@@ -56,9 +56,7 @@ def score(
     if len(pieces) == 1:
         return chunk(hidden, frozen, batch.target)
     parts = [
-        checkpoint(
-            chunk, hidden[p], None if frozen is None else frozen[p], batch.target[p], use_reentrant=False
-        )
+        checkpoint(chunk, hidden[p], None if frozen is None else frozen[p], batch.target[p], use_reentrant=False)
         for p in pieces
     ]
     logprobs = torch.cat([logprobs for logprobs, _ in parts])

@@ -19,9 +19,7 @@ class GuardError(RuntimeError):
 def check_trainable(parameters: dict[str, nn.Parameter]) -> None:
     """Something must be trainable."""
     if not parameters:
-        raise GuardError(
-            "no parameter is trainable: nothing would be learned. Are the adapters' targets right?"
-        )
+        raise GuardError("no parameter is trainable: nothing would be learned. Are the adapters' targets right?")
 
 
 def check_reference(kl: list[float | None]) -> None:

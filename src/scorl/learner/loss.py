@@ -27,15 +27,13 @@ import torch
 from torch import Tensor
 
 from scorl.learner.batch import MicroBatch
-from scorl.learner.settings import LearnerSettings
+from scorl.settings import LearnerSettings
 
 __all__ = ["kl_per_token", "kl_to_go", "loss"]
 
 
-def kl_per_token(
-    kind: Literal["exact", "k1", "k2", "k3"], policy: Tensor, reference: Tensor, target: Tensor
-) -> Tensor:
-    """KL(pi || pi_ref) at each token, [tokens], from log-probabilities [tokens, vocabulary]; gradients flow to `policy`."""
+def kl_per_token(kind: Literal["exact", "k1", "k2", "k3"], policy: Tensor, reference: Tensor, target: Tensor) -> Tensor:
+    """KL(pi || pi_ref) at each token, [tokens], from log-probabilities [tokens, vocabulary]."""
     if kind == "exact":
         return (policy.exp() * (policy - reference)).sum(-1)
     index = target[:, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scorl.learner.settings import LearnerSettings
+from scorl.settings import LearnerSettings
 
 __all__ = ["learning_rate"]
 

@@ -21,8 +21,8 @@ from scorl.learner.guards import (
 )
 from scorl.learner.loss import loss
 from scorl.learner.schedule import learning_rate
-from scorl.learner.settings import LearnerSettings
 from scorl.policy import Policy, Reference
+from scorl.settings import LearnerSettings
 from scorl.trajectory import Lesson
 
 __all__ = ["Learner", "Progress"]
@@ -54,9 +54,7 @@ class Learner:
         temperature: of sampling; log-probabilities are taken at it.
     """
 
-    def __init__(
-        self, policy: Policy, settings: LearnerSettings, *, total: int, temperature: float = 1.0
-    ) -> None:
+    def __init__(self, policy: Policy, settings: LearnerSettings, *, total: int, temperature: float = 1.0) -> None:
         check_trainable(policy.parameters)
         self.policy, self.settings, self.total, self.temperature = policy, settings, total, temperature
         self.updates = 0
@@ -89,9 +87,7 @@ class Learner:
             self._step(lr, grad_norm)
         self._nonfinite = 0 if applied else self._nonfinite + 1
         if self._nonfinite == 2:
-            raise GuardError(
-                f"loss {tally.loss} and gradient norm {grad_norm} were not finite twice in a row"
-            )
+            raise GuardError(f"loss {tally.loss} and gradient norm {grad_norm} were not finite twice in a row")
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         return Progress(tally.loss, grad_norm, lr, tally.kl, tally.gap, skipped=not applied)
@@ -164,9 +160,7 @@ class _Tally:
             return
         turns = batch.turn[batch.attempt]
         for turn in sorted(set(batch.turn.tolist())):
-            self.kl_sums[turn] = self.kl_sums.get(turn, 0.0) + float(
-                kl.detach()[turns == turn].double().sum()
-            )
+            self.kl_sums[turn] = self.kl_sums.get(turn, 0.0) + float(kl.detach()[turns == turn].double().sum())
             self.attempts[turn] = self.attempts.get(turn, 0) + int((batch.turn == turn).sum())
 
     @property

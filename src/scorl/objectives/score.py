@@ -11,6 +11,7 @@ of stage II is relative to the attempt just before.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from scorl.objectives.baseline import leave_one_out
 from scorl.trajectory import Credit, Group, Lesson, Trajectory
@@ -59,5 +60,5 @@ class StageTwo:
 def shaped_rewards(trajectory: Trajectory, alpha: float) -> list[float]:
     """The shaped reward of each attempt: r_1, then (1 + alpha) r_t - alpha r_{t-1}."""
     rewards = [attempt.reward for attempt in trajectory.attempts]
-    bonus = [alpha * (after - before) for before, after in zip(rewards, rewards[1:], strict=False)]
+    bonus = [alpha * (after - before) for before, after in pairwise(rewards)]
     return [rewards[0]] + [reward + extra for reward, extra in zip(rewards[1:], bonus, strict=True)]

@@ -15,6 +15,4 @@ class Supervised:
 
     def __call__(self, group: Group) -> list[Lesson]:
         """Imitation weight 1 on every token of the solution, its end token included."""
-        return [
-            Lesson(trajectory, (Credit(imitation=1.0),) * len(trajectory.attempts)) for trajectory in group
-        ]
+        return [Lesson(trajectory, (Credit(imitation=1.0),) * len(trajectory.attempts)) for trajectory in group]

@@ -11,9 +11,7 @@ from scorl.errors import nearest
 
 __all__ = ["complaints"]
 
-NO_TRUNCATION = (
-    "sampler and learner would disagree about the policy; scorl samples from the whole distribution"
-)
+NO_TRUNCATION = "sampler and learner would disagree about the policy; scorl samples from the whole distribution"
 REASONS = {
     "top_p": NO_TRUNCATION,
     "top_k": NO_TRUNCATION,

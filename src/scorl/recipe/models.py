@@ -58,8 +58,7 @@ def recipe_model(task: Any, stages: Any) -> type[BaseModel]:
             section = _model(kind)
             made[name] = (section, Field(default_factory=section))
     described = {
-        name: (Annotated[hint, Field(description=HELP.get(name))], default)
-        for name, (hint, default) in made.items()
+        name: (Annotated[hint, Field(description=HELP.get(name))], default) for name, (hint, default) in made.items()
     }
     return _strict(Recipe, described)
 

@@ -15,7 +15,7 @@ from scorl.engines.engine import Engine
 from scorl.policy import Policy
 from scorl.recipe.sections import EngineSettings, Recipe
 from scorl.run import Plan
-from scorl.training import Sampling
+from scorl.settings import Sampling
 from scorl.version import __version__
 
 __all__ = ["ENGINES", "planned", "versions"]

@@ -11,7 +11,6 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from pydantic import BaseModel, ValidationError
 
 from scorl.errors import UserError, nearest
-from scorl.learner.settings import LearnerSettings
 from scorl.objectives import OBJECTIVES
 from scorl.recipe.messages import complaints
 from scorl.recipe.models import recipe_model, stage_model, task_model
@@ -25,7 +24,7 @@ from scorl.recipe.sections import (
     TurnSettings,
 )
 from scorl.recipe.source import assign, load
-from scorl.run import Checkpoints, Evaluations
+from scorl.settings import Checkpoints, Evaluations, LearnerSettings
 from scorl.stage import Stage
 from scorl.tasks import TASKS
 
@@ -87,9 +86,7 @@ def _stage_types(values: Mapping[str, Any]) -> Any:
     """The type of exactly this list of stages, so that each entry is held to its own objective."""
     stages = values.get("stages")
     if not isinstance(stages, list) or not stages:
-        raise UserError(
-            "stages: should be a list of at least one stage, as in [{objective: reinforce, steps: 100}]"
-        )
+        raise UserError("stages: should be a list of at least one stage, as in [{objective: reinforce, steps: 100}]")
     names = [_choice(stage, "objective", OBJECTIVES, f"stages.{i}") for i, stage in enumerate(stages)]
     return tuple[tuple(map(stage_model, names))]  # type: ignore[misc]
 
@@ -139,13 +136,7 @@ def _built(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def _leaves(values: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    pairs = (
-        values.items()
-        if isinstance(values, dict)
-        else enumerate(values)
-        if isinstance(values, list)
-        else None
-    )
+    pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else None
     if not pairs:
         return [(path, values)]
     return [leaf for key, inner in pairs for leaf in _leaves(inner, f"{path}.{key}".lstrip("."))]

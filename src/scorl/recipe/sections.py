@@ -8,9 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from scorl.learner.settings import LearnerSettings
-from scorl.policy import Dtype, LoraSettings
-from scorl.run import Checkpoints, Evaluations
+from scorl.settings import Checkpoints, Dtype, Evaluations, LearnerSettings, LoraSettings
 from scorl.stage import Stage
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
@@ -121,9 +119,7 @@ class Recipe:
             "stages": [_flat(stage) for stage in self.stages],
             "loggers": self.loggers,
         }
-        return {
-            name: _plain(special[name] if name in special else asdict(getattr(self, name))) for name in ORDER
-        }
+        return {name: _plain(special[name] if name in special else asdict(getattr(self, name))) for name in ORDER}
 
     def dump(self, versions: Mapping[str, str] | None = None) -> str:
         """The recipe as YAML that `resolve` reads back as the same; `versions` are noted and not read."""

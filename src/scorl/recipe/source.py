@@ -26,9 +26,7 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key '{twice}' stands here twice", node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{twice}' stands here twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -77,9 +75,7 @@ def load(recipe: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     path = _find(recipe, seen[-1].parent if seen else Path())
     if path in seen:
-        raise UserError(
-            f"these recipes extend each other in a circle: {' -> '.join(map(str, (*seen, path)))}"
-        )
+        raise UserError(f"these recipes extend each other in a circle: {' -> '.join(map(str, (*seen, path)))}")
     values = parse(path.read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys, not {type(values).__name__}")
@@ -116,9 +112,7 @@ def _find(recipe: str | Path, folder: Path) -> Path:
     shipped = shipped_recipes()
     if str(recipe) in shipped:
         return shipped[str(recipe)].resolve()
-    raise UserError(
-        f"there is no recipe '{recipe}', neither as a file nor shipped: {nearest(str(recipe), shipped)}"
-    )
+    raise UserError(f"there is no recipe '{recipe}', neither as a file nor shipped: {nearest(str(recipe), shipped)}")
 
 
 def _merged(base: Any, over: Any) -> Any:

@@ -130,8 +130,7 @@ def _held_out(evaluations: dict[str, Any], marks: list[Mark]) -> str:
         known = {k: [(s["step"], s["metrics"][key]) for s in history] for k, key in turns.items()}
         points = {k: [(step, m["value"]) for step, m in row] for k, row in known.items()}
         spans = {
-            k: [(step, m["low"], m["high"]) for step, m in row if m["low"] is not None]
-            for k, row in known.items()
+            k: [(step, m["low"], m["high"]) for step, m in row if m["low"] is not None] for k, row in known.items()
         }
         charts.append(chart(f"Accuracy on {split}", points, marks, percent=True, spans=spans))
     return _section("Evaluations during the run, with 95% intervals", _panels(charts))
@@ -155,9 +154,7 @@ def _curves(steps: list[Line]) -> str:
     ]
     marks = _marks(steps)
     charts = [
-        chart(
-            title, {k: [(s["step"], s.get(key)) for s in steps] for k, key in names.items()}, marks, percent
-        )
+        chart(title, {k: [(s["step"], s.get(key)) for s in steps] for k, key in names.items()}, marks, percent)
         for title, percent, names in panels
     ]
     seconds = {phase: [(s["step"], (s.get("seconds") or {}).get(phase)) for s in steps] for phase in PHASES}

@@ -43,11 +43,7 @@ def evaluation_grid(evaluation: Evaluation | Summary) -> Grid:
     known = {name: m for name, m in summary["metrics"].items() if m["value"] is not None}
     rows = tuple((label(name), _figure(name, m["value"]), _span(name, m)) for name, m in known.items())
     p = summary["mcnemar_p"]
-    notes = (
-        ("Rates in percent.",)
-        if p is None
-        else (f"Rates in percent. Delta(t1, t2), exact McNemar: p {_p(p)}.",)
-    )
+    notes = ("Rates in percent.",) if p is None else (f"Rates in percent. Delta(t1, t2), exact McNemar: p {_p(p)}.",)
     return Grid(_title(summary), ("metric", "value", "95% interval"), rows, notes)
 
 
@@ -76,9 +72,7 @@ def to_markdown(grid: Grid) -> str:
     rule = tuple("-" * widths[0] if k == 0 else "-" * (w - 1) + ":" for k, w in enumerate(widths))
     lines = [
         "| "
-        + " | ".join(
-            c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
+        + " | ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True)))
         + " |"
         for row in (grid.header, rule, *grid.rows)
     ]
@@ -87,9 +81,7 @@ def to_markdown(grid: Grid) -> str:
 
 def to_rich(grid: Grid) -> Table:
     """The table for a terminal."""
-    table = Table(
-        title=grid.title, title_justify="left", caption=" ".join(grid.notes), caption_justify="left"
-    )
+    table = Table(title=grid.title, title_justify="left", caption=" ".join(grid.notes), caption_justify="left")
     for k, name in enumerate(grid.header):
         table.add_column(name, justify="right" if k else "left", no_wrap=k > 0)
     for row in grid.rows:

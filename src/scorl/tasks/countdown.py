@@ -165,9 +165,7 @@ def extend(
 def legal_steps(available: Sequence[int]) -> list[Step]:
     """The different steps that can be taken with these numbers, larger number first."""
     pairs = dict.fromkeys(
-        (max(left, right), min(left, right))
-        for index, left in enumerate(available)
-        for right in available[index + 1 :]
+        (max(left, right), min(left, right)) for index, left in enumerate(available) for right in available[index + 1 :]
     )
     return [step for left, right in pairs for step in steps_of(left, right)]
 

@@ -101,9 +101,7 @@ def split(problems: list[Problem], settings: Files) -> list[list[Problem]]:
     asked = {str(problem.prompt) for problem in test}
     train = [problem for problem in train if str(problem.prompt) not in asked]
     if not train:
-        raise UserError(
-            f"{settings.path}: too few different problems ({len(problems)} rows) to split off a test part"
-        )
+        raise UserError(f"{settings.path}: too few different problems ({len(problems)} rows) to split off a test part")
     return [train, test]
 
 
@@ -125,9 +123,7 @@ def make_problem(row: Row, name: str, chat: bool, settings: Files) -> Problem:
     answer = None if ":" in settings.verifier else scalar(column(row, settings.answer), settings.answer, row)
     solution = string(column(row, settings.solution), settings.solution, row) if settings.solution else None
     key = row.values.get("id", digest(repr((row.where, prompt))))
-    columns = {
-        other: value for other, value in row.values.items() if other not in (name, "prompts", "completions")
-    }
+    columns = {other: value for other, value in row.values.items() if other not in (name, "prompts", "completions")}
     return Problem(str(key), prompt, answer, solution, columns)
 
 
@@ -141,9 +137,7 @@ def string(value: Any, name: str, row: Row) -> str:
 def scalar(value: Any, name: str, row: Row) -> str:
     """A column that must be a string or a number, as a string."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value == "":
-        raise UserError(
-            f"{row.where}: column '{name}' is no answer (a string or a number), but {value!r:.60}"
-        )
+        raise UserError(f"{row.where}: column '{name}' is no answer (a string or a number), but {value!r:.60}")
     return str(value)
 
 
@@ -151,16 +145,12 @@ def messages(value: Any, row: Row) -> tuple[Message, ...]:
     """Chat messages, ending with one of the user."""
     entries: list[Any] = value if isinstance(value, list) and value else [None]
     if not all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("role"), str)
-        and isinstance(entry.get("content"), str)
+        isinstance(entry, dict) and isinstance(entry.get("role"), str) and isinstance(entry.get("content"), str)
         for entry in entries
     ):
         raise UserError(
             f'{row.where}: chat messages look like [{{"role": "user", "content": "..."}}], not {value!r:.60}'
         )
     if entries[-1]["role"] != "user":
-        raise UserError(
-            f"{row.where}: the last message is of '{entries[-1]['role']}', but should be of 'user'"
-        )
+        raise UserError(f"{row.where}: the last message is of '{entries[-1]['role']}', but should be of 'user'")
     return tuple(Message(role=entry["role"], content=entry["content"]) for entry in entries)

@@ -134,9 +134,7 @@ def svamp_problem(row: Row, settings: Svamp, index: int) -> Problem:
     answer = written(column(row, "answer"), row.where)
     prefix, infix = row.values.get("equation_prefix"), row.values.get("equation")
     tree = from_prefix(prefix, row.where) if prefix else from_infix(infix, row.where) if infix else None
-    solution = (
-        f"The answer is {answer}." if tree is None else " ".join([*steps(tree), f"The answer is {answer}."])
-    )
+    solution = f"The answer is {answer}." if tree is None else " ".join([*steps(tree), f"The answer is {answer}."])
     name = str(row.values.get("id", f"svamp-{index}"))
     return Problem(name, ask(settings.prompt, str(column(row, "question")).strip()), answer, solution)
 

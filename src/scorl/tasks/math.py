@@ -58,9 +58,7 @@ def math(settings: Math | None = None) -> Task:
     """
     settings = settings or Math()
     train_file, test_file = files(settings)
-    test = problems(
-        read_rows(test_file) if test_file else hub_rows("HuggingFaceH4/MATH-500", None, "test"), settings
-    )
+    test = problems(read_rows(test_file) if test_file else hub_rows("HuggingFaceH4/MATH-500", None, "test"), settings)
     held_out = {problem.id for problem in test} | {problem.prompt[0]["content"] for problem in test}
     rows = read_rows(train_file) if train_file else everything()
     train = [
@@ -69,9 +67,7 @@ def math(settings: Math | None = None) -> Task:
         if problem.id not in held_out and problem.prompt[0]["content"] not in held_out
     ]
     if not train:
-        raise UserError(
-            f"math: every problem of {train_file} is also in {test_file}: nothing is left for training"
-        )
+        raise UserError(f"math: every problem of {train_file} is also in {test_file}: nothing is left for training")
     return Task("math", {"train": Finite(train), "test": Finite(test)}, settings.correction, judge)
 
 
@@ -91,9 +87,7 @@ def files(settings: Math) -> tuple[Path | None, Path | None]:
 def everything() -> list[Row]:
     """All 12,500 problems, both of the original splits, from the hub."""
     name = "EleutherAI/hendrycks_math"
-    return [
-        row for subject in SUBJECTS for split in ("train", "test") for row in hub_rows(name, subject, split)
-    ]
+    return [row for subject in SUBJECTS for split in ("train", "test") for row in hub_rows(name, subject, split)]
 
 
 def problems(rows: list[Row], settings: Math) -> list[Problem]:

@@ -38,12 +38,8 @@ def load_function(name: str) -> RewardFunction:
     module = module_from_file(Path(place).expanduser()) if place.endswith(".py") else module_by_name(place)
     found = getattr(module, function, None)
     if not callable(found):
-        functions = [
-            key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
-        ]
-        raise UserError(
-            f"verifier '{name}': {place} has no function '{function}': {nearest(function, functions)}"
-        )
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UserError(f"verifier '{name}': {place} has no function '{function}': {nearest(function, functions)}")
     reward: RewardFunction = found
     return reward
 
@@ -53,9 +49,7 @@ def module_by_name(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"verifier '{name}': no such module ({error}); a file is named as path/file.py"
-        ) from error
+        raise UserError(f"verifier '{name}': no such module ({error}); a file is named as path/file.py") from error
 
 
 def module_from_file(path: Path) -> ModuleType:
@@ -79,9 +73,7 @@ def judge_by(function: RewardFunction, name: str, chat: bool) -> Judge:
             return []
         prompts = [list(problem.prompt) if chat else problem.prompt[0]["content"] for problem, _ in pairs]
         completions = [[{"role": "assistant", "content": text}] if chat else text for _, text in pairs]
-        rewards = function(
-            prompts=prompts, completions=completions, **columns([problem for problem, _ in pairs])
-        )
+        rewards = function(prompts=prompts, completions=completions, **columns([problem for problem, _ in pairs]))
         if len(rewards) != len(pairs):
             raise UserError(f"{name} returned {len(rewards)} rewards for {len(pairs)} completions")
         return [verdict(reward, text) for reward, (_, text) in zip(rewards, pairs, strict=True)]
@@ -99,6 +91,4 @@ def verdict(reward: float | None, text: str) -> Verdict:
     """A number as a verdict; the answer is the final one, or the whole response."""
     value = 0.0 if reward is None else float(reward)
     reason = "the reward function returned None" if reward is None else ""
-    return Verdict(
-        value, "correct" if value >= 0.5 else "incorrect", reason, final_answer(text) or text.strip()
-    )
+    return Verdict(value, "correct" if value >= 0.5 else "incorrect", reason, final_answer(text) or text.strip())

@@ -37,8 +37,7 @@ class Finite:
         """`count` problems from the `start`-th on, through seeded permutations, one per epoch."""
         size = len(self.problems)
         return [
-            self.problems[permutation(size, seed, index // size)[index % size]]
-            for index in range(start, start + count)
+            self.problems[permutation(size, seed, index // size)[index % size]] for index in range(start, start + count)
         ]
 
     def take(self, limit: int | None) -> list[Problem]:
@@ -84,9 +83,7 @@ def column(row: Row, name: str) -> Any:
         UserError: the row has no such column.
     """
     if name not in row.values:
-        raise UserError(
-            f"{row.where}: no column '{name}'; the columns are: {', '.join(map(str, row.values))}"
-        )
+        raise UserError(f"{row.where}: no column '{name}'; the columns are: {', '.join(map(str, row.values))}")
     return row.values[name]
 
 
@@ -99,9 +96,7 @@ def read_rows(path: str | Path) -> list[Row]:
     path = Path(path).expanduser()
     if not path.is_file():
         found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) if path.is_dir() else ""
-        raise UserError(
-            f"{path}: " + (f"a folder; name one of its files: {found}" if found else "no such file")
-        )
+        raise UserError(f"{path}: " + (f"a folder; name one of its files: {found}" if found else "no such file"))
     rows = parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
     if not rows:
         raise UserError(f"{path}: the file has no rows")

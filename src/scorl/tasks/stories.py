@@ -70,10 +70,8 @@ ONE_STEP = (
         {"a": (5, 60), "b": (3, 40)},
         (
             "{name} has {a} {things}. {other} gives {name} {b} more. How many {things} does {name} have now?",
-            "There are {a} {things} on a table. {name} puts {b} more beside them. How many {things} are on "
-            "the table?",
-            "On Monday {name} collected {a} {things}, and on Tuesday {b}. How many {things} are that "
-            "together?",
+            "There are {a} {things} on a table. {name} puts {b} more beside them. How many {things} are on the table?",
+            "On Monday {name} collected {a} {things}, and on Tuesday {b}. How many {things} are that together?",
         ),
     ),
     Story(
@@ -81,8 +79,7 @@ ONE_STEP = (
         ("a - b",),
         {"a": (10, 80), "b": (3, 60)},
         (
-            "{name} had {a} {things} and gave {b} of them to {other}. How many {things} does {name} have "
-            "left?",
+            "{name} had {a} {things} and gave {b} of them to {other}. How many {things} does {name} have left?",
             "A shop has {a} {things} in the morning and sells {b} of them. How many {things} are left?",
             "Of {a} {things} in a box, {name} takes out {b}. How many {things} stay in the box?",
         ),
@@ -92,8 +89,7 @@ ONE_STEP = (
         ("a - b",),
         {"a": (10, 80), "b": (3, 60)},
         (
-            "{name} has {a} {things} and {other} has {b}. How many more {things} does {name} have than "
-            "{other}?",
+            "{name} has {a} {things} and {other} has {b}. How many more {things} does {name} have than {other}?",
             "{other} found {b} {things}, {name} found {a}. How many fewer {things} did {other} find?",
         ),
     ),
@@ -113,8 +109,7 @@ ONE_STEP = (
         {"a": (6, 120), "b": (2, 12)},
         (
             "{name} shares {a} {things} equally among {b} friends. How many {things} does each friend get?",
-            "{a} {things} are packed into {b} boxes, the same number into each. How many {things} are in a "
-            "box?",
+            "{a} {things} are packed into {b} boxes, the same number into each. How many {things} are in a box?",
         ),
     ),
     Story(
@@ -123,8 +118,7 @@ ONE_STEP = (
         {"a": (10, 80), "b": (3, 60)},
         (
             "{name} needs {a} {things} and has {b}. How many {things} are missing?",
-            "{name} and {other} have {a} {things} together. {b} of them belong to {other}. How many are "
-            "{name}'s?",
+            "{name} and {other} have {a} {things} together. {b} of them belong to {other}. How many are {name}'s?",
         ),
     ),
 )
@@ -134,12 +128,9 @@ TWO_STEP = (
         ("a + b", "s - c"),
         {"a": (5, 50), "b": (3, 40), "c": (2, 60)},
         (
-            "{name} has {a} {things}, gets {b} more and then gives {c} to {other}. How many {things} are "
-            "left?",
-            "A bus carries {a} people. At a stop {b} get on and {c} get off. How many people are on the "
-            "bus now?",
-            "{name} picked {a} {things} before noon and {b} after it, and sold {c}. How many {things} "
-            "remain?",
+            "{name} has {a} {things}, gets {b} more and then gives {c} to {other}. How many {things} are left?",
+            "A bus carries {a} people. At a stop {b} get on and {c} get off. How many people are on the bus now?",
+            "{name} picked {a} {things} before noon and {b} after it, and sold {c}. How many {things} remain?",
         ),
     ),
     Story(
@@ -147,10 +138,8 @@ TWO_STEP = (
         ("a * b", "s + c"),
         {"a": (2, 9), "b": (2, 12), "c": (2, 30)},
         (
-            "{name} has {a} bags with {b} {things} each, and {c} loose {things}. How many {things} are "
-            "that in all?",
-            "{name} reads {b} pages a day for {a} days, and {c} pages on the day after. How many pages are "
-            "that?",
+            "{name} has {a} bags with {b} {things} each, and {c} loose {things}. How many {things} are that in all?",
+            "{name} reads {b} pages a day for {a} days, and {c} pages on the day after. How many pages are that?",
         ),
     ),
     Story(
@@ -158,8 +147,7 @@ TWO_STEP = (
         ("a * b", "s - c"),
         {"a": (2, 9), "b": (2, 12), "c": (2, 40)},
         (
-            "{name} buys {a} packs of {b} {things} and loses {c} of them. How many {things} does {name} "
-            "still have?",
+            "{name} buys {a} packs of {b} {things} and loses {c} of them. How many {things} does {name} still have?",
             "A hall has {a} rows of {b} chairs. {c} chairs are taken. How many chairs are free?",
         ),
     ),
@@ -193,8 +181,7 @@ TWO_STEP = (
         ("a * b", "s + a"),
         {"a": (3, 25), "b": (2, 6)},
         (
-            "{name} has {a} {things}. {other} has {b} times as many. How many {things} do they have "
-            "together?",
+            "{name} has {a} {things}. {other} has {b} times as many. How many {things} do they have together?",
             "A short rope is {a} metres long, a long one {b} times that. How many metres are both together?",
         ),
     ),
@@ -203,8 +190,7 @@ TWO_STEP = (
         ("a * b", "c - s"),
         {"a": (2, 9), "b": (2, 9), "c": (20, 100)},
         (
-            "{name} buys {a} {things} for {b} dollars each and pays with {c} dollars. How many dollars "
-            "come back?",
+            "{name} buys {a} {things} for {b} dollars each and pays with {c} dollars. How many dollars come back?",
             "{name} has {c} dollars and buys {a} tickets at {b} dollars. How many dollars are left?",
         ),
     ),

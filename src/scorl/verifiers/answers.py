@@ -47,9 +47,7 @@ NUMBER = (
     r"(?:\\[dt]?frac\{[^{}]{1,50}\}\{[^{}]{1,50}\}|(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?))"
 )
 NUMBERS = re.compile(rf"{NUMBER}(?:(?:\s*,(?:\s*(?:and|or)\b)?|\s+(?:and|or)\b)\s*{NUMBER})*")
-UNIT = re.compile(
-    r"\\(?:text|mbox|textbf|mathrm)\{[^{}]*\}|\b(?:and|or)\b|(?<=[\d}$%])(?:\s+[A-Za-z]{2,}){1,3}\.?$"
-)
+UNIT = re.compile(r"\\(?:text|mbox|textbf|mathrm)\{[^{}]*\}|\b(?:and|or)\b|(?<=[\d}$%])(?:\s+[A-Za-z]{2,}){1,3}\.?$")
 COPULA = re.compile(r"\b(?:is|are|equals?|be)\b|[=:≈]|\\approx", re.IGNORECASE)
 TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>")
 
@@ -72,9 +70,7 @@ def reference(answer: str) -> str:
 def last_box(text: str) -> str | None:
     r"""The content of the last balanced `\boxed{}`, joined by commas with the boxes chained to it."""
     closing = matching_braces(text)
-    spans = [
-        (box.start(), box.end() + 1, closing[box.end()]) for box in BOX.finditer(text) if box.end() in closing
-    ]
+    spans = [(box.start(), box.end() + 1, closing[box.end()]) for box in BOX.finditer(text) if box.end() in closing]
     if not spans:
         return None
     chain = [spans.pop()]

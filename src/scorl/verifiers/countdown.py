@@ -2,7 +2,8 @@
 
 What counts as the answer: the *last run of steps* in the response. Steps belong to one run when nothing
 stands between them but white space, punctuation, list marks and the joining words of `JOIN`; any other word
-starts a new run. So a model may think aloud, check its first attempt and try again: what it wrote last is judged.
+starts a new run. So a model may think aloud, check its first attempt and try again: what it wrote last is
+judged.
 
 A step is `a+b=c`, `a-b=c`, `a*b=c` or `a/b=c` in whole numbers. Results below zero are refused, and division
 counts only where it is exact. Each given number and each result may be used once; they need not all be used.

@@ -59,9 +59,7 @@ def _judge(pairs: Sequence[tuple[str | None, str]]) -> list[Verdict]:
     """What can be settled here is; the rest goes through the workers in one batch."""
     settled = [settle(answer, gold) for answer, gold in pairs]
     outcomes = compared({entry for entry in settled if isinstance(entry, Check)})
-    return [
-        entry if isinstance(entry, Verdict) else verdict(outcomes[entry], entry.answer) for entry in settled
-    ]
+    return [entry if isinstance(entry, Verdict) else verdict(outcomes[entry], entry.answer) for entry in settled]
 
 
 def settle(found: str | None, gold: str) -> Verdict | Check:
@@ -69,24 +67,16 @@ def settle(found: str | None, gold: str) -> Verdict | Check:
     if found is None or not found.strip():
         return Verdict(0.0, "unparsable", "no final answer" if found is None else "the final answer is empty")
     if len(found) > LENGTH:
-        return Verdict(
-            0.0, "unparsable", f"the final answer is longer than {LENGTH} characters", found[:LENGTH]
-        )
+        return Verdict(0.0, "unparsable", f"the final answer is longer than {LENGTH} characters", found[:LENGTH])
     wanted = reference(gold)
     answer, target = normalise(found), normalise(wanted)
     equal = settled_equality(answer, target)
     if equal is not None:
-        return (
-            Verdict(1.0, "correct", "", shown(answer))
-            if equal
-            else Verdict(0.0, "incorrect", "", shown(answer))
-        )
+        return Verdict(1.0, "correct", "", shown(answer)) if equal else Verdict(0.0, "incorrect", "", shown(answer))
     if too_hard(answer):
         return Verdict(0.0, "unparsable", "too large or too deeply nested to be compared", answer)
     if too_hard(target):
-        return Verdict(
-            0.0, "error", "the gold answer is too large or too deeply nested to be compared", answer
-        )
+        return Verdict(0.0, "error", "the gold answer is too large or too deeply nested to be compared", answer)
     return Check(target, answer, wanted, found)
 
 

@@ -64,12 +64,7 @@ def compare(pairs: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
     for gold, answer in pairs:
         left, right = parse(gold), parse(answer)
         readable |= right is not None
-        if (
-            left is not None
-            and right is not None
-            and verify(left, right, timeout_seconds=None)
-            and close(left, right)
-        ):
+        if left is not None and right is not None and verify(left, right, timeout_seconds=None) and close(left, right):
             return True, True
     return False, readable
 

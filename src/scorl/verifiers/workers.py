@@ -150,9 +150,7 @@ def pool(process: int) -> Pool:
         UserError: math-verify is not installed.
     """
     if find_spec("math_verify") is None:
-        raise UserError(
-            "judging this answer needs math-verify, which is not installed: pip install 'scorl[math]'"
-        )
+        raise UserError("judging this answer needs math-verify, which is not installed: pip install 'scorl[math]'")
     created = Pool(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     atexit.register(lambda: created.close() if os.getpid() == process else None)
     return created

@@ -1,11 +1,36 @@
-"""The learner's settings, with what the paper leaves open decided and documented."""
+"""The settings that recipes write down, with what the paper leaves open decided and documented."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["LearnerSettings"]
+__all__ = ["Checkpoints", "Dtype", "Evaluations", "LearnerSettings", "LoraSettings", "Sampling"]
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""The type of a model's weights."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters (peft) in place of full fine-tuning."""
+
+    rank: int = 16
+    """Rank of each adapter."""
+    alpha: int = 32
+    """Scale: the adapter's output is multiplied by alpha / rank."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Names of the layers that get one."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn while training."""
+
+    temperature: float = 1.0
+    """1.0 in the paper; log-probabilities are taken at the same temperature."""
+    max_tokens: int = 256
+    """Most tokens of one response (open in the paper)."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +62,29 @@ class LearnerSettings:
     """Padded tokens per micro-batch; gradients accumulate over as many micro-batches as a step needs."""
     max_logprob_gap: float = 0.05
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average."""
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """When and how the policy is evaluated during a run."""
+
+    every: int = 0
+    """Steps between evaluations; 0: only before the first and after the last step."""
+    problems: int = 200
+    """Held-out problems."""
+    temperature: float = 0.0
+    """0 is greedy, as in the paper."""
+    samples: int = 1
+    """Samples per problem; more than one only makes sense at a temperature above 0."""
+    split: str = "test"
+    """The task's split."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When the run is saved, and how much of it stays."""
+
+    every: int = 50
+    """Steps between checkpoints; the end of a run and Ctrl-C save as well."""
+    keep: int = 3
+    """The last ones kept, besides the best by training reward."""
