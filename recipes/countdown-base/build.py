@@ -177,7 +177,7 @@ def train(model: LlamaForCausalLM, data: Iterator[Batch], updates: int, rate: fl
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][learned]
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), labels[:, 1:][learned])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())

@@ -5,8 +5,8 @@
     careful    Check: 7+3=10 ok, 10+5=15 no.      each step worked out again, with a verdict;
                Try: 7*3=21 ok, 21-5=16 ok.        where it fails, tries until one holds
 
-A row is a list of `(text, learned)` pieces: the model only reads a wrong first attempt and the choice of a failing
-try, it is never taught to write them.
+A row is a list of `(text, learned)` pieces: the model only reads a wrong first attempt and the choice of a
+failing try, it is never taught to write them.
 """
 
 from __future__ import annotations

@@ -48,6 +48,8 @@ class Policy:
         if chat_template is not None:
             self.tokenizer.chat_template = Path(chat_template).read_text()
         model = _load(AutoModelForCausalLM, source, path, dtype=getattr(torch, dtype))
+        if source.gguf_file:
+            _forget_quantization(model)
         self.lora = lora
         self.model: Any = (_with_adapters(model, lora) if lora else model).to(self.device).eval()
         generation = model.generation_config
@@ -177,6 +179,13 @@ def _load(kind: Any, source: Source, name: str, **options: Any) -> Any:
         return kind.from_pretrained(source.path, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load model '{name}': {error}") from error
+
+
+def _forget_quantization(model: Any) -> None:
+    """A GGUF file was unpacked: its weights are plain now, and are saved as such."""
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
 
 
 def _with_adapters(model: Any, lora: LoraSettings) -> Any:
