@@ -66,10 +66,12 @@ def variants(name: str, prefix: str, kinds: Mapping[str, Schema], shared: tuple[
 
 def section(title: str, prefix: str, keys: Schema) -> str:
     """A heading, the table of its keys, and the defaults that are too long for it."""
-    rows = [f"| `{prefix}{key}` | {kind(v)} | {default(v)} | {cell(v.get('description', ''))} |" for key, v in keys.items()]
-    long = [f"- `{prefix}{key}`: {json.dumps(v['default'])}" for key, v in keys.items() if is_long(v)]
+    rows = [
+        f"| `{prefix}{key}` | {kind(v)} | {default(v)} | {cell(v.get('description', ''))} |" for key, v in keys.items()
+    ]
+    long = [f"- `{prefix}{key}`: `{json.dumps(v['default'])}`" for key, v in keys.items() if is_long(v)]
     lines = [f"### {title}", "", "| key | value | default | what |", "|---|---|---|---|", *rows, ""]
-    return "\n".join([*lines, "Default wordings:", "", *long, ""] if long else lines)
+    return "\n".join([*lines, "Default wordings, as JSON:", "", *long, ""] if long else lines)
 
 
 def kind(value: Schema) -> str:
@@ -83,7 +85,9 @@ def kind(value: Schema) -> str:
     if isinstance(value.get("type"), list):
         return " or ".join(KINDS[one] for one in value["type"])
     if value.get("type") == "array":
-        return "list" + (f" of {kind(value['items'])}" if "items" in value else f" of {len(value['prefixItems'])} numbers")
+        return "list" + (
+            f" of {kind(value['items'])}" if "items" in value else f" of {len(value['prefixItems'])} numbers"
+        )
     return KINDS.get(value.get("type", ""), "mapping") + bound(value)
 
 

@@ -13,7 +13,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("version", "errors", "seeds", "settings", "trajectory"),
     ("objectives", "verifiers", "metrics"),
     ("tasks", "lines", "judge_file"),
-    ("chat", "sources", "logits", "policy", "engines"),
+    ("chat", "sources", "logits", "policy", "reference", "engines"),
     ("stage", "rollout", "learner"),
     ("training", "evaluation", "checkpoint", "run"),
     ("loggers", "progress", "recipe", "report", "doctor", "cli", "__main__"),

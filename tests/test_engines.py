@@ -4,8 +4,7 @@ import pytest
 import torch
 from worlds import tiny_policy
 
-from scorl.engines import Request, ScriptedEngine, TorchEngine
-from scorl.errors import UserError
+from scorl.engines import Request, Sample, ScriptedEngine, TorchEngine
 from scorl.logits import log_probabilities
 
 ENGINES = {
@@ -108,9 +107,11 @@ def test_new_weights_are_sampled_at_once(policy, tmp_path):
     assert engine.sample(asked, temperature=1.0, max_tokens=6) != before
 
 
-def test_a_prompt_beyond_the_positions_of_the_model(policy):
+def test_each_row_has_the_room_that_its_own_prompt_leaves(policy):
     engine = TorchEngine(policy)
-    (sample,) = engine.sample([Request((4,) * 126, 0)], temperature=1.0, max_tokens=50)
-    assert len(sample.ids) <= 2
-    with pytest.raises(UserError, match="does not fit into the model's 128 positions"):
-        engine.sample([Request((4,) * 128, 0)], temperature=1.0, max_tokens=5)
+    short = requests(policy, 8)
+    alone = engine.sample(short, temperature=1.0, max_tokens=20)
+    beside = engine.sample([*short, Request((4,) * 126, 0), Request((4,) * 128, 0)], temperature=1.0, max_tokens=20)
+    assert [s.ids for s in beside[:8]] == [s.ids for s in alone]
+    assert len(beside[8].ids) <= 2
+    assert beside[9] == Sample((), (), "length")

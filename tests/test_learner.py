@@ -5,17 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from worlds import letters, tiny_policy
+from worlds import letters, save_model, tiny_policy
 
 from scorl.engines import TorchEngine
+from scorl.errors import UserError
 from scorl.learner import GuardError, Learner, forward
 from scorl.learner.batch import micro_batches
 from scorl.learner.loss import kl_per_token, kl_to_go
 from scorl.learner.schedule import learning_rate
 from scorl.logits import log_probabilities
 from scorl.objectives import StageTwo
+from scorl.policy import Policy
 from scorl.rollout import rollout
-from scorl.settings import LearnerSettings, LoraSettings
+from scorl.seeds import derive
+from scorl.settings import KL_IN, LearnerSettings, LoraSettings
 from scorl.trajectory import Credit, Lesson
 
 
@@ -37,7 +40,7 @@ def lessons(policy):
         attempts=2,
         temperature=1.0,
         max_tokens=6,
-        seed=lambda problem, sample, turn: hash((problem.id, sample, turn)) % 2**31,
+        seed=lambda problem, sample, turn: derive(problem.id, sample, turn),
     )
     rows = [lesson for group in groups for lesson in StageTwo()(group)]
     return [
@@ -63,8 +66,7 @@ def close(one, other):
         torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kl", ["exact", "k1", "k2", "k3"])
-@pytest.mark.parametrize("kl_in", ["both", "loss", "reward"])
+@pytest.mark.parametrize(("kl", "kl_in"), [(kl, place) for kl, places in KL_IN.items() for place in places])
 def test_the_gradient_does_not_depend_on_micro_batches_padding_or_order(policy, lessons, kl, kl_in):
     settings = LearnerSettings(kl=kl, kl_in=kl_in)
     whole, tally = gradient(policy, lessons, settings)
@@ -202,6 +204,11 @@ class TestGuards:
         with pytest.raises(GuardError, match="weights did not change"):
             learner.update(lessons)
 
+    def test_non_finite_weights_are_reported_as_such(self, lessons, tmp_path):
+        learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=3)
+        next(iter(learner.policy.parameters.values())).data[5] = float("nan")
+        assert learner.update(lessons).skipped
+
     def test_one_non_finite_step_is_skipped_and_a_second_stops(self, lessons, tmp_path):
         learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=3)
         broken = [Lesson(row.trajectory, (Credit(float("nan")),) * 2) for row in lessons]
@@ -210,3 +217,18 @@ class TestGuards:
         assert all(torch.equal(before[name], p) for name, p in learner.policy.parameters.items())
         with pytest.raises(GuardError, match="twice in a row"):
             learner.update(broken)
+
+
+def test_half_precision_computes_on_float32_weights(lessons, tmp_path):
+    policy = Policy(save_model(tmp_path), dtype="bfloat16")
+    learner = Learner(policy, LearnerSettings(lr=1e-5), total=1)
+    before = {name: p.clone() for name, p in policy.parameters.items()}
+    assert learner.update(lessons).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
+    moved = [(before[name] != p).float().mean() for name, p in policy.parameters.items()]
+    assert min(moved) > 0.5  # in bfloat16 weights a step of 1e-5 would round away
+
+
+@pytest.mark.parametrize(("kl", "kl_in"), [("k1", "both"), ("k1", "loss"), ("exact", "reward"), ("k3", "reward")])
+def test_estimators_are_refused_where_they_hold_nothing(kl, kl_in):
+    with pytest.raises(UserError, match="not the gradient of a KL"):
+        LearnerSettings(kl=kl, kl_in=kl_in)

@@ -114,3 +114,11 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     other = run(tiny_policy(tmp_path), stage(StageTwo(), 2, steps=4), seed=1)
     assert [s.groups for s in one] == [s.groups for s in same] != [s.groups for s in other]
     assert [s.progress for s in one] == [s.progress for s in same]
+
+
+def test_a_problem_that_is_drawn_twice_is_sampled_anew(tmp_path):
+    (step,) = run(tiny_policy(tmp_path), Stage(StageTwo(), 1, problems=6, samples=8))
+    once, again = step.groups[0], step.groups[3]
+    assert once[0].problem == again[0].problem
+    assert [t.attempts[0].ids for t in once] != [t.attempts[0].ids for t in again]
+    assert [t.sample for t in again] == list(range(8, 16))

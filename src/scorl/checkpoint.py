@@ -38,19 +38,24 @@ def save(run: Path, learner: Learner, reward: float | None) -> Path:
     torch.save(learner.state(), draft / "trainer" / "state.pt")
     (draft / "trainer" / "training_reward.json").write_text(json.dumps(reward))
     if folder.exists():
-        shutil.rmtree(folder)
+        _remove(folder)
     os.replace(draft, folder)
     return folder
 
 
 def load(run: Path, learner: Learner) -> int:
-    """Put the newest checkpoint's state into the learner; the number of updates it had made (0: there is none)."""
+    """Put the newest checkpoint's state into the learner; the number of updates it had made (0: there is none).
+
+    What a kill left half-written is deleted.
+    """
+    for draft in (run / "checkpoints").glob(".*.draft"):
+        shutil.rmtree(draft, ignore_errors=True)
     steps = saved_steps(run)
     if not steps:
         return 0
     path = run / "checkpoints" / f"step-{steps[-1]}" / "trainer" / "state.pt"
     try:
-        state = torch.load(path, map_location=learner.policy.device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path.parent.parent}: holds no trainer state, so the run cannot go on from it") from None
     learner.load_state(state)
@@ -66,7 +71,7 @@ def prune(run: Path, keep: int) -> None:
         _point(run / "checkpoints" / "best", f"step-{best}")
     for step in steps[:-keep]:
         if step != best:
-            shutil.rmtree(run / "checkpoints" / f"step-{step}")
+            _remove(run / "checkpoints" / f"step-{step}")
 
 
 def saved_steps(run: Path) -> list[int]:
@@ -79,6 +84,14 @@ def _reward(run: Path, step: int) -> float | None:
     text = (run / "checkpoints" / f"step-{step}" / "trainer" / "training_reward.json").read_text()
     reward: float | None = json.loads(text)
     return reward
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint; a kill on the way leaves a draft, never half a checkpoint."""
+    gone = folder.with_name(f".{folder.name}.gone.draft")
+    shutil.rmtree(gone, ignore_errors=True)
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
 
 
 def _point(link: Path, target: str) -> None:

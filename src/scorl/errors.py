@@ -1,15 +1,19 @@
-"""The one exception that a user's mistake raises; the command line turns it into exit code 2."""
+"""The exceptions that end a command with one clear message: the user's mistakes (exit code 2), the guards' (1)."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "nearest"]
+__all__ = ["GuardError", "UserError", "nearest"]
 
 
 class UserError(ValueError):
     """The user's input is at fault; the message says what is wrong, where, and what would be right."""
+
+
+class GuardError(RuntimeError):
+    """A run that must not go on; the message says what was seen and what usually causes it."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -1,11 +1,10 @@
-"""The policy: a Hugging Face decoder, its tokenizer and chat, what of it is trained, and the reference."""
+"""The policy: a Hugging Face decoder, its tokenizer and chat, and what of it is trained."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from scorl.errors import UserError
 from scorl.settings import Dtype, LoraSettings
 from scorl.sources import Source, locate
 
-__all__ = ["Policy", "Reference", "final_logits", "hidden_states"]
+__all__ = ["Policy", "final_logits", "hidden_states"]
 
 
 class Policy:
@@ -26,7 +25,7 @@ class Policy:
 
     Args:
         path: whatever `scorl.sources.locate` understands.
-        dtype: of the weights.
+        dtype: of the computation; weights that are trained stay in float32, frozen ones beside adapters are in it.
         device: `auto` takes a GPU where there is one.
         lora: train adapters instead of all weights.
         chat_template: a jinja file to use in place of the tokenizer's template.
@@ -42,27 +41,29 @@ class Policy:
         chat_template: str | None = None,
     ) -> None:
         self.path = path
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = _device(device)
         source = locate(path)
         self.tokenizer: Any = _load(AutoTokenizer, source, path)
         if chat_template is not None:
-            self.tokenizer.chat_template = Path(chat_template).read_text()
-        model = _load(AutoModelForCausalLM, source, path, dtype=getattr(torch, dtype))
+            self.tokenizer.chat_template = _text(Path(chat_template))
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        model = _load(AutoModelForCausalLM, source, path, dtype=self.dtype if lora else torch.float32)
         if source.gguf_file:
             _forget_quantization(model)
         self.lora = lora
         self.model: Any = (_with_adapters(model, lora) if lora else model).to(self.device).eval()
         generation = model.generation_config
         self.chat = Chat.of(self.tokenizer, generation.eos_token_id if generation else None)
-        if not _head_is_plain(self.decoder):
-            raise UserError(
-                f"{path}: this model does more than a linear head and a soft cap after its last layer; not supported"
-            )
+        _check_supported(self.decoder, path)
 
     @property
     def decoder(self) -> Any:
         """The Hugging Face model itself, adapters (if any) in place inside it."""
         return self.model.get_base_model() if self.lora else self.model
+
+    def precision(self) -> torch.autocast:
+        """The context that every forward runs in: half precision computes on float32 weights."""
+        return torch.autocast(self.device.type, self.dtype, enabled=not self.lora and self.dtype != torch.float32)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -90,64 +91,6 @@ class Policy:
         self.tokenizer.save_pretrained(folder)
 
 
-class Reference:
-    """The policy that the KL is measured against; it changes only by `renew`.
-
-    Full fine-tuning keeps a frozen copy of the model. With adapters the reference is the model without them, which
-    costs no memory, until `renew` keeps a copy of the adapters' weights as they stand.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self._copy = None if policy.lora else _frozen(policy.model)
-        self._adapters: dict[str, Tensor] | None = None
-        self.renewed = False
-        if policy.lora and any(p.any() for name, p in policy.parameters.items() if "lora_B" in name):
-            self.renew()  # the adapters were trained before: without them it would be another policy
-
-    @contextmanager
-    def active(self) -> Iterator[Any]:
-        """The Hugging Face model of the reference; the policy's own weights are back in place afterwards."""
-        if self._copy is not None:
-            yield self._copy
-        elif self._adapters is None:
-            with self._policy.model.disable_adapter():
-                yield self._policy.decoder
-        else:
-            own = {name: p.data for name, p in self._policy.parameters.items()}
-            self._policy.set_weights(self._adapters)
-            try:
-                yield self._policy.decoder
-            finally:
-                self._policy.set_weights(own)
-
-    @property
-    def head(self) -> Any:
-        """The model whose output head is the reference's; adapters never touch the head."""
-        return self._policy.decoder if self._copy is None else self._copy
-
-    def renew(self) -> None:
-        """Make the policy as it stands the reference."""
-        self.load_state(_snapshot(self._policy))
-
-    def state(self) -> dict[str, Tensor] | None:
-        """What a checkpoint must hold: the reference's weights once it was renewed, else None."""
-        if not self.renewed:
-            return None
-        if self._copy is None:
-            return self._adapters
-        return {name: p.detach() for name, p in self._copy.named_parameters()}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Set the reference's weights."""
-        self.renewed = True
-        if self._copy is None:
-            self._adapters = state
-            return
-        for name, parameter in self._copy.named_parameters():
-            parameter.data.copy_(state[name])
-
-
 def final_logits(decoder: Any, hidden: Tensor) -> Tensor:
     """Logits from the last hidden states, [..., width] -> [..., vocabulary], as the model itself makes them."""
     logits: Tensor = decoder.get_output_embeddings()(hidden)
@@ -159,6 +102,35 @@ def hidden_states(decoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
     """The last hidden states, [rows, tokens, width], of right-padded rows."""
     hidden: Tensor = decoder.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     return hidden
+
+
+_CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Layers whose cache is keys and values, which rows can share and leave."""
+
+
+def _check_supported(decoder: Any, path: str) -> None:
+    """Refuse what would be sampled or scored wrongly."""
+    odd = set(getattr(decoder.config.get_text_config(), "layer_types", None) or ()) - _CACHED
+    if odd:
+        raise UserError(f"{path}: layers of the kind {', '.join(sorted(odd))} keep another state than keys and values")
+    if not _head_is_plain(decoder):
+        raise UserError(f"{path}: this model does more than a linear head and a soft cap behind its last layer")
+    head, words = decoder.get_output_embeddings(), decoder.get_input_embeddings()
+    if hasattr(head, "lora_A") or (hasattr(words, "lora_A") and head.weight is words.weight):
+        raise UserError(f"{path}: model.lora.targets reach the output head, which the reference shares")
+
+
+def _device(name: str) -> torch.device:
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"model.device: '{name}', but torch sees no GPU here")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"model.chat_template: {error}") from None
 
 
 @torch.no_grad()
@@ -177,6 +149,8 @@ def _load(kind: Any, source: Source, name: str, **options: Any) -> Any:
         options["gguf_file"] = source.gguf_file
     try:
         return kind.from_pretrained(source.path, **options)
+    except ImportError as error:
+        raise UserError(f"cannot load model '{name}': {error}. GGUF files need: pip install 'scorl[gguf]'") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load model '{name}': {error}") from error
 
@@ -195,8 +169,6 @@ def _with_adapters(model: Any, lora: LoraSettings) -> Any:
     except ImportError:
         raise UserError("model.lora needs peft: pip install 'scorl[lora]'") from None
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    if "lm_head" in targets:
-        raise UserError("model.lora.targets: the output head cannot have an adapter; it is shared with the reference")
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -207,13 +179,7 @@ def _with_adapters(model: Any, lora: LoraSettings) -> Any:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)  # fresh adapters change nothing, but the same run must start from the same ones
-        return get_peft_model(model, config)
-
-
-def _frozen(model: Any) -> Any:
-    copied = copy.deepcopy(model).eval()
-    return copied.requires_grad_(False)
-
-
-def _snapshot(policy: Policy) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in policy.parameters.items()}
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise UserError(f"model.lora.targets: {error}") from None

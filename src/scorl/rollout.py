@@ -6,18 +6,20 @@ right-to-wrong flips. Tokens are the state: a turn's prompt is the ids of the tu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scorl.chat import Chat
 from scorl.engines.engine import Engine, Request, Sample
+from scorl.errors import UserError
 from scorl.tasks.task import Task
 from scorl.trajectory import Attempt, Group, Problem, Trajectory
 
 __all__ = ["SeedOf", "demonstrate", "rollout"]
 
 SeedOf = Callable[[Problem, int, int], int]
-"""The seed of (problem, sample, turn)."""
+"""The seed of (problem, sample, turn); samples of a problem that is drawn twice are counted on."""
 
 
 def rollout(
@@ -38,7 +40,7 @@ def rollout(
     Returns:
         One group for each problem, in order; `policy` (the number of updates) is noted on every attempt.
     """
-    asked = [(problem, sample) for problem in problems for sample in range(samples)]
+    asked = _numbered(problems, samples)
     prompts = [prompt for problem in problems for prompt in [chat.prompt(problem.prompt)] * samples]
     turns: list[list[_Written]] = []
     for turn in range(attempts):
@@ -59,12 +61,14 @@ def demonstrate(chat: Chat, task: Task, problems: Sequence[Problem]) -> list[Gro
     """The reference solutions as first attempts, one trajectory a problem, judged like any other.
 
     Raises:
-        ValueError: a problem has no reference solution.
+        UserError: a problem has no reference solution.
     """
     rows = []
     for problem in problems:
         if problem.solution is None:
-            raise ValueError(f"problem {problem.id} of task '{task.name}' has no reference solution to learn from")
+            raise UserError(
+                f"problem {problem.id} of task '{task.name}' has no reference solution, which `supervised` learns from"
+            )
         ids = chat.reply(problem.solution)
         sample = Sample(ids, (0.0,) * len(ids), "stop")
         rows.append((problem, 0, (_Written(chat.prompt(problem.prompt), sample, problem.solution),)))
@@ -78,6 +82,16 @@ class _Written:
     prompt_ids: tuple[int, ...]
     sample: Sample
     text: str
+
+
+def _numbered(problems: Sequence[Problem], samples: int) -> list[tuple[Problem, int]]:
+    """(problem, sample) of every trajectory; a problem that comes again gets new sample numbers, so other seeds."""
+    seen: Counter[str] = Counter()
+    asked = []
+    for problem in problems:
+        asked += [(problem, samples * seen[problem.id] + sample) for sample in range(samples)]
+        seen[problem.id] += 1
+    return asked
 
 
 def _questions(problem: Problem) -> int:

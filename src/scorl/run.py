@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,34 +87,59 @@ def perform(
         report: is given each line of `steps.jsonl` as it is written.
         watch: is told (problems done, problems in all) while the policy is evaluated.
     """
-    (directory / "attempts").mkdir(parents=True, exist_ok=True)
-    write_text(directory / "recipe.yaml", plan.recipe)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / "recipe.yaml").exists():
+        write_text(directory / "recipe.yaml", plan.recipe)
+    (directory / "attempts").mkdir(exist_ok=True)
     learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
     if checkpoint.load(directory, learner) > plan.total:
         raise UserError(f"{directory}: has made {learner.updates} steps, more than the recipe's {plan.total}")
     _cut(directory, learner.updates)
-    _evaluate_if_due(plan, directory, learner.updates, watch)
     with _interruptible() as asked:
-        rewards = _rewards(directory)
+        finished = _go_on(plan, directory, learner, report, watch, asked)
+    return Result(directory, learner.updates, not finished, _evaluations(directory))
+
+
+def _go_on(
+    plan: Plan,
+    directory: Path,
+    learner: Learner,
+    report: Callable[[dict[str, Any]], None],
+    watch: Callable[[int, int], None] | None,
+    asked: Callable[[], bool],
+) -> bool:
+    """Evaluate, step and save until the end; False if it was asked to stop before."""
+    try:
+        _evaluate_if_due(plan, directory, learner.updates, watch, asked)
         for step in _steps(plan, learner):
-            line = _record(directory, step)
-            report(line)
-            rewards.append(_reward(step))
-            last = learner.updates == plan.total
-            if asked() or last or learner.updates % plan.checkpoints.every == 0:
-                known = [r for r in rewards[-plan.checkpoints.every :] if r is not None]
-                checkpoint.save(directory, learner, sum(known) / len(known) if known else None)
-                checkpoint.prune(directory, plan.checkpoints.keep)
-            if asked():
-                return Result(directory, learner.updates, True, _evaluations(directory))
-            _evaluate_if_due(plan, directory, learner.updates, watch)
-    return Result(directory, learner.updates, False, _evaluations(directory))
+            report(_record(directory, step))
+            stop = asked() and learner.updates < plan.total
+            if stop or learner.updates == plan.total or learner.updates % plan.checkpoints.every == 0:
+                _save(plan, directory, learner)
+            if stop:
+                return False
+            _evaluate_if_due(plan, directory, learner.updates, watch, asked)
+    except _Asked:
+        if learner.updates > max(checkpoint.saved_steps(directory), default=0):
+            _save(plan, directory, learner)
+        return False
+    return True
+
+
+class _Asked(Exception):  # noqa: N818 - not an error
+    """The run was asked to stop while it evaluated."""
+
+
+def _save(plan: Plan, directory: Path, learner: Learner) -> None:
+    before = max(checkpoint.saved_steps(directory), default=0)
+    checkpoint.save(directory, learner, _training_reward(directory, before))
+    checkpoint.prune(directory, plan.checkpoints.keep)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; a lone surrogate is written as its escape, which JSON understands."""
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(draft, path)
 
 
@@ -144,18 +170,12 @@ def _record(directory: Path, step: Step) -> dict[str, Any]:
     return line
 
 
-def _reward(step: Step) -> float | None:
-    """The mean reward of the last attempts, of a step that sampled any."""
-    line = step.line()
-    value: float | None = line[f"accuracy_t{step.stage.attempts}"]
-    return value
-
-
-def _rewards(directory: Path) -> list[float | None]:
-    """The training rewards so far, read back."""
-    path = directory / "steps.jsonl"
-    lines = list(read_lines(path)) if path.exists() else []
-    return [line["accuracy_t2"] if line["accuracy_t2"] is not None else line["accuracy_t1"] for line in lines]
+def _training_reward(directory: Path, since: int) -> float | None:
+    """The mean reward of the last attempts over the steps from `since` on; None where nothing was sampled."""
+    lines = [line for line in read_lines(directory / "steps.jsonl") if line["step"] >= since]
+    rewards = [[line[key] for key in sorted(line) if key.startswith("reward_t")][-1] for line in lines]
+    known = [reward for reward in rewards if reward is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _cut(directory: Path, done: int) -> None:
@@ -175,30 +195,43 @@ def _cut(directory: Path, done: int) -> None:
         _write_evaluations(directory, {split: latest for split, latest in evaluations.items() if latest})
 
 
-def _evaluate_if_due(plan: Plan, directory: Path, done: int, watch: Callable[[int, int], None] | None) -> None:
+def _evaluate_if_due(
+    plan: Plan,
+    directory: Path,
+    done: int,
+    watch: Callable[[int, int], None] | None,
+    asked: Callable[[], bool],
+) -> None:
     """Evaluate before the first step, after the last, and every so many between."""
-    asked = plan.evaluations
-    due = done in (0, plan.total) or (asked.every > 0 and done % asked.every == 0)
+    wanted = plan.evaluations
+    due = done in (0, plan.total) or (wanted.every > 0 and done % wanted.every == 0)
     known = _evaluations(directory) or {}
-    history: list[Summary] = known.get(asked.split, {}).get("history", [])
+    history: list[Summary] = known.get(wanted.split, {}).get("history", [])
     if not due or any(entry["step"] == done for entry in history):
         return
+
+    def progress(problems: int, total: int) -> None:
+        if asked():
+            raise _Asked
+        if watch:
+            watch(problems, total)
+
     result = evaluate(
         plan.engine,
         plan.policy.chat,
         plan.task,
         model=plan.model,
-        split=asked.split,
+        split=wanted.split,
         attempts=max(2, *(stage.attempts for stage in plan.stages)),
-        samples=asked.samples,
-        temperature=asked.temperature,
+        samples=wanted.samples,
+        temperature=wanted.temperature,
         max_tokens=plan.sampling.max_tokens,
-        limit=asked.problems,
+        limit=wanted.problems,
         seed=plan.seed,
-        progress=watch,
+        progress=progress,
     )
     latest = {**result.summary(), "step": done}
-    _write_evaluations(directory, {**known, asked.split: {**latest, "history": [*history, latest]}})
+    _write_evaluations(directory, {**known, wanted.split: {**latest, "history": [*history, latest]}})
 
 
 def _evaluations(directory: Path) -> dict[str, Any] | None:
@@ -221,7 +254,8 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    here = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be caught
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if here}
     try:
         yield lambda: bool(asked)
     finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from scorl.errors import UserError
+
 __all__ = ["Checkpoints", "Dtype", "Evaluations", "LearnerSettings", "LoraSettings", "Sampling"]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -62,6 +64,17 @@ class LearnerSettings:
     """Padded tokens per micro-batch; gradients accumulate over as many micro-batches as a step needs."""
     max_logprob_gap: float = 0.05
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average."""
+
+    def __post_init__(self) -> None:
+        if self.kl_in not in KL_IN[self.kl]:
+            raise UserError(
+                f"learner.kl_in: '{self.kl_in}' with kl '{self.kl}' is not the gradient of a KL, and holds nothing "
+                f"(docs/loss.md). Allowed with '{self.kl}': {', '.join(KL_IN[self.kl])}"
+            )
+
+
+KL_IN = {"exact": ("both", "loss"), "k1": ("reward",), "k2": ("both", "loss"), "k3": ("both", "loss")}
+"""Where each KL estimator can act."""
 
 
 @dataclass(frozen=True)

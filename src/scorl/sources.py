@@ -56,7 +56,8 @@ def last_checkpoint(run: Path) -> Path:
     Raises:
         UserError: the run has saved none yet.
     """
-    steps = {int(p.name.removeprefix("step-")): p for p in (run / "checkpoints").glob("step-*") if p.is_dir()}
+    names = {p.name.removeprefix("step-"): p for p in (run / "checkpoints").glob("step-*")}
+    steps = {int(name): path for name, path in names.items() if name.isdigit()}
     if not steps:
         raise UserError(f"{run}: this run has no checkpoint yet")
     return steps[max(steps)]

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean as mean
 from typing import Any
 
 from scorl import metrics
@@ -46,17 +48,22 @@ class Step:
         measured = metrics.measure(self.groups)
         kept = [n for n in measured if not n.startswith(("tokens", "fix_rate", "break_rate", "edit_ratio"))]
         attempts = [a for group in self.groups for t in group for a in t.attempts]
-        kl = {f"kl_t{turn + 1}": self.progress.kl.get(turn) for turn in range(max(2, self.stage.attempts))}
+        kl = {f"kl_t{turn + 1}": _finite(self.progress.kl.get(turn)) for turn in range(max(2, self.stage.attempts))}
+        rewards = {
+            f"reward_t{turn + 1}": mean([t.attempts[turn].reward for group in self.groups for t in group])
+            for turn in range(self.stage.attempts)
+        }
         return {
             "step": self.index,
             "stage": self.stage.label,
             "objective": self.stage.objective_name,
             **{name: measured[name] if sampled else None for name in kept},
+            **{name: value if sampled else None for name, value in rewards.items()},
             **kl,
-            "loss": self.progress.loss,
-            "grad_norm": self.progress.grad_norm,
+            "loss": _finite(self.progress.loss),
+            "grad_norm": _finite(self.progress.grad_norm),
             "lr": self.progress.lr,
-            "logprob_gap": self.progress.logprob_gap,
+            "logprob_gap": _finite(self.progress.logprob_gap),
             "skipped": self.progress.skipped,
             "tokens": sum(len(a.ids) for a in attempts),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
@@ -105,9 +112,14 @@ def train(
             drawn += stage.problems
 
 
+def _finite(value: float | None) -> float | None:
+    """JSON knows no NaN."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _enter(stage: Stage, learner: Learner) -> None:
     if stage.renew_reference:
-        learner.reference.renew()
+        learner.renew_reference()
     if stage.reset_optimizer:
         learner.reset_optimizer()
 

@@ -17,7 +17,7 @@ from scorl.cli.judge import judge
 from scorl.cli.recipes import recipes, schema
 from scorl.cli.show import report, show
 from scorl.cli.train import train
-from scorl.errors import UserError
+from scorl.errors import GuardError, UserError
 from scorl.version import __version__
 
 __all__ = ["commands", "main"]
@@ -38,13 +38,17 @@ for command in (train, evaluate, judge, show, report, doctor, recipes, schema):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Our own mistakes keep their traceback, which Python ends with exit code 1.
+    Our own mistakes keep their traceback, which Python ends with exit code 1; a guard that stopped a run has its
+    sentence and the same code.
     """
     try:
         sys.exit(commands.main(arguments, prog_name="scorl", standalone_mode=False) or 0)
     except UserError as error:
         click.echo(f"scorl: {error}", err=True)
         sys.exit(2)
+    except GuardError as error:
+        click.echo(f"scorl: stopped: {error}", err=True)
+        sys.exit(1)
     except click.Abort:
         click.echo("scorl: interrupted", err=True)
         sys.exit(INTERRUPTED)

@@ -24,7 +24,7 @@ COUNT = click.IntRange(min=1)
 @click.command()
 @click.argument("model")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--task", "task_name", help="The task; a run directory's own by default.")
+@click.option("--task", "task_name", help="The task; a run knows its own, its settings and wording.")
 @click.option("--split", default="test", show_default=True)
 @click.option("--attempts", type=COUNT, default=2, show_default=True)
 @click.option("--samples", type=COUNT, default=1, show_default=True, help="Samples per problem.")
@@ -83,16 +83,17 @@ def evaluate(
 
 
 def _task(model: str, name: str | None, settings: tuple[str, ...]) -> tuple[Task, int]:
-    """The task and the longest response; without a name those that a run directory was trained with."""
-    from scorl.recipe import resolve, resolve_task
-
-    if name is not None:
-        return resolve_task(name, settings).build(), 256
-    if not (Path(model) / "recipe.yaml").is_file():
-        raise UserError("--task is missing; only a run directory knows its own")
+    """The task and the longest response: a run directory's own, unless another task is named."""
     from dataclasses import replace
 
-    recipe = resolve(model, [f"task.{key.removeprefix('task.')}" for key in settings])
+    from scorl.recipe import resolve, resolve_task
+
+    run = next((p for p in (Path(model), Path(model).parent.parent) if (p / "recipe.yaml").is_file()), None)
+    if name is None and run is None:
+        raise UserError("--task is missing; only a run directory knows its own")
+    if run is None or name not in (None, resolve(run).task.name):
+        return resolve_task(str(name), settings).build(), 256
+    recipe = resolve(run, [f"task.{key.removeprefix('task.')}" for key in settings])
     task = recipe.task.build()
     return replace(task, correction=recipe.turns.correction or task.correction), recipe.engine.max_tokens
 

@@ -26,7 +26,7 @@ def written(path: Path | None) -> Iterator[TextIO]:
     check_writable(path)
     draft = path.with_name(f".{path.name}.draft")
     try:
-        with draft.open("w", encoding="utf-8") as handle:
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as handle:
             yield handle
         os.replace(draft, path)
     except BaseException:

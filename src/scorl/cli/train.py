@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["run_directory", "train"]
 
 
+BEGUN = ("steps.jsonl", "checkpoints", "evaluation.json")
+"""A folder with none of these is no run yet, whatever a failed start left in it."""
+
+
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Run directory.  [default: runs/RECIPE]")
 @click.option(
@@ -29,11 +33,15 @@ __all__ = ["run_directory", "train"]
     metavar="[auto]",
     help="Go on from the newest checkpoint. `auto`: if there is a run to go on with; else start one.",
 )
-def train(recipe: str, overrides: tuple[str, ...], out: Path | None, resume: str | None) -> None:
+def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resume: str | None) -> None:
     """Train by RECIPE: a file, the name of a shipped recipe, or a run directory to go on with.
 
     Keys of the recipe are set as in stages.1.alpha=5.
     """
+    if recipe is None:  # in `train --resume RUN` the option has taken RUN
+        if resume in (None, "yes", "auto"):
+            raise UserError("train needs a recipe or a run directory; `scorl recipes` lists the shipped recipes")
+        recipe, resume = resume, "yes"
     resolved, out = _recipe_and_place(recipe, overrides, out, resume)
     result = _run(resolved, out)
     if result.evaluation:
@@ -76,10 +84,10 @@ def _check_place(recipe: Recipe, out: Path, resume: str | None) -> None:
     """A run goes on by its own recipe alone, and none is started over another."""
     from scorl.recipe import differences, resolve
 
-    if not (out / "recipe.yaml").is_file():
+    if not any((out / name).exists() for name in BEGUN):
         if resume == "yes":
             raise UserError(f"{out}: there is no run to go on with")
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and {p.name for p in out.iterdir()} - {"recipe.yaml", "attempts"}:
             raise UserError(f"{out}: this folder is not empty, and no run; choose another with --out")
     elif resume is None:
         raise UserError(

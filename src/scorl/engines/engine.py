@@ -35,6 +35,9 @@ class Engine(Protocol):
         """One sample for each request, in order; temperature 0 is greedy.
 
         The log-probabilities are those of the distribution drawn from (at temperature 0: of temperature 1).
+        A response that runs into the model's own limit of positions ends with "length" too; it is empty where the
+        prompt alone fills them.
+
         A draw depends on the request and the policy, not on which other requests share the batch.
         """
         ...

@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from scorl.engines.engine import Request, Sample
-from scorl.errors import UserError
 from scorl.logits import log_probabilities
 from scorl.policy import Policy
 
@@ -41,28 +40,30 @@ class TorchEngine:
 
     def sample(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[Sample]:
         """See `scorl.engines.engine.Engine.sample`."""
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
-        samples: dict[int, Sample] = {}
-        with torch.inference_mode():
+        room = [self._room(request, max_tokens) for request in requests]
+        samples = {i: Sample((), (), "length") for i, tokens in enumerate(room) if tokens == 0}
+        order = sorted((i for i in range(len(requests)) if room[i]), key=lambda i: len(requests[i].prompt_ids))
+        with torch.inference_mode(), self.policy.precision():
             for start in range(0, len(order), self.batch_size):
                 chosen = order[start : start + self.batch_size]
-                drawn = self._batch([requests[i] for i in chosen], temperature, max_tokens)
+                drawn = self._batch([requests[i] for i in chosen], [room[i] for i in chosen], temperature)
                 samples.update(zip(chosen, drawn, strict=True))
         return [samples[i] for i in range(len(requests))]
 
-    def _batch(self, requests: list[Request], temperature: float, max_tokens: int) -> list[Sample]:
+    def _batch(self, requests: list[Request], room: list[int], temperature: float) -> list[Sample]:
         decoder, device = self.policy.decoder, self.policy.device
         ends = torch.tensor(sorted(self.policy.chat.end_ids), device=device)
-        room = self._room(requests, max_tokens)
-        uniform = torch.from_numpy(np.stack([_uniforms(r.seed, room) for r in requests])).to(device)
+        most = max(room)
+        rooms = torch.tensor(room, device=device)
+        uniform = torch.from_numpy(np.stack([_uniforms(r.seed, most) for r in requests])).to(device)
         rows = _prefill(decoder, requests, device)
         ids: list[list[int]] = [[] for _ in requests]
         logprobs: list[list[float]] = [[] for _ in requests]
-        for position in range(room):
+        for position in range(most):
             scores = log_probabilities(rows.logits, temperature)
             drawn = _draw(scores, uniform[rows.index, position], temperature)
             chosen = scores.gather(1, drawn[:, None])[:, 0]
-            done = torch.isin(drawn, ends)
+            done = torch.isin(drawn, ends) | (rooms[rows.index] == position + 1)
             for row, token, score, dead in zip(
                 rows.index.tolist(), drawn.tolist(), chosen.tolist(), rows.ended.tolist(), strict=True
             ):
@@ -70,7 +71,7 @@ class TorchEngine:
                     ids[row].append(token)
                     logprobs[row].append(score)
             rows.ended |= done
-            if position + 1 == room or bool(rows.ended.all()):
+            if bool(rows.ended.all()):
                 break
             drawn = _compact(rows, drawn)
             _advance(decoder, rows, drawn)
@@ -80,15 +81,10 @@ class TorchEngine:
             for i, lp in zip(ids, logprobs, strict=True)
         ]
 
-    def _room(self, requests: list[Request], max_tokens: int) -> int:
-        """How many tokens a row may take; the model's positions bound it."""
-        longest = max(len(r.prompt_ids) for r in requests)
+    def _room(self, request: Request, max_tokens: int) -> int:
+        """How many tokens a response may take; 0 where the prompt alone fills the model's positions."""
         limit = self.policy.max_positions
-        if limit is None or longest + max_tokens <= limit:
-            return max_tokens
-        if longest >= limit:
-            raise UserError(f"a prompt of {longest} tokens does not fit into the model's {limit} positions")
-        return limit - longest
+        return max_tokens if limit is None else max(0, min(max_tokens, limit - len(request.prompt_ids)))
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The learner: one loss, one reduction, whatever the method."""
 
-from scorl.learner.guards import GuardError
+from scorl.errors import GuardError
 from scorl.learner.update import Learner, Progress
 
 __all__ = ["GuardError", "Learner", "Progress"]

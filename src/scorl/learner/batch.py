@@ -46,6 +46,8 @@ class MicroBatch:
 def micro_batches(lessons: Sequence[Lesson], tokens: int) -> list[MicroBatch]:
     """Split lessons into micro-batches of at most `tokens` padded tokens (a longer row stands alone).
 
+    A micro-batch in which nothing was written is left out.
+
     Rows of like length go together, so that little is padding; the order does not touch the gradient.
     """
     ordered = sorted(lessons, key=_width)
@@ -55,7 +57,7 @@ def micro_batches(lessons: Sequence[Lesson], tokens: int) -> list[MicroBatch]:
             batches[-1].append(lesson)
         else:
             batches.append([lesson])
-    return [_padded(batch) for batch in batches]
+    return [_padded(batch) for batch in batches if any(a.ids for lesson in batch for a in lesson.trajectory.attempts)]
 
 
 def _width(lesson: Lesson) -> int:
@@ -77,7 +79,7 @@ def _padded(lessons: Sequence[Lesson]) -> MicroBatch:
         for attempt, credit in zip(lesson.trajectory.attempts, lesson.credits, strict=True)
         if attempt.ids
     ]
-    length = torch.tensor([len(attempt.ids) for _, attempt, _ in spans])
+    length = torch.tensor([len(attempt.ids) for _, attempt, _ in spans], dtype=torch.long)
     return MicroBatch(
         ids=ids,
         mask=mask,

@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from scorl.learner.batch import MicroBatch
 from scorl.learner.loss import kl_per_token
 from scorl.logits import log_probabilities
-from scorl.policy import Policy, Reference, final_logits, hidden_states
+from scorl.policy import Policy, final_logits, hidden_states
+from scorl.reference import Reference
 from scorl.settings import LearnerSettings
 
 __all__ = ["score"]
@@ -51,7 +52,7 @@ def score(
             anchor = log_probabilities(final_logits(reference.head, theirs), temperature)
         return logprobs, kl_per_token(settings.kl, scores, anchor, target)
 
-    size = max(1, _CHUNK_NUMBERS // policy.decoder.config.vocab_size)
+    size = max(1, _CHUNK_NUMBERS // policy.decoder.get_output_embeddings().weight.shape[0])
     pieces = [slice(i, i + size) for i in range(0, len(hidden), size)]
     if len(pieces) == 1:
         return chunk(hidden, frozen, batch.target)

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 
-__all__ = ["GuardError", "check_gap", "check_moved", "check_reference", "check_trainable", "is_finite"]
+from scorl.errors import GuardError
+
+__all__ = ["GRADIENT_FLOOR", "check_gap", "check_moved", "check_reference", "check_trainable", "is_finite"]
 
 _KL_AT_START = 1e-3
 """Nats an attempt; exact KL of equal models is 0 but for rounding."""
 
-
-class GuardError(RuntimeError):
-    """A run that must not go on; the message says what was seen and what usually causes it."""
+GRADIENT_FLOOR = 1e-6
+"""Below it a gradient is rounding, and says nothing about whether an update works."""
 
 
 def check_trainable(parameters: dict[str, nn.Parameter]) -> None:
-    """Something must be trainable."""
+    """Something must be trainable, and fine enough to be trained."""
     if not parameters:
         raise GuardError("no parameter is trainable: nothing would be learned. Are the adapters' targets right?")
+    small = {str(p.dtype) for p in parameters.values() if p.dtype != torch.float32}
+    if small:
+        raise GuardError(
+            f"trainable weights are {', '.join(sorted(small))}: at usual learning rates most updates round to nothing. "
+            "Policy keeps them in float32; who changed them?"
+        )
 
 
 def check_reference(kl: list[float | None]) -> None:
-    """Before the first update the policy is the reference, so their KL must be 0."""
+    """Before an update parts them the policy is the reference, so their KL must be 0."""
     worst = max((abs(value) for value in kl if value is not None), default=0.0)
     if worst > _KL_AT_START:
         raise GuardError(
-            f"the KL to the reference is {worst:.2e} before the first update and should be 0: "
+            f"the KL to the reference is {worst:.2e} before any update and should be 0: "
             "the reference is not the policy that training starts from"
         )
 
 
 def check_moved(moved: bool, grad_norm: float, lr: float) -> None:
     """An update with a gradient must change the weights."""
-    if not moved and grad_norm > 0 and lr > 0:
+    if not moved and lr > 0:
         raise GuardError(
             f"the weights did not change in an update with gradient norm {grad_norm:.2e} and learning rate {lr:.1e}: "
             "too small a step for the weights' dtype, or the optimiser holds other parameters"
@@ -43,7 +51,7 @@ def check_moved(moved: bool, grad_norm: float, lr: float) -> None:
 
 def check_gap(gap: float | None, limit: float) -> None:
     """Sampler and learner must agree on what was sampled."""
-    if gap is not None and not gap <= limit:
+    if gap is not None and gap > limit:
         raise GuardError(
             f"sampler and learner disagree by {gap:.3g} on a token's log-probability (mean; at most {limit} allowed): "
             "stale weights in the sampler, another dtype or temperature, or a chat history that was rewritten. "

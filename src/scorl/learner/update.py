@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorl.errors import GuardError
 from scorl.learner.batch import MicroBatch, micro_batches
 from scorl.learner.forward import score
 from scorl.learner.guards import (
-    GuardError,
+    GRADIENT_FLOOR,
     check_gap,
     check_moved,
     check_reference,
@@ -21,7 +22,8 @@ from scorl.learner.guards import (
 )
 from scorl.learner.loss import loss
 from scorl.learner.schedule import learning_rate
-from scorl.policy import Policy, Reference
+from scorl.policy import Policy
+from scorl.reference import Reference
 from scorl.settings import LearnerSettings
 from scorl.trajectory import Lesson
 
@@ -62,6 +64,12 @@ class Learner:
         self.reset_optimizer()
         self._nonfinite = 0
         self._moved = False
+        self._at_reference = True
+
+    def renew_reference(self) -> None:
+        """Make the policy as it stands the reference."""
+        self.reference.renew()
+        self._at_reference = True
 
     def reset_optimizer(self) -> None:
         """Forget the optimiser's moments."""
@@ -79,7 +87,7 @@ class Learner:
         lr = learning_rate(self.updates, self.total, self.settings)
         tally = self._accumulate(lessons)
         check_gap(tally.gap, self.settings.max_logprob_gap)
-        if self.updates == 0:
+        if self._at_reference:
             check_reference(list(tally.kl.values()))
         grad_norm = self._clip()
         applied = is_finite(tally.loss, grad_norm)
@@ -101,6 +109,7 @@ class Learner:
             "reference": self.reference.state(),
             "nonfinite": self._nonfinite,
             "moved": self._moved,
+            "at_reference": self._at_reference,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -113,6 +122,7 @@ class Learner:
             self.reference.load_state(state["reference"])
         self.updates = state["updates"]
         self._nonfinite, self._moved = state["nonfinite"], state["moved"]
+        self._at_reference = state["at_reference"]
 
     def _accumulate(self, lessons: Sequence[Lesson]) -> _Tally:
         """Gradients of the whole step, one micro-batch after the other."""
@@ -120,7 +130,8 @@ class Learner:
         for batch in micro_batches(lessons, self.settings.tokens_per_batch):
             batch = batch.to(self.policy.device)
             reference = self.reference if bool((batch.beta > 0).any()) else None
-            logprobs, kl = score(self.policy, reference, batch, self.temperature, self.settings)
+            with self.policy.precision():
+                logprobs, kl = score(self.policy, reference, batch, self.temperature, self.settings)
             share = loss(batch, logprobs, kl, len(lessons), self.settings)
             share.backward()  # type: ignore[no-untyped-call]
             tally.add(batch, share, logprobs, kl)
@@ -133,8 +144,10 @@ class Learner:
     def _step(self, lr: float, grad_norm: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        before = None if self._moved else [p.detach().clone() for p in self.policy.parameters.values()]
+        proof = not self._moved and grad_norm > GRADIENT_FLOOR
+        before = [p.detach().clone() for p in self.policy.parameters.values()] if proof else None
         self.optimizer.step()
+        self._at_reference = False
         if before is not None:
             after = self.policy.parameters.values()
             self._moved = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))

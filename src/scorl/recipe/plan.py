@@ -12,10 +12,13 @@ import transformers
 
 from scorl.engines import ScriptedEngine, TorchEngine
 from scorl.engines.engine import Engine
+from scorl.errors import UserError
+from scorl.objectives import Supervised
 from scorl.policy import Policy
 from scorl.recipe.sections import EngineSettings, Recipe
 from scorl.run import Plan
 from scorl.settings import Sampling
+from scorl.tasks.task import Task
 from scorl.version import __version__
 
 __all__ = ["ENGINES", "planned", "versions"]
@@ -40,11 +43,9 @@ def planned(recipe: Recipe) -> Plan:
         UserError: the task, one of its splits, the model or the engine's answers cannot be had.
     """
     task = recipe.task.build()
-    for split in (recipe.task.split, recipe.evaluation.split):
-        task.split(split)
+    _check_problems(recipe, task)
     if recipe.turns.correction is not None:
         task = replace(task, correction=recipe.turns.correction)
-    torch.manual_seed(recipe.seed)  # the first weights of adapters are drawn
     settings = recipe.model
     policy = Policy(
         settings.path,
@@ -67,6 +68,15 @@ def planned(recipe: Recipe) -> Plan:
         evaluations=recipe.evaluation,
         checkpoints=recipe.checkpoint,
     )
+
+
+def _check_problems(recipe: Recipe, task: Task) -> None:
+    """Draw what the run will draw first, so that a shortage shows before a model is loaded."""
+    task.split(recipe.evaluation.split).take(recipe.evaluation.problems)
+    for stage in recipe.stages:
+        problems = task.split(recipe.task.split).draw(stage.problems, 0, recipe.seed)
+        if isinstance(stage.objective, Supervised) and any(p.solution is None for p in problems):
+            raise UserError(f"task '{task.name}' has no reference solutions, which `supervised` learns from")
 
 
 def versions() -> Mapping[str, str]:

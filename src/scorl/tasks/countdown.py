@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scorl.errors import UserError
@@ -44,6 +44,8 @@ class Countdown:
     """Numbers are drawn from 1 to this one."""
     lowest_target: int = 1
     highest_target: int = 60
+    fewest_steps: int = 1
+    """A target that fewer steps can reach is not asked."""
     prompt: str = PROMPT
     """The first prompt; `{numbers}` and `{target}` are filled in."""
     correction: str = CORRECTION
@@ -59,9 +61,18 @@ class Countdown:
                 f"countdown: targets from {self.lowest_target} to {self.highest_target}, "
                 "but lowest_target should be at least 1 and at most highest_target"
             )
+        if not 1 <= self.fewest_steps < self.numbers:
+            raise UserError(
+                f"countdown: fewest_steps is {self.fewest_steps}, but {self.numbers} numbers "
+                f"allow from 1 to {self.numbers - 1} steps"
+            )
         for name in ("{numbers}", "{target}"):
             if name not in self.prompt:
                 raise UserError(f"countdown: the prompt does not contain {name}")
+
+    def asks(self, target: int, steps: int) -> bool:
+        """Whether a target that takes at least so many steps is one of the task."""
+        return self.lowest_target <= target <= self.highest_target and steps >= self.fewest_steps
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ class CountdownProblems:
         for _ in range(TRIES):
             numbers = [rng.randint(1, settings.largest) for _ in range(settings.numbers)]
             ways = solutions(tuple(sorted(numbers)))
-            targets = [n for n in ways if settings.lowest_target <= n <= settings.highest_target]
+            targets = [n for n, found in ways.items() if settings.asks(n, len(found[0]))]
             target = rng.choice(targets) if targets else 0
             if target and bucket(numbers, target) in BUCKETS[self.split]:
                 return make_problem(settings, numbers, target, rng.choice(ways[target]))
@@ -134,14 +145,21 @@ def bucket(numbers: Sequence[int], target: int) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def solutions(numbers: tuple[int, ...]) -> dict[int, tuple[tuple[Step, ...], ...]]:
-    """All ways to reach each target from sorted numbers: target -> ways, in ascending order of target.
+    """All shortest ways to reach each target from sorted numbers: target -> ways, in ascending order of target.
 
     Steps are written larger number first, and no step leaves a number as it is (times or divided by 1, plus
     or minus 0). Every step of a way but the last is used by a later one.
     """
     ways: dict[int, dict[tuple[Step, ...], None]] = {}
     extend(numbers, (), (), ways)
-    return {target: tuple(ways[target]) for target in sorted(ways)}
+    return {target: shortest(ways[target]) for target in sorted(ways)}
+
+
+def shortest(ways: Iterable[tuple[Step, ...]]) -> tuple[tuple[Step, ...], ...]:
+    """The ways that take the fewest steps."""
+    found = list(ways)
+    fewest = min(map(len, found))
+    return tuple(way for way in found if len(way) == fewest)
 
 
 def extend(
