@@ -94,7 +94,7 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["stages=[{objective: supervised, steps: 1, attempts: 2}]"], ["stages.0.attempts", "supervised"]),
         (["stages=[{objective: supervised, steps: 1, samples: 4}]"], ["stages.0.samples", "supervised"]),
         (["engine.temperature=0"], ["engine.temperature", "teach nothing"]),
-        (["learner.kl=k1", "learner.kl_in=loss"], ["learner.kl", "zero expectation"]),
+        (["learner.kl=k1", "learner.kl_in=loss"], ["learner.kl", "not the gradient of a KL"]),
         (["learner.weight_decay=0.1"], ["learner.weight_decay", "adamw"]),
         (["evaluation.split=train"], ["evaluation.split", "'train'"]),
         (["task.split=test"], ["evaluation.split", "'test'"]),

