@@ -23,11 +23,11 @@ def test_what_is_no_model_is_said_to_be_none(tmp_path):
     with pytest.raises(UserError, match="no checkpoint yet"):
         locate(str(tmp_path))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="without config.json"):
+    with pytest.raises(UserError, match=r"without config\.json"):
         locate(str(tmp_path / "empty"))
     with pytest.raises(UserError, match="no such model folder"):
         locate(str(tmp_path / "missing"))
-    with pytest.raises(UserError, match="pip install --no-deps no-such-distribution"):
+    with pytest.raises(UserError, match=r"pip install --no-deps no-such-distribution"):
         locate("pypi:no-such-distribution")
 
 

@@ -211,10 +211,10 @@ def _evaluate_if_due(
         return
 
     def progress(problems: int, total: int) -> None:
-        if asked():
-            raise _Asked
         if watch:
             watch(problems, total)
+        if asked():
+            raise _Asked
 
     result = evaluate(
         plan.engine,
