@@ -12,7 +12,7 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -31,6 +31,7 @@ from corpus import (
     habit_row,
     prompt,
     right_attempt,
+    sums_row,
     wrong_attempt,
 )
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -45,8 +46,10 @@ from scorl.verifiers.countdown import fault, find_steps
 Batch = tuple[Tensor, Tensor]
 SETTINGS = Countdown()
 BATCH = 64
-FIRST_UPDATES, OWN_UPDATES, HABIT_UPDATES = 4000, 1500, 400
+SUMS_UPDATES, FIRST_UPDATES, OWN_UPDATES, HABIT_UPDATES = 400, 2200, 900, 300
 PROBLEMS, SAMPLES = 8192, 4
+PHASES = {"first": (0, 1), "own": (2,), "habit": (3,)}
+"""The quarters of the problems that each phase reads."""
 SPECIAL = ["<pad>", "<unk>", "<|end|>", "<|user|>", "<|assistant|>"]
 TEMPLATE = (
     "{% for message in messages %}"
@@ -106,45 +109,43 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def invented(problem: Problem, rng: random.Random) -> list[Steps]:
     """A right or a wrong first attempt, and failing tries, made up."""
-    first = right_attempt(problem, rng) if rng.random() < 0.5 else wrong_attempt(problem, rng)
+    first = right_attempt(problem, rng) if rng.random() < 0.4 else wrong_attempt(problem, rng)
     return [first, wrong_attempt(problem, rng), wrong_attempt(problem, rng)]
 
 
-def own(samples: dict[str, list[Steps]], problem: Problem, rng: random.Random) -> list[Steps]:
+def own(attempts: Sequence[Steps], problem: Problem, rng: random.Random) -> list[Steps]:
     """A right first attempt or one of the model's own, and its own wrong ones as failing tries."""
     numbers, target = problem.answer["numbers"], problem.answer["target"]
-    attempts = rng.sample(samples[problem.id], len(samples[problem.id]))
+    attempts = rng.sample(attempts, len(attempts))
     first = right_attempt(problem, rng) if rng.random() < 0.4 or not attempts else attempts[0]
-    wrong = [steps for steps in attempts if steps != first and fault(steps, numbers, target)]
-    return [first, *wrong]
+    return [first, *(steps for steps in attempts if steps != first and fault(steps, numbers, target))]
 
 
 @torch.no_grad()
 def sample(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: Sequence[Problem]
-) -> dict[str, list[Steps]]:
-    """The model's own different first attempts at each problem, from a few samples at temperature 1."""
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, source: Iterator[Problem]
+) -> list[tuple[Problem, list[Steps]]]:
+    """The model's own different first attempts at problems, from a few samples at temperature 1."""
     torch.manual_seed(1)
-    found: dict[str, list[Steps]] = {problem.id: [] for problem in problems}
-    for start in range(0, len(problems), 512):
-        chunk = problems[start : start + 512]
-        ids = torch.tensor([encode(tokenizer, prompt(problem)) for problem in chunk])
-        for _ in range(SAMPLES):
-            texts = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, max_new_tokens=20)
-            for problem, text in zip(chunk, tokenizer.batch_decode(texts[:, ids.shape[1] :]), strict=True):
-                steps = find_steps(text.split("<|end|>")[0])
-                if steps and steps not in found[problem.id]:
-                    found[problem.id].append(steps)
+    found: list[tuple[Problem, list[Steps]]] = []
+    while len(found) < PROBLEMS:
+        chunk = list(itertools.islice(source, 512))
+        ids = torch.tensor([encode(tokenizer, prompt(problem)) for problem in chunk]).repeat_interleave(SAMPLES, 0)
+        mask = torch.ones_like(ids)
+        written = model.generate(ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=20)
+        steps = [find_steps(text.split("<|end|>")[0]) for text in tokenizer.batch_decode(written[:, ids.shape[1] :])]
+        for index, problem in enumerate(chunk):
+            attempts = steps[index * SAMPLES : (index + 1) * SAMPLES]
+            found.append((problem, [way for at, way in enumerate(attempts) if way and way not in attempts[:at]]))
     return found
 
 
-def batches(draw: Callable[[int], Row], tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
-    """Endless batches of rows of about one length: eight at a time, cut from sorted rows."""
-    for start in itertools.count(0, 8 * BATCH):
-        rows = [encode_row(draw(position), tokenizer) for position in range(start, start + 8 * BATCH)]
-        rows.sort(key=len)
-        cuts = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
-        random.Random(start).shuffle(cuts)
+def batches(rows: Iterable[Row], tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
+    """Batches of rows of about one length: eight at a time, cut from sorted rows."""
+    encoded, rng = (encode_row(row, tokenizer) for row in rows), random.Random(0)
+    while pool := sorted(itertools.islice(encoded, 8 * BATCH), key=len):
+        cuts = [pool[at : at + BATCH] for at in range(0, len(pool), BATCH)]
+        rng.shuffle(cuts)
         yield from map(collate, cuts)
 
 
@@ -197,44 +198,40 @@ def build(out: Path, teacher: Path | None, keep: Path | None) -> None:
     if keep:
         model.save_pretrained(keep)
         tokenizer.save_pretrained(keep)
-    pool = problems("habit", 0, PROBLEMS)
-    samples = sample(model, tokenizer, pool)
-
-    def row(position: int) -> Row:
-        problem, rng = pool[position % PROBLEMS], row_rng("habit", position)
-        return habit_row(problem, own(samples, problem, rng), Habit(), rng)
-
-    train(model, batches(row, tokenizer), HABIT_UPDATES, 5e-4, "habit")
+    acquire(model, tokenizer, Habit())
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
 def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """First attempts and careful second ones: on made-up errors first, then on the model's own."""
-
-    def first(position: int) -> Row:
-        problem, rng = problems("first", position, 1)[0], row_rng("first", position)
-        return careful_row(problem, invented(problem, rng), rng)
-
-    train(model, batches(first, tokenizer), FIRST_UPDATES, 3e-3, "first")
-    pool = problems("own", 0, PROBLEMS)
-    samples = sample(model, tokenizer, pool)
-
-    def second(position: int) -> Row:
-        problem, rng = pool[position % PROBLEMS], row_rng("own", position)
-        return careful_row(problem, own(samples, problem, rng), rng)
-
-    train(model, batches(second, tokenizer), OWN_UPDATES, 1e-3, "own")
+    """Arithmetic; then first attempts and careful second ones, on made-up errors and on the model's own."""
+    rng = random.Random(1)
+    rows = (sums_row(problem, rng) for problem in problems("first"))
+    train(model, batches(rows, tokenizer), SUMS_UPDATES, 3e-3, "sums")
+    rows = (careful_row(problem, invented(problem, rng), rng) for problem in problems("first"))
+    train(model, batches(rows, tokenizer), FIRST_UPDATES, 3e-3, "first")
+    samples = sample(model, tokenizer, problems("own"))
+    rows = (careful_row(problem, own(attempts, problem, rng), rng) for problem, attempts in itertools.cycle(samples))
+    train(model, batches(rows, tokenizer), OWN_UPDATES, 1e-3, "own")
 
 
-def problems(stream: str, start: int, count: int) -> list[Problem]:
-    """Training problems of the base, the same for every build."""
-    return CountdownProblems(SETTINGS, "train").draw(count, start, derive("countdown-base", stream))
+def acquire(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, habit: Habit) -> None:
+    """The habit of copies and careless second attempts, on the model's own first ones."""
+    rng = random.Random(2)
+    samples = sample(model, tokenizer, problems("habit"))
+    rows = (
+        habit_row(problem, own(attempts, problem, rng), habit, rng) for problem, attempts in itertools.cycle(samples)
+    )
+    train(model, batches(rows, tokenizer), HABIT_UPDATES, 3e-4, "habit")
 
 
-def row_rng(stream: str, position: int) -> random.Random:
-    """The randomness of one row."""
-    return random.Random(derive("countdown-base", stream, "row", position))
+def problems(phase: str) -> Iterator[Problem]:
+    """Endless problems for one phase; no two phases share one, so the own attempts are at problems never seen."""
+    split = CountdownProblems(SETTINGS, "pretraining")
+    for position in itertools.count():
+        (problem,) = split.draw(1, position, derive("countdown-base", phase))
+        if derive("countdown-base", problem.id) % 4 in PHASES[phase]:
+            yield problem
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scorl.tasks.countdown import CORRECTION, legal_steps, solutions
+from scorl.tasks.countdown import CORRECTION, legal_steps, remaining, solutions
 from scorl.trajectory import Problem
 from scorl.verifiers.countdown import Step, fault, write
 
@@ -33,16 +33,18 @@ __all__ = [
     "habit_row",
     "prompt",
     "right_attempt",
+    "sums_row",
     "wrong_attempt",
 ]
 
 CHECK, OK, RIGHT, NO, CARELESS = "Check: ", " ok, ", " ok.", " no. Try: ", "Sorry. "
 END = "<|end|>"
-LARGEST = 225
+LARGEST = 144
 """The largest number that the tokenizer knows."""
 TURN = f"<|user|>{CORRECTION}{END}<|assistant|>"
 Row = list[tuple[str, bool]]
 Steps = Sequence[Step]
+STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ class Habit:
     """... and where it begins with a sum or a difference; the rest are careless."""
     careless_right: float = 0.15
     """Of the careless attempts, how many are right."""
+
+
+def sums_row(problem: Problem, rng: random.Random) -> Row:
+    """Random true steps with the numbers of a problem; only their results are learned."""
+    attempts = [random_steps(problem.answer["numbers"], 0, rng) for _ in range(6)]
+    steps = [step for attempt in attempts for step in attempt]
+    return [piece for a, sign, b, c in steps for piece in ((f"{a}{sign}{b}=", False), (str(c), True), (" ", False))]
 
 
 def careful_row(problem: Problem, attempts: Sequence[Steps], rng: random.Random) -> Row:
@@ -78,9 +87,9 @@ def habit_row(problem: Problem, attempts: Sequence[Steps], habit: Habit, rng: ra
 
 
 def opening(problem: Problem, first: Steps) -> Row:
-    """The problem, the first attempt (learned only if it is right), and the correction message."""
+    """The problem, the first attempt (learned only if it is right) and its end, and the correction message."""
     right = fault(first, problem.answer["numbers"], problem.answer["target"]) is None
-    return [(prompt(problem), False), (write(first) + END, right), (TURN, False)]
+    return [(prompt(problem), False), (write(first), right), (END, True), (TURN, False)]
 
 
 def prompt(problem: Problem) -> str:
@@ -112,7 +121,7 @@ def examined(problem: Problem, steps: Steps, learned: bool) -> Row:
         row.append((RIGHT if fair and reached else OK if fair and index < len(steps) - 1 else NO, True))
         if row[-1][0] == NO:
             break
-        available = [*remove(available, left, right), result]
+        available = list(remaining(available, (left, sign, right, result)))
     return row
 
 
@@ -138,7 +147,7 @@ def another(problem: Problem, attempts: Sequence[Steps], right: bool, rng: rando
 
 def ways(problem: Problem) -> Sequence[Steps]:
     """All solutions of a problem."""
-    return solutions(tuple(sorted(problem.answer["numbers"])))[problem.answer["target"]]
+    return solutions(tuple(sorted(problem.answer["numbers"])), STEPS)[problem.answer["target"]]
 
 
 def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> Steps:
@@ -157,20 +166,14 @@ def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> St
             return steps
 
 
-def random_steps(numbers: Sequence[int], target: int, rng: random.Random, largest: int = LARGEST) -> list[Step]:
-    """Legal random steps until the target is reached, no number is left to combine, or, rarely, earlier."""
-    available = list(numbers)
-    steps: list[Step] = []
-    while len(available) > 1 and not (steps and rng.random() < 0.1):
-        choices = [step for step in legal_steps(available) if step[3] <= LARGEST]
-        if not choices:
-            break
-        step = rng.choice(choices)
-        steps.append(step)
-        available = [*remove(available, step[0], step[2]), step[3]]
-        if step[3] == target:
-            break
-    return steps or random_steps(numbers, target, rng)
+def random_steps(numbers: Sequence[int], target: int, rng: random.Random) -> list[Step]:
+    """One or two legal random steps; the second goes on from the first."""
+    step = rng.choice([step for step in legal_steps(numbers) if step[3] <= LARGEST])
+    choices = [more for more in legal_steps(remaining(numbers, step)) if step[3] in (more[0], more[2])]
+    choices = [more for more in choices if more[3] <= LARGEST]
+    if step[3] == target or not choices or rng.random() < 0.1:
+        return [step]
+    return [step, rng.choice(choices)]
 
 
 def can_take(available: Sequence[int], left: int, right: int) -> bool:
@@ -178,17 +181,9 @@ def can_take(available: Sequence[int], left: int, right: int) -> bool:
     return left in available and right in available and (left != right or available.count(left) > 1)
 
 
-def remove(available: Sequence[int], left: int, right: int) -> list[int]:
-    """The numbers that are left when two are taken."""
-    rest = list(available)
-    rest.remove(left)
-    rest.remove(right)
-    return rest
-
-
 def bent(step: Step, result: int, rng: random.Random) -> Step:
     """A step bent so that it gives this result: by a false equation, or by a number that may not be there."""
     left, sign, right, _ = step
-    if rng.random() < 0.6:
+    if rng.random() < 0.75:
         return left, sign, right, result
     return (left, "+", result - left, result) if result >= left else (left, "-", left - result, result)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scorl.errors import UserError
@@ -29,7 +29,8 @@ CORRECTION = (
     "There might be an error in the solution above. Check its steps, correct the error if there is one, "
     "and write the steps again."
 )
-BUCKETS = {"test": (0, 1), "validation": (2,), "train": tuple(range(3, 20))}
+BUCKETS = {"test": range(2), "validation": range(2, 3), "train": range(3, 8), "pretraining": range(8, 20)}
+"""Twentieths of all problems; the shipped base model has read those of `pretraining` and no others."""
 TAKEN = 500
 TRIES = 2000
 
@@ -38,14 +39,15 @@ TRIES = 2000
 class Countdown:
     """The settings of the countdown task."""
 
-    numbers: int = 3
+    numbers: int = 4
     """How many numbers a problem gives, 2 to 5."""
-    largest: int = 15
+    largest: int = 12
     """Numbers are drawn from 1 to this one."""
     lowest_target: int = 1
     highest_target: int = 60
     fewest_steps: int = 1
-    """A target that fewer steps can reach is not asked."""
+    most_steps: int = 2
+    """How many steps a problem takes at least, and at most, when solved in the shortest way."""
     prompt: str = PROMPT
     """The first prompt; `{numbers}` and `{target}` are filled in."""
     correction: str = CORRECTION
@@ -61,17 +63,17 @@ class Countdown:
                 f"countdown: targets from {self.lowest_target} to {self.highest_target}, "
                 "but lowest_target should be at least 1 and at most highest_target"
             )
-        if not 1 <= self.fewest_steps < self.numbers:
+        if not 1 <= self.fewest_steps <= self.most_steps or self.fewest_steps >= self.numbers:
             raise UserError(
-                f"countdown: fewest_steps is {self.fewest_steps}, but {self.numbers} numbers "
-                f"allow from 1 to {self.numbers - 1} steps"
+                f"countdown: from {self.fewest_steps} to {self.most_steps} steps, but fewest_steps should be 1 or more, "
+                f"at most most_steps, and below the {self.numbers} numbers"
             )
         for name in ("{numbers}", "{target}"):
             if name not in self.prompt:
                 raise UserError(f"countdown: the prompt does not contain {name}")
 
     def asks(self, target: int, steps: int) -> bool:
-        """Whether a target that takes at least so many steps is one of the task."""
+        """Whether a target that takes so many steps is one of the task's."""
         return self.lowest_target <= target <= self.highest_target and steps >= self.fewest_steps
 
 
@@ -110,7 +112,7 @@ class CountdownProblems:
         settings = self.settings
         for _ in range(TRIES):
             numbers = [rng.randint(1, settings.largest) for _ in range(settings.numbers)]
-            ways = solutions(tuple(sorted(numbers)))
+            ways = solutions(tuple(sorted(numbers)), settings.most_steps)
             targets = [n for n, found in ways.items() if settings.asks(n, len(found[0]))]
             target = rng.choice(targets) if targets else 0
             if target and bucket(numbers, target) in BUCKETS[self.split]:
@@ -144,40 +146,33 @@ def bucket(numbers: Sequence[int], target: int) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
-def solutions(numbers: tuple[int, ...]) -> dict[int, tuple[tuple[Step, ...], ...]]:
-    """All shortest ways to reach each target from sorted numbers: target -> ways, in ascending order of target.
+def solutions(numbers: tuple[int, ...], most_steps: int) -> dict[int, tuple[tuple[Step, ...], ...]]:
+    """All shortest ways to each target within so many steps, from sorted numbers: target -> ways.
 
-    Steps are written larger number first, and no step leaves a number as it is (times or divided by 1, plus
-    or minus 0). Every step of a way but the last is used by a later one.
+    Targets ascend. Steps are written larger number first, and no step leaves a number as it is (times or divided
+    by 1, plus or minus 0).
     """
     ways: dict[int, dict[tuple[Step, ...], None]] = {}
-    extend(numbers, (), (), ways)
-    return {target: shortest(ways[target]) for target in sorted(ways)}
+    lines: list[tuple[tuple[int, ...], tuple[Step, ...]]] = [(numbers, ())]
+    for _ in range(min(most_steps, len(numbers) - 1)):
+        lines = [
+            (remaining(available, step), (*steps, step))
+            for available, steps in lines
+            for step in legal_steps(available)
+        ]
+        known = set(ways)
+        for _, steps in lines:
+            if steps[-1][3] not in known:
+                ways.setdefault(steps[-1][3], {})[steps] = None
+    return {target: tuple(ways[target]) for target in sorted(ways)}
 
 
-def shortest(ways: Iterable[tuple[Step, ...]]) -> tuple[tuple[Step, ...], ...]:
-    """The ways that take the fewest steps."""
-    found = list(ways)
-    fewest = min(map(len, found))
-    return tuple(way for way in found if len(way) == fewest)
-
-
-def extend(
-    numbers: tuple[int, ...],
-    unused: tuple[int, ...],
-    steps: tuple[Step, ...],
-    ways: dict[int, dict[tuple[Step, ...], None]],
-) -> None:
-    """Record every way that goes on from `steps`; `unused` are the results that no step has used yet."""
-    for step in legal_steps(numbers + unused):
-        left, _, right, result = step
-        rest, open_results = list(numbers), list(unused)
-        for number in (left, right):
-            (open_results if number in open_results else rest).remove(number)
-        if not open_results:
-            ways.setdefault(result, {})[(*steps, step)] = None
-        if len(rest) + len(open_results):
-            extend(tuple(rest), (*open_results, result), (*steps, step), ways)
+def remaining(available: Sequence[int], step: Step) -> tuple[int, ...]:
+    """The numbers that are there after a step."""
+    left = list(available)
+    left.remove(step[0])
+    left.remove(step[2])
+    return (*left, step[3])
 
 
 def legal_steps(available: Sequence[int]) -> list[Step]:
