@@ -65,8 +65,8 @@ class Countdown:
             )
         if not 1 <= self.fewest_steps <= self.most_steps or self.fewest_steps >= self.numbers:
             raise UserError(
-                f"countdown: from {self.fewest_steps} to {self.most_steps} steps, but fewest_steps should be 1 or more, "
-                f"at most most_steps, and below the {self.numbers} numbers"
+                f"countdown: from {self.fewest_steps} to {self.most_steps} steps, but fewest_steps should be 1 or more,"
+                f" at most most_steps, and below the {self.numbers} numbers"
             )
         for name in ("{numbers}", "{target}"):
             if name not in self.prompt:
