@@ -106,6 +106,12 @@ def expected_gradient(table: Table, objective, group_size: int, settings: Learne
 CASES = {
     "reinforce": (Reinforce(beta_1=0.3), 1.0, lambda r1, r2: r2, (0.3, 0.3)),
     "score_stage_one": (StageOne(beta_1=0.1, beta_2=0.4), 0.0, lambda r1, r2: r2, (0.5, 0.1)),
+    "score_stage_two, given_before": (
+        StageTwo(beta_1=0.2, alpha=10, baseline="given_before"),
+        1.0,
+        lambda r1, r2: r2 + 10 * (r2 - r1),
+        (0.2, 0.2),
+    ),
     "score_stage_two": (StageTwo(beta_1=0.2, alpha=10), 1.0, lambda r1, r2: r2 + 10 * (r2 - r1), (0.2, 0.2)),
 }
 

@@ -60,6 +60,11 @@ def test_stage_two_by_hand():
     ]
 
 
+def test_a_baseline_given_the_attempt_before_by_hand():
+    found = advantages(StageTwo(alpha=10, baseline="given_before"), (0, 1), (1, 0), (0, 0))
+    assert found == [(-0.5, 11.0), (1.0, -5.5), (-0.5, -5.5)]
+
+
 def test_the_first_attempt_of_stage_two_knows_neither_r2_nor_alpha():
     first = [[a for a, _ in advantages(StageTwo(alpha=alpha), (1, r), (0, 1 - r))] for alpha in (0, 10) for r in (0, 1)]
     assert all(column == [1, -1] for column in first)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from scorl.objectives.baseline import leave_one_out
 from scorl.trajectory import Credit, Group, Lesson, Trajectory
@@ -46,15 +47,25 @@ class StageTwo:
     """KL coefficient of every attempt."""
     alpha: float = 10.0
     """Weight of the bonus for progress from the attempt just before."""
+    baseline: Literal["shaped", "given_before"] = "shaped"
+    """`shaped`: leave-one-out over shaped rewards. `given_before`: over them without their part -alpha r_{t-1}, which
+    attempt t cannot change any more; the same gradient on average, with less variance (open in the paper)."""
 
     def __call__(self, group: Group) -> list[Lesson]:
         """Advantage of attempt t: its shaped reward less the mean over the group's other samples."""
-        shaped = [shaped_rewards(trajectory, self.alpha) for trajectory in group]
+        rewards = shaped_rewards if self.baseline == "shaped" else _without_before
+        shaped = [rewards(trajectory, self.alpha) for trajectory in group]
         columns = [leave_one_out(column) for column in zip(*shaped, strict=True)]
         return [
             Lesson(trajectory, tuple(Credit(column[i], self.beta_1) for column in columns))
             for i, trajectory in enumerate(group)
         ]
+
+
+def _without_before(trajectory: Trajectory, alpha: float) -> list[float]:
+    """Shaped rewards without the part that is settled before the attempt: r_1, then (1 + alpha) r_t."""
+    first, *later = (attempt.reward for attempt in trajectory.attempts)
+    return [first, *((1 + alpha) * reward for reward in later)]
 
 
 def shaped_rewards(trajectory: Trajectory, alpha: float) -> list[float]:
