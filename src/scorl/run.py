@@ -88,7 +88,7 @@ def perform(
         watch: is told (problems done, problems in all) while the policy is evaluated.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    if not (directory / "recipe.yaml").exists():
+    if not (directory / "evaluation.json").exists():  # what every run writes first; until then nothing depends on it
         write_text(directory / "recipe.yaml", plan.recipe)
     (directory / "attempts").mkdir(exist_ok=True)
     learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
