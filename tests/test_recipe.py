@@ -37,7 +37,7 @@ def refusal(recipe, *overrides):
 def test_a_recipe_becomes_the_objects_that_it_writes_down(small):
     recipe = resolve(small)
     assert recipe.stages == (Stage(StageOne(), steps=2), Stage(StageTwo(alpha=5.0), steps=3))
-    assert recipe.task.settings.numbers == 3
+    assert recipe.task.settings.numbers == 4
     assert recipe.steps == 5
 
 
