@@ -18,8 +18,9 @@ import torch
 
 from scorl.errors import UserError
 from scorl.learner import Learner
+from scorl.sources import saved_steps
 
-__all__ = ["load", "prune", "save", "saved_steps"]
+__all__ = ["load", "prune", "save"]
 
 
 def save(run: Path, learner: Learner, reward: float | None) -> Path:
@@ -72,12 +73,6 @@ def prune(run: Path, keep: int) -> None:
     for step in steps[:-keep]:
         if step != best:
             _remove(run / "checkpoints" / f"step-{step}")
-
-
-def saved_steps(run: Path) -> list[int]:
-    """The steps of a run's checkpoints, in order."""
-    names = [p.name.removeprefix("step-") for p in (run / "checkpoints").glob("step-*")]
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 def _reward(run: Path, step: int) -> float | None:

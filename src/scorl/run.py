@@ -31,6 +31,7 @@ from scorl.learner import Learner
 from scorl.lines import attempt_line, read_lines
 from scorl.policy import Policy
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, Sampling
+from scorl.sources import saved_steps
 from scorl.stage import Stage
 from scorl.tasks.task import Task
 from scorl.training import Step, train
@@ -120,7 +121,7 @@ def _go_on(
                 return False
             _evaluate_if_due(plan, directory, learner.updates, watch, asked)
     except _Asked:
-        if learner.updates > max(checkpoint.saved_steps(directory), default=0):
+        if learner.updates > max(saved_steps(directory), default=0):
             _save(plan, directory, learner)
         return False
     return True
@@ -131,7 +132,7 @@ class _Asked(Exception):  # noqa: N818 - not an error
 
 
 def _save(plan: Plan, directory: Path, learner: Learner) -> None:
-    before = max(checkpoint.saved_steps(directory), default=0)
+    before = max(saved_steps(directory), default=0)
     checkpoint.save(directory, learner, _training_reward(directory, before))
     checkpoint.prune(directory, plan.checkpoints.keep)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scorl.errors import UserError, nearest
 
-__all__ = ["SHIPPED", "Source", "locate"]
+__all__ = ["SHIPPED", "Source", "locate", "saved_steps"]
 
 SHIPPED = ("countdown-base",)
 """Models in this package, named `scorl:NAME`."""
@@ -56,11 +56,16 @@ def last_checkpoint(run: Path) -> Path:
     Raises:
         UserError: the run has saved none yet.
     """
-    names = {p.name.removeprefix("step-"): p for p in (run / "checkpoints").glob("step-*")}
-    steps = {int(name): path for name, path in names.items() if name.isdigit()}
+    steps = saved_steps(run)
     if not steps:
         raise UserError(f"{run}: this run has no checkpoint yet")
-    return steps[max(steps)]
+    return run / "checkpoints" / f"step-{steps[-1]}"
+
+
+def saved_steps(run: Path) -> list[int]:
+    """The steps of a run's checkpoints, in order."""
+    names = [p.name.removeprefix("step-") for p in (run / "checkpoints").glob("step-*")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def _shipped(name: str) -> Path:
