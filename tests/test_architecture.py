@@ -10,13 +10,13 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "scorl"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("version", "errors", "seeds", "settings", "trajectory"),
+    ("version", "errors", "seeds", "settings", "trajectory", "turns"),
     ("objectives", "verifiers", "metrics"),
     ("tasks", "lines", "judge_file"),
-    ("chat", "sources", "logits", "policy", "reference", "engines"),
-    ("stage", "rollout", "learner"),
-    ("training", "evaluation", "checkpoint", "run"),
-    ("loggers", "progress", "recipe", "report", "doctor", "cli", "__main__"),
+    ("chat", "sources", "logits", "policy", "engines", "reference"),
+    ("stage", "rollout", "learner", "shelf"),
+    ("steps", "training", "evaluation", "standings", "checkpoint", "interruption", "run"),
+    ("loggers", "progress", "recipe", "report", "compare", "doctor", "cli", "__main__"),
 ]
 """From the ground up; a module imports from its own floor only what stands to its left, or is in its own folder."""
 ORDER = {room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}

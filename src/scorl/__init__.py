@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from scorl.evaluation import Evaluation, evaluate
     from scorl.learner import Learner
     from scorl.metrics import measure
-    from scorl.objectives import OBJECTIVES, Reinforce, StageOne, StageTwo, Supervised
+    from scorl.objectives import OBJECTIVES, PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised
     from scorl.policy import Policy
     from scorl.settings import LearnerSettings, LoraSettings, Sampling
     from scorl.stage import Stage
-    from scorl.training import Step, train
+    from scorl.steps import Step
+    from scorl.training import train
     from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
 
 _HOMES = {
@@ -34,11 +35,12 @@ _HOMES = {
     "scorl.evaluation": ("Evaluation", "evaluate"),
     "scorl.learner": ("Learner",),
     "scorl.metrics": ("measure",),
-    "scorl.objectives": ("OBJECTIVES", "Reinforce", "StageOne", "StageTwo", "Supervised"),
+    "scorl.objectives": ("OBJECTIVES", "PairSFT", "Reinforce", "StageOne", "StageTwo", "Star", "Supervised"),
     "scorl.policy": ("Policy",),
     "scorl.settings": ("LearnerSettings", "LoraSettings", "Sampling"),
     "scorl.stage": ("Stage",),
-    "scorl.training": ("Step", "train"),
+    "scorl.steps": ("Step",),
+    "scorl.training": ("train",),
     "scorl.trajectory": ("Attempt", "Credit", "Lesson", "Problem", "Trajectory", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -10,7 +10,7 @@ from scorl import metrics
 from scorl.chat import Chat
 from scorl.engines.engine import Engine
 from scorl.errors import UserError
-from scorl.rollout import rollout
+from scorl.rollout import Given, rollout
 from scorl.seeds import derive
 from scorl.tasks.task import Task
 from scorl.trajectory import Group, Problem
@@ -42,7 +42,8 @@ class Evaluation:
         """The evaluation as JSON, without its texts; rates are fractions, undefined ones null.
 
         `mcnemar_p` is that of Delta(t1, t2), null for one attempt. `outcomes` says in a word or two what
-        happened to each problem, which is what a paired comparison with another evaluation needs.
+        happened to each problem, and `edit_ratios` how much its text changed on average: what a paired comparison
+        with another evaluation needs.
         """
         return {
             "model": self.model,
@@ -57,6 +58,7 @@ class Evaluation:
             "metrics": {k: asdict(interval) for k, interval in metrics.with_intervals(self.groups).items()},
             "mcnemar_p": metrics.delta_p(self.groups),
             "outcomes": metrics.outcomes(self.groups),
+            "edit_ratios": metrics.edit_ratios(self.groups),
         }
 
 
@@ -73,11 +75,13 @@ def evaluate(
     max_tokens: int = 256,
     limit: int | None = None,
     seed: int = 0,
+    given: Given | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Samples and judges `attempts` turns of `samples` samples of the first `limit` problems of a split.
 
-    `model` names the model in the result; `progress` is told (problems done, problems in all).
+    `model` names the model in the result; `given` writes the first attempts in its place; `progress` is told
+    (problems done, problems in all).
 
     Raises:
         UserError: the task has no such split, or there is no problem to evaluate on.
@@ -96,11 +100,12 @@ def evaluate(
             chat,
             task,
             problems[start : start + CHUNK],
+            turns=task.turns(attempts),
             samples=samples,
-            attempts=attempts,
             temperature=temperature,
             max_tokens=max_tokens,
             seed=draw_seed,
+            given=given,
         )
         if progress:
             progress(len(groups), len(problems))

@@ -1,8 +1,9 @@
-"""The run directory's lines: an attempt as JSON, and reading such files back."""
+"""The run directory's files: an attempt as a line of JSON, reading lines back, writing files whole."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.trajectory import Attempt, Credit, Trajectory
 
-__all__ = ["Line", "attempt_line", "read_attempts", "read_lines"]
+__all__ = ["Line", "attempt_line", "read_attempts", "read_lines", "write_text"]
 
 Line = dict[str, Any]
 """One line of a JSONL file."""
@@ -22,6 +23,7 @@ def attempt_line(step: int, attempt: Attempt, trajectory: Trajectory, credit: Cr
         "step": step,
         "problem": trajectory.problem.id,
         "sample": trajectory.sample,
+        "branch": trajectory.branch,
         "turn": attempt.turn,
         "prompt_tokens": len(attempt.prompt_ids),
         "tokens": len(attempt.ids),
@@ -29,6 +31,8 @@ def attempt_line(step: int, attempt: Attempt, trajectory: Trajectory, credit: Cr
         "reward": attempt.reward,
         "finish": attempt.finish,
         "policy": attempt.policy,
+        "given": attempt.given,
+        "critiques": list(attempt.critiques),
         "advantage": credit and credit.advantage,
         "beta": credit and credit.beta,
         "imitation": credit and credit.imitation,
@@ -69,6 +73,13 @@ def read_lines(file: Path) -> Iterator[Line]:
             if not isinstance(line, dict):
                 raise UserError(f"{file}, line {number} is no JSON object")
             yield line
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; a lone surrogate is written as its escape, which JSON understands."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+    os.replace(draft, path)
 
 
 def _attempt_files(path: Path) -> list[Path]:

@@ -69,13 +69,13 @@ class Progress:
         else:
             self._plain(line["stage"], text)
 
-    def evaluating(self, done: int, problems: int) -> None:
-        """Show how far an evaluation is."""
-        text = f"evaluation: {done}/{problems} problems"
+    def between(self, what: str, done: int, total: int) -> None:
+        """Show how far an evaluation (in problems) or a collection (in steps) is."""
+        text = f"{what}: {done}/{total}"
         if self._live:
             self._live.update(Text(text))
         else:
-            self._plain("evaluation", text)
+            self._plain(what, text)
 
     def _plain(self, stage: str, text: str) -> None:
         if self._held and self._held[0] != stage:
@@ -112,6 +112,7 @@ def describe(line: Mapping[str, Any], total: int, seconds: float) -> str:
         parts.append(f"KL {' '.join(divergences)}")
     if line.get("loss") is not None:
         parts.append(f"loss {line['loss']:.3f}")
+    parts += [f"ALARM {alarm['kind'].replace('_', ' ')}" for alarm in line.get("alarms", ())]
     return "  ".join(parts)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from scorl.engines.engine import Engine, Request, Sample
 from scorl.policy import Policy
 
-__all__ = ["Reference"]
+__all__ = ["Reference", "ReferenceEngine"]
 
 
 class Reference:
@@ -45,6 +47,20 @@ class Reference:
             finally:
                 self._policy.set_weights(own)
 
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the reference's weights in the policy's place, for an engine that samples from the policy."""
+        if self._copy is None:
+            with self.active():
+                yield
+            return
+        own = {name: p.data for name, p in self._policy.parameters.items()}
+        self._policy.set_weights({name: p.data for name, p in self._copy.named_parameters()})
+        try:
+            yield
+        finally:
+            self._policy.set_weights(own)
+
     @property
     def head(self) -> Any:
         """The model whose output head is the reference's; adapters never touch the head."""
@@ -70,6 +86,19 @@ class Reference:
             return
         for name, parameter in self._copy.named_parameters():
             parameter.data.copy_(state[name])
+
+
+@dataclass(frozen=True)
+class ReferenceEngine:
+    """The policy's engine, writing as the reference policy."""
+
+    engine: Engine
+    reference: Reference
+
+    def sample(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[Sample]:
+        """See `scorl.engines.engine.Engine.sample`."""
+        with self.reference.in_place():
+            return self.engine.sample(requests, temperature=temperature, max_tokens=max_tokens)
 
 
 def _frozen(model: Any) -> Any:

@@ -7,19 +7,29 @@ right-to-wrong flips. Tokens are the state: a turn's prompt is the ids of the tu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from scorl.chat import Chat
 from scorl.engines.engine import Engine, Request, Sample
 from scorl.errors import UserError
 from scorl.tasks.task import Task
-from scorl.trajectory import Attempt, Group, Problem, Trajectory
+from scorl.trajectory import Attempt, Group, Problem, Trajectory, Verdict
+from scorl.turns import Turn
 
-__all__ = ["SeedOf", "demonstrate", "rollout"]
+__all__ = ["Given", "SeedOf", "demonstrate", "rollout"]
 
 SeedOf = Callable[[Problem, int, int], int]
 """The seed of (problem, sample, turn); samples of a problem that is drawn twice are counted on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """First attempts that another policy writes: context for the later ones, never trained on."""
+
+    engine: Engine
+    share: float = 1.0
+    """Of each problem's samples."""
 
 
 def rollout(
@@ -28,33 +38,55 @@ def rollout(
     task: Task,
     problems: Sequence[Problem],
     *,
+    turns: Sequence[Turn],
     samples: int,
-    attempts: int,
     temperature: float,
     max_tokens: int,
     seed: SeedOf,
+    branches: int = 1,
+    given: Given | None = None,
     policy: int = 0,
 ) -> list[Group]:
-    """Sample and judge `samples` trajectories of `attempts` attempts for each problem.
+    """Sample and judge the trajectories of each problem.
+
+    Args:
+        engine: writes the attempts.
+        chat: makes prompts of messages.
+        task: judges; the wording of its first prompts is the problems' own.
+        problems: what is asked; one that comes again gets other seeds.
+        turns: what follows the first attempt.
+        samples: first attempts of each problem.
+        temperature: of every response; 0 is greedy.
+        max_tokens: the longest response.
+        seed: of each draw.
+        branches: trajectories that go on from each first attempt.
+        given: who writes first attempts in the policy's place, and how many of them.
+        policy: the number of updates, noted on every attempt.
 
     Returns:
-        One group for each problem, in order; `policy` (the number of updates) is noted on every attempt.
+        One group for each problem, in order, of `samples * branches` trajectories.
     """
-    asked = _numbered(problems, samples)
-    prompts = [prompt for problem in problems for prompt in [chat.prompt(problem.prompt)] * samples]
-    turns: list[list[_Written]] = []
-    for turn in range(attempts):
-        if turn:
-            prompts = [
-                chat.follow(w.prompt_ids, w.sample.ids, task.correction, turn=_questions(problem) + turn - 1)
-                for w, (problem, _) in zip(turns[-1], asked, strict=True)
-            ]
-        requests = [Request(p, seed(problem, s, turn)) for p, (problem, s) in zip(prompts, asked, strict=True)]
-        drawn = engine.sample(requests, temperature=temperature, max_tokens=max_tokens)
-        turns.append([_Written(p, d, chat.text(d.ids)) for p, d in zip(prompts, drawn, strict=True)])
-    rows = zip(asked, zip(*turns, strict=True), strict=True)
-    trajectories = _judged(task, [(problem, s, written) for (problem, s), written in rows], policy)
-    return [trajectories[i : i + samples] for i in range(0, len(trajectories), samples)]
+
+    def write(rows: Sequence[_Row], turn: int, writer: Engine) -> list[_Row]:
+        requests = [Request(row.prompt_ids, seed(row.problem, row.number, turn)) for row in rows]
+        drawn = writer.sample(requests, temperature=temperature, max_tokens=max_tokens)
+        return [row.answered(sample, chat.text(sample.ids)) for row, sample in zip(rows, drawn, strict=True)]
+
+    rows = _first(chat, problems, samples)
+    foreign = round(given.share * samples) if given else 0
+    if given and foreign:
+        chosen = [row.number % samples < foreign for row in rows]
+        theirs = iter(write([r for r, c in zip(rows, chosen, strict=True) if c], 0, given.engine))
+        ours = iter(write([r for r, c in zip(rows, chosen, strict=True) if not c], 0, engine))
+        rows = [replace(next(theirs), given=True) if c else next(ours) for c in chosen]
+    else:
+        rows = write(rows, 0, engine)
+    rows = [replace(r, number=r.number * branches + b, branch=b) for r in rows for b in range(branches)]
+    for index, turn in enumerate(turns, 1):
+        rows = write([row.followed(chat, turn, index) for row in rows], index, engine)
+    trajectories = _judged(task, rows, policy, branches)
+    size = samples * branches
+    return [trajectories[i : i + size] for i in range(0, len(trajectories), size)]
 
 
 def demonstrate(chat: Chat, task: Task, problems: Sequence[Problem]) -> list[Group]:
@@ -70,55 +102,89 @@ def demonstrate(chat: Chat, task: Task, problems: Sequence[Problem]) -> list[Gro
                 f"problem {problem.id} of task '{task.name}' has no reference solution, which `supervised` learns from"
             )
         ids = chat.reply(problem.solution)
-        sample = Sample(ids, (0.0,) * len(ids), "stop")
-        rows.append((problem, 0, (_Written(chat.prompt(problem.prompt), sample, problem.solution),)))
-    return [[trajectory] for trajectory in _judged(task, rows, policy=0)]
+        row = _Row(problem, 0, chat.prompt(problem.prompt))
+        rows.append(row.answered(Sample(ids, (0.0,) * len(ids), "stop"), problem.solution))
+    return [[trajectory] for trajectory in _judged(task, rows, policy=0, branches=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A response before it is judged."""
+    """A response before it is judged; a critique is none that will be."""
 
     prompt_ids: tuple[int, ...]
     sample: Sample
     text: str
+    attempt: bool
 
 
-def _numbered(problems: Sequence[Problem], samples: int) -> list[tuple[Problem, int]]:
-    """(problem, sample) of every trajectory; a problem that comes again gets new sample numbers, so other seeds."""
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A trajectory as it grows: the prompt that is to be answered next, and what was written so far."""
+
+    problem: Problem
+    number: int
+    """Of the sample, counted on over branches and over a problem that is drawn twice: what its seeds hang on."""
+    prompt_ids: tuple[int, ...]
+    written: tuple[_Written, ...] = ()
+    attempt: bool = True
+    """Whether the next response is an attempt."""
+    given: bool = False
+    branch: int = 0
+
+    def answered(self, sample: Sample, text: str) -> _Row:
+        return replace(self, written=(*self.written, _Written(self.prompt_ids, sample, text, self.attempt)))
+
+    def followed(self, chat: Chat, turn: Turn, index: int) -> _Row:
+        before = sum(message["role"] == "user" for message in self.problem.prompt) + index - 1
+        prompt = chat.follow(self.prompt_ids, self.written[-1].sample.ids, turn.message, turn=before)
+        return replace(self, prompt_ids=prompt, attempt=turn.attempt)
+
+
+def _first(chat: Chat, problems: Sequence[Problem], samples: int) -> list[_Row]:
+    """A row for every sample; a problem that comes again gets new sample numbers, so other seeds."""
     seen: Counter[str] = Counter()
-    asked = []
+    rows = []
     for problem in problems:
-        asked += [(problem, samples * seen[problem.id] + sample) for sample in range(samples)]
+        prompt = chat.prompt(problem.prompt)
+        rows += [_Row(problem, samples * seen[problem.id] + sample, prompt) for sample in range(samples)]
         seen[problem.id] += 1
-    return asked
+    return rows
 
 
-def _questions(problem: Problem) -> int:
-    """How many user messages the first prompt holds; templates may number them."""
-    return sum(message["role"] == "user" for message in problem.prompt)
+def _judged(task: Task, rows: Sequence[_Row], policy: int, branches: int) -> list[Trajectory]:
+    """Trajectories from what was written; all attempts go to the judge at once, so that its workers stay busy.
+
+    A first attempt that several branches share is judged once.
+    """
+    asked = [(row.problem, w.text) for row in rows for w in row.written[row.branch > 0 :] if w.attempt]
+    verdicts = iter(task.judge(asked))
+    trajectories: list[Trajectory] = []
+    for row in rows:
+        shared = trajectories[-1].attempts[:1] if row.branch else ()
+        attempts = (*shared, *_attempts(row, len(shared), verdicts, policy))
+        trajectories.append(Trajectory(row.problem, row.number // branches, attempts, row.branch))
+    return trajectories
 
 
-def _judged(task: Task, rows: Sequence[tuple[Problem, int, tuple[_Written, ...]]], policy: int) -> list[Trajectory]:
-    """Trajectories from what was written; all turns go to the judge at once, so that its workers stay busy."""
-    verdicts = iter(task.judge([(problem, w.text) for problem, _, written in rows for w in written]))
-    return [
-        Trajectory(
-            problem,
-            sample,
-            tuple(
-                Attempt(
-                    turn,
-                    w.prompt_ids,
-                    w.sample.ids,
-                    w.sample.logprobs,
-                    w.text,
-                    w.sample.finish,
-                    next(verdicts),
-                    policy,
-                )
-                for turn, w in enumerate(written)
-            ),
+def _attempts(row: _Row, skip: int, verdicts: Iterator[Verdict], policy: int) -> Iterator[Attempt]:
+    """The attempts of a row but for the first `skip`, each with the critiques before it."""
+    turn = skip
+    critiques: tuple[str, ...] = ()
+    for w in row.written[skip:]:
+        if not w.attempt:
+            critiques = (*critiques, w.text)
+            continue
+        given = row.given and turn == 0
+        yield Attempt(
+            turn=turn,
+            prompt_ids=w.prompt_ids,
+            ids=w.sample.ids,
+            logprobs=w.sample.logprobs,
+            text=w.text,
+            finish=w.sample.finish,
+            verdict=next(verdicts),
+            policy=0 if given else policy,
+            given=given,
+            critiques=critiques,
         )
-        for problem, sample, written in rows
-    ]
+        turn, critiques = turn + 1, ()

@@ -4,6 +4,7 @@
     steps.jsonl        one line a step
     attempts/          step-000012.jsonl: one line an attempt
     checkpoints/       step-N: see scorl.checkpoint
+    collected/         what stages of STaR and Pair-SFT sampled: see scorl.shelf
     evaluation.json    {split: the latest evaluation, with "step" and the "history" of all}
     report.html        for people; `scorl train` writes it at the end
 
@@ -13,30 +14,33 @@ After a kill the run goes on from its newest checkpoint; what was written behind
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from scorl import checkpoint
 from scorl.engines.engine import Engine
 from scorl.errors import UserError
-from scorl.evaluation import Summary, evaluate
+from scorl.interruption import alone, interruptible
 from scorl.learner import Learner
-from scorl.lines import attempt_line, read_lines
+from scorl.lines import Line, attempt_line, read_lines, write_text
+from scorl.metrics import alarms, raised
 from scorl.policy import Policy
+from scorl.reference import ReferenceEngine
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, Sampling
+from scorl.shelf import FileShelf
 from scorl.sources import saved_steps
 from scorl.stage import Stage
+from scorl.standings import cut_evaluations, evaluated_at, read_evaluations, stand
+from scorl.steps import Step
 from scorl.tasks.task import Task
-from scorl.training import Step, train
+from scorl.training import train
 
-__all__ = ["Plan", "Result", "perform", "write_text"]
+__all__ = ["Plan", "Result", "Watch", "perform"]
+
+Watch = Callable[[str, int, int], None]
+"""Is told what is under way between two steps, and (done, in all)."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,15 @@ class Result:
     interrupted: bool
     evaluation: dict[str, Any] | None
     """What `evaluation.json` holds."""
+    alarms: list[str]
+    """What went wrong on the way, a sentence each."""
 
 
 def perform(
     plan: Plan,
     directory: Path,
-    report: Callable[[dict[str, Any]], None] = lambda line: None,
-    watch: Callable[[int, int], None] | None = None,
+    report: Callable[[Line], None] = lambda line: None,
+    watch: Watch = lambda what, done, total: None,
 ) -> Result:
     """Carry a plan out in a directory, going on from the newest checkpoint where there is one.
 
@@ -86,7 +92,7 @@ def perform(
         plan: what to do.
         directory: the run directory.
         report: is given each line of `steps.jsonl` as it is written.
-        watch: is told (problems done, problems in all) while the policy is evaluated.
+        watch: is told how far an evaluation or a collection is.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "evaluation.json").exists():  # what every run writes first; until then nothing depends on it
@@ -95,56 +101,69 @@ def perform(
     learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
     if checkpoint.load(directory, learner) > plan.total:
         raise UserError(f"{directory}: has made {learner.updates} steps, more than the recipe's {plan.total}")
-    _cut(directory, learner.updates)
-    with _interruptible() as asked:
-        finished = _go_on(plan, directory, learner, report, watch, asked)
-    return Result(directory, learner.updates, not finished, _evaluations(directory))
+    with alone(directory), interruptible() as asked:
+        _cut(directory, learner.updates)
+        run = _Run(plan, directory, learner, report, watch, asked)
+        finished = _go_on(run)
+    return Result(directory, learner.updates, not finished, read_evaluations(directory), raised(_lines(directory)))
 
 
-def _go_on(
-    plan: Plan,
-    directory: Path,
-    learner: Learner,
-    report: Callable[[dict[str, Any]], None],
-    watch: Callable[[int, int], None] | None,
-    asked: Callable[[], bool],
-) -> bool:
+@dataclass(frozen=True)
+class _Run:
+    """A plan under way."""
+
+    plan: Plan
+    directory: Path
+    learner: Learner
+    report: Callable[[Line], None]
+    watch: Watch
+    asked: Callable[[], bool]
+
+    def tick(self, what: str) -> Callable[[int, int], None]:
+        """Progress of what may be interrupted before it is done."""
+
+        def tell(done: int, total: int) -> None:
+            self.watch(what, done, total)
+            if self.asked():
+                raise _Asked
+
+        return tell
+
+
+class _Asked(Exception):  # noqa: N818 - not an error
+    """The run was asked to stop between two steps."""
+
+
+def _go_on(run: _Run) -> bool:
     """Evaluate, step and save until the end; False if it was asked to stop before."""
+    plan, learner, lines = run.plan, run.learner, _lines(run.directory)
     try:
-        _evaluate_if_due(plan, directory, learner.updates, watch, asked)
-        for step in _steps(plan, learner):
-            report(_record(directory, step))
-            stop = asked() and learner.updates < plan.total
+        _evaluate_if_due(run, learner.updates)
+        for step in _steps(run):
+            lines.append(_line(step, lines))
+            _record(run.directory, step, lines[-1])
+            run.report(lines[-1])
+            stop = run.asked() and learner.updates < plan.total
             if stop or learner.updates == plan.total or learner.updates % plan.checkpoints.every == 0:
-                _save(plan, directory, learner)
+                _save(run)
             if stop:
                 return False
-            _evaluate_if_due(plan, directory, learner.updates, watch, asked)
+            _evaluate_if_due(run, learner.updates)
     except _Asked:
-        if learner.updates > max(saved_steps(directory), default=0):
-            _save(plan, directory, learner)
+        if learner.updates > max(saved_steps(run.directory), default=0):
+            _save(run)
         return False
     return True
 
 
-class _Asked(Exception):  # noqa: N818 - not an error
-    """The run was asked to stop while it evaluated."""
+def _save(run: _Run) -> None:
+    before = max(saved_steps(run.directory), default=0)
+    checkpoint.save(run.directory, run.learner, _training_reward(run.directory, before))
+    checkpoint.prune(run.directory, run.plan.checkpoints.keep)
 
 
-def _save(plan: Plan, directory: Path, learner: Learner) -> None:
-    before = max(saved_steps(directory), default=0)
-    checkpoint.save(directory, learner, _training_reward(directory, before))
-    checkpoint.prune(directory, plan.checkpoints.keep)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a lone surrogate is written as its escape, which JSON understands."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(draft, path)
-
-
-def _steps(plan: Plan, learner: Learner) -> Iterator[Step]:
+def _steps(run: _Run) -> Iterator[Step]:
+    plan = run.plan
     return train(
         plan.policy,
         plan.task,
@@ -153,11 +172,18 @@ def _steps(plan: Plan, learner: Learner) -> Iterator[Step]:
         split=plan.split,
         sampling=plan.sampling,
         engine=plan.engine,
-        learner=learner,
+        learner=run.learner,
+        shelf=FileShelf(run.directory / "collected", run.tick("collection")),
     )
 
 
-def _record(directory: Path, step: Step) -> dict[str, Any]:
+def _line(step: Step, before: Sequence[Line]) -> Line:
+    """The step's line, with the alarms that it raises behind the lines before it."""
+    line = step.line()
+    return line | {"alarms": [asdict(alarm) for alarm in alarms([*before, line])]}
+
+
+def _record(directory: Path, step: Step, line: Line) -> None:
     """Write a step's attempts and its line."""
     attempts = [
         json.dumps(attempt_line(step.index, attempt, lesson.trajectory, credit), ensure_ascii=False)
@@ -165,15 +191,18 @@ def _record(directory: Path, step: Step) -> dict[str, Any]:
         for attempt, credit in zip(lesson.trajectory.attempts, lesson.credits, strict=True)
     ]
     write_text(directory / "attempts" / f"step-{step.index:06d}.jsonl", "\n".join(attempts) + "\n")
-    line = step.line()
     with (directory / "steps.jsonl").open("a", encoding="utf-8") as handle:
         handle.write(json.dumps(line) + "\n")
-    return line
+
+
+def _lines(directory: Path) -> list[Line]:
+    path = directory / "steps.jsonl"
+    return list(read_lines(path)) if path.exists() else []
 
 
 def _training_reward(directory: Path, since: int) -> float | None:
     """The mean reward of the last attempts over the steps from `since` on; None where nothing was sampled."""
-    lines = [line for line in read_lines(directory / "steps.jsonl") if line["step"] >= since]
+    lines = [line for line in _lines(directory) if line["step"] >= since]
     rewards = [[line[key] for key in sorted(line) if key.startswith("reward_t")][-1] for line in lines]
     known = [reward for reward in rewards if reward is not None]
     return sum(known) / len(known) if known else None
@@ -183,82 +212,30 @@ def _cut(directory: Path, done: int) -> None:
     """Cut off what lies behind the checkpoint, so that it is written again and never twice."""
     path = directory / "steps.jsonl"
     if path.exists():
-        kept = [line for line in read_lines(path) if line["step"] < done]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in _lines(directory) if line["step"] < done))
     for file in (directory / "attempts").glob("step-*.jsonl"):
         if int(file.stem.removeprefix("step-")) >= done:
             file.unlink()
-    evaluations = _evaluations(directory) or {}
-    for split, latest in list(evaluations.items()):
-        history = [entry for entry in latest["history"] if entry["step"] <= done]
-        evaluations[split] = {**history[-1], "history": history} if history else None
-    if evaluations:
-        _write_evaluations(directory, {split: latest for split, latest in evaluations.items() if latest})
+    cut_evaluations(directory, done)
 
 
-def _evaluate_if_due(
-    plan: Plan,
-    directory: Path,
-    done: int,
-    watch: Callable[[int, int], None] | None,
-    asked: Callable[[], bool],
-) -> None:
+def _evaluate_if_due(run: _Run, done: int) -> None:
     """Evaluate before the first step, after the last, and every so many between."""
-    wanted = plan.evaluations
+    plan, wanted = run.plan, run.plan.evaluations
     due = done in (0, plan.total) or (wanted.every > 0 and done % wanted.every == 0)
-    known = _evaluations(directory) or {}
-    history: list[Summary] = known.get(wanted.split, {}).get("history", [])
-    if not due or any(entry["step"] == done for entry in history):
+    if not due or evaluated_at(run.directory, wanted.split, done):
         return
-
-    def progress(problems: int, total: int) -> None:
-        if watch:
-            watch(problems, total)
-        if asked():
-            raise _Asked
-
-    result = evaluate(
+    stand(
+        run.directory,
+        done,
         plan.engine,
         plan.policy.chat,
         plan.task,
+        wanted,
         model=plan.model,
-        split=wanted.split,
-        attempts=max(2, *(stage.attempts for stage in plan.stages)),
-        samples=wanted.samples,
-        temperature=wanted.temperature,
+        attempts=max(2, *(stage.attempts for stage in plan.stages), 2),
         max_tokens=plan.sampling.max_tokens,
-        limit=wanted.problems,
         seed=plan.seed,
-        progress=progress,
+        reference=ReferenceEngine(plan.engine, run.learner.reference) if wanted.fixed else None,
+        progress=run.tick("evaluation"),
     )
-    latest = {**result.summary(), "step": done}
-    _write_evaluations(directory, {**known, wanted.split: {**latest, "history": [*history, latest]}})
-
-
-def _evaluations(directory: Path) -> dict[str, Any] | None:
-    path = directory / "evaluation.json"
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return found
-
-
-def _write_evaluations(directory: Path, evaluations: dict[str, Any]) -> None:
-    write_text(directory / "evaluation.json", json.dumps(evaluations, indent=1) + "\n")
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM asks the run to save after its step; a second one ends it at once."""
-    asked: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    here = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be caught
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if here}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

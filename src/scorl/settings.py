@@ -91,6 +91,8 @@ class Evaluations:
     """Samples per problem; more than one only makes sense at a temperature above 0."""
     split: str = "test"
     """The task's split."""
+    fixed: bool = False
+    """Also measure the second attempts on the reference's first ones: correction without the shift of one's own."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scorl.objectives import OBJECTIVES, Objective
+from scorl.objectives import OBJECTIVES, Objective, PairSFT, Star, Supervised
 
 __all__ = ["Stage"]
 
@@ -22,6 +22,11 @@ class Stage:
     """Samples per problem; the leave-one-out baseline is taken among them (open)."""
     attempts: int = 2
     """Attempts per sample."""
+    branches: int = 1
+    """Trajectories that go on from each first attempt; later attempts are then compared among these siblings."""
+    offline: float = 0.0
+    """Share of the samples whose first attempt the reference policy writes: context for the second attempt, and not
+    trained on (the paper mixes such samples in; the share is open)."""
     name: str | None = None
     """What steps.jsonl calls the stage; the objective's name by default."""
     renew_reference: bool = False
@@ -34,6 +39,16 @@ class Stage:
     def objective_name(self) -> str:
         """The objective's name in recipes."""
         return next(name for name, kind in OBJECTIVES.items() if isinstance(self.objective, kind))
+
+    @property
+    def collects(self) -> bool:
+        """Whether all is sampled when the stage begins, and the steps learn from that."""
+        return isinstance(self.objective, Star | PairSFT)
+
+    @property
+    def samples_nothing(self) -> bool:
+        """Whether the lessons are reference solutions."""
+        return isinstance(self.objective, Supervised)
 
     @property
     def label(self) -> str:

@@ -1,73 +1,38 @@
 """The training loop: sample -> judge -> credit -> learn, stage after stage.
 
 `train` is a generator: logging, evaluation and saving happen around it, in whoever iterates.
+
+A stage of STaR or Pair-SFT samples all of its steps' problems when it begins, and its steps learn from that.
 """
 
 from __future__ import annotations
 
-import math
+import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean as mean
+from itertools import pairwise
 from typing import Any
 
 from scorl import metrics
 from scorl.chat import Chat
 from scorl.engines.engine import Engine
 from scorl.engines.torch import TorchEngine
+from scorl.errors import GuardError
 from scorl.learner import Learner, Progress
-from scorl.objectives import Supervised
+from scorl.objectives import Objective, PairSFT, StageOne, Star
 from scorl.policy import Policy
-from scorl.rollout import demonstrate, rollout
+from scorl.reference import ReferenceEngine
+from scorl.rollout import Given, demonstrate, rollout
 from scorl.seeds import derive
 from scorl.settings import LearnerSettings, Sampling
+from scorl.shelf import MemoryShelf, Shelf
 from scorl.stage import Stage
+from scorl.steps import Step
 from scorl.tasks.task import Task
 from scorl.trajectory import Group, Lesson, Problem
 
-__all__ = ["Step", "train"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: what was sampled, what was learned from it, and what it cost."""
-
-    index: int
-    """Updates of the policy before this one, over all stages."""
-    stage: Stage
-    groups: list[Group]
-    lessons: list[Lesson]
-    progress: Progress
-    seconds: dict[str, float]
-    """`sample`, `judge`, `learn`."""
-
-    def line(self) -> dict[str, Any]:
-        """The step's line of `steps.jsonl`; what is undefined (flips of a single attempt, say) is null."""
-        sampled = not isinstance(self.stage.objective, Supervised)
-        measured = metrics.measure(self.groups)
-        kept = [n for n in measured if not n.startswith(("tokens", "fix_rate", "break_rate", "edit_ratio"))]
-        attempts = [a for group in self.groups for t in group for a in t.attempts]
-        kl = {f"kl_t{turn + 1}": _finite(self.progress.kl.get(turn)) for turn in range(max(2, self.stage.attempts))}
-        rewards = {
-            f"reward_t{turn + 1}": mean([t.attempts[turn].reward for group in self.groups for t in group])
-            for turn in range(self.stage.attempts)
-        }
-        return {
-            "step": self.index,
-            "stage": self.stage.label,
-            "objective": self.stage.objective_name,
-            **{name: measured[name] if sampled else None for name in kept},
-            **{name: value if sampled else None for name, value in rewards.items()},
-            **kl,
-            "loss": _finite(self.progress.loss),
-            "grad_norm": _finite(self.progress.grad_norm),
-            "lr": self.progress.lr,
-            "logprob_gap": _finite(self.progress.logprob_gap),
-            "skipped": self.progress.skipped,
-            "tokens": sum(len(a.ids) for a in attempts),
-            "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
-        }
+__all__ = ["train"]
 
 
 def train(
@@ -80,6 +45,7 @@ def train(
     sampling: Sampling | None = None,
     engine: Engine | None = None,
     learner: Learner | None = None,
+    shelf: Shelf | None = None,
 ) -> Iterator[Step]:
     """Train the policy in place; yields after every update.
 
@@ -92,6 +58,7 @@ def train(
         sampling: temperature and token limit.
         engine: writes the attempts; by default the policy itself through `TorchEngine`.
         learner: by default a new one with `LearnerSettings()`; one that has made updates goes on behind them.
+        shelf: keeps what a stage collects; by default it is kept in memory.
 
     Raises:
         GuardError: the run would train on nonsense; the message says why.
@@ -100,68 +67,140 @@ def train(
     engine = engine or TorchEngine(policy)
     total = sum(stage.steps for stage in stages)
     learner = learner or Learner(policy, LearnerSettings(), total=total, temperature=sampling.temperature)
+    loop = _Loop(policy.chat, task, engine, learner, sampling, seed, split, shelf or MemoryShelf())
     step = drawn = 0
-    for stage in stages:
-        for index in range(stage.steps):
+    for number, stage in enumerate(stages):
+        if step + stage.steps > learner.updates:
             if step >= learner.updates:
-                if index == 0:
-                    _enter(stage, learner)
-                problems = task.split(split).draw(stage.problems, drawn, seed)
-                yield _step(step, stage, problems, task, engine, policy.chat, learner, sampling, seed)
-            step += 1
-            drawn += stage.problems
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON knows no NaN."""
-    return value if value is not None and math.isfinite(value) else None
+                _enter(stage, learner)
+            steps = loop.collected if stage.collects else loop.sampled
+            yield from steps(number, stage, step, drawn)
+        step += stage.steps
+        drawn += stage.steps * stage.problems
 
 
 def _enter(stage: Stage, learner: Learner) -> None:
+    learner.beta_2 = None
     if stage.renew_reference:
         learner.renew_reference()
     if stage.reset_optimizer:
         learner.reset_optimizer()
 
 
-def _step(
-    step: int,
-    stage: Stage,
-    problems: list[Problem],
-    task: Task,
-    engine: Engine,
-    chat: Chat,
-    learner: Learner,
-    sampling: Sampling,
-    seed: int,
-) -> Step:
-    """Sample, judge, credit, learn."""
-    began = time.perf_counter()
-    clocked, judging = _clocked(task)
-    if isinstance(stage.objective, Supervised):
-        groups = demonstrate(chat, clocked, problems)
-    else:
-        groups = rollout(
-            engine,
-            chat,
-            clocked,
-            problems,
-            samples=stage.samples,
-            attempts=stage.attempts,
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_tokens,
-            seed=lambda problem, sample, turn: derive(seed, step, problem.id, sample, turn),
-            policy=learner.updates,
+@dataclass(frozen=True)
+class _Loop:
+    """What stays the same from step to step."""
+
+    chat: Chat
+    task: Task
+    engine: Engine
+    learner: Learner
+    sampling: Sampling
+    seed: int
+    split: str
+    shelf: Shelf
+
+    def sampled(self, number: int, stage: Stage, first: int, drawn: int) -> Iterator[Step]:
+        """The steps of stage `number` still to be made, each learning from what it samples: the stage's first step
+        is the run's `first`, and `drawn` problems were drawn before it."""
+        for step in range(max(first, self.learner.updates), first + stage.steps):
+            objective = _adapted(stage.objective, self.learner.beta_2)
+            groups, seconds = self._groups(stage, step, drawn + (step - first) * stage.problems)
+            lessons = [lesson for group in groups for lesson in objective(group)]
+            progress, seconds["learn"] = self._learn(lessons)
+            beta_2 = None
+            if isinstance(objective, StageOne) and objective.target_kl is not None:
+                beta_2 = objective.beta_2
+                self.learner.beta_2 = objective.adapted(progress.kl.get(0)).beta_2
+            yield Step(step, stage, groups, lessons, progress, seconds, beta_2)
+
+    def collected(self, number: int, stage: Stage, first: int, drawn: int) -> Iterator[Step]:
+        """The steps of a stage that collects, each learning from an equal share of the lessons."""
+        began = time.perf_counter()
+        groups = self._collect(number, stage, first, drawn)
+        lessons = [lesson for group in groups for lesson in stage.objective(group)]
+        count = f"{len(lessons)} of {sum(map(len, groups))} trajectories"
+        shares = _shares(lessons, stage, derive(self.seed, "lessons", number), count)
+        known = {k: v for k, v in metrics.measure(groups).items() if k in COLLECTED}
+        about = {"trajectories": sum(map(len, groups)), "lessons": len(lessons), **known}
+        for step in range(max(first, self.learner.updates), first + stage.steps):
+            sampled, began = time.perf_counter() - began, time.perf_counter()
+            progress, learned = self._learn(shares[step - first])
+            seconds = {"sample": sampled, "judge": 0.0, "learn": learned}
+            taught = [[lesson.trajectory] for lesson in shares[step - first]]
+            collected = about if step == first else None
+            yield Step(step, stage, taught, shares[step - first], progress, seconds, collected=collected)
+            began = time.perf_counter()
+
+    def _learn(self, lessons: Sequence[Lesson]) -> tuple[Progress, float]:
+        began = time.perf_counter()
+        return self.learner.update(lessons), time.perf_counter() - began
+
+    def _collect(self, number: int, stage: Stage, first: int, drawn: int) -> list[Group]:
+        """Every step's groups, all by the policy as it stood when the stage began."""
+        groups: list[Group] = []
+        for index in range(stage.steps):
+            start = drawn + index * stage.problems
+            kept = self.shelf.read(number, index, self._problems(stage, start))
+            if kept is None:
+                if self.learner.updates > first:
+                    raise GuardError(
+                        f"what stage {number} ({stage.label}) collected at its start is gone, and the policy has moved "
+                        "on: start the run anew"
+                    )
+                kept = self._groups(stage, first + index, start)[0]
+                self.shelf.write(number, index, stage.steps, kept)
+            groups += kept
+        return groups
+
+    def _problems(self, stage: Stage, start: int) -> list[Problem]:
+        return self.task.split(self.split).draw(stage.problems, start, self.seed)
+
+    def _groups(self, stage: Stage, step: int, start: int) -> tuple[list[Group], dict[str, float]]:
+        """Sample and judge what a step wants, and the seconds that both took."""
+        problems = self._problems(stage, start)
+        began = time.perf_counter()
+        clocked, judging = _clocked(self.task)
+        if stage.samples_nothing:
+            groups = demonstrate(self.chat, clocked, problems)
+        else:
+            groups = rollout(
+                self.engine,
+                self.chat,
+                clocked,
+                problems,
+                turns=self.task.turns(stage.attempts),
+                samples=stage.samples,
+                branches=stage.branches,
+                given=Given(ReferenceEngine(self.engine, self.learner.reference), stage.offline),
+                temperature=self.sampling.temperature,
+                max_tokens=self.sampling.max_tokens,
+                seed=lambda problem, sample, turn: derive(self.seed, step, problem.id, sample, turn),
+                policy=self.learner.updates,
+            )
+        return groups, {"sample": time.perf_counter() - began - judging[0], "judge": judging[0]}
+
+
+COLLECTED = ("accuracy_t1", "accuracy_t2", "incorrect_to_correct", "correct_to_incorrect", "answer_changed")
+"""What is told of the trajectories that a stage collected."""
+
+
+def _adapted(objective: Objective, beta_2: float | None) -> Objective:
+    return replace(objective, beta_2=beta_2) if isinstance(objective, StageOne) and beta_2 is not None else objective
+
+
+def _shares(lessons: list[Lesson], stage: Stage, seed: int, count: str) -> list[list[Lesson]]:
+    """The lessons of each step: `epochs` shuffled passes, cut into as many equal pieces as there are steps."""
+    assert isinstance(stage.objective, Star | PairSFT)
+    rng = random.Random(seed)
+    passes = [lesson for _ in range(stage.objective.epochs) for lesson in rng.sample(lessons, len(lessons))]
+    if len(passes) < stage.steps:
+        raise GuardError(
+            f"stage {stage.label}: {count} that were collected enter the data set, too few for {stage.steps} steps; "
+            "take fewer steps, more samples or problems a step, or more epochs"
         )
-    sampled = time.perf_counter()
-    lessons = [lesson for group in groups for lesson in stage.objective(group)]
-    progress = learner.update(lessons)
-    seconds = {
-        "sample": sampled - began - judging[0],
-        "judge": judging[0],
-        "learn": time.perf_counter() - sampled,
-    }
-    return Step(step, stage, groups, lessons, progress, seconds)
+    cuts = [len(passes) * index // stage.steps for index in range(stage.steps + 1)]
+    return [passes[a:b] for a, b in pairwise(cuts)]
 
 
 def _clocked(task: Task) -> tuple[Task, list[float]]:

@@ -90,6 +90,10 @@ class Attempt:
     verdict: Verdict
     policy: int = 0
     """How many updates the policy had seen when it wrote this."""
+    given: bool = False
+    """Whether another policy wrote it, so that it is context and never trained on."""
+    critiques: tuple[str, ...] = ()
+    """What the model wrote between the attempt before and this one that is no attempt; it stands in `prompt_ids`."""
 
     @property
     def reward(self) -> float:
@@ -109,6 +113,8 @@ class Trajectory:
     problem: Problem
     sample: int
     attempts: tuple[Attempt, ...]
+    branch: int = 0
+    """Which of the continuations of the same first attempt; trajectories of one `sample` share it."""
 
 
 Group = Sequence[Trajectory]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from scorl.cli.compare import compare
 from scorl.cli.doctor import doctor
 from scorl.cli.evaluate import evaluate
 from scorl.cli.judge import judge
@@ -31,7 +32,7 @@ def commands() -> None:
     """Train a language model to correct its own answers (SCoRe), and measure whether it learned to."""
 
 
-for command in (train, evaluate, judge, show, report, doctor, recipes, schema):
+for command in (train, evaluate, compare, judge, show, report, doctor, recipes, schema):
     commands.add_command(command)
 
 

@@ -84,8 +84,6 @@ def evaluate(
 
 def _task(model: str, name: str | None, settings: tuple[str, ...]) -> tuple[Task, int]:
     """The task and the longest response: a run directory's own, unless another task is named."""
-    from dataclasses import replace
-
     from scorl.recipe import resolve, resolve_task
 
     run = next((p for p in (Path(model), Path(model).parent.parent) if (p / "recipe.yaml").is_file()), None)
@@ -94,8 +92,7 @@ def _task(model: str, name: str | None, settings: tuple[str, ...]) -> tuple[Task
     if run is None or name not in (None, resolve(run).task.name):
         return resolve_task(str(name), settings).build(), 256
     recipe = resolve(run, [f"task.{key.removeprefix('task.')}" for key in settings])
-    task = recipe.task.build()
-    return replace(task, correction=recipe.turns.correction or task.correction), recipe.engine.max_tokens
+    return recipe.turns.of(recipe.task.build()), recipe.engine.max_tokens
 
 
 def _write(evaluation: Evaluation, out: Path | None, attempts_out: Path | None) -> None:

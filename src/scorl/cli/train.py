@@ -46,6 +46,8 @@ def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resu
     result = _run(resolved, out)
     if result.evaluation:
         _print_change(result.evaluation[resolved.evaluation.split]["history"])
+    for alarm in result.alarms:
+        click.echo(f"alarm: {alarm}", err=True)
     if result.interrupted:
         click.echo(f"saved after step {result.steps}; go on with: scorl train {out} --resume", err=True)
         raise SystemExit(130)
@@ -87,7 +89,7 @@ def _check_place(recipe: Recipe, out: Path, resume: str | None) -> None:
     if not any((out / name).exists() for name in BEGUN):
         if resume == "yes":
             raise UserError(f"{out}: there is no run to go on with")
-        if out.is_dir() and {p.name for p in out.iterdir()} - {"recipe.yaml", "attempts"}:
+        if out.is_dir() and {p.name for p in out.iterdir()} - {"recipe.yaml", "attempts", "collected"}:
             raise UserError(f"{out}: this folder is not empty, and no run; choose another with --out")
     elif resume is None:
         raise UserError(
@@ -115,7 +117,7 @@ def _run(recipe: Recipe, out: Path) -> Result:
             progress(line)
             send(line)
 
-        return perform(plan, out, report, progress.evaluating)
+        return perform(plan, out, report, progress.between)
 
 
 def _print_change(history: list[dict[str, Any]]) -> None:

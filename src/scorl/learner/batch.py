@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorl.trajectory import Lesson
+from scorl.trajectory import Credit, Lesson
 
 __all__ = ["MicroBatch", "micro_batches"]
 
@@ -57,7 +57,12 @@ def micro_batches(lessons: Sequence[Lesson], tokens: int) -> list[MicroBatch]:
             batches[-1].append(lesson)
         else:
             batches.append([lesson])
-    return [_padded(batch) for batch in batches if any(a.ids for lesson in batch for a in lesson.trajectory.attempts)]
+    padded = map(_padded, batches)
+    return [batch for batch in padded if len(batch.target)]
+
+
+NOTHING = Credit()
+"""An attempt with no credit at all teaches nothing; one that only has its KL still does."""
 
 
 def _width(lesson: Lesson) -> int:
@@ -77,7 +82,7 @@ def _padded(lessons: Sequence[Lesson]) -> MicroBatch:
         (row, attempt, credit)
         for row, lesson in enumerate(lessons)
         for attempt, credit in zip(lesson.trajectory.attempts, lesson.credits, strict=True)
-        if attempt.ids
+        if attempt.ids and not attempt.given and credit != NOTHING
     ]
     length = torch.tensor([len(attempt.ids) for _, attempt, _ in spans], dtype=torch.long)
     return MicroBatch(

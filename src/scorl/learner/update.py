@@ -60,6 +60,8 @@ class Learner:
         check_trainable(policy.parameters)
         self.policy, self.settings, self.total, self.temperature = policy, settings, total, temperature
         self.updates = 0
+        self.beta_2: float | None = None
+        """Stage I's strict coefficient where it adapts; None: as the stage says."""
         self.reference = Reference(policy)
         self.reset_optimizer()
         self._nonfinite = 0
@@ -104,6 +106,7 @@ class Learner:
         """All that a checkpoint needs to go on to the bit."""
         return {
             "updates": self.updates,
+            "beta_2": self.beta_2,
             "weights": {name: p.detach() for name, p in self.policy.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
             "reference": self.reference.state(),
@@ -120,7 +123,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["reference"] is not None:
             self.reference.load_state(state["reference"])
-        self.updates = state["updates"]
+        self.updates, self.beta_2 = state["updates"], state["beta_2"]
         self._nonfinite, self._moved = state["nonfinite"], state["moved"]
         self._at_reference = state["at_reference"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from scorl.metrics.edits import answer_changed, edit_ratio
 from scorl.trajectory import Group, Trajectory
 
-__all__ = ["Tally", "measure", "outcomes", "tally", "tally_outcomes"]
+__all__ = ["Tally", "edit_ratios", "measure", "outcomes", "tally", "tally_outcomes"]
 
 Terms = dict[str, tuple[float, float]]
 """What one trajectory adds to the numerator and the denominator of each metric."""
@@ -78,9 +79,22 @@ def outcomes(groups: Iterable[Group]) -> dict[str, str]:
     return {problem: " ".join(samples) for problem, samples in words.items()}
 
 
-def tally_outcomes(words: Mapping[str, str]) -> Tally:
-    """The sums behind the metrics of correctness, from what `outcomes` wrote."""
-    return _collect((problem, _word_terms(word)) for problem, text in words.items() for word in text.split())
+def edit_ratios(groups: Iterable[Group]) -> dict[str, float]:
+    """The mean edit-distance ratio of each problem's samples; none where there is no second attempt."""
+    ratios: dict[str, list[float]] = {}
+    for group in groups:
+        for t in group:
+            if len(t.attempts) > 1:
+                ratios.setdefault(t.problem.id, []).append(edit_ratio(t.attempts[0].text, t.attempts[1].text))
+    return {problem: round(fmean(values), 4) for problem, values in ratios.items()}
+
+
+def tally_outcomes(words: Mapping[str, str], ratios: Mapping[str, float] | None = None) -> Tally:
+    """The sums behind the metrics of correctness, from what `outcomes` wrote, and from what `edit_ratios` did."""
+    rows = ((problem, word) for problem, text in words.items() for word in text.split())
+    if not ratios:
+        return _collect((problem, _word_terms(word)) for problem, word in rows)
+    return _collect((problem, _word_terms(word) | {"edit_ratio": (ratios[problem], 1)}) for problem, word in rows)
 
 
 def _word_terms(word: str) -> Terms:

@@ -4,6 +4,7 @@ A new method is a new file here and a line in `OBJECTIVES`; sampling, loss and l
 """
 
 from scorl.objectives.baseline import leave_one_out
+from scorl.objectives.imitation import PairSFT, Star
 from scorl.objectives.reinforce import Reinforce
 from scorl.objectives.score import StageOne, StageTwo, shaped_rewards
 from scorl.objectives.supervised import Supervised
@@ -11,20 +12,24 @@ from scorl.objectives.supervised import Supervised
 __all__ = [
     "OBJECTIVES",
     "Objective",
+    "PairSFT",
     "Reinforce",
     "StageOne",
     "StageTwo",
+    "Star",
     "Supervised",
     "leave_one_out",
     "shaped_rewards",
 ]
 
-Objective = Reinforce | StageOne | StageTwo | Supervised
+Objective = Reinforce | StageOne | StageTwo | Star | PairSFT | Supervised
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "reinforce": Reinforce,
     "score_stage_one": StageOne,
     "score_stage_two": StageTwo,
+    "star": Star,
+    "pair_sft": PairSFT,
     "supervised": Supervised,
 }
 """The names that recipes, steps.jsonl and the documents use."""

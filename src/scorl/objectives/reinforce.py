@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scorl.objectives.baseline import leave_one_out
-from scorl.trajectory import Credit, Group, Lesson
+from scorl.objectives.baseline import lessons, returns
+from scorl.trajectory import Attempt, Group, Lesson
 
 __all__ = ["Reinforce"]
 
@@ -16,12 +16,15 @@ class Reinforce:
 
     beta_1: float = 0.01
     """KL coefficient of every attempt."""
+    weights: tuple[float, ...] = ()
+    """Weight of each attempt's reward; empty: 1 each. `[1, 0]` pays the first attempt alone, `[0, 1]` the second."""
+    gamma: float = 0.0
+    """Discount of later rewards in an attempt's return; 1 pays every attempt the joint reward (the paper: 0)."""
 
     def __call__(self, group: Group) -> list[Lesson]:
-        """Advantage of attempt t: r_t less its mean over the group's other samples."""
-        turns = range(len(group[0].attempts))
-        columns = [leave_one_out([t.attempts[turn].reward for t in group]) for turn in turns]
-        return [
-            Lesson(trajectory, tuple(Credit(column[i], self.beta_1) for column in columns))
-            for i, trajectory in enumerate(group)
-        ]
+        """Advantage of attempt t: its return less the mean over what it is compared with (`advantages`)."""
+        return lessons(group, [returns(self._rewards(t.attempts), self.gamma) for t in group], self.beta_1)
+
+    def _rewards(self, attempts: tuple[Attempt, ...]) -> list[float]:
+        weights = self.weights or (1.0,) * len(attempts)
+        return [weight * attempt.reward for weight, attempt in zip(weights, attempts, strict=True)]

@@ -1,7 +1,7 @@
 """SCoRe, stage I (Eq. 3) and stage II (Eq. 4) of arXiv 2409.12917.
 
 Rewards are instantaneous (gamma = 0): an attempt's tokens are credited with that attempt's shaped reward alone.
-If one number multiplied both attempts, the bonus would pay for wrong first attempts (paper.md, consequence 3).
+If one number multiplied both attempts, the bonus would pay for wrong first attempts; `gamma: 1` shows it.
 Dividing advantages by their standard deviation would cancel alpha, so it is not offered.
 
 Beyond two attempts (camera-ready, A.1): stage I rewards the last attempt and holds all earlier ones; each bonus
@@ -10,11 +10,11 @@ of stage II is relative to the attempt just before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from scorl.objectives.baseline import leave_one_out
+from scorl.objectives.baseline import advantages, lessons, returns
 from scorl.trajectory import Credit, Group, Lesson, Trajectory
 
 __all__ = ["StageOne", "StageTwo", "shaped_rewards"]
@@ -28,15 +28,25 @@ class StageOne:
     """KL coefficient of every attempt (left out of the printed equation, stated in its text)."""
     beta_2: float = 0.1
     """Additional KL coefficient of the attempts before the last: 0.1 on MATH, 0.25 on MBPP."""
+    target_kl: float | None = None
+    """Nats at which beta_2 holds the first attempt's KL, rising and falling step by step; null: beta_2 stays (the
+    paper allows an adaptive one and gives no formula; this is the proportional controller of arXiv 1909.08593)."""
 
     def __call__(self, group: Group) -> list[Lesson]:
         """The last attempt gets its reward; the earlier ones get no reward at all, only the KL."""
-        advantages = leave_one_out([trajectory.attempts[-1].reward for trajectory in group])
+        last = [[0.0] * (len(t.attempts) - 1) + [t.attempts[-1].reward] for t in group]
         held = Credit(0.0, self.beta_1 + self.beta_2)
         return [
-            Lesson(trajectory, (held,) * (len(trajectory.attempts) - 1) + (Credit(advantage, self.beta_1),))
-            for trajectory, advantage in zip(group, advantages, strict=True)
+            Lesson(trajectory, (held,) * (len(row) - 1) + (Credit(row[-1], self.beta_1),))
+            for trajectory, row in zip(group, advantages(group, last), strict=True)
         ]
+
+    def adapted(self, kl: float | None) -> StageOne:
+        """The stage after a step in which the first attempt's KL was `kl`: beta_2 moves by at most 20%."""
+        if self.target_kl is None or kl is None:
+            return self
+        error = max(-1.0, min(1.0, kl / self.target_kl - 1))
+        return replace(self, beta_2=self.beta_2 * (1 + 0.2 * error))
 
 
 @dataclass(frozen=True)
@@ -50,22 +60,20 @@ class StageTwo:
     baseline: Literal["shaped", "given_before"] = "shaped"
     """`shaped`: leave-one-out over shaped rewards. `given_before`: over them without their part -alpha r_{t-1}, which
     attempt t cannot change any more; the same gradient on average, with less variance (open in the paper)."""
+    gamma: float = 0.0
+    """Discount of later rewards in an attempt's return. Anything above 0 pays for wrong first attempts: with 1 the
+    first is credited (1 - alpha) r_1 (the paper: 0)."""
 
     def __call__(self, group: Group) -> list[Lesson]:
-        """Advantage of attempt t: its shaped reward less the mean over the group's other samples."""
-        rewards = shaped_rewards if self.baseline == "shaped" else _without_before
-        shaped = [rewards(trajectory, self.alpha) for trajectory in group]
-        columns = [leave_one_out(column) for column in zip(*shaped, strict=True)]
-        return [
-            Lesson(trajectory, tuple(Credit(column[i], self.beta_1) for column in columns))
-            for i, trajectory in enumerate(group)
-        ]
+        """Advantage of attempt t: its shaped return less the mean over what it is compared with (`advantages`)."""
+        return lessons(group, [self._credited(t) for t in group], self.beta_1)
 
-
-def _without_before(trajectory: Trajectory, alpha: float) -> list[float]:
-    """Shaped rewards without the part that is settled before the attempt: r_1, then (1 + alpha) r_t."""
-    first, *later = (attempt.reward for attempt in trajectory.attempts)
-    return [first, *((1 + alpha) * reward for reward in later)]
+    def _credited(self, trajectory: Trajectory) -> list[float]:
+        credited = returns(shaped_rewards(trajectory, self.alpha), self.gamma)
+        if self.baseline == "given_before":
+            for turn, before in enumerate(trajectory.attempts[:-1], 1):
+                credited[turn] += self.alpha * before.reward
+        return credited
 
 
 def shaped_rewards(trajectory: Trajectory, alpha: float) -> list[float]:

@@ -8,7 +8,7 @@ The frozen dataclasses in `sections`, the objectives and the tasks' settings are
 types, defaults and descriptions: the checks, the messages and the JSON schema are derived from them.
 """
 
-from scorl.recipe.resolve import differences, resolve, resolve_task
+from scorl.recipe.resolve import changed, differences, resolve, resolve_task
 from scorl.recipe.schema import json_schema
 from scorl.recipe.sections import (
     EngineSettings,
@@ -28,6 +28,7 @@ __all__ = [
     "Recipe",
     "TaskChoice",
     "TurnSettings",
+    "changed",
     "differences",
     "json_schema",
     "resolve",

@@ -25,13 +25,18 @@ CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 BOUNDS: dict[str, dict[str, float]] = {
     name: {sign: bound}
     for sign, bound, names in (
-        ("ge", 1, "steps problems samples attempts max_tokens batch_size tokens_per_batch keep rank workers"),
+        (
+            "ge",
+            1,
+            "steps problems samples attempts branches epochs max_tokens batch_size tokens_per_batch keep rank workers",
+        ),
         ("ge", 0, "seed every warmup clip weight_decay temperature alpha beta_1 beta_2"),
-        ("gt", 0, "lr max_logprob_gap"),
+        ("gt", 0, "lr max_logprob_gap target_kl"),
     )
     for name in names.split()
 }
-"""Least values by field name, the same in every section; tasks check their own."""
+BOUNDS |= {"offline": {"ge": 0.0, "le": 1.0}, "gamma": {"ge": 0.0, "le": 1.0}}
+"""Least (and greatest) values by field name, the same in every section; tasks check their own."""
 
 SUPERVISED = {"attempts": 1, "samples": 1}
 """Defaults of a supervised stage, which samples nothing."""

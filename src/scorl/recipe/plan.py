@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -42,10 +41,8 @@ def planned(recipe: Recipe) -> Plan:
     Raises:
         UserError: the task, one of its splits, the model or the engine's answers cannot be had.
     """
-    task = recipe.task.build()
+    task = recipe.turns.of(recipe.task.build())
     _check_problems(recipe, task)
-    if recipe.turns.correction is not None:
-        task = replace(task, correction=recipe.turns.correction)
     settings = recipe.model
     policy = Policy(
         settings.path,

@@ -28,7 +28,7 @@ from scorl.settings import Checkpoints, Evaluations, LearnerSettings
 from scorl.stage import Stage
 from scorl.tasks import TASKS
 
-__all__ = ["differences", "resolve", "resolve_task"]
+__all__ = ["changed", "differences", "resolve", "resolve_task"]
 
 Kind = TypeVar("Kind")
 
@@ -39,11 +39,16 @@ def resolve(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         UserError: everything that is wrong, a line each, with the key's path.
     """
-    values = assign(load(recipe), overrides)
-    checked = _checked(recipe_model(_task_type(values), _stage_types(values)), values, f"recipe '{recipe}'")
-    found = _recipe(checked)
-    _refuse(contradictions(found), f"recipe '{recipe}'")
-    return found
+    return _resolved(assign(load(recipe), overrides), f"recipe '{recipe}'")
+
+
+def changed(recipe: Recipe, overrides: Iterable[str], what: str) -> Recipe:
+    """A recipe with overrides laid on it, checked as a whole; `what` names it in messages.
+
+    Raises:
+        UserError: everything that is wrong, a line each, with the key's path.
+    """
+    return _resolved(assign(recipe.as_dict(), overrides), what)
 
 
 def resolve_task(name: str, overrides: Iterable[str] = ()) -> TaskChoice:
@@ -62,6 +67,13 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
         for key in keys
         if flat.get(key) != flat_other.get(key)
     ]
+
+
+def _resolved(values: Mapping[str, Any], what: str) -> Recipe:
+    checked = _checked(recipe_model(_task_type(values), _stage_types(values)), values, what)
+    found = _recipe(checked)
+    _refuse(contradictions(found), what)
+    return found
 
 
 def _checked(model: type[BaseModel], values: Any, what: str) -> dict[str, Any]:
@@ -85,10 +97,10 @@ def _task_type(values: Mapping[str, Any]) -> type[BaseModel]:
 def _stage_types(values: Mapping[str, Any]) -> Any:
     """The type of exactly this list of stages, so that each entry is held to its own objective."""
     stages = values.get("stages")
-    if not isinstance(stages, list) or not stages:
-        raise UserError("stages: should be a list of at least one stage, as in [{objective: reinforce, steps: 100}]")
+    if not isinstance(stages, list):
+        raise UserError("stages: should be a list, as in [{objective: reinforce, steps: 100}]; [] only measures")
     names = [_choice(stage, "objective", OBJECTIVES, f"stages.{i}") for i, stage in enumerate(stages)]
-    return tuple[tuple(map(stage_model, names))]  # type: ignore[misc]
+    return tuple[tuple(map(stage_model, names)) or ()]  # type: ignore[misc]
 
 
 def _choice(section: Any, key: str, choices: Iterable[str], path: str) -> str:

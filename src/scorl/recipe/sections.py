@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import yaml
@@ -12,6 +12,7 @@ from scorl.settings import Checkpoints, Dtype, Evaluations, LearnerSettings, Lor
 from scorl.stage import Stage
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
+from scorl.turns import CRITIQUE, REWRITE
 
 __all__ = [
     "EngineSettings",
@@ -60,8 +61,19 @@ class TaskChoice:
 class TurnSettings:
     """What is said between two attempts."""
 
+    name: Literal["correction", "self_refine"] = "correction"
+    """`correction` says that there might be an error; `self_refine` asks for a critique, then for another attempt."""
     correction: str | None = None
     """The correction message; null: the task's own wording."""
+    critique: str = CRITIQUE
+    """What asks for the critique; read by self_refine."""
+    rewrite: str = REWRITE
+    """What asks for the attempt after the critique; read by self_refine."""
+
+    def of(self, task: Task) -> Task:
+        """The task with these turns."""
+        refine = (self.critique, self.rewrite) if self.name == "self_refine" else None
+        return replace(task, correction=self.correction or task.correction, refine=refine)
 
 
 @dataclass(frozen=True)

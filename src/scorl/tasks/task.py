@@ -8,6 +8,7 @@ from typing import Protocol
 
 from scorl.errors import UserError, nearest
 from scorl.trajectory import Problem, Verdict
+from scorl.turns import Turn, correction, self_refine
 
 __all__ = ["Judge", "Problems", "Task"]
 
@@ -40,6 +41,14 @@ class Task:
     correction: str
     """The message after an attempt: it says that there might be an error, never whether there is one."""
     judge: Judge
+    refine: tuple[str, str] | None = None
+    """Self-Refine in place of the correction message: what asks for a critique, and what asks to write again."""
+
+    def turns(self, attempts: int) -> tuple[Turn, ...]:
+        """What is said between so many attempts."""
+        if self.refine is None:
+            return correction(self.correction, attempts)
+        return self_refine(attempts, *self.refine)
 
     def split(self, name: str) -> Problems:
         """The problems of a split.

@@ -1,0 +1,174 @@
+"""Carrying the runs out: ordinary run directories, each made by a `scorl train` of its own, several at a time.
+
+OUT/recipes/score-seed-0.yaml      what each run was given
+OUT/score/seed-0/                  its run directory; its messages are in OUT/score/seed-0.log
+OUT/collected/seed-0/              what STaR and Pair-SFT sample of the base, once for all of them
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scorl.compare.arms import Arm
+from scorl.errors import UserError
+from scorl.lines import write_text
+from scorl.recipe import Recipe, differences, resolve
+
+__all__ = ["Run", "carry_out", "planned_runs"]
+
+PAUSE = 0.2
+"""Seconds between two looks at the children."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an arm."""
+
+    arm: Arm
+    seed: int
+    recipe: Recipe
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """What people read."""
+        return f"{self.arm.label}, seed {self.seed}" if self.arm.trains else self.arm.label
+
+    @property
+    def log(self) -> Path:
+        """What the run says while it runs."""
+        return self.directory.with_name(self.directory.name + ".log")
+
+    @property
+    def done(self) -> bool:
+        """Whether its last evaluation is there."""
+        path = self.directory / "evaluation.json"
+        if not path.exists():
+            return False
+        evaluation = json.loads(path.read_text(encoding="utf-8")).get(self.recipe.evaluation.split)
+        return evaluation is not None and evaluation["step"] == self.recipe.steps
+
+
+def planned_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> list[Run]:
+    """The runs of all arms, seed by seed, so that a table of what is there early is fair.
+
+    Raises:
+        UserError: an arm does not fit the recipe, or a folder holds a run of another recipe.
+    """
+    runs = []
+    for k in range(seeds):
+        for arm in arms:
+            if arm.trains or k == 0:
+                made = arm.recipe(recipe)
+                seed = recipe.seed + k
+                evaluation = replace(made.evaluation, fixed=arm.trains and made.stages[-1].attempts > 1)
+                made = replace(made, seed=seed, evaluation=evaluation)
+                runs.append(Run(arm, seed, made, out / arm.name / f"seed-{seed}"))
+    for run in runs:
+        there = (run.directory / "recipe.yaml").is_file()
+        if changed := differences(resolve(run.directory), run.recipe) if there else []:
+            raise UserError("\n  ".join([f"{run.directory}: holds a run of another recipe:", *changed]))
+    return runs
+
+
+def carry_out(runs: Sequence[Run], out: Path, jobs: int, tell: Callable[[str], None]) -> list[Run]:
+    """Make the runs that are not there yet, `jobs` at a time; returns those that failed.
+
+    Args:
+        runs: what is wanted.
+        out: the folder of the comparison.
+        jobs: runs at a time; each gets its share of the cores.
+        tell: is given a sentence when a run begins and when it ends.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the running ones have saved.
+    """
+    waiting = [run for run in runs if not run.done]
+    if len(waiting) < len(runs):
+        tell(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")
+    began, total, finished = time.monotonic(), len(waiting), 0
+    running: dict[Run, subprocess.Popen[bytes]] = {}
+    failed: list[Run] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.pop(0)
+                running[run] = _start(run, out, jobs)
+            for run in [run for run, child in running.items() if child.poll() is not None]:
+                finished += 1
+                if running.pop(run).returncode:
+                    failed.append(run)
+                left = (time.monotonic() - began) / finished * (total - finished)
+                tell(f"{finished}/{total} {_ending(run)}, about {_clock(left)} left")
+            time.sleep(PAUSE)
+    except KeyboardInterrupt:
+        _stop(running)
+        raise
+    return failed
+
+
+def _start(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
+    recipes = out / "recipes"
+    recipes.mkdir(parents=True, exist_ok=True)
+    path = recipes / f"{run.arm.name}-seed-{run.seed}.yaml"
+    write_text(path, run.recipe.dump())
+    run.directory.mkdir(parents=True, exist_ok=True)
+    if run.recipe.stages and run.recipe.stages[0].collects:
+        _share_collected(run, out)
+    command = [sys.executable, "-m", "scorl", "train", str(path), "--out", str(run.directory), "--resume", "auto"]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
+    with run.log.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": threads},
+            start_new_session=True,  # a terminal's Ctrl-C is for us to pass on
+        )
+
+
+def _share_collected(run: Run, out: Path) -> None:
+    """What the first stage collects is the base's work: all arms of a seed read and write it at one place."""
+    shared, link = out / "collected" / f"seed-{run.seed}", run.directory / "collected" / "stage-0"
+    shared.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(exist_ok=True)
+    if not link.exists():
+        link.symlink_to(os.path.relpath(shared, link.parent))
+
+
+def _ending(run: Run) -> str:
+    """How a run ended, in figures or in the last words of its log."""
+    if not run.done:
+        words = run.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"{run.name}: FAILED: {words[-1] if words else 'without a word'} (see {run.log})"
+    evaluation = json.loads((run.directory / "evaluation.json").read_text(encoding="utf-8"))
+    metrics = evaluation[run.recipe.evaluation.split]["metrics"]
+    first, second = (100 * metrics[f"accuracy_t{turn}"]["value"] for turn in (1, 2))
+    return f"{run.name}: @t1 {first:.1f} @t2 {second:.1f} Delta {second - first:+.1f}"
+
+
+def _stop(running: dict[Run, subprocess.Popen[bytes]]) -> None:
+    """Ask the children to save, and wait; a second Ctrl-C ends them at once."""
+    for sign in (signal.SIGINT, signal.SIGKILL):
+        for child in running.values():
+            child.send_signal(sign)
+        try:
+            for child in running.values():
+                child.wait()
+            return
+        except KeyboardInterrupt:
+            continue
+
+
+def _clock(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,162 @@
+"""The methods of the paper, each as the stages that it makes of one SCoRe recipe.
+
+What every method that trains shares: the base, the problems in their order, problems and samples a step, learning
+rate and schedule, the number of updates. STaR and Pair-SFT sample the same problems as many times, but before they
+learn (STaR a third of them in each of its three rounds). Single-turn RL samples one attempt where others sample two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from scorl.errors import UserError
+from scorl.objectives import Objective, PairSFT, Reinforce, StageOne, StageTwo, Star
+from scorl.recipe import Recipe
+from scorl.stage import Stage
+
+__all__ = ["METHODS", "Method"]
+
+ROUNDS = 3
+"""Rounds of collecting and fine-tuning in STaR (stated)."""
+MIXED = 0.5
+"""Share of offline first attempts where they are mixed in (open)."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The parts of a SCoRe recipe that methods are made of."""
+
+    warm_up: tuple[Stage, ...]
+    """Supervised stages before the first of SCoRe's; every method that trains begins with them."""
+    stages: tuple[Stage, ...]
+    """SCoRe's own."""
+
+    @property
+    def one(self) -> Stage:
+        """The first stage I."""
+        return next(s for s in self.stages if isinstance(s.objective, StageOne))
+
+    @property
+    def two(self) -> Stage:
+        """The first stage II."""
+        return next(s for s in self.stages if isinstance(s.objective, StageTwo))
+
+    @property
+    def steps(self) -> int:
+        """Updates of every method."""
+        return sum(stage.steps for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table."""
+
+    label: str
+    stages: Callable[[Shape], tuple[Stage, ...]] | None
+    """None: nothing is trained."""
+    self_refine: bool = False
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe of this method.
+
+        Raises:
+            UserError: the recipe has no stage I or no stage II to take the settings from.
+        """
+        if self.stages is None:
+            turns = replace(recipe.turns, name="self_refine") if self.self_refine else recipe.turns
+            return replace(recipe, stages=(), turns=turns)
+        shape = _shape(recipe)
+        return replace(recipe, stages=(*shape.warm_up, *self.stages(shape)))
+
+
+def _shape(recipe: Recipe) -> Shape:
+    kinds = [type(stage.objective) for stage in recipe.stages]
+    if StageOne not in kinds or StageTwo not in kinds:
+        raise UserError(
+            "compare needs a SCoRe recipe, with a score_stage_one and a score_stage_two among its stages: the other "
+            "methods take problems, samples, coefficients and the number of updates from these"
+        )
+    begin = kinds.index(StageOne) if kinds.index(StageOne) < kinds.index(StageTwo) else kinds.index(StageTwo)
+    return Shape(recipe.stages[:begin], recipe.stages[begin:])
+
+
+def _beta(shape: Shape) -> float:
+    objective = shape.two.objective
+    assert isinstance(objective, StageTwo)
+    return objective.beta_1
+
+
+def _all(shape: Shape, objective: Objective, attempts: int = 2) -> tuple[Stage, ...]:
+    """One stage of all steps."""
+    stage = shape.two if attempts > 1 else replace(shape.two, branches=1, offline=0.0)
+    return (replace(stage, objective=objective, steps=shape.steps, attempts=attempts, name=None),)
+
+
+def _rounds(stage: Stage, steps: int, objective: Star) -> tuple[Stage, ...]:
+    """Rounds of STaR with so many steps together; each goes on from the model that the one before left."""
+    cuts = [steps * k // ROUNDS for k in range(ROUNDS + 1)]
+    return tuple(
+        replace(stage, objective=objective, steps=cuts[k + 1] - cuts[k], name=f"star_{k + 1}") for k in range(ROUNDS)
+    )
+
+
+def _star_in_stage_two(shape: Shape) -> tuple[Stage, ...]:
+    before = tuple(s for s in shape.stages if isinstance(s.objective, StageOne))
+    return (*before, *_rounds(shape.two, shape.steps - sum(s.steps for s in before), Star()))
+
+
+def _two(shape: Shape, change: Callable[[Stage], Stage]) -> tuple[Stage, ...]:
+    """The stages with every stage II changed."""
+    return tuple(change(s) if isinstance(s.objective, StageTwo) else s for s in shape.stages)
+
+
+def _without_bonus(stage: Stage) -> Stage:
+    assert isinstance(stage.objective, StageTwo)
+    return replace(stage, objective=replace(stage.objective, alpha=0.0))
+
+
+def _interleaved(shape: Shape) -> tuple[Stage, ...]:
+    """Both stages in halves, one after the other, twice (version 1 of the paper)."""
+    first = tuple(replace(s, steps=s.steps // 2, name=f"{s.label}_a") for s in shape.stages)
+    second = tuple(replace(s, steps=s.steps - s.steps // 2, name=f"{s.label}_b") for s in shape.stages)
+    return first + second
+
+
+def _three_attempts(shape: Shape) -> tuple[Stage, ...]:
+    """Stages I(a), I(b) near the model that I(a) made, and II (appendix A.1 of the camera-ready)."""
+    one, two = shape.one, shape.two
+    half = one.steps // 2
+    return (
+        replace(one, steps=half, name="stage_one_a"),
+        replace(one, steps=one.steps - half, name="stage_one_b", attempts=3, renew_reference=True),
+        replace(two, steps=shape.steps - one.steps, attempts=3),
+    )
+
+
+METHODS: dict[str, Method] = {
+    "base": Method("base", None),
+    "self_refine": Method("Self-Refine", None, self_refine=True),
+    "star": Method("STaR, D", lambda s: _rounds(s.two, s.steps, Star())),
+    "star_plus": Method("STaR, D+", lambda s: _rounds(s.two, s.steps, Star(keep_right=True))),
+    "pair_sft": Method("Pair-SFT, D", lambda s: _all(s, PairSFT())),
+    "pair_sft_plus": Method("Pair-SFT, D+", lambda s: _all(s, PairSFT(keep_right=True))),
+    "single_turn": Method("single-turn RL", lambda s: _all(s, Reinforce(_beta(s)), attempts=1)),
+    "multi_turn": Method("multi-turn RL", lambda s: _all(s, Reinforce(_beta(s)))),
+    "score": Method("SCoRe", lambda s: s.stages),
+    "no_stage_one": Method("without Stage I", lambda s: _all(s, s.two.objective)),
+    "no_bonus": Method(
+        "without the bonus",
+        lambda s: _two(s, _without_bonus),
+    ),
+    "star_stage_two": Method("STaR in place of RL in Stage II", _star_in_stage_two),
+    "offline_only": Method(
+        "offline first attempts only", lambda s: tuple(replace(stage, offline=1.0) for stage in s.stages)
+    ),
+    "offline_mixed": Method(
+        "offline first attempts mixed in", lambda s: _two(s, lambda stage: replace(stage, offline=MIXED))
+    ),
+    "interleaved": Method("stages interleaved", _interleaved),
+    "three_attempts": Method("three attempts", _three_attempts),
+}
+"""The rows in the order of the table."""

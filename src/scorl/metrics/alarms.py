@@ -1,0 +1,106 @@
+"""Alarms while a run trains: self-correction that collapses, and first attempts that are thrown away for the bonus.
+
+Both are read off the lines of steps.jsonl, over a window of steps; a step's problems are new, so the steps of a window
+are independent and their spread gives the intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+__all__ = ["ADVICE", "WINDOW", "Alarm", "alarms", "raised"]
+
+WINDOW = 20
+"""Steps that a statistic is taken over."""
+UNCHANGED = 0.05
+"""Answer-change rate under which the second attempt counts as a copy."""
+SURE = 3.0
+"""Standard errors that a change must reach: alarms are looked for after every step."""
+
+ADVICE = {
+    "collapse": "the second attempt repeats the first and nothing pulls it away: give Stage I more steps or a larger "
+    "beta_2, Stage II a larger alpha",
+    "reward_hack": "first attempts are given up for the second: look for a reward of attempt 2 that reaches attempt 1 "
+    "(gamma above 0), or take a smaller alpha or a larger beta_2",
+}
+"""What to try, by kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What seems to go wrong, and the figures that say so."""
+
+    kind: str
+    """`collapse` or `reward_hack`."""
+    statistic: str
+
+
+def alarms(lines: Sequence[Mapping[str, Any]]) -> list[Alarm]:
+    """What the run looks like after its last line; nothing before a window is full.
+
+    Args:
+        lines: of steps.jsonl, from the first on; those without two sampled attempts are passed over.
+    """
+    sampled = [line for line in lines if line.get("delta") is not None]
+    if len(sampled) < WINDOW or lines[-1].get("delta") is None:
+        return []
+    found = [_collapse(sampled[-WINDOW:])]
+    if len(sampled) >= 2 * WINDOW:
+        found.append(_reward_hack(sampled[:WINDOW], sampled[-WINDOW:]))
+    return [alarm for alarm in found if alarm]
+
+
+def raised(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each kind of alarm that a run raised: when, on what, and what to try."""
+    told = []
+    for kind, advice in ADVICE.items():
+        seen = [(line["step"], a["statistic"]) for line in lines for a in line.get("alarms", ()) if a["kind"] == kind]
+        if seen:
+            told.append(
+                f"{kind.replace('_', ' ')} in {len(seen)} steps from {seen[0][0]} to {seen[-1][0]}: {seen[-1][1]}. "
+                f"To try: {advice}."
+            )
+    return told
+
+
+def _collapse(window: Sequence[Mapping[str, Any]]) -> Alarm | None:
+    """Hardly an answer changes, and Delta is within its interval of 0."""
+    changed = fmean(line["answer_changed"] for line in window)
+    delta, error = _mean(window, "delta")
+    if changed >= UNCHANGED or abs(delta) > 1.96 * error + 1e-12:
+        return None
+    span = f"[{100 * (delta - 1.96 * error):+.1f}, {100 * (delta + 1.96 * error):+.1f}]"
+    return Alarm(
+        "collapse",
+        f"{100 * changed:.1f}% of answers changed (below {100 * UNCHANGED:.0f}%) and Delta {100 * delta:+.1f} {span} "
+        f"over the last {WINDOW} steps",
+    )
+
+
+def _reward_hack(early: Sequence[Mapping[str, Any]], late: Sequence[Mapping[str, Any]]) -> Alarm | None:
+    """First attempts got worse while second ones got better."""
+    first, second = (_change(early, late, f"accuracy_t{turn}") for turn in (1, 2))
+    if first[1] > -SURE or second[1] < SURE:
+        return None
+    return Alarm(
+        "reward_hack",
+        f"@t1 {100 * first[0]:+.1f} (z {first[1]:.1f}) while @t2 {100 * second[0]:+.1f} (z {second[1]:+.1f}), "
+        f"the last {WINDOW} steps against the first {WINDOW}",
+    )
+
+
+def _mean(window: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
+    """Mean over steps and its standard error."""
+    values = [line[name] for line in window]
+    return fmean(values), stdev(values) / math.sqrt(len(values))
+
+
+def _change(early: Sequence[Mapping[str, Any]], late: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
+    """The change of a mean, and how many standard errors that is."""
+    (before, e1), (after, e2) = _mean(early, name), _mean(late, name)
+    error = math.hypot(e1, e2)
+    return after - before, (after - before) / error if error else math.copysign(math.inf, after - before)

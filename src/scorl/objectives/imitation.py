@@ -1,0 +1,81 @@
+"""Fine-tuning on collected attempts: the baselines STaR and Pair-SFT of the paper.
+
+A stage with one of these collects first: the policy as it stands when the stage begins answers all problems that
+the stage would draw, and the lessons are made of that. Loss mask (open in the paper): the second attempt alone, so
+that no wrong first attempt is imitated; `imitate: all` covers both.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from scorl.seeds import derive
+from scorl.trajectory import Attempt, Credit, Group, Lesson, Trajectory
+
+__all__ = ["PairSFT", "Star"]
+
+Imitate = Literal["last", "all"]
+
+
+@dataclass(frozen=True)
+class Star:
+    """STaR over two turns: imitate own trajectories that went from wrong to right."""
+
+    keep_right: bool = False
+    """Also those that were right twice: the data set D+ of the paper, else D."""
+    imitate: Imitate = "last"
+    """Which attempts the loss covers."""
+    epochs: int = 1
+    """Passes over what was collected, spread evenly over the stage's steps."""
+
+    def __call__(self, group: Group) -> list[Lesson]:
+        """A lesson for each trajectory that enters the data set."""
+        return [
+            _lesson(t, self.imitate) for t in group if _enters(t.attempts[0], self.keep_right) and t.attempts[-1].right
+        ]
+
+
+@dataclass(frozen=True)
+class PairSFT:
+    """Pair-SFT: a wrong first attempt, then a right answer that another attempt gave to the same problem."""
+
+    keep_right: bool = False
+    """Also pairs that begin with a right attempt: the data set D+ of the paper, else D."""
+    imitate: Imitate = "last"
+    """Which attempts the loss covers."""
+    epochs: int = 1
+    """Passes over what was collected, spread evenly over the stage's steps."""
+
+    def __call__(self, group: Group) -> list[Lesson]:
+        """A lesson for each first attempt that enters; the right answer is drawn from all attempts of the group."""
+        right = [attempt for attempt in _distinct(group) if attempt.right]
+        return [
+            _lesson(_paired(t, right), self.imitate) for t in group if right and _enters(t.attempts[0], self.keep_right)
+        ]
+
+
+def _enters(first: Attempt, keep_right: bool) -> bool:
+    return keep_right or not first.right
+
+
+def _lesson(trajectory: Trajectory, imitate: Imitate) -> Lesson:
+    earlier = Credit(imitation=float(imitate == "all"))
+    return Lesson(trajectory, (earlier,) * (len(trajectory.attempts) - 1) + (Credit(imitation=1.0),))
+
+
+def _distinct(group: Group) -> Iterator[Attempt]:
+    """All attempts, a first attempt that several branches share once."""
+    for trajectory in group:
+        yield from trajectory.attempts[trajectory.branch > 0 :]
+
+
+def _paired(trajectory: Trajectory, right: list[Attempt]) -> Trajectory:
+    """The first attempt, and as the second the tokens of a right one; which, the trajectory alone decides."""
+    first, second = trajectory.attempts[:2]
+    rng = random.Random(derive("pair", trajectory.problem.id, trajectory.sample, trajectory.branch))
+    chosen = rng.choice(right)
+    answer = replace(chosen, turn=1, prompt_ids=second.prompt_ids, given=False, critiques=second.critiques)
+    return replace(trajectory, attempts=(first, answer))

@@ -1,0 +1,129 @@
+"""The shelf: what a stage collected at its start, kept so that a run can go on, and another run use it.
+
+collected/stage-0/step-000003.jsonl     the groups of the stage's fourth step, one trajectory a line
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from scorl.errors import UserError
+from scorl.lines import read_lines, write_text
+from scorl.trajectory import Attempt, Group, Problem, Trajectory, Verdict
+
+__all__ = ["FileShelf", "MemoryShelf", "Shelf"]
+
+
+class Shelf(Protocol):
+    """Keeps the groups of (stage, step of the stage)."""
+
+    def read(self, stage: int, index: int, problems: Sequence[Problem]) -> list[Group] | None:
+        """What was kept, about these problems; None: nothing was."""
+        ...
+
+    def write(self, stage: int, index: int, steps: int, groups: Sequence[Group]) -> None:
+        """Keep the groups of step `index` of a stage that has `steps`."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryShelf:
+    """Keeps them as long as it lives."""
+
+    kept: dict[tuple[int, int], list[Group]] = field(default_factory=dict)
+
+    def read(self, stage: int, index: int, problems: Sequence[Problem]) -> list[Group] | None:
+        """See `Shelf`."""
+        return self.kept.get((stage, index))
+
+    def write(self, stage: int, index: int, steps: int, groups: Sequence[Group]) -> None:
+        """See `Shelf`."""
+        self.kept[stage, index] = list(groups)
+
+
+@dataclass(frozen=True)
+class FileShelf:
+    """Keeps them in a folder; `progress` is told (steps collected, steps) after each.
+
+    The sampler's log-probabilities are not kept: what is imitated does not need them.
+    """
+
+    folder: Path
+    progress: Callable[[int, int], None]
+
+    def read(self, stage: int, index: int, problems: Sequence[Problem]) -> list[Group] | None:
+        """See `Shelf`.
+
+        Raises:
+            UserError: the file is about other problems.
+        """
+        path = self._path(stage, index)
+        if not path.exists():
+            return None
+        lines = list(read_lines(path))
+        size = len(lines) // len(problems)
+        groups = [lines[i : i + size] for i in range(0, len(lines), size or 1)]
+        if [group[0]["problem"] for group in groups] != [problem.id for problem in problems]:
+            raise UserError(f"{path}: holds attempts at other problems than the run draws; delete {self.folder}")
+        return [[_trajectory(line, p) for line in group] for group, p in zip(groups, problems, strict=True)]
+
+    def write(self, stage: int, index: int, steps: int, groups: Sequence[Group]) -> None:
+        """See `Shelf`."""
+        path = self._path(stage, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "".join(json.dumps(_line(t), ensure_ascii=False) + "\n" for group in groups for t in group))
+        self.progress(index + 1, steps)
+
+    def _path(self, stage: int, index: int) -> Path:
+        return self.folder / f"stage-{stage}" / f"step-{index:06d}.jsonl"
+
+
+def _line(trajectory: Trajectory) -> dict[str, Any]:
+    """A trajectory; a response's tokens are told by where they lie in the last attempt's context."""
+    last = trajectory.attempts[-1]
+    return {
+        "problem": trajectory.problem.id,
+        "sample": trajectory.sample,
+        "branch": trajectory.branch,
+        "ids": [*last.prompt_ids, *last.ids],
+        "attempts": [
+            {
+                "from": len(a.prompt_ids),
+                "to": len(a.prompt_ids) + len(a.ids),
+                "text": a.text,
+                "finish": a.finish,
+                "reward": a.reward,
+                "verdict": a.verdict.verdict,
+                "reason": a.verdict.reason,
+                "answer": a.verdict.answer,
+                "policy": a.policy,
+                "given": a.given,
+                "critiques": a.critiques,
+            }
+            for a in trajectory.attempts
+        ],
+    }
+
+
+def _trajectory(line: dict[str, Any], problem: Problem) -> Trajectory:
+    ids = tuple(line["ids"])
+    attempts = tuple(
+        Attempt(
+            turn=turn,
+            prompt_ids=ids[: a["from"]],
+            ids=ids[a["from"] : a["to"]],
+            logprobs=(0.0,) * (a["to"] - a["from"]),
+            text=a["text"],
+            finish=a["finish"],
+            verdict=Verdict(a["reward"], a["verdict"], a["reason"], a["answer"]),
+            policy=a["policy"],
+            given=a["given"],
+            critiques=tuple(a["critiques"]),
+        )
+        for turn, a in enumerate(line["attempts"])
+    )
+    return Trajectory(problem, line["sample"], attempts, line["branch"])
