@@ -70,7 +70,7 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         ),
         (["stages=[{steps: 3}]"], ["stages.0.objective", "missing", "reinforce"]),
         (["stages=[{objective: reinforce}]"], ["stages.0.steps: is missing"]),
-        (["stages=[]"], ["stages:", "at least one stage"]),
+        (["stages=3"], ["stages:", "should be a list"]),
         (["stages={}"], ["stages:", "a list"]),
         (["stages.7.steps=3"], ["stages.7.steps", "a list of 2"]),
         (["seed.a=3", "seed=1", "seed.a=2"], ["seed.a", "1 has no keys"]),

@@ -113,7 +113,7 @@ def straight(model, lora, tmp_path_factory):
 
 def test_the_directory_is_the_contract(straight):
     names = {p.name for p in straight.iterdir()}
-    assert names == {"recipe.yaml", "steps.jsonl", "attempts", "checkpoints", "evaluation.json"}
+    assert names == {"recipe.yaml", "steps.jsonl", "attempts", "checkpoints", "evaluation.json", ".lock"}
     lines = [json.loads(line) for line in (straight / "steps.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(9))
     assert all(key in line for line in lines for key in CONTRACT)
@@ -192,7 +192,7 @@ def test_ctrl_c_saves_after_the_step_and_the_run_goes_on(straight, model, lora, 
 def test_ctrl_c_in_an_evaluation_saves_at_once(straight, model, lora, tmp_path):
     seen = []
 
-    def interrupt(done, total):
+    def interrupt(what, done, total):
         seen.append(done)
         if len(seen) == 2:  # the evaluation after step 3, of which nothing is saved yet
             signal.raise_signal(signal.SIGINT)

@@ -23,7 +23,6 @@ def attempt_line(step: int, attempt: Attempt, trajectory: Trajectory, credit: Cr
         "step": step,
         "problem": trajectory.problem.id,
         "sample": trajectory.sample,
-        "branch": trajectory.branch,
         "turn": attempt.turn,
         "prompt_tokens": len(attempt.prompt_ids),
         "tokens": len(attempt.ids),
@@ -31,8 +30,6 @@ def attempt_line(step: int, attempt: Attempt, trajectory: Trajectory, credit: Cr
         "reward": attempt.reward,
         "finish": attempt.finish,
         "policy": attempt.policy,
-        "given": attempt.given,
-        "critiques": list(attempt.critiques),
         "advantage": credit and credit.advantage,
         "beta": credit and credit.beta,
         "imitation": credit and credit.imitation,
@@ -40,6 +37,9 @@ def attempt_line(step: int, attempt: Attempt, trajectory: Trajectory, credit: Cr
         "reason": attempt.verdict.reason,
         "answer": attempt.verdict.answer,
         "question": trajectory.problem.prompt[-1]["content"],
+        "branch": trajectory.branch,
+        "given": attempt.given,
+        "critiques": list(attempt.critiques),
     }
 
 
