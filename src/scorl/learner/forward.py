@@ -1,4 +1,4 @@
-"""Log-probabilities and KL at the positions that carry loss, in chunks: never a [rows, tokens, vocabulary] block."""
+"""Log-probabilities and KL at the tokens that carry loss, in chunks: never a [rows, tokens, vocabulary] block."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from scorl.learner.attention import tree_states
 from scorl.learner.batch import MicroBatch
 from scorl.learner.loss import kl_per_token
+from scorl.learner.tree import Tree
 from scorl.logits import log_probabilities
 from scorl.policy import Policy, final_logits, hidden_states
 from scorl.reference import Reference
@@ -40,8 +42,8 @@ def score(
     frozen = None
     if reference is not None:
         with torch.no_grad(), reference.active() as model:
-            frozen = _at_loss(model, batch)
-    hidden = _at_loss(policy.decoder, batch)
+            frozen = _predicting(model, batch)
+    hidden = _predicting(policy.decoder, batch)
 
     def chunk(mine: Tensor, theirs: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor | None]:
         scores = log_probabilities(final_logits(policy.decoder, mine), temperature)
@@ -55,15 +57,19 @@ def score(
     size = max(1, _CHUNK_NUMBERS // policy.decoder.get_output_embeddings().weight.shape[0])
     pieces = [slice(i, i + size) for i in range(0, len(hidden), size)]
     if len(pieces) == 1:
-        return chunk(hidden, frozen, batch.target)
-    parts = [
-        checkpoint(chunk, hidden[p], None if frozen is None else frozen[p], batch.target[p], use_reentrant=False)
-        for p in pieces
-    ]
-    logprobs = torch.cat([logprobs for logprobs, _ in parts])
-    return logprobs, None if frozen is None else torch.cat([kl for _, kl in parts])
+        parts = [chunk(hidden, frozen, batch.target)]
+    else:
+        parts = [
+            checkpoint(chunk, hidden[p], None if frozen is None else frozen[p], batch.target[p], use_reentrant=False)
+            for p in pieces
+        ]
+    logprobs = torch.cat([logprobs for logprobs, _ in parts])[batch.prediction]
+    return logprobs, None if frozen is None else torch.cat([kl for _, kl in parts])[batch.prediction]
 
 
-def _at_loss(decoder: Any, batch: MicroBatch) -> Tensor:
-    """The hidden states that predict the loss tokens, [tokens, width]."""
-    return hidden_states(decoder, batch.ids, batch.mask)[batch.row, batch.position]
+def _predicting(decoder: Any, batch: MicroBatch) -> Tensor:
+    """The hidden states of the predictions, [predictions, width]."""
+    layout = batch.layout
+    if isinstance(layout, Tree):
+        return tree_states(decoder, layout)[batch.position]
+    return hidden_states(decoder, layout.ids, layout.mask).flatten(0, 1)[batch.position]

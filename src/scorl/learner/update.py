@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scorl.errors import GuardError
+from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, micro_batches
 from scorl.learner.forward import score
 from scorl.learner.guards import (
@@ -22,9 +25,10 @@ from scorl.learner.guards import (
 )
 from scorl.learner.loss import loss
 from scorl.learner.schedule import learning_rate
+from scorl.learner.trial import why_not_trees
 from scorl.policy import Policy
 from scorl.reference import Reference
-from scorl.settings import LearnerSettings
+from scorl.settings import LearnerSettings, Packing
 from scorl.trajectory import Lesson
 
 __all__ = ["Learner", "Progress"]
@@ -65,6 +69,7 @@ class Learner:
         self._nonfinite = 0
         self._moved = False
         self._at_reference = True
+        self.packing: Packing | None = None
 
     def renew_reference(self) -> None:
         """Make the policy as it stands the reference."""
@@ -84,6 +89,8 @@ class Learner:
         Raises:
             GuardError: see `scorl.learner.guards`.
         """
+        if self.packing is None:
+            self.packing = self._choose_packing(lessons)
         lr = learning_rate(self.updates, self.total, self.settings)
         tally = self._accumulate(lessons)
         check_gap(tally.gap, self.settings.max_logprob_gap)
@@ -124,17 +131,30 @@ class Learner:
         self._nonfinite, self._moved = state["nonfinite"], state["moved"]
         self._at_reference = state["at_reference"]
 
+    def _choose_packing(self, lessons: Sequence[Lesson]) -> Packing:
+        """The packing that was asked for, unless this model cannot do it."""
+        if self.settings.packing == "rows":
+            return "rows"
+        reason = why_not_trees(self.policy, lessons)
+        if reason is None:
+            return "tree"
+        warnings.warn(f"learner.packing: this model learns from plain rows, since on trees {reason}", stacklevel=3)
+        return "rows"
+
     def _accumulate(self, lessons: Sequence[Lesson]) -> _Tally:
         """Gradients of the whole step, one micro-batch after the other."""
         tally = _Tally()
-        for batch in micro_batches(lessons, self.settings.tokens_per_batch):
-            batch = batch.to(self.policy.device)
-            reference = self.reference if bool((batch.beta > 0).any()) else None
-            with self.policy.precision():
-                logprobs, kl = score(self.policy, reference, batch, self.temperature, self.settings)
-            share = loss(batch, logprobs, kl, len(lessons), self.settings)
-            share.backward()  # type: ignore[no-untyped-call]
-            tally.add(batch, share, logprobs, kl)
+        packing = self.packing or self.settings.packing
+        trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "tree" else nullcontext()
+        with trees:
+            for batch in micro_batches(lessons, self.settings.tokens_per_batch, packing):
+                batch = batch.to(self.policy.device)
+                reference = self.reference if bool((batch.beta > 0).any()) else None
+                with self.policy.precision():
+                    logprobs, kl = score(self.policy, reference, batch, self.temperature, self.settings)
+                share = loss(batch, logprobs, kl, len(lessons), self.settings)
+                share.backward()  # type: ignore[no-untyped-call]
+                tally.add(batch, share, logprobs, kl)
         return tally
 
     def _clip(self) -> float:
