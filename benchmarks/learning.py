@@ -69,7 +69,9 @@ def operations(policy: scorl.Policy, rows: Sequence[Lesson]) -> tuple[int, float
     assert isinstance(batch.layout, Tree)
     config = policy.decoder.config.get_text_config()
     head = policy.decoder.get_output_embeddings().weight.numel()
-    matrices = {n: p.numel() for n, p in policy.decoder.base_model.named_parameters() if p.dim() == 2 and "embed" not in n}
+    matrices = {
+        n: p.numel() for n, p in policy.decoder.base_model.named_parameters() if p.dim() == 2 and "embed" not in n
+    }
     adapters = sum(size for name, size in matrices.items() if "lora_" in name)
     body = sum(matrices.values()) - adapters
     width = config.num_attention_heads * getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
@@ -165,7 +167,10 @@ def main() -> None:
     policy = scorl.Policy(args.model, lora=LoraSettings() if args.lora else None)
     settings = scorl.LearnerSettings(lr=1e-6, kl=args.kl, tokens_per_batch=args.tokens, max_logprob_gap=float("inf"))
     learner = scorl.Learner(policy, settings, total=10**6)
-    figures: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items()}, "threads": torch.get_num_threads()}
+    figures: dict[str, Any] = {
+        "arguments": {k: str(v) for k, v in vars(args).items()},
+        "threads": torch.get_num_threads(),
+    }
     print("| shape | tokens: distinct, rows | tree s | rows s | ratio | tree tokens/s | floor: tree, rows | peak MiB |")
     print("|---|---|---|---|---|---|---|---|")
     for name in args.shapes:

@@ -64,7 +64,8 @@ class LearnerSettings:
     kl_over: Literal["sum", "mean"] = "sum"
     """Whether an attempt's KL is the sum over its tokens (the KL of whole responses, Eq. 2) or their mean (open)."""
     tokens_per_batch: int = 16384
-    """Distinct tokens per micro-batch (with `rows`: tokens and padding); gradients accumulate over the micro-batches."""
+    """Distinct tokens per micro-batch (with `packing: rows` tokens and padding); gradients accumulate over as many
+    micro-batches as a step needs."""
     packing: Packing = "tree"
     """`tree` computes what trajectories begin with in common once, `rows` every trajectory by itself; equal results."""
     max_logprob_gap: float = 0.05

@@ -53,15 +53,12 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """Attention along the paths, [1, heads, tokens, size] -> [1, tokens, heads, size], as transformers calls it."""
     queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
-    parts = [
-        _in_block(
-            _taken(queries, block.query), _taken(keys, block.key), _taken(values, block.key), mask, scaling, softcap
-        )
-        for block in tree.blocks
-        for mask in [_mask(block, tree, sliding_window)]
-    ]
-    flat = torch.cat([part.flatten(0, 1) for part in parts])
-    return _taken(flat, tree.slot)[None], None
+    found = []
+    for block in tree.blocks:
+        mask = _mask(block, tree, sliding_window)
+        mine, theirs, held = _taken(queries, block.query), _taken(keys, block.key), _taken(values, block.key)
+        found.append(_in_block(mine, theirs, held, mask, scaling, softcap).flatten(0, 1))
+    return _taken(torch.cat(found), tree.slot)[None], None
 
 
 AttentionInterface.register(_NAME, _attend)
@@ -72,7 +69,7 @@ def _taken(tokens: Tensor, where: Tensor) -> Tensor:
 
     An embedding's backward adds up what falls on the same token in a fixed order, and is the fastest that does.
     """
-    return F.embedding(where, tokens.flatten(1)).unflatten(-1, tokens.shape[1:])
+    return F.embedding(where, tokens.flatten(1)).view(*where.shape, *tokens.shape[1:])
 
 
 def _mask(block: Block, tree: Tree, window: int | None) -> Tensor | None:
@@ -91,20 +88,22 @@ def _in_block(
 
     The heads of a group, which share their keys, are folded into the queries: keys are not repeated.
     """
-    branches, length, heads, _ = query.shape
-    groups = key.shape[2]
-    if mask is None and (heads != groups or softcap is not None):
+    length, heads, groups = query.shape[1], query.shape[2], key.shape[2]
+    share = heads // groups
+    if mask is None and (share > 1 or softcap is not None):
         mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
-    folded = query.unflatten(2, (groups, -1)).transpose(1, 2).flatten(2, 3)
-    key, value = key.transpose(1, 2), value.transpose(1, 2)
     if mask is not None:
-        mask = mask.repeat_interleave(heads // groups, 2)
+        mask = mask.repeat_interleave(share, 2)
+    folded = query.reshape(-1, length, groups, share, query.shape[3]).transpose(1, 2).flatten(2, 3)
+    key, value = key.transpose(1, 2), value.transpose(1, 2)
     if softcap is None:
         found = F.scaled_dot_product_attention(
             folded, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
         )
     else:
-        scores = folded @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-        scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~mask, -torch.inf)
+        scores = folded @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
+        scores = torch.tanh(scores / softcap) * softcap
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
         found = scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
-    return found.unflatten(2, (length, -1)).transpose(1, 2).flatten(2, 3)
+    return found.reshape(-1, groups, length, share, value.shape[3]).transpose(1, 2).flatten(2, 3)

@@ -84,7 +84,8 @@ def row_of(lesson: Lesson) -> tuple[int, ...]:
 def _trees(lessons: Sequence[Lesson], tokens: int) -> Iterator[list[Lesson]]:
     """By their first prompts: the samples of a problem stay together unless they are more than a micro-batch."""
     batch: list[Lesson] = []
-    size, before = 0, ()
+    size = 0
+    before: tuple[int, ...] = ()
     ordered = sorted((lesson.trajectory.attempts[0].prompt_ids, row_of(lesson), i) for i, lesson in enumerate(lessons))
     for _, problem in groupby(ordered, key=lambda item: item[0]):
         members = [(row, lessons[i]) for _, row, i in problem]

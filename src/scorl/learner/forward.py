@@ -64,7 +64,8 @@ def score(
             for p in pieces
         ]
     logprobs = torch.cat([logprobs for logprobs, _ in parts])[batch.prediction]
-    return logprobs, None if frozen is None else torch.cat([kl for _, kl in parts])[batch.prediction]
+    kl = [kl for _, kl in parts if kl is not None]
+    return logprobs, torch.cat(kl)[batch.prediction] if kl else None
 
 
 def _predicting(decoder: Any, batch: MicroBatch) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["Block", "Tree", "pack", "shared"]
 
-_PADDING = 1.5
+_PADDING = 1.25
 """A block's pairs of query and key, padding included, over the pairs that count."""
 _BLOCK = 2**14
 """Pairs of query and key that cost about as much as one more block."""
