@@ -58,6 +58,30 @@ class MicroBatch:
         """The same on another device."""
         return MicroBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
+    def pieces(self, predictions: int) -> Iterator[MicroBatch]:
+        """The loss tokens in parts of about as many predictions; an attempt, whose KL runs through it, stays whole."""
+        ends = self.length.cumsum(0)
+        starts = ends - self.length
+        first = 0
+        while first < len(ends):
+            last = first + max(1, int((ends[first:] - starts[first] <= predictions).sum()))
+            tokens = slice(int(starts[first]), int(ends[last - 1]))
+            distinct, prediction = torch.unique(self.prediction[tokens], return_inverse=True)
+            yield MicroBatch(
+                layout=self.layout,
+                position=self.position[distinct],
+                target=self.target[distinct],
+                prediction=prediction,
+                sampled=self.sampled[tokens],
+                attempt=self.attempt[tokens] - first,
+                turn=self.turn[first:last],
+                length=self.length[first:last],
+                advantage=self.advantage[first:last],
+                beta=self.beta[first:last],
+                imitation=self.imitation[first:last],
+            )
+            first = last
+
 
 def micro_batches(lessons: Sequence[Lesson], tokens: int, packing: Packing) -> list[MicroBatch]:
     """Split lessons into micro-batches of at most `tokens` tokens (a longer row stands alone).

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import micro_batch, row_of
-from scorl.learner.forward import score
+from scorl.learner.forward import score, states
 from scorl.policy import Policy
 from scorl.settings import LearnerSettings, Packing
 from scorl.trajectory import Lesson
@@ -56,4 +56,4 @@ def _logprobs(policy: Policy, lessons: Sequence[Lesson], packing: Packing) -> Te
     """Log-probabilities of all loss tokens, [tokens], in the order of the lessons."""
     batch = micro_batch(lessons, packing).to(policy.device)
     with policy.precision():
-        return score(policy, None, batch, 1.0, LearnerSettings())[0]
+        return score(policy, None, batch, states(policy.decoder, batch.layout), None, 1.0, LearnerSettings())[0]

@@ -14,7 +14,7 @@ from torch import Tensor
 from scorl.errors import GuardError
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, micro_batches
-from scorl.learner.forward import score
+from scorl.learner.forward import at_once, score, states
 from scorl.learner.guards import (
     GRADIENT_FLOOR,
     check_gap,
@@ -81,7 +81,9 @@ class Learner:
         kind = torch.optim.Adam if self.settings.optimizer == "adam" else torch.optim.AdamW
         decay = self.settings.weight_decay if self.settings.optimizer == "adamw" else 0.0
         parameters = list(self.policy.parameters.values())
-        self.optimizer = kind(parameters, lr=self.settings.lr, betas=self.settings.betas, weight_decay=decay)
+        self.optimizer = kind(
+            parameters, lr=self.settings.lr, betas=self.settings.betas, weight_decay=decay, fused=True
+        )
 
     def update(self, lessons: Sequence[Lesson]) -> Progress:
         """One update of the policy from the lessons of one step.
@@ -148,14 +150,31 @@ class Learner:
         trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "tree" else nullcontext()
         with trees:
             for batch in micro_batches(lessons, self.settings.tokens_per_batch, packing):
-                batch = batch.to(self.policy.device)
-                reference = self.reference if bool((batch.beta > 0).any()) else None
-                with self.policy.precision():
-                    logprobs, kl = score(self.policy, reference, batch, self.temperature, self.settings)
-                share = loss(batch, logprobs, kl, len(lessons), self.settings)
-                share.backward()  # type: ignore[no-untyped-call]
-                tally.add(batch, share, logprobs, kl)
+                self._learn(batch.to(self.policy.device), len(lessons), tally)
         return tally
+
+    def _learn(self, batch: MicroBatch, trajectories: int, tally: _Tally) -> None:
+        """Gradients of a micro-batch.
+
+        The head goes piece by piece, forward and backward, so that no more than a piece's logits ever exist; what it
+        asks of the hidden states is then propagated through the layers in one pass.
+        """
+        reference = self.reference if bool((batch.beta > 0).any()) else None
+        theirs = None
+        with self.policy.precision():
+            if reference is not None:
+                with torch.no_grad(), reference.active() as model:
+                    theirs = states(model, batch.layout)
+            hidden = states(self.policy.decoder, batch.layout)
+        mine = hidden.detach().requires_grad_()
+        for piece in batch.pieces(at_once(self.policy.decoder)):
+            with self.policy.precision():
+                logprobs, kl = score(self.policy, reference, piece, mine, theirs, self.temperature, self.settings)
+            share = loss(piece, logprobs, kl, trajectories, self.settings)
+            share.backward()  # type: ignore[no-untyped-call]
+            tally.add(piece, share, logprobs, kl)
+        if hidden.requires_grad:  # not if the head alone is trained
+            hidden.backward(mine.grad)  # type: ignore[no-untyped-call]
 
     def _clip(self) -> float:
         limit = self.settings.clip or float("inf")
