@@ -17,6 +17,7 @@ optimiser and the layout count as overhead. Peak memory is the resident size dur
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import random
@@ -102,6 +103,7 @@ class Peak:
 
     def __enter__(self) -> Peak:
         self._done = threading.Event()
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier updates freed would otherwise hide what this one takes
         self._before, self.mib = _resident(), 0.0
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -161,11 +163,18 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="learner.tokens_per_batch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--kl", default="exact", choices=["exact", "k2", "k3"])
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     args = parser.parse_args()
     policy = scorl.Policy(args.model, lora=LoraSettings() if args.lora else None)
-    settings = scorl.LearnerSettings(lr=1e-6, kl=args.kl, tokens_per_batch=args.tokens, max_logprob_gap=float("inf"))
+    settings = scorl.LearnerSettings(
+        lr=1e-6,
+        kl=args.kl,
+        tokens_per_batch=args.tokens,
+        checkpointing=args.checkpointing,
+        max_logprob_gap=float("inf"),
+    )
     learner = scorl.Learner(policy, settings, total=10**6)
     figures: dict[str, Any] = {
         "arguments": {k: str(v) for k, v in vars(args).items()},

@@ -101,6 +101,28 @@ def test_trees_have_the_gradient_of_rows(lessons, tmp_path, kl, lora):
         assert other.kl == pytest.approx(tally.kl, abs=1e-5)
 
 
+@pytest.mark.parametrize("packing", ["tree", "rows"])
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
+def test_checkpointing_keeps_the_gradient_and_less_memory(lessons, tmp_path, lora, packing):
+    policy = tiny_policy(tmp_path, lora=lora)
+    found, kept = [], []
+    for checkpointing in (False, True):
+        sizes = []
+
+        def note(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            settings = LearnerSettings(packing=packing, checkpointing=checkpointing)
+            found.append(gradient(policy, lessons, settings)[0])
+        kept.append(sum(sizes))
+    for name in found[0]:
+        torch.testing.assert_close(found[1][name], found[0][name], atol=1e-6, rtol=1e-6)
+    assert kept[1] < kept[0] / 2
+    assert not any(module.training for module in policy.model.modules())
+
+
 def test_shared_attempts_are_predicted_once(lessons):
     (batch,) = micro_batches(lessons, 10_000, "tree")
     rows = {row_of(lesson) for lesson in lessons}

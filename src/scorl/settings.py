@@ -68,6 +68,8 @@ class LearnerSettings:
     micro-batches as a step needs."""
     packing: Packing = "tree"
     """`tree` computes what trajectories begin with in common once, `rows` every trajectory by itself; equal results."""
+    checkpointing: bool = False
+    """Compute the layers again in the backward pass in place of keeping what they computed: slower, far less memory."""
     max_logprob_gap: float = 0.05
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average."""
 

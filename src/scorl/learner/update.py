@@ -14,6 +14,7 @@ from torch import Tensor
 from scorl.errors import GuardError
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, micro_batches
+from scorl.learner.checkpointing import checkpointed
 from scorl.learner.forward import at_once, score, states
 from scorl.learner.guards import (
     GRADIENT_FLOOR,
@@ -148,7 +149,8 @@ class Learner:
         tally = _Tally()
         packing = self.packing or self.settings.packing
         trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "tree" else nullcontext()
-        with trees:
+        layers = checkpointed(self.policy.decoder) if self.settings.checkpointing else nullcontext()
+        with trees, layers:
             for batch in micro_batches(lessons, self.settings.tokens_per_batch, packing):
                 self._learn(batch.to(self.policy.device), len(lessons), tally)
         return tally
