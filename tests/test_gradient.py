@@ -90,14 +90,16 @@ def expected_gradient(table: Table, objective, group_size: int, settings: Learne
     for group in itertools.product(pairs, repeat=group_size):
         p = sum((table.logp((), y1) + table.logp(y1, y2)) for y1, y2 in group).exp().detach()
         lessons = objective([trajectory(y1, y2, i) for i, (y1, y2) in enumerate(group)])
-        (batch,) = micro_batches(lessons, 10_000)
+        (batch,) = micro_batches(lessons, 10_000, "rows")
+        width = batch.layout.ids.shape[1]
         rows = [
-            table.index[tuple(batch.ids[row, 1 : position + 1].tolist())]
-            for row, position in zip(batch.row.tolist(), batch.position.tolist(), strict=True)
+            table.index[tuple(batch.layout.ids[place // width, 1 : place % width + 1].tolist())]
+            for place in batch.position[batch.prediction].tolist()
         ]
+        target = batch.target[batch.prediction]
         scores = table.scores()[rows]
-        logprobs = scores.gather(1, batch.target[:, None])[:, 0]
-        kl = kl_per_token(settings.kl, scores, table.reference.log_softmax(-1)[rows], batch.target)
+        logprobs = scores.gather(1, target[:, None])[:, 0]
+        kl = kl_per_token(settings.kl, scores, table.reference.log_softmax(-1)[rows], target)
         value = loss(batch, logprobs, kl, len(lessons), settings)
         gradient += p * torch.autograd.grad(value, table.logits)[0]
     return gradient

@@ -112,8 +112,8 @@ def test_the_loss_is_what_its_formula_says(policy, lessons):
 
 
 def test_kl_to_go_by_hand(lessons):
-    (batch,) = micro_batches(lessons[:2], 10_000)
-    kl = torch.arange(1.0, len(batch.target) + 1)
+    (batch,) = micro_batches(lessons[:2], 10_000, "tree")
+    kl = torch.arange(1.0, len(batch.prediction) + 1)
     after, from_here = kl_to_go(kl, batch, inclusive=False), kl_to_go(kl, batch, inclusive=True)
     first = int(batch.length[0])
     assert from_here[:first].tolist() == [sum(range(i, first + 1)) for i in range(1, first + 1)]

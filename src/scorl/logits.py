@@ -15,4 +15,5 @@ def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
         logits: [..., vocabulary].
         temperature: divides the logits; 0 (greedy) is reported as temperature 1.
     """
-    return torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+    scaled = logits.float() if temperature in (0.0, 1.0) else logits.float() / temperature  # a pass over the vocabulary
+    return torch.log_softmax(scaled, dim=-1)

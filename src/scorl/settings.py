@@ -7,10 +7,13 @@ from typing import Literal
 
 from scorl.errors import UserError
 
-__all__ = ["Checkpoints", "Dtype", "Evaluations", "LearnerSettings", "LoraSettings", "Sampling"]
+__all__ = ["Checkpoints", "Dtype", "Evaluations", "LearnerSettings", "LoraSettings", "Packing", "Sampling"]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 """The type of a model's weights."""
+
+Packing = Literal["tree", "rows"]
+"""How trajectories are laid out for the learner's forward pass."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,12 @@ class LearnerSettings:
     kl_over: Literal["sum", "mean"] = "sum"
     """Whether an attempt's KL is the sum over its tokens (the KL of whole responses, Eq. 2) or their mean (open)."""
     tokens_per_batch: int = 16384
-    """Padded tokens per micro-batch; gradients accumulate over as many micro-batches as a step needs."""
+    """Distinct tokens per micro-batch (with `packing: rows` tokens and padding); gradients accumulate over as many
+    micro-batches as a step needs."""
+    packing: Packing = "tree"
+    """`tree` computes what trajectories begin with in common once, `rows` every trajectory by itself; equal results."""
+    checkpointing: bool = False
+    """Compute the layers again in the backward pass in place of keeping what they computed: slower, far less memory."""
     max_logprob_gap: float = 0.05
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average."""
 

@@ -1,37 +1,53 @@
-"""Rows and micro-batches: lessons as padded tensors, with the positions that carry loss."""
+"""Micro-batches: lessons as rows of tokens, laid out for the model, with the places that carry loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from scorl.trajectory import Credit, Lesson
+from scorl.learner.tree import Tree, pack, shared
+from scorl.settings import Packing
+from scorl.trajectory import Attempt, Credit, Lesson
 
-__all__ = ["MicroBatch", "micro_batches"]
+__all__ = ["MicroBatch", "Rows", "micro_batch", "micro_batches", "row_of"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Trajectories as right-padded rows of their own, [rows, width]."""
+
+    ids: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device) -> Rows:
+        """The same on another device."""
+        return Rows(self.ids.to(device), self.mask.to(device))
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded rows [rows, width] and, flat, the tokens that carry loss [tokens] and their attempts [attempts].
+    """Tokens as the model takes them, the predictions to be scored, and the loss tokens [tokens] with their attempts.
 
-    A row is a whole trajectory: the last attempt's prompt and response. The tokens of an attempt are neighbours.
-    Which tokens carry loss follows from the turns alone, never from the advantage: a first attempt whose reward
-    says nothing still has its KL.
+    The tokens of an attempt are neighbours. A prediction is a token at a place; attempts that several trajectories
+    share make their predictions once. Which tokens carry loss follows from the turns alone, never from the
+    advantage: a first attempt whose reward says nothing still has its KL.
     """
 
-    ids: Tensor
-    mask: Tensor
-    row: Tensor
+    layout: Rows | Tree
     position: Tensor
-    """Where the hidden state that predicts the token lies."""
+    """Where the hidden state of each prediction lies, among all tokens laid flat; [predictions]."""
     target: Tensor
+    """The token that is predicted, [predictions]."""
+    prediction: Tensor
+    """Which prediction a loss token is, [tokens]."""
     sampled: Tensor
-    """The sampler's log-probabilities."""
+    """The sampler's log-probabilities, [tokens]."""
     attempt: Tensor
-    """Which of the attempts below the token belongs to."""
+    """Which of the attempts below the token belongs to, [tokens]."""
     turn: Tensor
     length: Tensor
     advantage: Tensor
@@ -40,57 +56,131 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
-        return MicroBatch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+        return MicroBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def pieces(self, predictions: int) -> Iterator[MicroBatch]:
+        """The loss tokens in parts of about as many predictions; an attempt, whose KL runs through it, stays whole."""
+        ends = self.length.cumsum(0)
+        starts = ends - self.length
+        first = 0
+        while first < len(ends):
+            last = first + max(1, int((ends[first:] - starts[first] <= predictions).sum()))
+            tokens = slice(int(starts[first]), int(ends[last - 1]))
+            distinct, prediction = torch.unique(self.prediction[tokens], return_inverse=True)
+            yield MicroBatch(
+                layout=self.layout,
+                position=self.position[distinct],
+                target=self.target[distinct],
+                prediction=prediction,
+                sampled=self.sampled[tokens],
+                attempt=self.attempt[tokens] - first,
+                turn=self.turn[first:last],
+                length=self.length[first:last],
+                advantage=self.advantage[first:last],
+                beta=self.beta[first:last],
+                imitation=self.imitation[first:last],
+            )
+            first = last
 
 
-def micro_batches(lessons: Sequence[Lesson], tokens: int) -> list[MicroBatch]:
-    """Split lessons into micro-batches of at most `tokens` padded tokens (a longer row stands alone).
+def micro_batches(lessons: Sequence[Lesson], tokens: int, packing: Packing) -> list[MicroBatch]:
+    """Split lessons into micro-batches of at most `tokens` tokens (a longer row stands alone).
 
-    A micro-batch in which nothing was written is left out.
+    Lessons in which nothing carries loss are left out. How a step is cut does not touch the gradient.
 
-    Rows of like length go together, so that little is padding; the order does not touch the gradient.
+    Args:
+        lessons: of one step.
+        tokens: distinct tokens of trees, or tokens of rows with their padding.
+        packing: `tree` computes what rows begin with in common once, `rows` each row by itself.
     """
-    ordered = sorted(lessons, key=_width)
-    batches: list[list[Lesson]] = []
-    for lesson in ordered:
-        if batches and _width(lesson) * (len(batches[-1]) + 1) <= tokens:
-            batches[-1].append(lesson)
-        else:
-            batches.append([lesson])
-    padded = map(_padded, batches)
-    return [batch for batch in padded if len(batch.target)]
+    written = [lesson for lesson in lessons if row_of(lesson)]
+    cut = _trees if packing == "tree" else _rows
+    return [micro_batch(batch, packing) for batch in cut(written, tokens)]
+
+
+def row_of(lesson: Lesson) -> tuple[int, ...]:
+    """The tokens from which something is predicted: all before the last one that was written."""
+    last = lesson.trajectory.attempts[-1]
+    length = max((len(a.prompt_ids) + len(a.ids) - 1 for a, _ in taught(lesson)), default=0)
+    return (last.prompt_ids + last.ids)[:length]
+
+
+def taught(lesson: Lesson) -> list[tuple[Attempt, Credit]]:
+    """The attempts that carry loss: what the policy wrote itself, unless it has no credit at all.
+
+    One whose advantage is 0 still has its KL; one with neither teaches nothing.
+    """
+    pairs = zip(lesson.trajectory.attempts, lesson.credits, strict=True)
+    return [(attempt, credit) for attempt, credit in pairs if attempt.ids and not attempt.given and credit != NOTHING]
 
 
 NOTHING = Credit()
-"""An attempt with no credit at all teaches nothing; one that only has its KL still does."""
 
 
-def _width(lesson: Lesson) -> int:
-    last = lesson.trajectory.attempts[-1]
-    return len(last.prompt_ids) + len(last.ids)
+def _trees(lessons: Sequence[Lesson], tokens: int) -> Iterator[list[Lesson]]:
+    """By their first prompts: the samples of a problem stay together unless they are more than a micro-batch."""
+    batch: list[Lesson] = []
+    size = 0
+    before: tuple[int, ...] = ()
+    ordered = sorted((lesson.trajectory.attempts[0].prompt_ids, row_of(lesson), i) for i, lesson in enumerate(lessons))
+    for _, problem in groupby(ordered, key=lambda item: item[0]):
+        members = [(row, lessons[i]) for _, row, i in problem]
+        if batch and size + _new(before, [row for row, _ in members]) > tokens:
+            yield batch
+            batch, size, before = [], 0, ()
+        for row, lesson in members:
+            if batch and size + len(row) - shared(before, row) > tokens:
+                yield batch
+                batch, size, before = [], 0, ()
+            size += len(row) - shared(before, row)
+            before = row
+            batch.append(lesson)
+    if batch:
+        yield batch
 
 
-def _padded(lessons: Sequence[Lesson]) -> MicroBatch:
-    width = max(map(_width, lessons))
-    ids = torch.zeros(len(lessons), width, dtype=torch.long)
-    mask = torch.zeros(len(lessons), width, dtype=torch.long)
-    for row, lesson in enumerate(lessons):
-        last = lesson.trajectory.attempts[-1]
-        ids[row, : _width(lesson)] = torch.tensor(last.prompt_ids + last.ids)
-        mask[row, : _width(lesson)] = 1
+def _new(before: tuple[int, ...], rows: Sequence[tuple[int, ...]]) -> int:
+    """The tokens that sorted rows add behind a row."""
+    return sum(len(row) - shared(last, row) for last, row in zip([before, *rows], rows, strict=False))
+
+
+def _rows(lessons: Sequence[Lesson], tokens: int) -> Iterator[list[Lesson]]:
+    """Rows of like length together, so that little is padding."""
+    batch: list[Lesson] = []
+    for lesson in sorted(lessons, key=lambda lesson: len(row_of(lesson))):
+        if batch and len(row_of(lesson)) * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(lesson)
+    if batch:
+        yield batch
+
+
+def micro_batch(lessons: Sequence[Lesson], packing: Packing) -> MicroBatch:
+    """Lessons in which something was written, in their order, as one micro-batch."""
+    rows = [row_of(lesson) for lesson in lessons]
+    layout: Rows | Tree
+    if packing == "tree":
+        layout, paths = pack(rows)
+        places = [torch.from_numpy(path) for path in paths]
+    else:
+        layout = _padded(rows)
+        places = list(torch.arange(layout.ids.numel()).view_as(layout.ids))
     spans = [
-        (row, attempt, credit)
-        for row, lesson in enumerate(lessons)
-        for attempt, credit in zip(lesson.trajectory.attempts, lesson.credits, strict=True)
-        if attempt.ids and not attempt.given and credit != NOTHING
+        (place, attempt, credit)
+        for place, lesson in zip(places, lessons, strict=True)
+        for attempt, credit in taught(lesson)
     ]
-    length = torch.tensor([len(attempt.ids) for _, attempt, _ in spans], dtype=torch.long)
+    position = torch.cat([p[len(a.prompt_ids) - 1 : len(a.prompt_ids) + len(a.ids) - 1] for p, a, _ in spans])
+    target = torch.tensor([token for _, a, _ in spans for token in a.ids])
+    vocabulary = int(target.max()) + 1
+    distinct, prediction = torch.unique(position * vocabulary + target, return_inverse=True)
+    length = torch.tensor([len(a.ids) for _, a, _ in spans])
     return MicroBatch(
-        ids=ids,
-        mask=mask,
-        row=torch.tensor([row for row, _, _ in spans]).repeat_interleave(length),
-        position=torch.tensor([len(a.prompt_ids) - 1 + j for _, a, _ in spans for j in range(len(a.ids))]),
-        target=torch.tensor([token for _, a, _ in spans for token in a.ids]),
+        layout=layout,
+        position=distinct // vocabulary,
+        target=distinct % vocabulary,
+        prediction=prediction,
         sampled=torch.tensor([logprob for _, a, _ in spans for logprob in a.logprobs]),
         attempt=torch.arange(len(spans)).repeat_interleave(length),
         turn=torch.tensor([a.turn for _, a, _ in spans]),
@@ -99,3 +189,10 @@ def _padded(lessons: Sequence[Lesson]) -> MicroBatch:
         beta=torch.tensor([credit.beta for _, _, credit in spans]),
         imitation=torch.tensor([credit.imitation for _, _, credit in spans]),
     )
+
+
+def _padded(rows: Sequence[tuple[int, ...]]) -> Rows:
+    width = max(map(len, rows))
+    ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return Rows(ids, mask)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor
 
 from scorl.errors import GuardError
+from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, micro_batches
-from scorl.learner.forward import score
+from scorl.learner.checkpointing import checkpointed
+from scorl.learner.forward import at_once, score, states
 from scorl.learner.guards import (
     GRADIENT_FLOOR,
     check_gap,
@@ -22,9 +26,10 @@ from scorl.learner.guards import (
 )
 from scorl.learner.loss import loss
 from scorl.learner.schedule import learning_rate
+from scorl.learner.trial import why_not_trees
 from scorl.policy import Policy
 from scorl.reference import Reference
-from scorl.settings import LearnerSettings
+from scorl.settings import LearnerSettings, Packing
 from scorl.trajectory import Lesson
 
 __all__ = ["Learner", "Progress"]
@@ -67,6 +72,7 @@ class Learner:
         self._nonfinite = 0
         self._moved = False
         self._at_reference = True
+        self.packing: Packing | None = None
 
     def renew_reference(self) -> None:
         """Make the policy as it stands the reference."""
@@ -78,7 +84,9 @@ class Learner:
         kind = torch.optim.Adam if self.settings.optimizer == "adam" else torch.optim.AdamW
         decay = self.settings.weight_decay if self.settings.optimizer == "adamw" else 0.0
         parameters = list(self.policy.parameters.values())
-        self.optimizer = kind(parameters, lr=self.settings.lr, betas=self.settings.betas, weight_decay=decay)
+        self.optimizer = kind(
+            parameters, lr=self.settings.lr, betas=self.settings.betas, weight_decay=decay, fused=True
+        )
 
     def update(self, lessons: Sequence[Lesson]) -> Progress:
         """One update of the policy from the lessons of one step.
@@ -86,6 +94,8 @@ class Learner:
         Raises:
             GuardError: see `scorl.learner.guards`.
         """
+        if self.packing is None:
+            self.packing = self._choose_packing(lessons)
         lr = learning_rate(self.updates, self.total, self.settings)
         tally = self._accumulate(lessons)
         check_gap(tally.gap, self.settings.max_logprob_gap)
@@ -127,18 +137,49 @@ class Learner:
         self._nonfinite, self._moved = state["nonfinite"], state["moved"]
         self._at_reference = state["at_reference"]
 
+    def _choose_packing(self, lessons: Sequence[Lesson]) -> Packing:
+        """The packing that was asked for, unless this model cannot do it."""
+        if self.settings.packing == "rows":
+            return "rows"
+        reason = why_not_trees(self.policy, lessons)
+        if reason is None:
+            return "tree"
+        warnings.warn(f"learner.packing: this model learns from plain rows, since on trees {reason}", stacklevel=3)
+        return "rows"
+
     def _accumulate(self, lessons: Sequence[Lesson]) -> _Tally:
         """Gradients of the whole step, one micro-batch after the other."""
         tally = _Tally()
-        for batch in micro_batches(lessons, self.settings.tokens_per_batch):
-            batch = batch.to(self.policy.device)
-            reference = self.reference if bool((batch.beta > 0).any()) else None
-            with self.policy.precision():
-                logprobs, kl = score(self.policy, reference, batch, self.temperature, self.settings)
-            share = loss(batch, logprobs, kl, len(lessons), self.settings)
-            share.backward()  # type: ignore[no-untyped-call]
-            tally.add(batch, share, logprobs, kl)
+        packing = self.packing or self.settings.packing
+        trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "tree" else nullcontext()
+        layers = checkpointed(self.policy.decoder) if self.settings.checkpointing else nullcontext()
+        with trees, layers:
+            for batch in micro_batches(lessons, self.settings.tokens_per_batch, packing):
+                self._learn(batch.to(self.policy.device), len(lessons), tally)
         return tally
+
+    def _learn(self, batch: MicroBatch, trajectories: int, tally: _Tally) -> None:
+        """Gradients of a micro-batch.
+
+        The head goes piece by piece, forward and backward, so that no more than a piece's logits ever exist; what it
+        asks of the hidden states is then propagated through the layers in one pass.
+        """
+        reference = self.reference if bool((batch.beta > 0).any()) else None
+        theirs = None
+        with self.policy.precision():
+            if reference is not None:
+                with torch.no_grad(), reference.active() as model:
+                    theirs = states(model, batch.layout)
+            hidden = states(self.policy.decoder, batch.layout)
+        mine = hidden.detach().requires_grad_()
+        for piece in batch.pieces(at_once(self.policy.decoder)):
+            with self.policy.precision():
+                logprobs, kl = score(self.policy, reference, piece, mine, theirs, self.temperature, self.settings)
+            share = loss(piece, logprobs, kl, trajectories, self.settings)
+            share.backward()  # type: ignore[no-untyped-call]
+            tally.add(piece, share, logprobs, kl)
+        if hidden.requires_grad:  # not if the head alone is trained
+            hidden.backward(mine.grad)  # type: ignore[no-untyped-call]
 
     def _clip(self) -> float:
         limit = self.settings.clip or float("inf")

@@ -74,11 +74,11 @@ def select(
 
 
 def trajectories(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Attempts' lines gathered by (step, problem, sample), by turn; holds one step at a time."""
+    """Attempts' lines gathered by (step, problem, sample, branch), by turn; holds one step at a time."""
     for _, of_step in groupby(lines, key=lambda line: line["step"]):
-        gathered: dict[tuple[str, int], list[Line]] = {}
+        gathered: dict[tuple[str, int, int], list[Line]] = {}
         for line in of_step:
-            gathered.setdefault((line["problem"], line["sample"]), []).append(line)
+            gathered.setdefault((line["problem"], line["sample"], line.get("branch", 0)), []).append(line)
         yield from (sorted(attempts, key=lambda line: line["turn"]) for attempts in gathered.values())
 
 

@@ -1,0 +1,109 @@
+"""Attention over a prefix tree, through the interface by which transformers' models choose theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+from scorl.learner.tree import Block, Tree
+
+__all__ = ["tree_attention", "tree_states"]
+
+_NAME = "scorl_tree"
+
+
+@contextmanager
+def tree_attention(*decoders: Any) -> Iterator[None]:
+    """Let models attend along trees: for `tree_states`, and for backward passes that compute a layer again."""
+    before = [decoder.config._attn_implementation for decoder in decoders]
+    try:
+        for decoder in decoders:
+            decoder.set_attn_implementation(_NAME)
+        yield
+    finally:
+        for decoder, name in zip(decoders, before, strict=True):
+            decoder.set_attn_implementation(name)
+
+
+def tree_states(decoder: Any, tree: Tree) -> Tensor:
+    """The last hidden states, [tokens, width], of a tree's tokens; within `tree_attention`."""
+    ids, depth = tree.ids[None], tree.depth[None]
+    hidden: Tensor = decoder.base_model(input_ids=ids, position_ids=depth, use_cache=False, tree=tree).last_hidden_state
+    return hidden[0]
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    tree: Tree,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """Attention along the paths, [1, heads, tokens, size] -> [1, tokens, heads, size], as transformers calls it."""
+    queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
+    found = []
+    for block in tree.blocks:
+        mask = _mask(block, tree, sliding_window)
+        mine, theirs, held = _taken(queries, block.query), _taken(keys, block.key), _taken(values, block.key)
+        found.append(_in_block(mine, theirs, held, mask, scaling, softcap).flatten(0, 1))
+    return _taken(torch.cat(found), tree.slot)[None], None
+
+
+AttentionInterface.register(_NAME, _attend)
+
+
+def _taken(tokens: Tensor, where: Tensor) -> Tensor:
+    """The tokens, [tokens, heads, size], at some places, [..., heads, size].
+
+    An embedding's backward adds up what falls on the same token in a fixed order, and is the fastest that does.
+    """
+    return F.embedding(where, tokens.flatten(1)).view(*where.shape, *tokens.shape[1:])
+
+
+def _mask(block: Block, tree: Tree, window: int | None) -> Tensor | None:
+    """Who attends to whom, [branches, 1, queries, keys]; None: everybody to what is earlier."""
+    if window is None or block.key.shape[1] <= window:
+        return block.mask
+    distance = tree.depth[block.query][:, None, :, None] - torch.arange(block.key.shape[1], device=block.key.device)
+    earlier = block.mask if block.mask is not None else distance >= 0
+    return earlier & (distance < window)
+
+
+def _in_block(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float | None
+) -> Tensor:
+    """Attention of padded branches, [branches, queries, heads, size], to their keys, [branches, keys, groups, size].
+
+    The heads of a group, which share their keys, are folded into the queries: keys are not repeated.
+    """
+    length, heads, groups = query.shape[1], query.shape[2], key.shape[2]
+    share = heads // groups
+    if mask is None and (share > 1 or softcap is not None):
+        mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
+    if mask is not None:
+        mask = mask.repeat_interleave(share, 2)
+    folded = query.reshape(-1, length, groups, share, query.shape[3]).transpose(1, 2).flatten(2, 3)
+    key, value = key.transpose(1, 2), value.transpose(1, 2)
+    if softcap is None:
+        found = F.scaled_dot_product_attention(
+            folded, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
+        )
+    else:
+        scores = folded @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
+        scores = torch.tanh(scores / softcap) * softcap
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        found = scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    return found.reshape(-1, groups, length, share, value.shape[3]).transpose(1, 2).flatten(2, 3)

@@ -1,0 +1,150 @@
+"""Rows as a prefix tree: every distinct token once, however many trajectories pass through it.
+
+A row's tokens beyond what it shares with the rows before it (in sorted order) are its branch. A branch's tokens attend
+to the whole path before the branch, which lies in other branches, and to earlier tokens of its own. The branches of
+like length are computed together, padded; nothing outside attention sees padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Block", "Tree", "pack", "shared"]
+
+_PADDING = 1.25
+"""A block's pairs of query and key, padding included, over the pairs that count."""
+_BLOCK = 2**14
+"""Pairs of query and key that cost about as much as one more block."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Branches that are computed together."""
+
+    query: Tensor
+    """Where in the tree their tokens lie, [branches, queries]; padded with 0."""
+    key: Tensor
+    """Where the tokens of their whole paths lie, [branches, keys]; padded with 0."""
+    mask: Tensor | None
+    """Who attends to whom, [branches, 1, queries, keys]; None: queries are keys, and attend to earlier ones."""
+
+    def to(self, device: torch.device) -> Block:
+        """The same on another device."""
+        return Block(self.query.to(device), self.key.to(device), None if self.mask is None else self.mask.to(device))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Distinct tokens, branch after branch."""
+
+    ids: Tensor
+    """[tokens]"""
+    depth: Tensor
+    """Each token's position in its rows, [tokens]."""
+    blocks: tuple[Block, ...]
+    slot: Tensor
+    """Where each token lies among the queries of all blocks, laid flat one after the other, [tokens]."""
+
+    def to(self, device: torch.device) -> Tree:
+        """The same on another device."""
+        blocks = tuple(block.to(device) for block in self.blocks)
+        return Tree(self.ids.to(device), self.depth.to(device), blocks, self.slot.to(device))
+
+
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two rows begin with in common.
+
+    >>> shared((1, 2, 3), (1, 2, 4, 5))
+    2
+    """
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # halving compares slices, which is quicker than token by token
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def pack(rows: Sequence[tuple[int, ...]]) -> tuple[Tree, list[np.ndarray]]:
+    """The tree of some rows, and for each row where its tokens lie in it."""
+    paths: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(rows)
+    ids: list[int] = []
+    depth: list[np.ndarray] = []
+    branches: list[_Branch] = []
+    before: tuple[int, ...] = ()
+    path = paths[0]
+    for i in sorted(range(len(rows)), key=rows.__getitem__):
+        row, common = rows[i], shared(before, rows[i])
+        path = np.concatenate([path[:common], np.arange(len(ids), len(ids) + len(row) - common)])
+        if len(row) > common:
+            ids += row[common:]
+            depth.append(np.arange(common, len(row)))
+            branches.append(_Branch(common, path))
+        before, paths[i] = row, path
+    groups = list(_alike(branches))
+    slot = np.empty(len(ids), dtype=np.int64)
+    start = 0
+    for group in groups:
+        width = max(branch.queries for branch in group)
+        for branch in group:
+            slot[branch.path[branch.start :]] = np.arange(start, start + branch.queries)
+            start += width
+    tree = Tree(
+        torch.tensor(ids),
+        torch.from_numpy(np.concatenate(depth)),
+        tuple(_block(group) for group in groups),
+        torch.from_numpy(slot),
+    )
+    return tree, paths
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """The tokens of a path from `start` on."""
+
+    start: int
+    path: np.ndarray
+
+    @property
+    def queries(self) -> int:
+        return len(self.path) - self.start
+
+
+def _alike(branches: Sequence[_Branch]) -> Iterator[list[_Branch]]:
+    """Branches of like size, so that little is padding; those from the root apart, for they need no mask."""
+    for root in (True, False):
+        group: list[_Branch] = []
+        queries = keys = pairs = 0
+        chosen = (branch for branch in branches if (branch.start == 0) == root)
+        for branch in sorted(chosen, key=lambda branch: (branch.queries, len(branch.path))):
+            queries, keys = max(queries, branch.queries), max(keys, len(branch.path))
+            pairs += branch.queries * len(branch.path)
+            if group and (len(group) + 1) * queries * keys > _PADDING * pairs + _BLOCK:
+                yield group
+                group, queries, keys = [], branch.queries, len(branch.path)
+                pairs = queries * keys
+            group.append(branch)
+        if group:
+            yield group
+
+
+def _block(branches: Sequence[_Branch]) -> Block:
+    queries = max(branch.queries for branch in branches)
+    keys = max(len(branch.path) for branch in branches)
+    query = np.zeros((len(branches), queries), dtype=np.int64)
+    key = np.zeros((len(branches), keys), dtype=np.int64)
+    for i, branch in enumerate(branches):
+        query[i, : branch.queries] = branch.path[branch.start :]
+        key[i, : len(branch.path)] = branch.path
+    if branches[0].start == 0:
+        return Block(torch.from_numpy(query), torch.from_numpy(key), None)
+    last = torch.tensor([branch.start for branch in branches])[:, None] + torch.arange(queries)
+    mask = torch.arange(keys) <= last[:, None, :, None]
+    return Block(torch.from_numpy(query), torch.from_numpy(key), mask)

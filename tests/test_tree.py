@@ -1,0 +1,211 @@
+"""Prefix trees: what is shared is computed once, and every model computes them as it computes plain rows."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+from worlds import tiny_policy
+
+from scorl.learner import Learner, trial
+from scorl.learner.attention import tree_attention, tree_states
+from scorl.learner.batch import micro_batches, row_of
+from scorl.learner.tree import pack
+from scorl.policy import hidden_states
+from scorl.settings import KL_IN, LearnerSettings, LoraSettings
+from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
+
+ROWS = [(1, 2, 3), (1, 2, 4, 5), (1, 2, 4, 6), (7, 8), (1, 2, 3), (7, 8, 9)]
+
+
+def lesson(prompt, *answers, advantage=0.0):
+    """A trajectory of as many attempts as answers; the token 9 asks for the next one."""
+    attempts, context = [], tuple(prompt)
+    for turn, answer in enumerate(answers):
+        attempts.append(Attempt(turn, context, answer, (0.0,) * len(answer), "", "stop", Verdict(0.0, "")))
+        context += (*answer, 9)
+    credits = tuple(Credit(advantage + turn, 0.2 + 0.1 * turn, 0.1 * turn) for turn in range(len(answers)))
+    return Lesson(Trajectory(Problem("p", ()), 0, tuple(attempts)), credits)
+
+
+@pytest.fixture(scope="module")
+def lessons():
+    """Two problems; samples share prompts, some share first attempts, or the beginnings of second ones."""
+    draw = torch.Generator().manual_seed(0)
+
+    def tokens(n):
+        return tuple(torch.randint(2, 12, (n,), generator=draw).tolist())
+
+    found = []
+    for size in (5, 11):
+        prompt = tokens(size)
+        for i in range(3):
+            first = tokens(3 + 4 * i)
+            found += [lesson(prompt, first, tokens(2 + 3 * j), advantage=i - 0.5 * j) for j in range(3)]
+        found.append(lesson(prompt, first, (), advantage=0.3))
+        found.append(lesson(prompt, (), advantage=0.3))
+    return found
+
+
+def test_a_tree_by_hand():
+    tree, paths = pack(ROWS)
+    assert tree.ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert tree.depth.tolist() == [0, 1, 2, 2, 3, 3, 0, 1, 2]
+    assert [path.tolist() for path in paths] == [[0, 1, 2], [0, 1, 3, 4], [0, 1, 3, 5], [6, 7], [0, 1, 2], [6, 7, 8]]
+    root, rest = tree.blocks
+    assert (root.query.tolist(), root.mask) == ([[6, 7, 0], [0, 1, 2]][: len(root.query)], None)
+    assert rest.query.tolist() == [[8, 0], [5, 0], [3, 4]]
+    assert rest.key.tolist() == [[6, 7, 8, 0], [0, 1, 3, 5], [0, 1, 3, 4]]
+    assert rest.mask[2, 0].int().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def gradient(policy, lessons, settings):
+    """The gradient of one step against a reference that lies a little apart, and its tally."""
+    if policy.lora:  # adapters that were trained before would be the reference
+        for parameter in policy.parameters.values():
+            parameter.data.zero_()
+    learner = Learner(policy, settings, total=1)
+    torch.manual_seed(0)
+    if policy.lora:
+        for parameter in policy.parameters.values():
+            parameter.data = 0.1 * torch.randn_like(parameter)
+    else:
+        for parameter in learner.reference.head.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    tally = learner._accumulate(lessons)
+    found = {name: p.grad.clone() for name, p in policy.parameters.items()}
+    learner.optimizer.zero_grad(set_to_none=True)
+    return found, tally
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
+@pytest.mark.parametrize("kl", KL_IN)
+def test_trees_have_the_gradient_of_rows(lessons, tmp_path, kl, lora):
+    policy = tiny_policy(tmp_path, lora=lora)
+    rows = LearnerSettings(kl=kl, kl_in=KL_IN[kl][0], packing="rows")
+    plain, tally = gradient(policy, lessons, rows)
+    assert max(g.abs().max() for g in plain.values()) > 0.01
+    for tokens, order in ((10_000, 1), (60, -1), (1, 1)):
+        packed, other = gradient(policy, lessons[::order], replace(rows, packing="tree", tokens_per_batch=tokens))
+        for name in plain:
+            torch.testing.assert_close(packed[name], plain[name], atol=1e-5, rtol=1e-5)
+        assert other.loss == pytest.approx(tally.loss, abs=1e-5)
+        assert other.kl == pytest.approx(tally.kl, abs=1e-5)
+
+
+@pytest.mark.parametrize("packing", ["tree", "rows"])
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
+def test_checkpointing_keeps_the_gradient_and_less_memory(lessons, tmp_path, lora, packing):
+    policy = tiny_policy(tmp_path, lora=lora)
+    found, kept = [], []
+    for checkpointing in (False, True):
+        sizes = []
+
+        def note(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            settings = LearnerSettings(packing=packing, checkpointing=checkpointing)
+            found.append(gradient(policy, lessons, settings)[0])
+        kept.append(sum(sizes))
+    for name in found[0]:
+        torch.testing.assert_close(found[1][name], found[0][name], atol=1e-6, rtol=1e-6)
+    assert kept[1] < kept[0] / 2
+    assert not any(module.training for module in policy.model.modules())
+
+
+def test_shared_attempts_are_predicted_once(lessons):
+    (batch,) = micro_batches(lessons, 10_000, "tree")
+    rows = {row_of(lesson) for lesson in lessons}
+    prefixes = {row[: i + 1] for row in rows for i in range(len(row))}
+    predictions = {
+        (attempt.prompt_ids + attempt.ids)[: len(attempt.prompt_ids) + i + 1]
+        for lesson in lessons
+        for attempt in lesson.trajectory.attempts
+        for i in range(len(attempt.ids))
+    }
+    assert len(batch.layout.ids) == len(prefixes)
+    assert len(batch.position) == len(predictions) < len(batch.prediction)
+
+
+@pytest.mark.parametrize("tokens", [1, 25, 60, 10_000])
+def test_micro_batches_hold_to_their_tokens(lessons, tokens):
+    batches = micro_batches(lessons, tokens, "tree")
+    for batch in batches:
+        assert len(batch.layout.ids) <= tokens or batch.layout.depth.diff().eq(1).all()
+    written = sum(len(a.ids) for lesson in lessons for a in lesson.trajectory.attempts)
+    assert sum(len(batch.prediction) for batch in batches) == written
+
+
+def test_a_problem_that_fits_is_not_divided():
+    problems = [[lesson((p, p, p, p), (i,), (i, p)) for i in range(2, 5)] for p in (5, 6, 7)]
+    batches = micro_batches([row for rows in problems for row in rows], 20, "tree")
+    assert [len(batch.length) for batch in batches] == [6, 6, 6]
+
+
+def of_llama(**other):
+    return LlamaForCausalLM(LlamaConfig(**_SMALL, **other))
+
+
+_SMALL = {
+    "vocab_size": 13,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: LlamaForCausalLM(LlamaConfig(**_SMALL)),
+        lambda: MistralForCausalLM(MistralConfig(**_SMALL, sliding_window=4)),
+        lambda: Gemma2ForCausalLM(
+            Gemma2Config(**_SMALL, sliding_window=5, attn_logit_softcapping=2.0, attn_implementation="eager")
+        ),
+    ],
+    ids=["groups of heads", "sliding window", "soft cap and windows"],
+)
+def test_states_are_those_of_rows(lessons, model):
+    torch.manual_seed(1)
+    decoder = model().eval()
+    before = decoder.config._attn_implementation
+    tree, paths = pack([row_of(lesson) for lesson in lessons if row_of(lesson)])
+    with tree_attention(decoder):
+        states = tree_states(decoder, tree)
+    assert decoder.config._attn_implementation == before
+    for path in paths:
+        ids = tree.ids[torch.from_numpy(path)][None]
+        plain = hidden_states(decoder, ids, torch.ones_like(ids))[0]
+        torch.testing.assert_close(states[torch.from_numpy(path)], plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_that_trees_do_not_fit_learns_from_rows(lessons, tmp_path, monkeypatch):
+    settings = LearnerSettings(max_logprob_gap=9.0)
+    learner = Learner(tiny_policy(tmp_path), settings, total=1)
+    monkeypatch.setattr(trial, "tree_attention", lambda *_: tree_attention())  # it goes on attending as ever
+    with pytest.warns(UserWarning, match="plain rows"):
+        learner.update(lessons)
+    assert learner.packing == "rows"
+
+
+def test_the_trial_passes_for_a_model_that_trees_fit(lessons, tmp_path):
+    learner = Learner(tiny_policy(tmp_path), LearnerSettings(max_logprob_gap=9.0), total=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        learner.update(lessons)
+    assert learner.packing == "tree"
