@@ -90,7 +90,10 @@ def expected_gradient(table: Table, objective, group_size: int, settings: Learne
     for group in itertools.product(pairs, repeat=group_size):
         p = sum((table.logp((), y1) + table.logp(y1, y2)) for y1, y2 in group).exp().detach()
         lessons = objective([trajectory(y1, y2, i) for i, (y1, y2) in enumerate(group)])
-        (batch,) = micro_batches(lessons, 10_000, "rows")
+        batches = micro_batches(lessons, 10_000, "rows")
+        if not batches:  # nothing was to be learned
+            continue
+        (batch,) = batches
         width = batch.layout.ids.shape[1]
         rows = [
             table.index[tuple(batch.layout.ids[place // width, 1 : place % width + 1].tolist())]

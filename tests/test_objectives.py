@@ -2,7 +2,7 @@
 
 import pytest
 
-from scorl.objectives import Reinforce, StageOne, StageTwo, Supervised, leave_one_out, shaped_rewards
+from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised, leave_one_out, shaped_rewards
 from scorl.trajectory import Attempt, Credit, Problem, Trajectory, Verdict
 
 
@@ -78,3 +78,79 @@ def test_second_attempts_that_share_a_first_cancel_r1():
 
 def test_supervised_imitates():
     assert Supervised()([trajectory(1.0)])[0].credits == (Credit(0.0, 0.0, 1.0),)
+
+
+def branched(*families):
+    """Trajectories of (r1, [r2, ...]): the branches of each first attempt."""
+    group = []
+    for sample, (first, seconds) in enumerate(families):
+        for branch, second in enumerate(seconds):
+            made = trajectory(first, second, sample=sample)
+            group.append(Trajectory(made.problem, sample, made.attempts, branch))
+    return group
+
+
+def credited(objective, group):
+    return [tuple(credit.advantage for credit in lesson.credits) for lesson in objective(group)]
+
+
+def test_branches_compare_second_attempts_with_their_siblings():
+    group = branched((1, [1, 0]), (0, [0, 1]))
+    found = credited(StageTwo(alpha=10), group)
+    assert [first for first, _ in found] == [1, 1, -1, -1]  # a first attempt counts once
+    assert [second for _, second in found] == [11, -11, -11, 11]  # r1 cancels
+
+
+def test_gamma_one_pays_for_wrong_first_attempts():
+    """The hack of paper.md, consequence 3: the first attempt is credited r1 + (1 + alpha) r2 - alpha r1."""
+    for baseline in ("shaped", "given_before"):
+        found = credited(
+            StageTwo(alpha=10, gamma=1.0, baseline=baseline), [trajectory(1, 1), trajectory(0, 1, sample=1)]
+        )
+        assert [first for first, _ in found] == [-9, 9]
+    assert credited(Reinforce(gamma=0.5), [trajectory(1, 1), trajectory(0, 0, sample=1)]) == [(1.5, 1), (-1.5, -1)]
+
+
+def test_weights_choose_which_attempt_is_paid():
+    group = [trajectory(1, 0), trajectory(0, 1, sample=1)]
+    assert credited(Reinforce(weights=(1.0, 0.0)), group) == [(1, 0), (-1, 0)]
+    assert credited(Reinforce(weights=(0.0, 2.0)), group) == [(0, -2), (0, 2)]
+
+
+def test_an_adaptive_beta_follows_the_kl_to_its_target():
+    stage = StageOne(beta_2=1.0, target_kl=0.5)
+    assert stage.adapted(0.5).beta_2 == 1.0
+    assert stage.adapted(0.75).beta_2 == pytest.approx(1.1)  # half too much
+    assert stage.adapted(50.0).beta_2 == pytest.approx(1.2)  # at most 20% a step
+    assert stage.adapted(0.0).beta_2 == pytest.approx(0.8)
+    assert StageOne(beta_2=1.0).adapted(50.0).beta_2 == 1.0
+    assert stage.adapted(None) is stage
+
+
+def test_star_takes_what_went_from_wrong_to_right():
+    group = [trajectory(*rewards, sample=i) for i, rewards in enumerate([(0, 1), (1, 1), (1, 0), (0, 0)])]
+    assert [lesson.trajectory.sample for lesson in Star()(group)] == [0]
+    assert [lesson.trajectory.sample for lesson in Star(keep_right=True)(group)] == [0, 1]
+    assert Star()(group)[0].credits == (Credit(), Credit(imitation=1.0))
+    assert Star(imitate="all")(group)[0].credits == (Credit(imitation=1.0),) * 2
+
+
+def test_pair_sft_sets_a_right_answer_after_each_wrong_first_attempt():
+    def named(number, rewards):
+        attempts = tuple(
+            Attempt(turn, (1, number, turn), (10 * number + turn,), (0.0,), "", "stop", Verdict(reward, ""))
+            for turn, reward in enumerate(rewards)
+        )
+        return Trajectory(Problem("p", ()), number, attempts)
+
+    group = [named(i, rewards) for i, rewards in enumerate([(0, 0), (1, 0), (0, 1)])]
+    lessons = PairSFT()(group)
+    assert [lesson.trajectory.sample for lesson in lessons] == [0, 2]
+    for lesson in lessons:
+        first, second = lesson.trajectory.attempts
+        assert not first.right
+        assert second.right
+        assert second.ids in {(10,), (21,)}  # the right ones of all attempts
+        assert second.prompt_ids == (1, lesson.trajectory.sample, 1)
+    assert [lesson.trajectory.sample for lesson in PairSFT(keep_right=True)(group)] == [0, 1, 2]
+    assert PairSFT()([named(0, (0, 0))]) == []

@@ -1,14 +1,18 @@
 """Every objective learns a trivial task in seconds; the same seed gives the same run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from worlds import letters, tiny_policy
 
 from scorl.engines import TorchEngine
+from scorl.errors import GuardError
 from scorl.evaluation import evaluate
 from scorl.learner import Learner
-from scorl.objectives import Reinforce, StageOne, StageTwo, Supervised
+from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised
 from scorl.settings import LearnerSettings, Sampling
+from scorl.shelf import FileShelf
 from scorl.stage import Stage
 from scorl.training import train
 
@@ -122,3 +126,83 @@ def test_a_problem_that_is_drawn_twice_is_sampled_anew(tmp_path):
     assert once[0].problem == again[0].problem
     assert [t.attempts[0].ids for t in once] != [t.attempts[0].ids for t in again]
     assert [t.sample for t in again] == list(range(8, 16))
+
+
+def test_star_and_pair_sft_learn_second_attempts_from_what_they_collect(tmp_path):
+    for name, objective in (("star", Star(epochs=8)), ("pair", PairSFT(epochs=2))):
+        policy = tiny_policy(tmp_path / name)
+        steps = run(policy, Stage(objective, 60, problems=6, samples=16))
+        assert steps[0].collected["trajectories"] == 60 * 6 * 16
+        assert steps[0].collected["lessons"] * objective.epochs == sum(len(step.lessons) for step in steps)
+        assert steps[1].collected is None
+        assert {lesson.trajectory.attempts[1].right for step in steps for lesson in step.lessons} == {True}
+        assert accuracy(policy, 2) == 1
+
+
+def test_an_epoch_goes_once_through_what_was_collected(tmp_path):
+    (stage,) = (Stage(Star(keep_right=True, epochs=2), 5, problems=3, samples=32),)
+    steps = run(tiny_policy(tmp_path), stage)
+    seen = [id(lesson) for step in steps for lesson in step.lessons]
+    assert sorted(map(seen.count, set(seen))) == [2] * len(set(seen))
+
+
+def test_too_few_lessons_are_said_to_be_too_few(tmp_path):
+    with pytest.raises(GuardError, match="too few for 9 steps"):
+        run(tiny_policy(tmp_path), Stage(Star(), 9, problems=1, samples=1))
+
+
+def test_what_was_collected_is_kept_and_read_back(tmp_path):
+    told = []
+    shelf = FileShelf(tmp_path / "kept", lambda done, total: told.append((done, total)))
+
+    def once():
+        policy = tiny_policy(tmp_path / "model")
+        learner = Learner(policy, LearnerSettings(lr=1e-2), total=4)
+        stages = [Stage(PairSFT(), 4, problems=3, samples=8)]
+        return list(train(policy, letters(), stages, sampling=SAMPLING, learner=learner, shelf=shelf))
+
+    first, again = once(), once()
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]  # the second time nothing was sampled
+    assert [s.progress.loss for s in first] == [s.progress.loss for s in again]
+
+
+def test_offline_first_attempts_are_the_references_and_not_trained_on(tmp_path):
+    policy = tiny_policy(tmp_path)
+    steps = run(policy, Stage(StageOne(beta_2=3.0), 90, problems=6, samples=16, offline=0.5))
+    firsts = [t.attempts[0] for group in steps[-1].groups for t in group]
+    assert [a.given for a in firsts[:16]] == [True] * 8 + [False] * 8
+    assert accuracy(policy, 2) == 1
+    alone = run(tiny_policy(tmp_path / "b"), Stage(StageTwo(), 3, problems=2, samples=4, offline=1.0))
+    assert all(step.progress.kl.keys() == {1} for step in alone)  # nothing of the first turn was learned
+    assert max(step.progress.logprob_gap for step in alone) < 1e-4
+
+
+def test_branches_share_their_first_attempt(tmp_path):
+    policy = tiny_policy(tmp_path)
+    steps = run(policy, Stage(StageTwo(alpha=10), 60, problems=6, samples=4, branches=4))
+    for group in steps[0].groups:
+        start = group[0].sample  # a problem that comes again counts on
+        assert [(t.sample - start, t.branch) for t in group] == [(s, b) for s in range(4) for b in range(4)]
+        for k in range(0, 16, 4):
+            assert len({t.attempts[0].ids for t in group[k : k + 4]}) == 1
+    assert accuracy(policy, 2) == 1
+
+
+def test_an_adaptive_beta_is_noted_and_holds_the_kl(tmp_path):
+    steps = run(tiny_policy(tmp_path), Stage(StageOne(beta_2=0.05, target_kl=0.02), 60, problems=6, samples=16))
+    betas = [step.line()["beta_2"] for step in steps]
+    assert betas[0] == 0.05
+    assert len(set(betas)) > 10
+    assert sum(step.progress.kl[0] for step in steps[-10:]) / 10 < 0.1
+
+
+def test_self_refine_puts_a_critique_between_the_attempts(tmp_path):
+    policy = tiny_policy(tmp_path)
+    task = replace(letters(), refine=("say", "again"))
+    result = evaluate(TorchEngine(policy), policy.chat, task, model="tiny", max_tokens=3)
+    for (trajectory,) in result.groups:
+        first, second = trajectory.attempts
+        assert (first.turn, second.turn, len(second.critiques)) == (0, 1, 1)
+        shown = policy.chat.show(second.prompt_ids)
+        assert shown.count("<user>") == 3
+        assert second.prompt_ids[: len(first.prompt_ids + first.ids)] == first.prompt_ids + first.ids

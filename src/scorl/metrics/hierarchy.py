@@ -40,7 +40,10 @@ def paired_over_seeds(
     """
     names = [name for name in before[0].names if name in after[0].names]
     one, other = (_named(_stacked(side), side[0].names, names) for side in (before, after))
-    order = [list(after[0].problems).index(problem) for problem in before[0].problems]
+    if set(before[0].problems) != set(after[0].problems):
+        raise ValueError("paired differences need the same problems on both sides")
+    row = {problem: index for index, problem in enumerate(after[0].problems)}
+    order = [row[problem] for problem in before[0].problems]
     other = other[0][:, order], other[1][:, order]
     seeds = max(len(before), len(after))
     weights, problems = _weights(seeds, one[0].shape[1], seed, resamples)

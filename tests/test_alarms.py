@@ -1,0 +1,51 @@
+"""Alarms: what raises them, what does not, and what they say."""
+
+from scorl.metrics import alarms, raised
+from scorl.metrics.alarms import WINDOW
+
+
+def line(step, first, second, changed, noise=0.02):
+    wiggle = noise if step % 2 else -noise
+    return {
+        "step": step,
+        "accuracy_t1": first + wiggle,
+        "accuracy_t2": second + wiggle,
+        "delta": second - first + (wiggle / 10),
+        "answer_changed": changed,
+    }
+
+
+def kinds(lines):
+    return [alarm.kind for alarm in alarms(lines)]
+
+
+def test_copies_with_no_delta_are_a_collapse():
+    copies = [line(i, 0.5, 0.5, 0.01) for i in range(WINDOW)]
+    assert kinds(copies) == ["collapse"]
+    assert kinds(copies[:-1]) == []  # the window is not full
+    assert "1.0% of answers changed" in alarms(copies)[0].statistic
+    assert kinds([line(i, 0.5, 0.5, 0.3) for i in range(WINDOW)]) == []
+    assert kinds([line(i, 0.5, 0.53, 0.04) for i in range(WINDOW)]) == []  # few changes, but good ones
+
+
+def test_first_attempts_given_up_for_second_ones_are_a_reward_hack():
+    early = [line(i, 0.5, 0.5, 0.3) for i in range(WINDOW)]
+    late = [line(i, 0.3, 0.8, 0.6) for i in range(WINDOW, 2 * WINDOW)]
+    assert kinds(early + late) == ["reward_hack"]
+    assert kinds(early + [line(i, 0.5, 0.8, 0.6) for i in range(WINDOW, 2 * WINDOW)]) == []
+    assert kinds(early + [line(i, 0.3, 0.3, 0.6) for i in range(WINDOW, 2 * WINDOW)]) == []
+
+
+def test_steps_without_second_attempts_are_passed_over():
+    copies = [line(i, 0.5, 0.5, 0.01) for i in range(WINDOW)]
+    assert kinds([*copies, {"step": WINDOW, "delta": None}]) == []
+    assert kinds([{"step": 0, "delta": None}, *copies]) == ["collapse"]
+
+
+def test_the_end_says_when_and_what_to_try():
+    lines = [line(i, 0.5, 0.5, 0.01) | {"alarms": []} for i in range(3)]
+    lines += [line(i, 0.5, 0.5, 0.01) | {"alarms": [{"kind": "collapse", "statistic": "so"}]} for i in (3, 4)]
+    (sentence,) = raised(lines)
+    assert sentence.startswith("collapse in 2 steps from 3 to 4: so.")
+    assert "Stage I" in sentence
+    assert raised(lines[:3]) == []
