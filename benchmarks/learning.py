@@ -131,13 +131,14 @@ def measure(learner: scorl.Learner, rows: list[Lesson], rounds: int) -> dict[str
         rates.append(matrix_rate(learner.policy, min(learner.settings.tokens_per_batch, 2048)))
         for packing in ("tree", "rows"):
             learner.packing = packing
-            with Peak() as peak:
-                began = time.perf_counter()
-                learner.update(rows)
-                took = time.perf_counter() - began
-            if turn:  # the first warms up
-                seconds[packing].append(took)
-                memory[packing] = max(memory.get(packing, 0.0), peak.mib)
+            if turn == 0:  # warms up, and shows the memory; giving it back to the system first would cost time
+                with Peak() as peak:
+                    learner.update(rows)
+                memory[packing] = peak.mib
+                continue
+            began = time.perf_counter()
+            learner.update(rows)
+            seconds[packing].append(time.perf_counter() - began)
     tokens, needed = operations(learner.policy, rows)
     rate = statistics.median(rates)
     middle = {packing: statistics.median(values) for packing, values in seconds.items()}
