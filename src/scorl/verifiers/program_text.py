@@ -13,9 +13,13 @@ __all__ = ["program_in"]
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$")
 PYTHON = ("", "python", "py", "python3", "py3", "python2", "ipython")
 CODE = re.compile(
-    r"(?:async\s+def|def|class)\s+\w|(?:import\s+\w+|from\s+[\w.]+\s+import\b)|@\w|\w+(?:\s*,\s*\w+)*\s*=[^=]"
-    r"|(?:if|for|while|with|try|except|elif|else|return|print|assert)\b.*[:)]\s*$|[\"']{3}|#"
+    r"(?:async\s+)?(?:def|class)\s+\w|import\s+\w|from\s+[\w.]+\s+import\b|@\w|#|[\"']{3}|\w[\w.]*\(.*\)\s*(?:#.*)?$"
+    r"|(?:if|for|while|with|try|except|elif|else|finally|match)\b.*:\s*(?:#.*)?$|(?:print|assert|return|raise|del)\b"
+    r"|[\w.\[\]'\", *()]+?\s*(?::\s*[\w.\[\], ]+)?(?:[-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)"
 )
+"""How a line of Python that is not indented begins."""
+PROSE = re.compile(r"[A-Z*>-][^=()\[\]{}]*|\w+[',]?(?:\s+[\w',.`*-]+){2,}.*")
+QUOTES = re.compile(r"\"{3}|'{3}")
 DEFINES = r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b"
 THOUGHT = "</think>"
 
@@ -58,16 +62,20 @@ def blocks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def unfenced(text: str) -> str | None:
-    """The lines from the first to the last that look like Python, if there are any."""
-    lines = text.strip("\n").split("\n")
-    start = next((index for index, line in enumerate(lines) if CODE.match(line)), None)
-    if start is None:
-        return text.rstrip() if all(line[:1] in " \t" or not line for line in lines) and text.strip() else None
-    end = start
+    """The lines from the first that looks like Python up to prose; None if no line does.
+
+    A text that begins indented is taken from there: it goes on from a function's head.
+    """
+    lines = text.strip("\n").rstrip().split("\n")
+    first = next((line for line in lines if line.strip()), "")
+    start = 0 if first[:1] in (" ", "\t") else next((i for i, line in enumerate(lines) if CODE.match(line)), None)
+    if start is None or not first:
+        return None
+    end, quoted = len(lines), False
     for index in range(start, len(lines)):
         line = lines[index]
-        if line[:1] in (" ", "\t", ")", "]", "}") or CODE.match(line):
+        if not quoted and line[:1].strip() and not CODE.match(line) and PROSE.fullmatch(line.rstrip()):
             end = index
-        elif line.strip() and index > end + 1 and not CODE.match(line):
             break
-    return "\n".join(lines[start : end + 1])
+        quoted ^= len(QUOTES.findall(line)) % 2 == 1
+    return "\n".join(lines[start:end]).rstrip()

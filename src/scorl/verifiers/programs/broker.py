@@ -6,6 +6,7 @@ stdin, and answers with one line. It has a single thread, and neither parses nor
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -48,6 +49,13 @@ class Broker:
             self.examiner = None
         if self.group is not None:
             self.group.remove()
+
+    def reap(self) -> None:
+        """Takes the exit status of whatever lost its parent and so became a child of ours."""
+        kept = self.examiner.process.pid if self.examiner else 0
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and found.si_pid != kept:
+                os.waitpid(found.si_pid, 0)
 
     def limits(self, seconds: float) -> dict[str, int]:
         """Resource limits of each process of a program."""
@@ -182,6 +190,7 @@ def main() -> None:
                 answer = {"verdict": word, "reason": reason}
             except Broken as error:
                 answer = {"broken": str(error)}
+            broker.reap()
             print(json.dumps(answer), file=answers, flush=True)
     finally:
         broker.close()

@@ -6,8 +6,10 @@ import contextlib
 import marshal
 import os
 import select
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -43,18 +45,19 @@ class Child:
     def __init__(self, level: Level, modules: tuple[str, ...], group: Group | None, longest: int) -> None:
         self.group, self.longest = group, longest
         self.starved_before = group.exhausted() if group else 0
+        self.folder = None if level.bubblewrap else tempfile.mkdtemp(prefix="scorl-program-")
         self.start_limit = time.monotonic() + START_SECONDS
         with system_calls() as seccomp:
             self.process = subprocess.Popen(
                 command(level, seccomp),
-                env=environment(level),
+                env=environment(self.folder),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=seccomp,
                 start_new_session=True,
                 preexec_fn=group.join if group else None,
-                cwd="/",
+                cwd=self.folder or "/",
             )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -149,6 +152,8 @@ class Child:
         self.kill_first()
         if self.group is not None:
             end_members(self.group)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 with contextlib.suppress(OSError):

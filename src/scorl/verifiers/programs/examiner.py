@@ -66,11 +66,12 @@ def judged(link: Link, setup: str, tests: list[str], entry_point: str) -> tuple[
         units = [(text, unit) for text in tests for unit in ast.parse(text).body]
         exec(compile(setup, "setup", "exec"), namespace)
         bind(link, namespace, [unit for _, unit in units], entry_point)
+        tested = namespace.get(entry_point)  # a test may define another thing of this name
         for link.test, unit in units:
             exec(compile(ast.Module([unit], []), "test", "exec"), namespace)
         for link.test, unit in units:
             if is_check(unit) and not calls_check(units):
-                namespace["check"](namespace[entry_point])
+                namespace["check"](tested)
     except BaseException as error:
         return verdict(error, link)
     return "passed", ""

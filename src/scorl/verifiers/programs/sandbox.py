@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +21,7 @@ from pathlib import Path
 from scorl.verifiers.programs.control import Group
 from scorl.verifiers.programs.filter import system_calls
 
-__all__ = ["Level", "command", "level"]
+__all__ = ["Level", "command", "environment", "level"]
 
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": "/nowhere", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
 """All that a program finds in its environment; the fixed seed makes the order of sets the same every time."""
@@ -72,7 +71,7 @@ def level() -> Level:
     if bubblewrap is None:
         return Level("reduced", "bubblewrap is not installed (apt-get install bubblewrap)", None, groups)
     with system_calls() as seccomp:
-        line = command(Level("full", "", bubblewrap, groups), seccomp, program="posix._exit(0)")
+        line = command(Level("full", "", bubblewrap, groups), seccomp, program="pass")
         try:
             done = subprocess.run(line, env={}, pass_fds=seccomp, capture_output=True, text=True, timeout=60)
         except subprocess.TimeoutExpired:
@@ -89,7 +88,7 @@ def level() -> Level:
 def command(level: Level, seccomp: Sequence[int], program: str = BOOT) -> list[str]:
     """The command that starts an interpreter in a sandbox; it is to be started with `environment`."""
     if level.bubblewrap is None:
-        return [interpreter(), *FLAGS, "-c", program if program == BOOT else f"import posix; {program}"]
+        return [interpreter(), *FLAGS, "-c", program]
     line = [level.bubblewrap, "--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
     line += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--clearenv"]
     for name, value in {**ENVIRONMENT, "LD_LIBRARY_PATH": "/python/lib"}.items():
@@ -104,12 +103,14 @@ def command(level: Level, seccomp: Sequence[int], program: str = BOOT) -> list[s
     line += ["--remount-ro", "/", "--chdir", "/tmp"]
     if seccomp:
         line += ["--seccomp", str(seccomp[0])]
-    return [*line, "--", "/python/bin/python3", *FLAGS, "-c", program if program == BOOT else f"import posix; {program}"]
+    return [*line, "--", "/python/bin/python3", *FLAGS, "-c", program]
 
 
-def environment(level: Level) -> dict[str, str]:
-    """The environment to start it with; bubblewrap's own shows as that of process 1, so it is empty."""
-    return {} if level.bubblewrap else {**ENVIRONMENT, "TMPDIR": tempfile.gettempdir()}
+def environment(folder: str | None) -> dict[str, str]:
+    """The environment to start it with, `folder` being the work folder of a process that sees the machine's files.
+
+    That of bubblewrap itself is empty, since a process in the sandbox could read it."""
+    return {**ENVIRONMENT, "HOME": folder, "TMPDIR": folder} if folder else {}
 
 
 def interpreter() -> str:

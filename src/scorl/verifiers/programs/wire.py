@@ -21,7 +21,7 @@ __all__ = ["LONGEST", "Channel", "Closed", "Handle", "WireError", "decode", "enc
 
 DEPTH = 100
 """The deepest nesting that is sent or rebuilt."""
-LONGEST = 1 << 22
+LONGEST = 1 << 25
 """The most bytes that a program may send at once."""
 
 TYPES = {name: value for name, value in vars(builtins).items() if isinstance(value, type)}
