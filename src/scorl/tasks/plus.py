@@ -26,7 +26,7 @@ MBPP_PROMPT = (
     "Write a Python program for the task in this docstring. Put it into one Python code block.\n\n"
     "```python\n{question}\n```"
 )
-CHECK = '''
+CHECK = """
 def check(candidate):
     import copy, math
     reference = {{}}
@@ -59,7 +59,7 @@ def check(candidate):
         expected = reference(*copy.deepcopy(arguments))
         returned = candidate(*arguments)
         assert same(arguments, returned, expected)
-'''
+"""
 SETS = "return set(returned) == set(expected)"
 GIVEN = "return returned == expected if isinstance(returned, bool) else (expected is not None and expected is not False) == (returned is not None)"
 SPECIAL = {
@@ -71,11 +71,8 @@ SPECIAL = {
     "        if abs(returned - value) <= {atol!r}: return True",
     "digit_distance_nums": "a, b = map(str, arguments); n = max(len(a), len(b))\n"
     "        if returned == sum(abs(int(x) - int(y)) for x, y in zip(a.zfill(n), b.zfill(n))): return True",
-    **dict.fromkeys(
-        "similar_elements find_char_long common_in_nested_lists extract_singly larg_nnum intersection_array "
-        "find_dissimilar Diff".split(),
-        SETS,
-    ),
+    **dict.fromkeys(("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly"), SETS),
+    **dict.fromkeys(("larg_nnum", "intersection_array", "find_dissimilar", "Diff"), SETS),
     **dict.fromkeys(("check_str", "text_match_three", "text_starta_endb"), GIVEN),
 }
 """What evalplus accepts besides equality, by the name of the function."""

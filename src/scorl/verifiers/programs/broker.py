@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from scorl.verifiers.programs.child import Broken, Child, Ended, Late
+from scorl.verifiers.programs.child import BrokenError, Child, EndedError, LateError
 from scorl.verifiers.programs.control import Group
 from scorl.verifiers.programs.remote import SENT
 from scorl.verifiers.programs.sandbox import Level, level
@@ -66,7 +66,7 @@ class Broker:
         """The verdict on a program.
 
         Raises:
-            Broken: the sandbox does not stand; the program has not been started.
+            BrokenError: the sandbox does not stand; the program has not been started.
         """
         if "pairs" in task:
             return self.by_output(task)
@@ -88,16 +88,19 @@ class Broker:
         while True:
             try:
                 frame = examiner.receive(deadline)
-            except (Late, Ended, WireError) as error:
+            except (LateError, EndedError, WireError) as error:
                 examiner.end()
                 self.examiner = None
-                return over or ("timeout" if isinstance(error, Late) else "error", "the tests did not come to an end")
+                return over or (
+                    "timeout" if isinstance(error, LateError) else "error",
+                    "the tests did not come to an end",
+                )
             if frame[:1] == b"c":
                 if over is None:
                     try:
                         program.send(load or frame[1:], deadline)
                         load, reply = b"", program.receive(deadline)
-                    except (Late, Ended, WireError) as error:
+                    except (LateError, EndedError, WireError) as error:
                         over, reply = self.ending(program, error), b""
                         deadline = time.monotonic() + GRACE
                 examiner.send(reply if over is None else b"", deadline)
@@ -128,7 +131,7 @@ class Broker:
             program.send(encode((self.limits(seconds), given, text), plain, 1 << 30), program.start_limit)
             printed = program.output(OUTPUT, time.monotonic() + 2 * seconds + 1)
             status = program.status()
-        except (Late, Ended, WireError) as error:
+        except (LateError, EndedError, WireError) as error:
             return self.ending(program, error)
         finally:
             program.end()
@@ -139,7 +142,7 @@ class Broker:
 
     def ending(self, program: Child, error: Exception) -> Verdict:
         """Why a program did not answer."""
-        if isinstance(error, Late):
+        if isinstance(error, LateError):
             return "timeout", "not done in time"
         if isinstance(error, WireError):
             return "error", "what it wrote on our pipe does not read"
@@ -188,7 +191,7 @@ def main() -> None:
             try:
                 word, reason = broker.examine(json.loads(line))
                 answer = {"verdict": word, "reason": reason}
-            except Broken as error:
+            except BrokenError as error:
                 answer = {"broken": str(error)}
             broker.reap()
             print(json.dumps(answer), file=answers, flush=True)

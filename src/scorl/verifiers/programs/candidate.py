@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from scorl.verifiers.programs.wire import Channel, Closed, Handle, WireError, decode, encode
+from scorl.verifiers.programs.wire import Channel, ClosedError, Handle, WireError, decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def main() -> None:
         run(script)
     try:
         program.serve()
-    except Closed:
+    except ClosedError:
         posix._exit(0)
 
 

@@ -19,7 +19,7 @@ from scorl.verifiers.programs.filter import system_calls
 from scorl.verifiers.programs.sandbox import Level, command, environment
 from scorl.verifiers.programs.wire import WireError
 
-__all__ = ["Broken", "Child", "Ended", "Late"]
+__all__ = ["BrokenError", "Child", "EndedError", "LateError"]
 
 START_SECONDS = 60.0
 """For a sandbox to stand; some hundredths of a second on an idle machine."""
@@ -27,15 +27,15 @@ END_SECONDS = 1.0
 PACKAGE = "scorl.verifiers.programs"
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """The sandbox does not stand."""
 
 
-class Late(Exception):
+class LateError(Exception):
     """The deadline has passed."""
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """The other side is gone."""
 
 
@@ -69,17 +69,17 @@ class Child:
             self.send(bundle(modules), self.start_limit)
             if self.receive(self.start_limit) != b"ready":
                 raise WireError("another greeting")
-        except (Late, Ended, WireError) as error:
+        except (LateError, EndedError, WireError) as error:
             self.kill_first()
             said = self.process.stderr.read(1000).decode(errors="replace").strip()
             self.end()
-            raise Broken(f"the sandbox does not stand ({type(error).__name__}): {said}") from None
+            raise BrokenError(f"the sandbox does not stand ({type(error).__name__}): {said}") from None
 
     def send(self, body: bytes, deadline: float) -> None:
         """Sends a frame.
 
         Raises:
-            Late, Ended: it was not taken in time, or nobody is there.
+            LateError, EndedError: it was not taken in time, or nobody is there.
         """
         data = memoryview(len(body).to_bytes(4, "big") + body)
         while data:
@@ -89,13 +89,13 @@ class Child:
             except BlockingIOError:
                 continue
             except BrokenPipeError:
-                raise Ended from None
+                raise EndedError from None
 
     def receive(self, deadline: float) -> bytes:
         """The next frame.
 
         Raises:
-            Late, Ended: there is none.
+            LateError, EndedError: there is none.
             WireError: it is too long to be one.
         """
         size = int.from_bytes(self.read(4, deadline), "big")
@@ -110,7 +110,7 @@ class Child:
             wait(deadline, readable=self.answers)
             part = os.read(self.answers, min(count, 1 << 20))
             if not part:
-                raise Ended
+                raise EndedError
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
@@ -119,11 +119,11 @@ class Child:
         """All that is written until the other side closes.
 
         Raises:
-            Late: it does not close in time.
+            LateError: it does not close in time.
             WireError: it is too much.
         """
         parts = b""
-        with contextlib.suppress(Ended):
+        with contextlib.suppress(EndedError):
             while len(parts) <= most:
                 parts += self.read(1, deadline) + self.waiting()
             raise WireError("too much output")
@@ -196,11 +196,11 @@ def wait(deadline: float, readable: int | None = None, writable: int | None = No
     """Waits for a pipe.
 
     Raises:
-        Late: the deadline has passed.
+        LateError: the deadline has passed.
     """
     reading, writing = [] if readable is None else [readable], [] if writable is None else [writable]
     if not any(select.select(reading, writing, [], max(0.0, deadline - time.monotonic()))):
-        raise Late
+        raise LateError
 
 
 @cache

@@ -12,8 +12,8 @@ import posix
 import traceback
 
 from scorl.verifiers.programs.candidate import limit
-from scorl.verifiers.programs.remote import Gone, Link, Refused, Remote, ask_names
-from scorl.verifiers.programs.wire import Channel, Closed, Handle, WireError, decode, encode
+from scorl.verifiers.programs.remote import Gone, Link, RefusedError, Remote, ask_names
+from scorl.verifiers.programs.wire import Channel, ClosedError, Handle, WireError, decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main() -> None:
     while True:
         try:
             task = channel.receive()
-        except Closed:
+        except ClosedError:
             posix._exit(0)
         child = posix.fork()
         if not child:
@@ -86,7 +86,7 @@ def bind(link: Link, namespace: dict[str, Any], units: list[ast.stmt], entry_poi
         found |= ask_names(link, sorted(name for name in used if hasattr(builtins, name)))
     namespace |= found
     if entry_point and entry_point not in found:
-        raise Refused(f"the program does not define {entry_point}")
+        raise RefusedError(f"the program does not define {entry_point}")
 
 
 def is_check(unit: ast.stmt) -> bool:
@@ -113,7 +113,7 @@ def verdict(error: BaseException, link: Link) -> tuple[str, str]:
         return ("forbidden" if forbidden else "error"), f"{place}raised {said}"
     if isinstance(error, AssertionError):
         return "failed", place + link.last
-    if isinstance(error, (Refused, WireError)):
+    if isinstance(error, (RefusedError, WireError)):
         return "failed", f"{place}{error}"
     return "error", f"{place}the test raised {type(error).__name__}: {error}"
 

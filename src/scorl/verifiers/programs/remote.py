@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Gone", "Link", "Refused", "Remote"]
+__all__ = ["Gone", "Link", "RefusedError", "Remote"]
 
 SENT = 1 << 26
 """The most bytes that a test may send at once."""
@@ -35,7 +35,7 @@ class Gone(BaseException):
     """The program has ended, or has been ended."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The program returned an object where the test needs data."""
 
 
@@ -66,7 +66,7 @@ class Link:
         """The program's answer to a request; what it raised is raised here.
 
         Raises:
-            Refused: what it returned cannot be sent.
+            RefusedError: what it returned cannot be sent.
         """
         self.send(message)
         while True:
@@ -82,7 +82,7 @@ class Link:
                         take_over(mine, changed)
                 return rest[0]
             elif word == "unfit":
-                raise Refused(f"what the program returned is {rest[0]}")
+                raise RefusedError(f"what the program returned is {rest[0]}")
             else:
                 raise self.raised(*rest)
 
@@ -160,7 +160,9 @@ class Remote:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         value = self._link.ask("call", self, arguments, named)
-        self._link.last = f"{self._handle.type}{shown(arguments)[:-2] + ')' if len(arguments) == 1 else shown(arguments)}"
+        self._link.last = (
+            f"{self._handle.type}{shown(arguments)[:-2] + ')' if len(arguments) == 1 else shown(arguments)}"
+        )
         self._link.last += f" returned {shown(value)}"
         return value
 
@@ -168,7 +170,7 @@ class Remote:
         if name.startswith("__"):
             raise AttributeError(name)
         if not known(self) and name in PLAIN:
-            raise Refused(f"the program returned an object of its class {self._handle.type}, not data")
+            raise RefusedError(f"the program returned an object of its class {self._handle.type}, not data")
         return self._link.ask("get", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -211,7 +213,7 @@ def known(remote: Remote) -> bool:
 def own(remote: Remote) -> Any:
     """The object, if its operators may be asked for."""
     if not known(remote):
-        raise Refused(f"the program returned an object of its class {remote._handle.type}, not data")
+        raise RefusedError(f"the program returned an object of its class {remote._handle.type}, not data")
     return remote
 
 

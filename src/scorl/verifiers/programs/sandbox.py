@@ -82,7 +82,9 @@ def level() -> Level:
         reason = "the number of root's processes cannot be limited without control groups; run as another user"
         return Level("reduced", reason, bubblewrap, groups)
     how = "control groups" if groups else "resource limits per process"
-    return Level("full", f"bubblewrap, {how}, {'seccomp' if seccomp else 'no seccomp on this processor'}", bubblewrap, groups)
+    return Level(
+        "full", f"bubblewrap, {how}, {'seccomp' if seccomp else 'no seccomp on this processor'}", bubblewrap, groups
+    )
 
 
 def command(level: Level, seccomp: Sequence[int], program: str = BOOT) -> list[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["LONGEST", "Channel", "Closed", "Handle", "WireError", "decode", "encode"]
+__all__ = ["LONGEST", "Channel", "ClosedError", "Handle", "WireError", "decode", "encode"]
 
 DEPTH = 100
 """The deepest nesting that is sent or rebuilt."""
@@ -28,7 +28,7 @@ TYPES = {name: value for name, value in vars(builtins).items() if isinstance(val
 FUNCTIONS = {name: value for name, value in vars(builtins).items() if type(value) is type(len)}
 NAMES = {id(value): name for name, value in {**FUNCTIONS, **TYPES}.items()}
 SINGLE = {b"N": None, b"T": True, b"F": False, b".": ...}
-STANDARD = {
+STANDARD: dict[str, Callable[[Any], Any]] = {
     "decimal.Decimal": str,
     "fractions.Fraction": lambda value: (value.numerator, value.denominator),
     "datetime.date": lambda value: (value.year, value.month, value.day),
@@ -44,7 +44,7 @@ class WireError(ValueError):
     """What cannot be sent, or does not read as anything that was sent."""
 
 
-class Closed(Exception):
+class ClosedError(Exception):
     """The other side is gone."""
 
 
@@ -223,7 +223,7 @@ class Channel:
         """The next frame.
 
         Raises:
-            Closed: there is none.
+            ClosedError: there is none.
         """
         return self.read(int.from_bytes(self.read(4), "big"))
 
@@ -233,7 +233,7 @@ class Channel:
         while count:
             part = posix.read(self.input, min(count, 1 << 20))
             if not part:
-                raise Closed
+                raise ClosedError
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
