@@ -61,7 +61,10 @@ def check(candidate):
         assert same(arguments, returned, expected)
 """
 SETS = "return set(returned) == set(expected)"
-GIVEN = "return returned == expected if isinstance(returned, bool) else (expected is not None and expected is not False) == (returned is not None)"
+GIVEN = (
+    "truth = expected if isinstance(expected, bool) else expected is not None\n"
+    "        return truth == (returned if isinstance(returned, bool) else returned is not None)"
+)
 SPECIAL = {
     "find_zero": "return abs(sum(c * math.pow(returned, i) for i, c in enumerate(arguments[0]))) <= {atol!r}",
     "are_equivalent": "return True",
