@@ -133,18 +133,18 @@ def agreement(data: str, samples: str, python: str, per_problem: str = "4") -> N
     """Our verdicts beside those of evalplus on the programs of a real model, problem by problem."""
     with gzip.open(samples, "rt", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    names = {str(one.answer.entry_point): one.id for one in humaneval(data).take(None)}
+    problems = humaneval(data).take(None)
     programs = [
-        (names[re.findall(r"^def\s+(\w+)", line["prompt"], re.MULTILINE)[-1]], line["prompt"] + text)
+        (matching(line["prompt"], problems).id, line["prompt"] + text)
         for line in lines
         for text in line["samples"][: int(per_problem)]
     ]
     theirs = evalplus(data, programs, python)
     for key, name, file_name in (("base", "humaneval", "HumanEval"), ("plus", "humaneval+", "HumanEvalPlus")):
         loaded = tasks.load(name, path=f"{data}/humaneval/{file_name}.jsonl.gz")
-        problems: dict[str, Problem] = {problem.id: problem for problem in loaded.split("test").take(None)}
+        asked = {problem.id: problem for problem in loaded.split("test").take(None)}
         # the bare program, as evalplus takes it: no code block to be found first
-        pairs = [(problems[identity], f"```python\n{text}\n```") for identity, text in programs]
+        pairs = [(asked[identity], f"```python\n{text}\n```") for identity, text in programs]
         begun = time.perf_counter()
         ours = loaded.judge(pairs)
         same = sum(bool(a.reward) == b[key] for a, b in zip(ours, theirs, strict=True))
@@ -160,6 +160,14 @@ def humaneval(data: str) -> Problems:
     return tasks.load("humaneval", path=f"{data}/humaneval/HumanEval.jsonl.gz").split("test")
 
 
+def matching(prompt: str, problems: list[Problem]) -> Problem:
+    """The problem of a prompt whose examples were taken out: of the same name, with the most lines in common."""
+    name = re.findall(r"^def\s+(\w+)", prompt, re.MULTILINE)[-1]
+    lines = set(prompt.splitlines())
+    same = [problem for problem in problems if problem.answer.entry_point == name]
+    return max(same, key=lambda problem: len(lines & set(problem.answer.opening.splitlines())))
+
+
 def evalplus(data: str, programs: list[tuple[str, str]], python: str) -> list[dict[str, bool]]:
     """What evalplus says: whether each program passes the base tests, and those and the others."""
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +177,12 @@ def evalplus(data: str, programs: list[tuple[str, str]], python: str) -> list[di
         asked.write_text("".join(json.dumps({"task_id": i, "solution": text}) + "\n" for i, text in programs))
         line = [python, "-m", "evalplus.evaluate", "--dataset", "humaneval", "--samples", str(asked), "--parallel", "2"]
         begun = time.perf_counter()
-        subprocess.run(line, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "HUMANEVAL_OVERRIDE_PATH": str(problems), "PYTHONPATH": ""})
+        subprocess.run(
+            line,
+            check=True,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "HUMANEVAL_OVERRIDE_PATH": str(problems), "PYTHONPATH": ""},
+        )
         print(f"evalplus: {time.perf_counter() - begun:.0f} s")
         results = json.loads(Path(folder, "samples_eval_results.json").read_text())["eval"]
     taken: collections.Counter[str] = collections.Counter()

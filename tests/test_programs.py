@@ -76,10 +76,16 @@ def test_no_cheat_passes(name):
         ("assert add(1, 2).issuperset({3})", "class A:\n    def issuperset(self, x): return True\ndef add(a, b):\n    return A()"),
         ("assert {3} == {add(1, 2)}", "class A:\n    def __hash__(self): return hash(3)\n    def __eq__(self, x): return True\n"
          "def add(a, b):\n    return A()"),
+        ("assert abs(add(1, 2) - 3) < 1e-6", "class add:\n    def __init__(self, *a): pass\n    def __sub__(self, x): return 0.0"),
+        ("assert 3 - add(1, 2) == 0", "class add:\n    def __init__(self, *a): pass\n    def __rsub__(self, x): return 0"),
+        ("assert add(1, 2) > 2", "class add:\n    def __init__(self, *a): pass\n    def __gt__(self, x): return True"),
+        ("assert add(1, 2) == 3", "class add:\n    def __init__(self, *a): pass\n    def __eq__(self, x): return True"),
+        ("assert 3 in add(1, 2)", "class add:\n    def __init__(self, *a): pass\n    def __contains__(self, x): return True"),
+        ("assert add(1, 2).startswith('3')", "class add:\n    def __init__(self, *a): pass\n    def startswith(self, x): return True"),
         ("x = [2, 1]\nassert add(x, 0) == sorted(x)", "def add(a, b):\n    a.clear()\n    return []"),
     ],
 )  # fmt: skip
-def test_a_returned_object_cannot_answer_for_data(test, text):
+def test_an_object_cannot_answer_for_data(test, text):
     assert judged(text, test, entry_point="add").verdict in ("failed", "error")
 
 
@@ -118,6 +124,13 @@ HONEST = {
     "pickles its class": ("import pickle\nfrom dataclasses import dataclass\n@dataclass\nclass Q:\n    x: int\n"
                           "def rt(n):\n    return pickle.loads(pickle.dumps(Q(n))).x", "assert rt(3) == 3"),
 }  # fmt: skip
+
+
+@full
+def test_tests_that_name_builtins_keep_their_own():
+    forged = "half = 5\nsize = []\ndef len(x): return 3\ndef abs(x): return 0\ndef sorted(x): return [1]\ndef sum(x): return 0"
+    for test in ("assert abs(half - 1.5) < 1e-6", "assert len(size) == 3", "assert sorted(sum([2])) == [1]"):
+        assert judged(forged, test).verdict in ("failed", "error")
 
 
 @full

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from scorl.verifiers.programs.child import BrokenError, Child, EndedError, LateError
@@ -32,6 +33,18 @@ GRACE = 2.0
 PR_SET_CHILD_SUBREAPER = 36
 CORES = {"NOFILE": 256, "CORE": 0, "FSIZE": 64 << 20}
 Verdict = tuple[str, str]
+
+
+@dataclass
+class Talk:
+    """A conversation between the tests and a program."""
+
+    program: Child
+    deadline: float
+    load: bytes
+    """What loads the program; it takes the place of the first request."""
+    over: Verdict | None = None
+    """The verdict, once the program has ended."""
 
 
 class Broker:
@@ -71,44 +84,58 @@ class Broker:
         if "pairs" in task:
             return self.by_output(task)
         examiner, seconds = self.ready_examiner(), float(task["seconds"])
-        program = Child(self.level, PROGRAM, self.group, 2 * LONGEST)
+        program = self.start(task["stdin"], None, seconds)
+        deadline = time.monotonic() + 2 * seconds + 1
+        limits = {"CPU": 4 * int(seconds) + 10, "AS": 4 * self.memory}
+        tests = encode((limits, task["setup"], task["tests"], task["entry_point"]), plain, 1 << 30)
+        load = encode(("load", task["program"]), plain, 1 << 30)
         try:
-            program.send(encode((self.limits(seconds), task["stdin"], None), plain), program.start_limit)
-            deadline = time.monotonic() + 2 * seconds + 1
-            limits = {"CPU": 4 * int(seconds) + 10, "AS": 4 * self.memory}
-            tests = (limits, task["setup"], task["tests"], task["entry_point"])
-            examiner.send(encode(tests, plain, 1 << 30), deadline)
-            return self.conversation(program, examiner, encode(("load", task["program"]), plain, 1 << 30), deadline)
+            examiner.send(tests, deadline)
+            return self.conversation(Talk(program, deadline, load), examiner)
         finally:
             program.end()
 
-    def conversation(self, program: Child, examiner: Child, load: bytes, deadline: float) -> Verdict:
+    def start(self, stdin: str, script: str | None, seconds: float) -> Child:
+        """A sandbox that stands and knows its limits, but no program yet, or only the script."""
+        program = Child(self.level, PROGRAM, self.group, 2 * LONGEST)
+        try:
+            program.send(encode((self.limits(seconds), stdin, script), plain, 1 << 30), program.start_limit)
+        except (LateError, EndedError) as error:
+            program.end()
+            raise BrokenError("the sandbox ended before the program began") from error
+        return program
+
+    def conversation(self, talk: Talk, examiner: Child) -> Verdict:
         """Carries requests to the program and its answers back, until there is a verdict."""
-        over: Verdict | None = None
         while True:
             try:
-                frame = examiner.receive(deadline)
+                frame = examiner.receive(talk.deadline)
+                if frame[:1] == b"c":
+                    examiner.send(self.carried(talk, frame[1:]), talk.deadline)
             except (LateError, EndedError, WireError) as error:
                 examiner.end()
                 self.examiner = None
-                return over or (
-                    "timeout" if isinstance(error, LateError) else "error",
-                    "the tests did not come to an end",
-                )
-            if frame[:1] == b"c":
-                if over is None:
-                    try:
-                        program.send(load or frame[1:], deadline)
-                        load, reply = b"", program.receive(deadline)
-                    except (LateError, EndedError, WireError) as error:
-                        over, reply = self.ending(program, error), b""
-                        deadline = time.monotonic() + GRACE
-                examiner.send(reply if over is None else b"", deadline)
-            elif frame[:1] == b"v":
+                word = "timeout" if isinstance(error, LateError) else "error"
+                return talk.over or (word, "the tests did not come to an end")
+            if frame[:1] == b"v":
                 word, reason = decode(frame[1:], refuse)
-                over = (over[0], reason + over[1]) if over else (word, reason)
-            else:
-                return over or ("error", "the tests ended their interpreter, perhaps for want of memory")
+                talk.over = (talk.over[0], reason + talk.over[1]) if talk.over else (word, reason)
+            elif frame[:1] == b"e":
+                return talk.over or ("error", "the tests ended their interpreter, perhaps for want of memory")
+
+    def carried(self, talk: Talk, request: bytes) -> bytes:
+        """The program's answer to a request; nothing once it has ended."""
+        if talk.over is None:
+            try:
+                talk.program.send(talk.load or request, talk.deadline)
+                talk.load, answer = b"", talk.program.receive(talk.deadline)
+                if not answer:
+                    raise WireError("an empty frame")
+                return answer
+            except (LateError, EndedError, WireError) as error:
+                talk.over = self.ending(talk.program, error)
+                talk.deadline = time.monotonic() + GRACE
+        return b""
 
     def ready_examiner(self) -> Child:
         """The examiner, started where there is none."""
@@ -126,9 +153,8 @@ class Broker:
 
     def run(self, text: str, given: str, wanted: str, seconds: float) -> Verdict:
         """The verdict on one run of a program as the main one."""
-        program = Child(self.level, PROGRAM, self.group, 2 * LONGEST)
+        program = self.start(given, text, seconds)
         try:
-            program.send(encode((self.limits(seconds), given, text), plain, 1 << 30), program.start_limit)
             printed = program.output(OUTPUT, time.monotonic() + 2 * seconds + 1)
             status = program.status()
         except (LateError, EndedError, WireError) as error:

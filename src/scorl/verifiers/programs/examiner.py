@@ -12,7 +12,7 @@ import posix
 import traceback
 
 from scorl.verifiers.programs.candidate import limit
-from scorl.verifiers.programs.remote import Gone, Link, RefusedError, Remote, ask_names
+from scorl.verifiers.programs.remote import Gone, Link, RefusedError, ask_names
 from scorl.verifiers.programs.wire import Channel, ClosedError, Handle, WireError, decode, encode
 
 TYPE_CHECKING = False
@@ -81,9 +81,10 @@ def bind(link: Link, namespace: dict[str, Any], units: list[ast.stmt], entry_poi
     """Gives the tests what they name and neither define nor find among the builtins."""
     used = {node.id for unit in units for node in ast.walk(unit) if isinstance(node, ast.Name)}
     asked = {name for name in used if name not in namespace and not hasattr(builtins, name)}
+    if not entry_point and not asked:  # a function named like a builtin; of several, nobody could say which
+        asked = {name for name in used if not isinstance(getattr(builtins, name), type)}
+        asked = asked if len(asked) == 1 else set()
     found = ask_names(link, sorted(asked | {entry_point} - {""}))
-    if not entry_point and not any(type(value) is Remote for value in found.values()):
-        found |= ask_names(link, sorted(name for name in used if hasattr(builtins, name)))
     namespace |= found
     if entry_point and entry_point not in found:
         raise RefusedError(f"the program does not define {entry_point}")

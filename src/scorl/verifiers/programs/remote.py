@@ -22,13 +22,15 @@ SENT = 1 << 26
 """The most bytes that a test may send at once."""
 PLAIN = frozenset(name for kind in (str, bytes, list, tuple, dict, set, int, float, complex) for name in dir(kind))
 """Names of methods that an object could pretend to have in order to be taken for plain data."""
-FROM_DATA = ("len", "bool", "int", "float", "index", "str", "repr", "abs", "neg", "round", "hash")
-"""Operators that give plain data and tell the program nothing."""
-CLOSED = (
-    *("lt", "le", "gt", "ge", "contains", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow"),
-    *("matmul", "and_", "or_", "xor", "radd", "rsub", "rmul", "setitem", "delitem"),
+PREDICATES = ("startswith", "endswith", "issubset", "issuperset", "isdisjoint")
+"""Those of them that are told what is expected and say whether it is so."""
+FROM_DATA = ("len", "bool", "int", "float", "index", "str", "repr", "abs", "neg", "round", "getitem")
+"""Operators that give plain data and do not tell the program what is expected."""
+BETWEEN = (
+    *("lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow"),
+    *("matmul", "and_", "or_", "xor", "contains", "setitem", "delitem"),
 )
-"""Operators through which the program could learn what is expected, or claim that it is met."""
+"""Operators that would tell the program what is expected, or let it claim that this is met."""
 
 
 class Gone(BaseException):
@@ -77,7 +79,7 @@ class Link:
             if word == "callback":
                 self.send(self.answer(*rest))
             elif word == "value":
-                if rest[1] is not None:
+                if rest[1] is not None and rest[0] is None and message[0] == "call":
                     for mine, changed in zip(message[2], rest[1], strict=True):
                         take_over(mine, changed)
                 return rest[0]
@@ -94,7 +96,7 @@ class Link:
         """A call, or a public attribute, of something that a test lent."""
         thing = self.lent[number]
         try:
-            if name and (name.startswith("_") or isinstance(thing, (type, type(ask_names)))):
+            if name and (name.startswith("_") or isinstance(thing, (type, type(ask_names), type(builtins)))):
                 raise AttributeError(name)
             return "returned", getattr(thing, name) if name else thing(*arguments, **named)
         except Exception as error:
@@ -169,8 +171,8 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if not known(self) and name in PLAIN:
-            raise RefusedError(f"the program returned an object of its class {self._handle.type}, not data")
+        if name in PREDICATES or (name in PLAIN and not known(self)):
+            raise unfit(self)
         return self._link.ask("get", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -184,9 +186,6 @@ class Remote:
         if value == END and type(value) is str:
             raise StopIteration
         return value
-
-    def __getitem__(self, key: Any) -> Any:
-        return own(self)._link.ask("operate", "getitem", (self, key))
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not Remote or not (known(self) and known(other)):
@@ -210,11 +209,9 @@ def known(remote: Remote) -> bool:
     return handle.type in remote._link.named
 
 
-def own(remote: Remote) -> Any:
-    """The object, if its operators may be asked for."""
-    if not known(remote):
-        raise RefusedError(f"the program returned an object of its class {remote._handle.type}, not data")
-    return remote
+def unfit(remote: Remote) -> RefusedError:
+    """What is raised where a test treats an object like data."""
+    return RefusedError(f"the program returned an object of its class {remote._handle.type}, not data")
 
 
 def shown(value: Any) -> str:
@@ -228,20 +225,30 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def operator_of(name: str, closed: bool) -> Any:
-    """The method of an operator."""
+def asking(name: str) -> Any:
+    """The method of an operator that gives data."""
 
     def method(self: Remote, *operands: Any) -> Any:
-        asked = own(self) if closed else self
-        if name in ("radd", "rsub", "rmul"):
-            return asked._link.ask("operate", name[1:], (*operands, self))
-        return asked._link.ask("operate", name, (self, *operands))
+        return self._link.ask("operate", name, (self, *operands))
+
+    return method
+
+
+def between(name: str) -> Any:
+    """The method of an operator that is only asked for between objects of classes that the tests name."""
+
+    def method(self: Remote, *operands: Any) -> Any:
+        item = name in ("setitem", "delitem")  # changes the object, and claims nothing
+        if not known(self) or not (item or all(type(one) is Remote and known(one) for one in operands)):
+            raise unfit(self)
+        return self._link.ask("operate", name, (self, *operands))
 
     return method
 
 
 for _name in FROM_DATA:
-    if _name != "hash":
-        setattr(Remote, f"__{_name}__", operator_of(_name, closed=False))
-for _name in CLOSED:
-    setattr(Remote, f"__{_name.rstrip('_')}__", operator_of(_name, closed=True))
+    setattr(Remote, f"__{_name}__", asking(_name))
+for _name in BETWEEN:
+    setattr(Remote, f"__{_name.rstrip('_')}__", between(_name))
+for _name in ("add", "sub", "mul"):  # with data on the left: refused, in words
+    setattr(Remote, f"__r{_name}__", between(_name))
