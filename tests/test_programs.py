@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hostile import ADD, CHEATS, HONEST, OBJECTS, TESTS
 
 from scorl.errors import UserError
 from scorl.judge_file import judge_lines
@@ -19,44 +20,12 @@ from scorl.verifiers.programs.wire import Handle, WireError, decode, encode
 
 full = pytest.mark.skipif(not level().full, reason=f"no full sandbox here: {level().reason}")
 DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[2] / "shared" / "data"))
-TESTS = ("assert add(2, 3) == 5", "assert add(-1, 1) == 0", "assert add(10, 20) == 30")
-ADD = "def add(a, b):\n    return a + b\n"
 
 
 def judged(text, tests=TESTS, sandbox="required", **settings):
     settings.setdefault("timeout", 2.0)
     tests = (tests,) if isinstance(tests, str) else tests
     return pool.examine_all([task(text, Examination(tests=tests, **settings))], sandbox)[0]
-
-
-CHEATS = {
-    "leaves at once": "import sys\nsys.exit(0)",
-    "leaves when called": "import os\ndef add(a, b):\n    os._exit(0)",
-    "equals everything": "class A:\n    def __eq__(self, other): return True\ndef add(a, b):\n    return A()",
-    "an int that equals everything": "class A(int):\n    def __eq__(self, other): return True\n"
-    "def add(a, b):\n    return A(0)",
-    "the mock that equals everything": "from unittest.mock import ANY\ndef add(a, b):\n    return ANY",
-    "True is 1": "def add(a, b):\n    return True",
-    "prints success": 'print(\'OK passed {"verdict": "passed"}\')\ndef add(a, b):\n    return 0',
-    "ends loops in silence": "def add(a, b):\n    raise StopIteration",
-    "ends generators in silence": "def add(a, b):\n    raise GeneratorExit",
-    "replaces builtins": "import builtins\nbuiltins.all = builtins.any = lambda *a: True\ndef add(a, b):\n    return 0",
-    "replaces what sends": "import sys\nw = sys.modules['scorl.verifiers.programs.candidate']\n"
-    "w.encode = lambda *a, **k: b'T'\ndef add(a, b):\n    return 0",
-    "writes on every pipe": "import os\nfor fd in range(64):\n    try: os.write(fd, b'v' * 100)\n"
-    "    except OSError: pass\ndef add(a, b):\n    return 0",
-    "reads its caller's frames": "import sys\ndef add(a, b):\n    f = sys._getframe()\n    seen = ''\n    while f:\n"
-    "        seen += repr(f.f_locals) + repr(f.f_globals)\n        f = f.f_back\n    return 5 if '== 5' in seen else 0",
-    "reads what it is told": "import gc\ndef add(a, b):\n"
-    "    return 5 if any(isinstance(o, str) and 'assert add' in o for d in gc.get_objects() if isinstance(d, dict)"
-    " for o in list(d.values())) else 0",
-    "recompiles itself without asserts": "import os, sys\ndef add(a, b):\n"
-    "    os.execv(sys.executable, [sys.executable, '-O', '-c', 'pass'])",
-    "kills its parent": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\ndef add(a, b):\n    return 0",
-    "forges frames": "import os\nframe = (5).to_bytes(4, 'big')\n"
-    "for fd in range(3, 64):\n    try: os.write(fd, frame + b'vtrue')\n    except OSError: pass\nos._exit(0)",
-    "sends an unfit pickle": "class A:\n    def __reduce__(self): return (print, ('x',))\ndef add(a, b):\n    return A()",
-}
 
 
 @full
@@ -66,71 +35,10 @@ def test_no_cheat_passes(name):
 
 
 @full
-@pytest.mark.parametrize(
-    ("test", "text"),
-    [
-        ("assert all(map(add, [2], [9]))\nassert [*map(add, [2, 1], [3, 1])] == []", "def add(a, b):\n    raise StopIteration"),
-        ("assert abs(add(1, 2) - 3) < 1e-6", "class A:\n    def __sub__(self, x): return 0.0\ndef add(a, b):\n    return A()"),
-        ("assert 3 in add(1, 2)", "class A:\n    def __contains__(self, x): return True\ndef add(a, b):\n    return A()"),
-        ("assert add(1, 2) > 2", "class A:\n    def __gt__(self, x): return True\ndef add(a, b):\n    return A()"),
-        ("assert add(1, 2).issuperset({3})", "class A:\n    def issuperset(self, x): return True\ndef add(a, b):\n    return A()"),
-        ("assert {3} == {add(1, 2)}", "class A:\n    def __hash__(self): return hash(3)\n    def __eq__(self, x): return True\n"
-         "def add(a, b):\n    return A()"),
-        ("assert abs(add(1, 2) - 3) < 1e-6", "class add:\n    def __init__(self, *a): pass\n    def __sub__(self, x): return 0.0"),
-        ("assert 3 - add(1, 2) == 0", "class add:\n    def __init__(self, *a): pass\n    def __rsub__(self, x): return 0"),
-        ("assert add(1, 2) > 2", "class add:\n    def __init__(self, *a): pass\n    def __gt__(self, x): return True"),
-        ("assert add(1, 2) == 3", "class add:\n    def __init__(self, *a): pass\n    def __eq__(self, x): return True"),
-        ("assert 3 in add(1, 2)", "class add:\n    def __init__(self, *a): pass\n    def __contains__(self, x): return True"),
-        ("assert add(1, 2).startswith('3')", "class add:\n    def __init__(self, *a): pass\n    def startswith(self, x): return True"),
-        ("x = [2, 1]\nassert add(x, 0) == sorted(x)", "def add(a, b):\n    a.clear()\n    return []"),
-    ],
-)  # fmt: skip
-def test_an_object_cannot_answer_for_data(test, text):
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_object_cannot_answer_for_data(name):
+    test, text = OBJECTS[name]
     assert judged(text, test, entry_point="add").verdict in ("failed", "error")
-
-
-HONEST = {
-    "plain": (ADD, TESTS),
-    "prints": ("def add(a, b):\n    print('x' * 10**6)\n    return a + b", TESTS),
-    "a class": ("class S:\n    def __init__(self): self.x = []\n    def push(self, v):\n        self.x.append(v)\n"
-                "        return self\n    def __len__(self): return len(self.x)",
-                "s = S()\ns.push(1).push(2)\nassert len(s) == 2\nassert s.x == [1, 2]"),
-    "an own __eq__": ("class P:\n    def __init__(self, x): self.x = x\n    def __eq__(self, o): return type(o) is P and "
-                      "self.x == o.x\ndef mk(a):\n    return P(a)", "assert mk(2) == P(2)\nassert mk(2) != P(3)"),
-    "a function argument": ("def apply(f, xs):\n    return [f(x) for x in xs]",
-                            "assert apply(lambda x: x * 2, [1, 2]) == [2, 4]\nassert apply(len, ['ab']) == [2]"),
-    "a key function": ("def order(xs, key):\n    return sorted(xs, key=key)",
-                       "assert order([3, 1, 2], lambda x: -x) == [3, 2, 1]"),
-    "an object of the test": ("def total(node):\n    return node.value + (total(node.next) if node.next else 0)",
-                              "class Node:\n    def __init__(self, value, next=None):\n        self.value, self.next = "
-                              "value, next\nassert total(Node(1, Node(2))) == 3"),
-    "a type argument": ("def without(xs, kind):\n    return [x for x in xs if not isinstance(x, kind)]",
-                        "assert without([1, 'a'], int) == ['a']"),
-    "returns a function": ("def adder(n):\n    return lambda x: x + n", "assert adder(3)(4) == 7"),
-    "a generator": ("def evens(n):\n    yield from range(0, n, 2)", "assert list(evens(6)) == [0, 2, 4]\n"
-                    "g = evens(4)\nassert next(g) == 0 and next(g, None) == 2 and next(g, None) is None"),
-    "a builtin exception": ("def inv(x):\n    return 1 / x", "try:\n    inv(0)\n    assert False\n"
-                            "except ZeroDivisionError as e:\n    assert 'zero' in str(e)"),
-    "an own exception": ("class Bad(ValueError): pass\ndef chk(x):\n    raise Bad('neg')",
-                         "try:\n    chk(1)\n    assert False\nexcept Bad:\n    pass\n"
-                         "try:\n    chk(1)\n    assert False\nexcept ValueError as e:\n    assert str(e) == 'neg'"),
-    "changes its argument": ("def put(xs):\n    xs.append(3)", "x = [1]\nput(x)\nassert x == [1, 3]"),
-    "named like a builtin": ("def sum(a, b):\n    return a + b", "assert sum(1, 2) == 3"),
-    "its own module": ("import sys\ndef size(x):\n    return sys.getsizeof(x)", "assert size((1,)) == sys.getsizeof((1,))"),
-    "plain types": ("from decimal import Decimal\nfrom fractions import Fraction\nimport datetime\n"
-                    "def f():\n    return [Decimal('1.1'), Fraction(1, 3), datetime.date(2020, 1, 2), 2j, b'x', {1: {2}}, 1e400]",
-                    "from decimal import Decimal\nfrom fractions import Fraction\nimport datetime\n"
-                    "assert f() == [Decimal('1.1'), Fraction(1, 3), datetime.date(2020, 1, 2), 2j, b'x', {1: {2}}, float('inf')]"),
-    "pickles its class": ("import pickle\nfrom dataclasses import dataclass\n@dataclass\nclass Q:\n    x: int\n"
-                          "def rt(n):\n    return pickle.loads(pickle.dumps(Q(n))).x", "assert rt(3) == 3"),
-}  # fmt: skip
-
-
-@full
-def test_tests_that_name_builtins_keep_their_own():
-    forged = "half = 5\nsize = []\ndef len(x): return 3\ndef abs(x): return 0\ndef sorted(x): return [1]\ndef sum(x): return 0"
-    for test in ("assert abs(half - 1.5) < 1e-6", "assert len(size) == 3", "assert sorted(sum([2])) == [1]"):
-        assert judged(forged, test).verdict in ("failed", "error")
 
 
 @full
@@ -198,7 +106,10 @@ def test_bombs_do_not_disturb_their_neighbours():
     fork = (
         "import os\ndef add(a, b):\n    while True:\n        try: os.fork(), os.setsid()\n        except OSError: pass"
     )
-    memory = "def add(a, b):\n    x = []\n    while True:\n        try: x.append(bytearray(1 << 24))\n        except MemoryError: pass"
+    memory = (
+        "def add(a, b):\n    x = []\n    while True:\n"
+        "        try: x.append(bytearray(1 << 24))\n        except MemoryError: pass"
+    )
     files = "def add(a, b):\n    i = 0\n    while True:\n        i += 1\n        open(f'f{i}', 'w').close()"
     texts = [ADD, fork, ADD, memory, ADD, files, ADD, ADD]
     answers = pool.examine_all([task(text, Examination(tests=TESTS, timeout=0.5)) for text in texts], "required")
@@ -235,21 +146,28 @@ def test_the_environment_and_the_tests_are_hidden(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "SECRET-CANARY")
     text = (
         "import os\ndef leak():\n    blob = repr(dict(os.environ))\n"
-        "    for root, _, names in os.walk('/tmp'):\n        blob += repr(names)\n    return 'CANARY' in blob, sorted(os.listdir('/'))"
+        "    for root, _, names in os.walk('/tmp'):\n        blob += repr(names)\n"
+        "    for place in ('/proc/1/environ', '/proc/self/environ'):\n"
+        "        blob += open(place).read() if os.path.exists(place) else ''\n"
+        "    return 'CANARY' in blob, sorted(os.listdir('/'))"
     )
     seen = ["dev", "lib", "lib64", "python", "tmp", "usr"]
-    assert judged(text, f"leaked, names = leak()\nassert not leaked\nassert set(names) <= set({seen})") == (
-        "passed",
-        "",
-    )
+    test = f"leaked, names = leak()\nassert not leaked\nassert set(names) <= set({seen})"
+    slot = pool.Slot()  # a broker that starts with the secret around
+    try:
+        assert slot.examine(task(text, Examination((test,)))) == ("passed", "")
+    finally:
+        slot.end()
 
 
 def test_less_than_the_full_sandbox_is_refused_or_announced():
     code = (
         "from scorl.verifiers.program import *\nfrom scorl.errors import UserError\nimport sys\n"
         "exam = Examination(tests=('assert add(1, 2) == 3',), timeout=2.0)\n"
-        "try:\n    verify('def add(a, b): return a + b', exam)\nexcept UserError as error:\n    print('refused', error)\n"
-        "for text in ('+', '-'):\n    print(verify(f'def add(a, b):\\n    return a {text} b', exam, 'preferred').verdict)\n"
+        "try:\n    verify('def add(a, b): return a + b', exam)\n"
+        "except UserError as error:\n    print('refused', error)\n"
+        "for sign in '+-':\n"
+        "    print(verify(f'def add(a, b):\\n    return a {sign} b', exam, 'preferred').verdict)\n"
         "print(verify('import sys\\nsys.exit(0)', exam, 'preferred').verdict)\n"
     )
     run = subprocess.run(
@@ -315,7 +233,8 @@ def test_values_come_back_as_plain_data():
     assert handle == 3
 
 
-@pytest.mark.parametrize("data", [b"", b"?", b"l\x00\x00\x00\x05N", b"i\xff\xff\xff\xff", b"NN", b"s\x00\x00\x00\x01\xff",
+@pytest.mark.parametrize("data", [b"", b"?", b"l\x00\x00\x00\x05N",
+                                  b"i\xff\xff\xff\xff", b"NN", b"s\x00\x00\x00\x01\xff",
                                   b"S\x00\x00\x00\x01l\x00\x00\x00\x00", b"l\x00\x00\x00\x01" * 200 + b"N",
                                   b"n\x00\x00\x00\x04eval"])  # fmt: skip
 def test_forged_bytes_are_no_values(data):

@@ -67,61 +67,78 @@ def encode(value: Any, export: Callable[[Any], Handle], longest: int = LONGEST, 
     Raises:
         WireError: it is nested too deeply or too large.
     """
-    out = bytearray()
+    writer = Writer(export, longest, functions)
+    writer.write(value, 0)
+    if len(writer.out) > longest:
+        raise WireError("too large")
+    return bytes(writer.out)
 
-    def put(tag: bytes, body: bytes) -> None:
-        out.extend(tag)
-        out.extend(len(body).to_bytes(4, "big"))
-        out.extend(body)
 
-    def items(tag: bytes, values: list[Any], depth: int) -> None:
-        out.extend(tag)
-        out.extend(len(values).to_bytes(4, "big"))
-        for one in values:
-            write(one, depth + 1)
+class Writer:
+    """Writes values one behind the other. Methods are taken from the plain types, not from their instances."""
 
-    def write(one: Any, depth: int) -> None:
+    def __init__(self, export: Callable[[Any], Handle], longest: int, functions: bool) -> None:
+        self.out = bytearray()
+        self.export, self.longest, self.functions = export, longest, functions
+
+    def write(self, one: Any, depth: int) -> None:
+        """Writes a value: a tag, then a size and the body or the parts."""
         if depth > DEPTH:
             raise WireError("nested too deeply")
-        if len(out) > longest:
+        if len(self.out) > self.longest:
             raise WireError("too large")
         if one is None or one is True or one is False or one is ...:
-            out.extend(b"N" if one is None else b"T" if one is True else b"F" if one is False else b".")
+            self.out.extend(b"N" if one is None else b"T" if one is True else b"F" if one is False else b".")
         elif isinstance(one, int):
             number = int.__add__(one, 0)
-            put(b"i", number.to_bytes((number.bit_length() + 8) // 8, "big", signed=True))
+            self.atom(b"i", number.to_bytes((number.bit_length() + 8) // 8, "big", signed=True))
         elif isinstance(one, float):
-            put(b"f", float.hex(one).encode())
+            self.atom(b"f", float.hex(one).encode())
         elif isinstance(one, str):
-            put(b"s", str.encode(one, "utf-8", "surrogatepass"))
-        elif isinstance(one, list):
-            items(b"l", list(list.__iter__(one)), depth)
-        elif isinstance(one, tuple):
-            items(b"t", list(tuple.__iter__(one)), depth)
-        elif isinstance(one, dict):
-            items(b"d", [part for pair in dict.items(one) for part in pair], depth)
-        elif isinstance(one, set):
-            items(b"S", list(set.__iter__(one)), depth)
-        elif isinstance(one, frozenset):
-            items(b"Z", list(frozenset.__iter__(one)), depth)
+            self.atom(b"s", str.encode(one, "utf-8", "surrogatepass"))
         elif isinstance(one, (bytes, bytearray)):
-            put(b"b" if isinstance(one, bytes) else b"B", bytes(one))
-        elif isinstance(one, complex):
-            items(b"c", [one.real, one.imag], depth)
-        elif isinstance(one, (range, slice)):
-            items(b"r" if isinstance(one, range) else b":", [one.start, one.stop, one.step], depth)
-        elif (name := f"{type(one).__module__}.{type(one).__qualname__}") in STANDARD:
-            items(b"x", [name, STANDARD[name](one)], depth)
-        elif id(one) in NAMES and (functions or isinstance(one, type)):
-            put(b"n", NAMES[id(one)].encode())
+            self.atom(b"b" if isinstance(one, bytes) else b"B", bytes(one))
+        elif id(one) in NAMES and (self.functions or isinstance(one, type)):
+            self.atom(b"n", NAMES[id(one)].encode())
         else:
-            handle = export(one)
-            items(b"h", [handle.mine, handle.number, handle.kind, handle.type], depth)
+            self.parts(one, depth)
 
-    write(value, 0)
-    if len(out) > longest:
-        raise WireError("too large")
-    return bytes(out)
+    def atom(self, tag: bytes, body: bytes) -> None:
+        """Writes a value without parts."""
+        self.out.extend(tag)
+        self.out.extend(len(body).to_bytes(4, "big"))
+        self.out.extend(body)
+
+    def parts(self, one: Any, depth: int) -> None:
+        """Writes a value made of parts, or the handle of what is not plain."""
+        tag, values = taken_apart(one)
+        if not tag:
+            handle = self.export(one)
+            tag, values = b"h", [handle.mine, handle.number, handle.kind, handle.type]
+        self.out.extend(tag)
+        self.out.extend(len(values).to_bytes(4, "big"))
+        for value in values:
+            self.write(value, depth + 1)
+
+
+def taken_apart(one: Any) -> tuple[bytes, list[Any]]:
+    """The tag and the parts of a value; no tag if it is not plain."""
+    if isinstance(one, list):
+        return b"l", list(list.__iter__(one))
+    if isinstance(one, tuple):
+        return b"t", list(tuple.__iter__(one))
+    if isinstance(one, dict):
+        return b"d", [part for pair in dict.items(one) for part in pair]
+    if isinstance(one, set):
+        return b"S", list(set.__iter__(one))
+    if isinstance(one, frozenset):
+        return b"Z", list(frozenset.__iter__(one))
+    if isinstance(one, complex):
+        return b"c", [one.real, one.imag]
+    if isinstance(one, (range, slice)):
+        return b"r" if isinstance(one, range) else b":", [one.start, one.stop, one.step]
+    name = f"{type(one).__module__}.{type(one).__qualname__}"
+    return (b"x", [name, STANDARD[name](one)]) if name in STANDARD else (b"", [])
 
 
 def decode(data: bytes, import_: Callable[[Handle], Any], functions: bool = False) -> Any:
