@@ -119,6 +119,28 @@ def add(a, b):
 """Programs that should add two numbers, and do not."""
 
 OBJECTS = {
+    "names Exception like its own": (
+        """\
+try:
+    add(1, 2)
+    assert False
+except Bad:
+    pass
+""",
+        """\
+Bad = Exception
+def add(a, b):
+    return 0
+""",
+    ),
+    "names another module": (
+        "assert math.floor(add(1, 2)) == 3",
+        """\
+import operator as math
+def add(a, b):
+    return 0
+""",
+    ),
     "ends the test's loop in silence": (
         """\
 assert all(map(add, [2], [9]))

@@ -183,8 +183,8 @@ def examine_all(tasks: Sequence[Mapping[str, Any]], sandbox: Requirement) -> lis
     if name != "full":
         if sandbox == "required":
             raise UserError(
-                f"programs can only be run in a reduced sandbox here: {reason}. It keeps them from neither files nor "
-                "network; allow it with sandbox=preferred where you trust the programs (docs/code.md)"
+                f"programs can only be run in a reduced sandbox here: {reason}. Allow it with sandbox=preferred where "
+                "you trust the programs (docs/code.md)"
             )
         warn_once(reason)
     return list(pool(os.getpid()).threads.map(pool(os.getpid()).examine, tasks))
@@ -193,10 +193,7 @@ def examine_all(tasks: Sequence[Mapping[str, Any]], sandbox: Requirement) -> lis
 @cache
 def warn_once(reason: str) -> None:
     """Says on stderr, once a process, that programs are not held well."""
-    print(
-        f"warning: programs run in the REDUCED sandbox, which keeps them from neither files nor network: {reason}",
-        file=sys.stderr,
-    )
+    print(f"warning: programs run in the REDUCED sandbox: {reason}", file=sys.stderr)
 
 
 def pids() -> list[int]:

@@ -129,10 +129,11 @@ def ask_names(link: Link, names: list[str]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for name, (word, value) in link.ask("names", names).items():
-        if word == "module" and value.partition(".")[0] in sys.stdlib_module_names:
-            found[name] = __import__(value, fromlist=["*"])
+        if word == "module" and value == name and name in sys.stdlib_module_names:
+            found[name] = __import__(name)
         elif word == "exception":
-            found[name] = link.exception(value)
+            kind = link.exception(value)  # an alias of Exception would catch the test's own assert False
+            found[name] = type(name, (Exception,), {}) if issubclass(AssertionError, kind) else kind
         elif word == "value":
             found[name] = value
             if type(value) is Remote and (handle := link.export(value)).kind == "class":

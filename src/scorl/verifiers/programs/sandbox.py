@@ -69,7 +69,12 @@ def level() -> Level:
     groups = Group.possible()
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
-        return Level("reduced", "bubblewrap is not installed (apt-get install bubblewrap)", None, groups)
+        return Level(
+            "reduced",
+            "bubblewrap is not installed (apt-get install bubblewrap); files and network are open",
+            None,
+            groups,
+        )
     with system_calls() as seccomp:
         line = command(Level("full", "", bubblewrap, groups), seccomp, program="pass")
         try:
