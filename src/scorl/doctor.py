@@ -67,6 +67,8 @@ def of_sandbox() -> Iterator[Finding]:
     """How well untrusted programs are held here, proved by programs that try to break out."""
     name, reason = found_level()
     yield "sandbox", f"{name}: {reason}" if name == "full" else f"{name.upper()}: {reason}"
+    if name == "none":
+        return
     acts = held()
     refused, done = ([act for act, kept in acts.items() if kept is wanted] for wanted in (True, False))
     yield "sandbox, tried", "refused: " + (", ".join(refused) or "nothing")

@@ -20,7 +20,7 @@ from scorl.verifiers.programs.child import BrokenError, Child, EndedError, LateE
 from scorl.verifiers.programs.control import Group
 from scorl.verifiers.programs.remote import SENT
 from scorl.verifiers.programs.sandbox import Level, level
-from scorl.verifiers.programs.wire import LONGEST, WireError, decode, encode
+from scorl.verifiers.programs.wire import LONGEST, WireError, decode, encode, plain
 
 __all__ = ["Broker", "main"]
 
@@ -31,7 +31,7 @@ OUTPUT = 1 << 20
 GRACE = 2.0
 """Seconds for an examiner to say at which test a program ended."""
 PR_SET_CHILD_SUBREAPER = 36
-CORES = {"NOFILE": 256, "CORE": 0, "FSIZE": 64 << 20}
+FIXED = {"NOFILE": 256, "CORE": 0, "FSIZE": 64 << 20}
 Verdict = tuple[str, str]
 
 
@@ -72,7 +72,7 @@ class Broker:
 
     def limits(self, seconds: float) -> dict[str, int]:
         """Resource limits of each process of a program."""
-        limits = {**CORES, "CPU": int(seconds) + 1, "AS": self.memory}
+        limits = {**FIXED, "CPU": int(seconds) + 1, "AS": self.memory}
         return limits if self.level.bubblewrap is None else {**limits, "NPROC": self.processes}
 
     def examine(self, task: dict[str, Any]) -> Verdict:
@@ -118,7 +118,7 @@ class Broker:
                 word = "timeout" if isinstance(error, LateError) else "error"
                 return talk.over or (word, "the tests did not come to an end")
             if frame[:1] == b"v":
-                word, reason = decode(frame[1:], refuse)
+                word, reason = decode(frame[1:], plain)
                 talk.over = (talk.over[0], reason + talk.over[1]) if talk.over else (word, reason)
             elif frame[:1] == b"e":
                 return talk.over or ("error", "the tests ended their interpreter, perhaps for want of memory")
@@ -186,16 +186,6 @@ class Broker:
         if number > 0:
             return "error", f"ended by signal {number}"
         return "error", f"left with exit code {status} before the tests were done"
-
-
-def plain(value: Any) -> Any:
-    """For what must be plain data."""
-    raise WireError(f"not plain: {type(value).__name__}")
-
-
-def refuse(handle: Any) -> Any:
-    """For what must not hold handles."""
-    raise WireError("a handle")
 
 
 def lines(text: str) -> list[str]:

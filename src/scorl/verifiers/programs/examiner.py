@@ -13,7 +13,7 @@ import traceback
 
 from scorl.verifiers.programs.candidate import limit
 from scorl.verifiers.programs.remote import Gone, Link, RefusedError, ask_names
-from scorl.verifiers.programs.wire import Channel, ClosedError, Handle, WireError, decode, encode
+from scorl.verifiers.programs.wire import Channel, ClosedError, WireError, decode, encode, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,20 +42,15 @@ def main() -> None:
             finally:
                 posix._exit(0)
         _, status = posix.waitpid(child, 0)
-        channel.send(b"e" + encode(status, nothing))
-
-
-def nothing(value: Any) -> Handle:
-    """For what must be plain data."""
-    raise WireError(f"not plain: {type(value).__name__}")
+        channel.send(b"e" + encode(status, plain))
 
 
 def examination(channel: Channel, task: bytes) -> None:
     """Runs the tests and sends the verdict."""
-    limits, setup, tests, entry_point = decode(task, nothing)
+    limits, setup, tests, entry_point = decode(task, plain)
     limit(limits)
     word, reason = judged(Link(channel), setup, tests, entry_point)
-    channel.send(b"v" + encode((word, reason[:LONGEST_REASON]), nothing))
+    channel.send(b"v" + encode((word, reason[:LONGEST_REASON]), plain))
 
 
 def judged(link: Link, setup: str, tests: list[str], entry_point: str) -> tuple[str, str]:

@@ -166,7 +166,9 @@ def pool(process: int) -> Pool:
 
 
 def found_level() -> tuple[str, str]:
-    """`full` or `reduced`, and what that means here."""
+    """`full`, `reduced` or (on other systems than Linux) `none`, and what that means here."""
+    if sys.platform != "linux":
+        return "none", "programs are run on Linux alone"
     return pool(os.getpid()).level()
 
 
@@ -181,6 +183,8 @@ def examine_all(tasks: Sequence[Mapping[str, Any]], sandbox: Requirement) -> lis
         return []
     name, reason = found_level()
     if name != "full":
+        if name == "none":
+            raise UserError(reason)
         if sandbox == "required":
             raise UserError(
                 f"programs can only be run in a reduced sandbox here: {reason}. Allow it with sandbox=preferred where "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["LONGEST", "Channel", "ClosedError", "Handle", "WireError", "decode", "encode"]
+__all__ = ["LONGEST", "Channel", "ClosedError", "Handle", "WireError", "decode", "encode", "plain"]
 
 DEPTH = 100
 """The deepest nesting that is sent or rebuilt."""
@@ -139,6 +139,15 @@ def taken_apart(one: Any) -> tuple[bytes, list[Any]]:
         return b"r" if isinstance(one, range) else b":", [one.start, one.stop, one.step]
     name = f"{type(one).__module__}.{type(one).__qualname__}"
     return (b"x", [name, STANDARD[name](one)]) if name in STANDARD else (b"", [])
+
+
+def plain(value: Any) -> Handle:
+    """For `export`, where there must be no handles.
+
+    Raises:
+        WireError: always.
+    """
+    raise WireError(f"not plain: {type(value).__name__}")
 
 
 def decode(data: bytes, import_: Callable[[Handle], Any], functions: bool = False) -> Any:
