@@ -30,7 +30,7 @@ MEMORY, PROCESSES = 1 << 30, 64
 TRIES = 3
 SLACK = 130.0
 """Seconds beyond an examination's own limits after which its broker is given up: two sandboxes may have to start."""
-REFERENCE = 0.0125
+REFERENCE = 0.0016
 """Processor seconds of `workload` on the machine that a `timeout` of one second is meant for."""
 KEPT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 """What a broker keeps of the environment; everything else could be a secret."""
@@ -208,14 +208,14 @@ def pids() -> list[int]:
 @cache
 def scale() -> float:
     """How much slower this machine runs Python than the one that time limits are meant for (above 1: slower)."""
-    return min(max(min(workload() for _ in range(10)) / REFERENCE, 0.25), 10.0)
+    return min(max(min(workload() for _ in range(100)) / REFERENCE, 0.25), 10.0)
 
 
 def workload() -> float:
     """Processor seconds that a fixed piece of work takes."""
     begun = time.thread_time()
     numbers, total = {}, 0
-    for index in range(60_000):
+    for index in range(10_000):
         total = (total * 31 + index) % 1_000_003
         numbers[total % 997] = [index, total]
     return time.thread_time() - begun + 0 * len(numbers)
