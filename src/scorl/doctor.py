@@ -15,9 +15,11 @@ from scorl.engines import TorchEngine
 from scorl.engines.engine import Request
 from scorl.policy import Policy
 from scorl.trajectory import user
+from scorl.verifiers.programs.pool import found_level
+from scorl.verifiers.programs.proof import held
 from scorl.version import __version__
 
-__all__ = ["EXTRAS", "Finding", "of_installation", "of_model"]
+__all__ = ["EXTRAS", "Finding", "of_installation", "of_model", "of_sandbox"]
 
 Finding = tuple[str, str]
 """What was looked at, and what was found."""
@@ -59,6 +61,19 @@ def of_installation() -> Iterator[Finding]:
             f"extra '{extra}'",
             found + ("" if all(versions.values()) else f": pip install 'scorl[{extra}]'"),
         )
+
+
+def of_sandbox() -> Iterator[Finding]:
+    """How well untrusted programs are held here, proved by programs that try to break out."""
+    name, reason = found_level()
+    yield "sandbox", f"{name}: {reason}" if name == "full" else f"{name.upper()}: {reason}"
+    if name == "none":
+        return
+    acts = held()
+    refused, done = ([act for act, kept in acts.items() if kept is wanted] for wanted in (True, False))
+    yield "sandbox, tried", "refused: " + (", ".join(refused) or "nothing")
+    if done:
+        yield "sandbox, tried", "NOT refused: " + ", ".join(done)
 
 
 def of_model(name: str) -> Iterator[Finding]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from scorl.errors import UserError, nearest
+from scorl.tasks.programs import examination
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers import countdown, math
+from scorl.verifiers import countdown, math, program
+from scorl.verifiers.programs.pool import Requirement
 
 __all__ = ["VERIFIERS", "judge_lines"]
 
@@ -19,24 +22,27 @@ Line = tuple[str, dict[str, Any]]
 """Where a line stands, and what it says."""
 
 
-def judge_lines(path: str | Path, verifier: str) -> Iterator[dict[str, Any]]:
+def judge_lines(path: str | Path, verifier: str, sandbox: Requirement = "required") -> Iterator[dict[str, Any]]:
     """The verdict on each line of a file, in order: `{"id", "reward", "verdict", "reason"}`.
 
-    A line is `{"id", "response", "answer"}` for `math` and `{"id", "response", "numbers", "target"}` for
-    `countdown`. Whatever the response is gives a verdict; lines go through the verifier in batches.
+    A line is `{"id", "response", "answer"}` for `math`, `{"id", "response", "numbers", "target"}` for
+    `countdown`, and `{"id", "response", "tests"}` for `program`, with `timeout`, `entry_point`, `setup` and
+    `stdin` where wanted. Whatever the response is gives a verdict; lines go through the verifier in batches.
 
     Raises:
-        UserError: no such file or verifier, or a line that is not of this form.
+        UserError: no such file or verifier, a line that is not of this form, or (`program`) less than the full
+            sandbox where it is required.
     """
     if verifier not in VERIFIERS:
         raise UserError(f"no verifier '{verifier}': {nearest(verifier, VERIFIERS)}")
+    verify = partial(judge_programs, sandbox=sandbox) if verifier == "program" else VERIFIERS[verifier]
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     with path.open("rb") as file:
         lines = (read(line, f"{path}, line {index}") for index, line in enumerate(file, 1) if line.strip())
         for batch in batches(lines, BATCH):
-            for (_, values), verdict in zip(batch, judge(batch, VERIFIERS[verifier]), strict=True):
+            for (_, values), verdict in zip(batch, judge(batch, verify), strict=True):
                 yield {
                     "id": values["id"],
                     "reward": verdict.reward,
@@ -107,6 +113,12 @@ def judge_countdown(lines: Sequence[Line]) -> list[Verdict]:
     ]
 
 
+def judge_programs(lines: Sequence[Line], sandbox: Requirement = "required") -> list[Verdict]:
+    """The verdicts of the verifier for programs."""
+    pairs = [(Problem("", (), examination(values, where)), values["response"]) for where, values in lines]
+    return program.judge(pairs, sandbox)
+
+
 def numbers(line: Line) -> list[int]:
     """The numbers that a countdown line gives."""
     values = field(line, "numbers")
@@ -125,4 +137,5 @@ def integer(line: Line, value: Any) -> int:
 VERIFIERS: Mapping[str, Callable[[Sequence[Line]], list[Verdict]]] = {
     "math": judge_math,
     "countdown": judge_countdown,
+    "program": judge_programs,
 }

@@ -66,7 +66,8 @@ class Verdict:
     reward: float
     """r(y, y*): 1.0 right, 0.0 wrong; Python reward functions may return other numbers."""
     verdict: str
-    """One word: `correct`, `incorrect`, `unparsable`, `timeout`, `error`."""
+    """One word: `correct`, `incorrect`, `unparsable`, `timeout`, `error`; of programs `passed` and `failed` in place
+    of the first two, `memory`, `forbidden`."""
     reason: str = ""
     """Why, for people; empty where there is nothing to say."""
     answer: str | None = None

@@ -15,19 +15,25 @@ __all__ = ["judge"]
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--verifier", type=click.Choice(["math", "countdown"]), required=True)
+@click.option("--verifier", type=click.Choice(["math", "countdown", "program"]), required=True)
+@click.option(
+    "--sandbox",
+    type=click.Choice(["required", "preferred"]),
+    default="required",
+    help="Whether programs may be run in less than the full sandbox.  [default: required]",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write here.  [default: stdout]")
-def judge(file: Path, verifier: Literal["math", "countdown"], out: Path | None) -> None:
+def judge(file: Path, verifier: str, sandbox: Literal["required", "preferred"], out: Path | None) -> None:
     """Judge the responses in FILE, one JSON object a line, in their order.
 
-    math reads {"id", "response", "answer"}, countdown {"id", "response", "numbers", "target"};
-    each gives {"id", "reward", "verdict", "reason"}.
+    math reads {"id", "response", "answer"}, countdown {"id", "response", "numbers", "target"}, program
+    {"id", "response", "tests"} with tests as assert statements; each gives {"id", "reward", "verdict", "reason"}.
     """
     from scorl.judge_file import judge_lines
 
     judged = right = 0
     with written(out) as handle:
-        for line in judge_lines(file, verifier):
+        for line in judge_lines(file, verifier, sandbox):
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
             judged += 1
             right += line["reward"] >= 0.5

@@ -12,7 +12,11 @@ from scorl.errors import UserError, nearest
 from scorl.tasks.countdown import Countdown, countdown
 from scorl.tasks.files import Files, files
 from scorl.tasks.grade_school import Gsm8k, Svamp, gsm8k, svamp
+from scorl.tasks.humaneval import HumanEval, humaneval
 from scorl.tasks.math import Math, math
+from scorl.tasks.mbpp import Mbpp, MbppRepair, mbpp, mbpp_repair
+from scorl.tasks.plus import HumanEvalPlus, MbppPlus, humaneval_plus, mbpp_plus
+from scorl.tasks.programs import Programs, programs
 from scorl.tasks.task import Judge, Problems, Task
 from scorl.tasks.word_problems import WordProblems, word_problems
 
@@ -24,6 +28,12 @@ TASKS: dict[str, tuple[type[Any], Callable[[Any], Task]]] = {
     "gsm8k": (Gsm8k, gsm8k),
     "svamp": (Svamp, svamp),
     "math": (Math, math),
+    "mbpp": (Mbpp, mbpp),
+    "mbpp-repair": (MbppRepair, mbpp_repair),
+    "mbpp+": (MbppPlus, mbpp_plus),
+    "humaneval": (HumanEval, humaneval),
+    "humaneval+": (HumanEvalPlus, humaneval_plus),
+    "programs": (Programs, programs),
     "files": (Files, files),
 }
 """The settings and the builder of each task, by the name that recipes use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import random
@@ -88,7 +89,7 @@ def column(row: Row, name: str) -> Any:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a JSONL or Parquet file (by its ending, `.parquet`).
+    """The rows of a JSONL file (`.gz` too), of a JSON list, or of a Parquet file (by its ending, `.parquet`).
 
     Raises:
         UserError: no such file, no rows, or a line that is no JSON object.
@@ -104,12 +105,25 @@ def read_rows(path: str | Path) -> list[Row]:
 
 
 def json_rows(path: Path) -> list[Row]:
-    """The rows of a JSONL file; blank lines are skipped."""
+    """The rows of a JSONL file, in which blank lines are skipped, or of a JSON list."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
         raise UserError(f"{path}: not a UTF-8 text file ({error})") from error
+    if text.lstrip().startswith("["):
+        return list_rows(text, path)
+    lines = text.split("\n")
     return [json_row(line, f"{path}, line {index}") for index, line in enumerate(lines, 1) if line.strip()]
+
+
+def list_rows(text: str, path: Path) -> list[Row]:
+    """The rows of a JSON list of objects."""
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from error
+    return [json_row(json.dumps(entry), f"{path}, entry {index}") for index, entry in enumerate(entries, 1)]
 
 
 def json_row(line: str, where: str) -> Row:

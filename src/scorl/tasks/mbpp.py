@@ -1,0 +1,159 @@
+"""`mbpp`: basic programming problems with three asserts each, and `mbpp-repair`: wrong programs to be repaired.
+
+The published split, by task_id: 1-10 prompt, 11-510 test, 511-600 validation, 601-974 train. As published, a
+prompt shows the tests, and the first attempt has three solved problems (2, 3 and 4) before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from scorl.errors import UserError
+from scorl.tasks.coding import CORRECTION, block, check_settings, judge_in, tests_of
+from scorl.tasks.rows import Finite, Row, column, hub_rows, read_rows
+from scorl.tasks.task import Task
+from scorl.trajectory import Message, Problem, user
+from scorl.verifiers.program import SECONDS, Examination
+
+__all__ = ["Mbpp", "MbppRepair", "mbpp", "mbpp_repair"]
+
+PROMPT = (
+    "Write a Python program for this task: {question}\n\nIt has to pass these tests:\n\n{tests}\n\n"
+    "Put the program into one Python code block."
+)
+SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
+SHOTS = (2, 3, 4)
+"""The problems that the published three-shot prompt solves."""
+
+
+@dataclass(frozen=True)
+class Mbpp:
+    """Settings of `mbpp`."""
+
+    path: str | None = None
+    """mbpp.jsonl or sanitized-mbpp.json (`.gz` too); None: google-research-datasets/mbpp from the hub."""
+    shots: Literal[0, 1, 2, 3] = 3
+    """Solved problems before the one that is asked: three in the paper's training, 0 for zero-shot."""
+    shown_tests: Literal[1, 2] | None = None
+    """How many tests the prompt shows; the reward is then for the others alone. None: all, as published."""
+    prompt: str = PROMPT
+    """The first prompt; `{question}` and `{tests}` are filled in."""
+    correction: str = CORRECTION
+    """The message between two attempts."""
+    timeout: float = SECONDS
+    """Processor seconds of a program; scaled to the machine's speed."""
+    sandbox: Literal["required", "preferred"] = "required"
+    """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
+
+    def __post_init__(self) -> None:
+        check_settings("mbpp", self.sandbox, self.timeout)
+        if "{question}" not in self.prompt or "{tests}" not in self.prompt:
+            raise UserError(f"mbpp: the prompt {self.prompt!r} lacks {{question}} or {{tests}}")
+
+
+@dataclass(frozen=True)
+class MbppRepair(Mbpp):
+    """Settings of `mbpp-repair`."""
+
+    attempts: str = ""
+    """A JSONL file of wrong first attempts: `{"task_id", "program"}` a line, any number for a problem."""
+
+
+def mbpp(settings: Mbpp | None = None) -> Task:
+    """The task `mbpp`, with the splits `train`, `validation` and `test` as far as the file has them.
+
+    Raises:
+        UserError: no such file, a row of another form, or no hub.
+    """
+    settings = settings or Mbpp()
+    rows = rows_of(settings)
+    shots = examples(rows, settings)
+    splits = {}
+    for name, ids in SPLITS.items():
+        problems = [problem(row, settings, shots) for number, row in rows.items() if number in ids]
+        if problems:
+            splits[name] = Finite(problems)
+    return Task("mbpp", splits, settings.correction, judge_in(settings.sandbox))
+
+
+def mbpp_repair(settings: MbppRepair | None = None) -> Task:
+    """The task `mbpp-repair`: a problem for each wrong program, which stands in its column `first_attempt`.
+
+    Raises:
+        UserError: no such file, a row of another form, or a program for a problem that is not there.
+    """
+    settings = settings or MbppRepair()
+    if not settings.attempts:
+        raise UserError('mbpp-repair: name the file of wrong programs: attempts=..., lines of {"task_id", "program"}')
+    rows = rows_of(settings)
+    shots = examples(rows, settings)
+    found: dict[str, list[Problem]] = {name: [] for name in SPLITS}
+    for index, row in enumerate(read_rows(settings.attempts)):
+        number, program = task_id(row), column(row, "program")
+        if number not in rows or not isinstance(program, str):
+            raise UserError(f"{row.where}: no problem {number} in the file of problems, or a program that is no text")
+        asked = problem(rows[number], settings, shots)
+        name = next((name for name, ids in SPLITS.items() if number in ids), None)
+        if name is not None:
+            columns = {**asked.columns, "first_attempt": block(program)}
+            found[name].append(Problem(f"{asked.id}-{index}", asked.prompt, asked.answer, asked.solution, columns))
+    splits = {name: Finite(problems) for name, problems in found.items() if problems}
+    return Task("mbpp-repair", splits, settings.correction, judge_in(settings.sandbox))
+
+
+def rows_of(settings: Mbpp) -> dict[int, Row]:
+    """The rows by their number."""
+    if settings.path:
+        rows = read_rows(settings.path)
+    else:
+        name = "google-research-datasets/mbpp"
+        rows = [row for split in ("prompt", "test", "validation", "train") for row in hub_rows(name, "full", split)]
+    return {task_id(row): row for row in rows}
+
+
+def task_id(row: Row) -> int:
+    """The number of a row's problem: 11, or the end of `Mbpp/11`."""
+    digits = re.search(r"\d+$", str(column(row, "task_id")))
+    if digits is None:
+        raise UserError(f"{row.where}: task_id {row.values['task_id']!r} is no number")
+    return int(digits[0])
+
+
+def examples(rows: Mapping[int, Row], settings: Mbpp) -> tuple[Message, ...]:
+    """The solved problems before the one that is asked."""
+    messages: list[Message] = []
+    for number in SHOTS[: settings.shots]:
+        if number not in rows:
+            raise UserError(f"mbpp: problem {number}, shown as an example, is not in the file; shots=0 does without")
+        solved = problem(rows[number], settings, ())
+        messages += [*solved.prompt, Message(role="assistant", content=solved.solution or "")]
+    return tuple(messages)
+
+
+def problem(row: Row, settings: Mbpp, shots: tuple[Message, ...]) -> Problem:
+    """A row (`text` or `prompt`, `code`, `test_list`) as a problem."""
+    tests = [text.replace("\r", "").strip() for text in tests_of(column(row, "test_list"), row.where)]
+    shown, judged = tests[: settings.shown_tests], tests[settings.shown_tests or 0 :]
+    if not judged:
+        raise UserError(f"{row.where}: {len(tests)} tests, so none is left beside the {len(shown)} that are shown")
+    code = str(column(row, "code")).replace("\r", "").strip()
+    question = str(column(row, "prompt" if "prompt" in row.values else "text")).strip()
+    # imports, and objects made of the program's own classes: part of the tests
+    before = [*row.values.get("test_imports", []), str(row.values.get("test_setup_code", "")).replace("\r", "")]
+    answer = Examination(
+        tests=tuple(text for text in (*before, *judged) if text.strip()),
+        entry_point=entry_point(code, tests),
+        timeout=settings.timeout,
+    )
+    asked = user(settings.prompt.replace("{question}", question).replace("{tests}", "\n".join(shown)))
+    return Problem(f"mbpp-{task_id(row)}", (*shots, asked), answer, block(code))
+
+
+def entry_point(code: str, tests: list[str]) -> str | None:
+    """The function of the reference program that the tests call."""
+    called = set(re.findall(r"(\w+)\s*\(", tests[0]))
+    defined = re.findall(r"^def\s+(\w+)", code, re.MULTILINE)
+    return next((name for name in defined if name in called), None)

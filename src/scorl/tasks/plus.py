@@ -1,0 +1,195 @@
+"""`humaneval+` and `mbpp+`: the files of evalplus, judged by many inputs on which the reference program is asked.
+
+The reference runs beside the tests, so a program never meets what is expected. How outputs are compared follows
+evalplus: numbers within `atol`, and its special cases by name of the function. JSON has no tuples, sets or complex
+numbers; which arguments of MBPP+ are such is listed here by task_id, as in evalplus.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scorl.errors import UserError
+from scorl.tasks.coding import CORRECTION, block, check_settings, judge_in
+from scorl.tasks.humaneval import PROMPT, beginning
+from scorl.tasks.rows import Finite, Row, column, read_rows
+from scorl.tasks.task import Task
+from scorl.trajectory import Problem, user
+from scorl.verifiers.program import Examination
+
+__all__ = ["HumanEvalPlus", "MbppPlus", "humaneval_plus", "mbpp_plus"]
+
+MBPP_PROMPT = (
+    "Write a Python program for the task in this docstring. Put it into one Python code block.\n\n"
+    "```python\n{question}\n```"
+)
+CHECK = """
+def check(candidate):
+    import copy, math
+    reference = {{}}
+    exec({reference!r}, reference)
+    reference = reference[{name!r}]
+
+    def close(returned, expected, atol):
+        if type(returned) is not type(expected):
+            return False
+        if isinstance(expected, (list, tuple)):
+            return len(returned) == len(expected) and all(near(*pair, atol) for pair in zip(returned, expected))
+        return near(returned, expected, atol)
+
+    def near(returned, expected, atol):
+        if isinstance(expected, (list, tuple)):
+            return len(returned) == len(expected) and all(near(*pair, atol) for pair in zip(returned, expected))
+        return returned == expected or abs(returned - expected) <= atol + 1e-7 * abs(expected)
+
+    def floats(value):
+        return isinstance(value, float) or (
+            isinstance(value, (list, tuple)) and bool(value) and all(isinstance(one, float) for one in value)
+        )
+
+    def same(arguments, returned, expected):
+        {special}
+        atol = {atol!r} or (1e-6 if floats(expected) else 0)
+        return returned == expected or (atol != 0 and close(returned, expected, atol))
+
+    for arguments in {inputs!r}:
+        expected = reference(*copy.deepcopy(arguments))
+        returned = candidate(*arguments)
+        assert same(arguments, returned, expected)
+"""
+SETS = "return set(returned) == set(expected)"
+GIVEN = (
+    "truth = expected if isinstance(expected, bool) else expected is not None\n"
+    "        return truth == (returned if isinstance(returned, bool) else returned is not None)"
+)
+SPECIAL = {
+    "find_zero": "return abs(sum(c * math.pow(returned, i) for i, c in enumerate(arguments[0]))) <= {atol!r}",
+    "are_equivalent": "return True",
+    "sum_div": "if returned == 0: return True",
+    "surface_Area": "a, h = arguments; "
+    "value = round(a**2 + 2 * a * math.sqrt((a / 2) ** 2 + h**2))\n"
+    "        if abs(returned - value) <= {atol!r}: return True",
+    "digit_distance_nums": "a, b = map(str, arguments); n = max(len(a), len(b))\n"
+    "        if returned == sum(abs(int(x) - int(y)) for x, y in zip(a.zfill(n), b.zfill(n))): return True",
+    **dict.fromkeys(("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly"), SETS),
+    **dict.fromkeys(("larg_nnum", "intersection_array", "find_dissimilar", "Diff"), SETS),
+    **dict.fromkeys(("check_str", "text_match_three", "text_starta_endb"), GIVEN),
+}
+"""What evalplus accepts besides equality, by the name of the function."""
+
+ALL = range(10)
+TUPLES: Mapping[tuple[tuple[int, ...], tuple[int, ...]], str] = {
+    ((0,), tuple(ALL)): "2 116 132 143 222 261 273 394 399 421 424 429 470 560 579 596 616 630 726 740 744 809",
+    ((1,), tuple(ALL)): "63 64 70 94 120 237 272 299 400 409 417 438 473 614 780",
+    ((1,), (0,)): "75 413 444 753",
+    ((0,), (1,)): "106 750",
+    ((0,), (0,)): "250 307 405 446 617 720 763 808",
+    ((0, 1), tuple(ALL)): "259 278 401 445",
+    (tuple(ALL), tuple(ALL)): "580 615 791",
+}
+"""Which lists of MBPP+ are tuples: (at which depths, in which arguments) and the numbers of the problems."""
+PLACES = {int(number): where for where, numbers in TUPLES.items() for number in numbers.split()}
+
+
+@dataclass(frozen=True)
+class HumanEvalPlus:
+    """Settings of `humaneval+`."""
+
+    path: str = ""
+    """HumanEvalPlus.jsonl of evalplus (`.gz` too)."""
+    prompt: str = PROMPT
+    """The first prompt; `{question}` is filled in."""
+    correction: str = CORRECTION
+    """The message between two attempts."""
+    timeout: float = 20.0
+    """Processor seconds of a program for all its inputs; scaled to the machine's speed."""
+    sandbox: Literal["required", "preferred"] = "required"
+    """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
+
+    def __post_init__(self) -> None:
+        check_settings("humaneval+ and mbpp+", self.sandbox, self.timeout)
+        if not self.path:
+            raise UserError("humaneval+ and mbpp+: name the file of evalplus: path=...")
+
+
+@dataclass(frozen=True)
+class MbppPlus(HumanEvalPlus):
+    """Settings of `mbpp+`; `path` is MbppPlus.jsonl of evalplus (`.gz` too)."""
+
+    prompt: str = MBPP_PROMPT
+    """The first prompt; `{question}` is filled in."""
+
+
+def humaneval_plus(settings: HumanEvalPlus) -> Task:
+    """The task `humaneval+`, whose only split is `test`.
+
+    Raises:
+        UserError: no such file, or a row of another form.
+    """
+    return plus("humaneval+", settings)
+
+
+def mbpp_plus(settings: MbppPlus) -> Task:
+    """The task `mbpp+`, whose only split is `test`.
+
+    Raises:
+        UserError: no such file, or a row of another form.
+    """
+    return plus("mbpp+", settings)
+
+
+def plus(name: str, settings: HumanEvalPlus) -> Task:
+    """The task of a file."""
+    problems = [problem(row, settings) for row in read_rows(settings.path)]
+    return Task(name, {"test": Finite(problems)}, settings.correction, judge_in(settings.sandbox))
+
+
+def problem(row: Row, settings: HumanEvalPlus) -> Problem:
+    """A row as a problem."""
+    identity, question, name = (str(column(row, key)) for key in ("task_id", "prompt", "entry_point"))
+    humaneval = identity.startswith("HumanEval")
+    reference = (question if humaneval else "") + str(column(row, "canonical_solution"))
+    inputs = [*column(row, "base_input"), *(column(row, "plus_input") or [])]
+    if not humaneval:
+        inputs = [restored(int(re.sub(r"\D", "", identity)), one) for one in inputs]
+    atol = column(row, "atol")
+    special = SPECIAL.get(name, "pass").replace("{atol!r}", repr(atol))
+    test = CHECK.format(reference=reference, name=name, special=special, atol=atol, inputs=inputs)
+    before = beginning(question, name) if humaneval else ""
+    answer = Examination(
+        tests=(test,),
+        setup="from math import inf, nan",  # as `repr` spells them among the inputs
+        entry_point=name,
+        preamble=before,
+        opening=question if humaneval else "",
+        timeout=settings.timeout,
+    )
+    asked = user(settings.prompt.replace("{question}", question.strip()))
+    return Problem(identity, (asked,), answer, block(reference))
+
+
+def restored(number: int, arguments: list[Any]) -> list[Any]:
+    """The arguments of a problem of MBPP+ as JSON could not hold them."""
+    if number in PLACES:
+        depths, which = PLACES[number]
+        return [tupled(one, depths) if index in which else one for index, one in enumerate(arguments)]
+    if number == 115:
+        return [[set(one) if isinstance(one, list) and one else {} for one in arguments[0]]]
+    if number == 124:
+        return [float(arguments[0]), complex(arguments[1])]
+    if number == 252:
+        return [complex(arguments[0])]
+    if number == 722:
+        return [{key: tuple(value) for key, value in arguments[0].items()}, *arguments[1:]]
+    return arguments
+
+
+def tupled(value: Any, depths: tuple[int, ...], depth: int = 0) -> Any:
+    """A value with its lists at some depths as tuples."""
+    if not isinstance(value, list):
+        return value
+    parts = [tupled(one, depths, depth + 1) for one in value]
+    return tuple(parts) if depth in depths else parts

@@ -1,0 +1,107 @@
+"""`programs`: any JSONL or Parquet file with problems whose answers are programs, and tests for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scorl.errors import UserError
+from scorl.tasks.coding import CORRECTION, block, check_settings, has_check, judge_in, pairs_of, tests_of
+from scorl.tasks.files import guess, messages
+from scorl.tasks.rows import Finite, Row, ask, by_hash, column, digest, read_rows
+from scorl.tasks.task import Task
+from scorl.trajectory import Problem
+from scorl.verifiers.program import SECONDS, Examination
+
+__all__ = ["Programs", "examination", "programs"]
+
+PROMPT = "{question}\n\nPut the program into one Python code block."
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Settings of `programs`."""
+
+    path: str
+    """A JSONL file (`.gz` too) or a Parquet file. Columns: problem, prompt or question (text or chat messages);
+    tests (a list of assert statements, one text of them, a function `check(candidate)`, or pairs of `input` and
+    `output`); where wanted entry_point, setup (code for the tests), timeout, stdin, solution, id."""
+    test_path: str | None = None
+    """The file with the test problems; None: a part of `path`."""
+    test_fraction: float = 0.1
+    """Without `test_path`: the part of the problems, picked by a hash of their prompts, that is held out."""
+    prompt: str = PROMPT
+    """The first prompt; `{question}` is filled in. Chat messages are taken as they are."""
+    correction: str = CORRECTION
+    """The message between two attempts."""
+    timeout: float = SECONDS
+    """Processor seconds of a program where its row names none; scaled to the machine's speed."""
+    sandbox: Literal["required", "preferred"] = "required"
+    """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
+
+    def __post_init__(self) -> None:
+        check_settings("programs", self.sandbox, self.timeout)
+        if not 0 < self.test_fraction < 1:
+            raise UserError(f"programs: test_fraction is {self.test_fraction}, but should lie between 0 and 1")
+
+
+def programs(settings: Programs) -> Task:
+    """The task `programs`, with the splits `train` and `test`.
+
+    Raises:
+        UserError: no such file, a missing column, or tests that are none.
+    """
+    train = [problem(row, settings) for row in read_rows(settings.path)]
+    if settings.test_path:
+        test: Sequence[Problem] = [problem(row, settings) for row in read_rows(settings.test_path)]
+    else:
+        size = max(1, round(len(train) * settings.test_fraction))
+        train, test = by_hash(train, (len(train) - size, size))
+        asked = {str(one.prompt) for one in test}
+        train = [one for one in train if str(one.prompt) not in asked]
+    if not train:
+        raise UserError(f"{settings.path}: too few different problems to split off a test part")
+    splits = {"train": Finite(train), "test": Finite(test)}
+    return Task("programs", splits, settings.correction, judge_in(settings.sandbox))
+
+
+def problem(row: Row, settings: Programs) -> Problem:
+    """A row as a problem."""
+    question = column(row, guess(row))
+    prompt = ask(settings.prompt, question) if isinstance(question, str) else messages(question, row)
+    solution = row.values.get("solution")
+    return Problem(
+        id=str(row.values.get("id", digest(repr((row.where, prompt))))),
+        prompt=prompt,
+        answer=examination(row.values, row.where, settings.timeout),
+        solution=block(str(solution)) if solution else None,
+    )
+
+
+def examination(values: dict[str, Any], where: str, timeout: float = SECONDS) -> Examination:
+    """What the columns `tests`, `entry_point`, `setup`, `timeout` and `stdin` ask of a program.
+
+    Raises:
+        UserError: there are no tests, or a column is of another form.
+    """
+    row = Row(values, where)
+    given = column(row, "tests")
+    pairs = pairs_of(given, where)
+    tests = () if pairs else tests_of(given, where)
+    name, limit = values.get("entry_point"), values.get("timeout") or timeout
+    for key in ("entry_point", "setup", "stdin"):
+        if not isinstance(values.get(key) or "", str):
+            raise UserError(f"{where}: {key} should be a text, not {values[key]!r:.60}")
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit <= 600:
+        raise UserError(f"{where}: timeout should be a number of seconds, at most 600, not {limit!r:.60}")
+    if has_check(tests) and not name:
+        raise UserError(f"{where}: tests with a function check need entry_point, the name of what is checked")
+    return Examination(
+        tests=tests,
+        pairs=pairs or (),
+        setup=values.get("setup") or "",
+        entry_point=name or None,
+        timeout=float(limit),
+        stdin=values.get("stdin") or "",
+    )

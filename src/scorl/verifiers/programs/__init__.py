@@ -1,0 +1,1 @@
+"""Untrusted programs, run in a sandbox and judged outside of it; see docs/code.md."""

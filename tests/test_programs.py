@@ -1,0 +1,312 @@
+"""Programs judged in a sandbox: what cheats must not get, what honest ones must, and that nothing stays behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hostile import ADD, CHEATS, HONEST, OBJECTS, TESTS
+
+from scorl.errors import UserError
+from scorl.judge_file import judge_lines
+from scorl.verifiers import program
+from scorl.verifiers.program import Examination, task, verify
+from scorl.verifiers.programs import pool, proof
+from scorl.verifiers.programs.sandbox import level
+from scorl.verifiers.programs.wire import Handle, WireError, decode, encode
+
+full = pytest.mark.skipif(not level().full, reason=f"no full sandbox here: {level().reason}")
+DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def judged(text, tests=TESTS, sandbox="required", **settings):
+    settings.setdefault("timeout", 2.0)
+    tests = (tests,) if isinstance(tests, str) else tests
+    return pool.examine_all([task(text, Examination(tests=tests, **settings))], sandbox)[0]
+
+
+@full
+@pytest.mark.parametrize("name", CHEATS)
+def test_no_cheat_passes(name):
+    assert judged(CHEATS[name]).verdict in ("failed", "error")
+
+
+@full
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_object_cannot_answer_for_data(name):
+    test, text = OBJECTS[name]
+    assert judged(text, test, entry_point="add").verdict in ("failed", "error")
+
+
+@full
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_programs_pass(name):
+    text, tests = HONEST[name]
+    assert judged(text, tests) == ("passed", "")
+
+
+@full
+def test_what_went_wrong_is_said():
+    assert judged("def add(a, b):\n    return a * b + 1") == ("failed", "assert add(2, 3) == 5: add(2, 3) returned 7")
+    assert judged("def add(a, b):\n    return a + c") == (
+        "error",
+        "assert add(2, 3) == 5: raised NameError: name 'c' is not defined",
+    )
+    assert judged("def mul(a, b): pass", entry_point="add") == ("failed", "the program does not define add")
+    assert judged("def add(a, b:").verdict == "error"
+    assert judged("def add(a, b):\n    return bytearray(4 << 30)").verdict == "memory"
+    assert judged("def add(a, b):\n    open('/etc/hostname', 'w')").verdict in ("forbidden", "error")
+    assert judged("import os\ndef add(a, b):\n    os.mkdir('/x')").verdict == "forbidden"
+
+
+@full
+def test_time_is_limited():
+    begun = time.monotonic()
+    assert judged("while True: pass", timeout=0.2).verdict == "timeout"
+    assert judged("import time\ndef add(a, b):\n    time.sleep(600)", timeout=0.2).verdict == "timeout"
+    assert (
+        judged("def add(a, b):\n    while True: yield 1", "assert list(add(1, 2)) == []", timeout=0.2).verdict
+        == "timeout"
+    )
+    assert time.monotonic() - begun < 30 * pool.scale()
+
+
+@full
+def test_a_check_function_and_its_helpers():
+    check = "def check(candidate):\n    assert candidate(4) == helper(4)\n    assert candidate(5) == 6"
+    settings = {"entry_point": "f", "setup": "def helper(x):\n    return x + 1"}
+    assert judged("def f(x):\n    return x + 1", check, **settings).verdict == "passed"
+    forged = "def helper(x):\n    return 0\ndef f(x):\n    return 0 if x == 4 else x + 1"
+    assert judged(forged, check, **settings) == ("failed", "assert candidate(4) == helper(4): f(4) returned 0")
+    assert (
+        judged(
+            "def check(x):\n    return x", "def check(candidate):\n    assert candidate(3) == 3", entry_point="check"
+        ).verdict
+        == "passed"
+    )
+
+
+@full
+def test_pairs_of_input_and_output():
+    pairs = (("1 2\n", "3\n"), ("4 5", "9"))
+    program_text = "a, b = map(int, input().split())\nprint(a + b, '')\nprint()\n"
+    answers = [
+        pool.examine_all([task(text, Examination(pairs=pairs, timeout=2.0))], "required")[0]
+        for text in (program_text, program_text.replace("+", "-"), "while True: print('x' * 1000)", "exit_ = 1 / 0", "")
+    ]
+    assert [answer.verdict for answer in answers] == ["passed", "failed", "error", "error", "failed"]
+    assert answers[1].reason.startswith("test 1 of 2: printed b'-1")
+
+
+@full
+def test_bombs_do_not_disturb_their_neighbours():
+    fork = (
+        "import os\ndef add(a, b):\n    while True:\n        try: os.fork(), os.setsid()\n        except OSError: pass"
+    )
+    memory = (
+        "def add(a, b):\n    x = []\n    while True:\n"
+        "        try: x.append(bytearray(1 << 24))\n        except MemoryError: pass"
+    )
+    files = "def add(a, b):\n    i = 0\n    while True:\n        i += 1\n        open(f'f{i}', 'w').close()"
+    texts = [ADD, fork, ADD, memory, ADD, files, ADD, ADD]
+    answers = pool.examine_all([task(text, Examination(tests=TESTS, timeout=0.5)) for text in texts], "required")
+    assert [answer.verdict == "passed" for answer in answers] == [text == ADD for text in texts]
+    assert {answer.verdict for answer in answers} <= {"passed", "timeout", "memory", "error"}
+
+
+@full
+def test_nothing_stays_behind(tmp_path):
+    code = (
+        "import os\nfrom scorl.verifiers.programs import pool\nfrom scorl.verifiers.program import *\n"
+        "from scorl.verifiers.program import task\n"
+        'text = \'import os, subprocess\\nopen("left", "w").close()\\nos.fork()\\ndef add(a, b):\\n    return a + b\'\n'
+        "jobs = [task(text, Examination(tests=('assert add(1, 2) == 3',), timeout=2.0))] * 6\n"
+        "pool.examine_all(jobs, 'required')\nprint(*pool.pids())"
+    )
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert not list(tmp_path.iterdir())
+    brokers = done.stdout.split()
+    assert brokers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in brokers)
+    marks = [Path(f"/sys/fs/cgroup/{kind}").rglob(f"scorl-{pid}") for kind in ("pids", "memory") for pid in brokers]
+    assert not any(list(mark) for mark in marks)
+
+
+@full
+def test_the_sandbox_holds_what_doctor_tries():
+    assert all(proof.held().values())
+
+
+@full
+def test_the_environment_and_the_tests_are_hidden(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "SECRET-CANARY")
+    text = (
+        "import os\ndef leak():\n    blob = repr(dict(os.environ))\n"
+        "    for root, _, names in os.walk('/tmp'):\n        blob += repr(names)\n"
+        "    for place in ('/proc/1/environ', '/proc/self/environ'):\n"
+        "        blob += open(place).read() if os.path.exists(place) else ''\n"
+        "    return 'CANARY' in blob, sorted(os.listdir('/'))"
+    )
+    seen = ["dev", "lib", "lib64", "python", "tmp", "usr"]
+    test = f"leaked, names = leak()\nassert not leaked\nassert set(names) <= set({seen})"
+    slot = pool.Slot()  # a broker that starts with the secret around
+    try:
+        assert slot.examine(task(text, Examination((test,)))) == ("passed", "")
+    finally:
+        slot.end()
+
+
+def test_less_than_the_full_sandbox_is_refused_or_announced():
+    code = (
+        "from scorl.verifiers.program import *\nfrom scorl.errors import UserError\nimport sys\n"
+        "exam = Examination(tests=('assert add(1, 2) == 3',), timeout=2.0)\n"
+        "try:\n    verify('def add(a, b): return a + b', exam)\n"
+        "except UserError as error:\n    print('refused', error)\n"
+        "for sign in '+-':\n"
+        "    print(verify(f'def add(a, b):\\n    return a {sign} b', exam, 'preferred').verdict)\n"
+        "print(verify('import sys\\nsys.exit(0)', exam, 'preferred').verdict)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PATH": "/nowhere"}
+    )
+    first, *words = run.stdout.splitlines()
+    assert first.startswith("refused programs can only be run in a reduced sandbox here: bubblewrap is not installed")
+    assert words == ["passed", "failed", "error"]
+    assert run.stderr.count("REDUCED") == 1
+
+
+def test_a_broken_sandbox_is_an_error_and_no_verdict(monkeypatch):
+    slot = pool.Slot()
+    starts = []
+
+    def start():
+        starts.append(1)
+        slot.process = subprocess.Popen(
+            [sys.executable, "-c", "import sys\nfor line in sys.stdin: print('{\"broken\": \"no\"}', flush=True)"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        slot.level = ("full", "")
+        return slot.process
+
+    monkeypatch.setattr(slot, "start", start)
+    with pytest.raises(pool.SandboxError, match="3 times in a row: no"):
+        slot.examine({"seconds": 1.0})
+    assert len(starts) == 3
+
+
+def test_values_come_back_as_plain_data():
+    class Loud(list):
+        def __eq__(self, other):
+            return True
+
+        def __iter__(self):
+            return iter([9])
+
+    def refuse(value):
+        raise WireError("a handle")
+
+    for value in (
+        None,
+        ...,
+        -1,
+        255,
+        10**6000,
+        float("-inf"),
+        -0.0,
+        "\ud800é",
+        b"x",
+        (1, [2]),
+        {1: {2}},
+        range(3),
+        int,
+    ):
+        back = decode(encode(value, refuse), refuse)
+        assert back == value
+        assert type(back) is type(value)
+    assert type(decode(encode(Loud([1]), refuse), refuse)) is list
+    assert decode(encode(Loud([1]), refuse), refuse) == [1]
+    handle = decode(encode(object(), lambda value: Handle(True, 3, "object", "A")), lambda one: one.number)
+    assert handle == 3
+
+
+@pytest.mark.parametrize("data", [b"", b"?", b"l\x00\x00\x00\x05N",
+                                  b"i\xff\xff\xff\xff", b"NN", b"s\x00\x00\x00\x01\xff",
+                                  b"S\x00\x00\x00\x01l\x00\x00\x00\x00", b"l\x00\x00\x00\x01" * 200 + b"N",
+                                  b"n\x00\x00\x00\x04eval"])  # fmt: skip
+def test_forged_bytes_are_no_values(data):
+    with pytest.raises(WireError):
+        decode(data, lambda handle: handle)
+
+
+def test_what_is_too_deep_or_too_large_is_not_sent():
+    loop = []
+    loop.append(loop)
+    with pytest.raises(WireError, match="deep"):
+        encode(loop, lambda value: None)
+    with pytest.raises(WireError, match="large"):
+        encode(["x" * 1000] * 1000, lambda value: None, longest=10_000)
+
+
+@full
+def test_responses_become_verdicts(tmp_path):
+    lines = [
+        {"id": 1, "response": f"```python\n{ADD}```", "tests": list(TESTS)},
+        {"id": 2, "response": "No idea.", "tests": "\n".join(TESTS)},
+        {"id": 3, "response": 7, "tests": list(TESTS)},
+        {"id": 4, "response": "print(input())", "tests": [{"input": "a", "output": "a"}], "timeout": 2},
+    ]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = [(line["id"], line["reward"], line["verdict"]) for line in judge_lines(file, "program")]
+    assert found == [(1, 1.0, "passed"), (2, 0.0, "unparsable"), (3, 0.0, "unparsable"), (4, 1.0, "passed")]
+
+
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        ([], "list of assert statements"),
+        ("x = 1", "assert nothing"),
+        (["assert f("], "not Python"),
+        ("def check(candidate):\n    assert candidate(1)", "need entry_point"),
+        ([{"input": 1, "output": "2"}], "a pair looks like"),
+    ],
+)
+def test_tests_that_are_none_are_refused(tmp_path, tests, message):
+    file = tmp_path / "answers.jsonl"
+    file.write_text(json.dumps({"id": 1, "response": ADD, "tests": tests}))
+    with pytest.raises(UserError, match=message):
+        list(judge_lines(file, "program"))
+
+
+@full
+def test_equal_programs_are_judged_once_and_alike():
+    exam = Examination(tests=TESTS, timeout=2.0)
+    verdict = verify(f"```python\n{ADD}\n```", exam)
+    assert (verdict.reward, verdict.verdict, verdict.answer) == (1.0, "passed", ADD.strip())
+    assert verify("x" * (program.LENGTH + 1) + " = 1", exam).verdict == "unparsable"
+
+
+@full
+def test_the_hostile_set():
+    file = DATA / "cases" / "hostile.jsonl"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    cases = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    cases = [case for case in cases if case["category"] != "resource_abuse"]  # slow; benchmarks/sandbox.py hostile
+    words = {"passed": "pass", "failed": "fail", "memory": "oom", "forbidden": "error"}
+    jobs = [
+        task(
+            case["code"], Examination(tuple(case["tests"]), entry_point=case["entry_point"], stdin=case["stdin"] or "")
+        )
+        for case in cases
+    ]
+    wrong = [
+        (case["id"], answer)
+        for case, answer in zip(cases, pool.examine_all(jobs, "required"), strict=True)
+        if words.get(answer.verdict, answer.verdict) not in case["acceptable_verdicts"]
+    ]
+    assert not wrong
