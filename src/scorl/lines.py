@@ -11,7 +11,7 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.trajectory import Attempt, Credit, Trajectory
 
-__all__ = ["Line", "attempt_line", "read_attempts", "read_lines", "write_text"]
+__all__ = ["Line", "attempt_line", "read_attempts", "read_evaluations", "read_lines", "write_text"]
 
 Line = dict[str, Any]
 """One line of a JSONL file."""
@@ -73,6 +73,20 @@ def read_lines(file: Path) -> Iterator[Line]:
             if not isinstance(line, dict):
                 raise UserError(f"{file}, line {number} is no JSON object")
             yield line
+
+
+def read_evaluations(directory: Path) -> dict[str, Any] | None:
+    """What evaluation.json of a run directory holds, by split; None: there is none yet.
+
+    Raises:
+        UserError: it is no JSON.
+    """
+    path = directory / "evaluation.json"
+    try:
+        found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

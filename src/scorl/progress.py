@@ -12,17 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-__all__ = ["Progress", "describe"]
+from scorl.metrics import HEADLINES
 
-RATES = {
-    "@t1": "accuracy_t1",
-    "@t2": "accuracy_t2",
-    "Delta": "delta",
-    "i->c": "incorrect_to_correct",
-    "c->i": "correct_to_incorrect",
-    "changed": "answer_changed",
-}
-"""What is shown in percent, by the key of steps.jsonl."""
+__all__ = ["Progress", "describe"]
 
 SMOOTHED = 20
 """Steps over which the rate is taken."""
@@ -104,7 +96,7 @@ def describe(line: Mapping[str, Any], total: int, seconds: float) -> str:
         f"{seconds:.2f} s/step",
         f"{_clock(seconds * (total - done))} left",
     ]
-    for name, key in RATES.items():
+    for name, key in HEADLINES.items():
         if line.get(key) is not None:
             parts.append(f"{name} {100 * line[key]:{'+' if name == 'Delta' else ''}.1f}")
     divergences = [f"{line[key]:.3f}" for key in ("kl_t1", "kl_t2") if line.get(key) is not None]

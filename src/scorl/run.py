@@ -24,7 +24,7 @@ from scorl.engines.engine import Engine
 from scorl.errors import UserError
 from scorl.interruption import alone, interruptible
 from scorl.learner import Learner
-from scorl.lines import Line, attempt_line, read_lines, write_text
+from scorl.lines import Line, attempt_line, read_evaluations, read_lines, write_text
 from scorl.metrics import alarms, raised
 from scorl.policy import Policy
 from scorl.reference import ReferenceEngine
@@ -32,7 +32,7 @@ from scorl.settings import Checkpoints, Evaluations, LearnerSettings, Sampling
 from scorl.shelf import FileShelf
 from scorl.sources import saved_steps
 from scorl.stage import Stage
-from scorl.standings import cut_evaluations, evaluated_at, read_evaluations, stand
+from scorl.standings import cut_evaluations, evaluated_at, stand
 from scorl.steps import Step
 from scorl.tasks.task import Task
 from scorl.training import train
@@ -233,7 +233,7 @@ def _evaluate_if_due(run: _Run, done: int) -> None:
         plan.task,
         wanted,
         model=plan.model,
-        attempts=max(2, *(stage.attempts for stage in plan.stages), 2),
+        attempts=max([2, *(stage.attempts for stage in plan.stages)]),
         max_tokens=plan.sampling.max_tokens,
         seed=plan.seed,
         reference=ReferenceEngine(plan.engine, run.learner.reference) if wanted.fixed else None,

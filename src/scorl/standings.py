@@ -13,19 +13,12 @@ from typing import Any
 from scorl.chat import Chat
 from scorl.engines.engine import Engine
 from scorl.evaluation import Summary, evaluate
-from scorl.lines import write_text
+from scorl.lines import read_evaluations, write_text
 from scorl.rollout import Given
 from scorl.settings import Evaluations
 from scorl.tasks.task import Task
 
-__all__ = ["cut_evaluations", "evaluated_at", "read_evaluations", "stand"]
-
-
-def read_evaluations(directory: Path) -> dict[str, Any] | None:
-    """What evaluation.json of a run directory holds; None: there is none yet."""
-    path = directory / "evaluation.json"
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return found
+__all__ = ["cut_evaluations", "evaluated_at", "stand"]
 
 
 def evaluated_at(directory: Path, split: str, step: int) -> bool:

@@ -105,7 +105,8 @@ class _Loop:
         is the run's `first`, and `drawn` problems were drawn before it."""
         for step in range(max(first, self.learner.updates), first + stage.steps):
             objective = _adapted(stage.objective, self.learner.beta_2)
-            groups, seconds = self._groups(stage, step, drawn + (step - first) * stage.problems)
+            problems = self._problems(stage, drawn + (step - first) * stage.problems)
+            groups, seconds = self._groups(stage, step, problems)
             lessons = [lesson for group in groups for lesson in objective(group)]
             progress, seconds["learn"] = self._learn(lessons)
             beta_2 = None
@@ -140,15 +141,15 @@ class _Loop:
         """Every step's groups, all by the policy as it stood when the stage began."""
         groups: list[Group] = []
         for index in range(stage.steps):
-            start = drawn + index * stage.problems
-            kept = self.shelf.read(number, index, self._problems(stage, start))
+            problems = self._problems(stage, drawn + index * stage.problems)
+            kept = self.shelf.read(number, index, problems)
             if kept is None:
                 if self.learner.updates > first:
                     raise GuardError(
                         f"what stage {number} ({stage.label}) collected at its start is gone, and the policy has moved "
                         "on: start the run anew"
                     )
-                kept = self._groups(stage, first + index, start)[0]
+                kept = self._groups(stage, first + index, problems)[0]
                 self.shelf.write(number, index, stage.steps, kept)
             groups += kept
         return groups
@@ -156,9 +157,8 @@ class _Loop:
     def _problems(self, stage: Stage, start: int) -> list[Problem]:
         return self.task.split(self.split).draw(stage.problems, start, self.seed)
 
-    def _groups(self, stage: Stage, step: int, start: int) -> tuple[list[Group], dict[str, float]]:
+    def _groups(self, stage: Stage, step: int, problems: Sequence[Problem]) -> tuple[list[Group], dict[str, float]]:
         """Sample and judge what a step wants, and the seconds that both took."""
-        problems = self._problems(stage, start)
         began = time.perf_counter()
         clocked, judging = _clocked(self.task)
         if stage.samples_nothing:

@@ -2,8 +2,8 @@
 
 arms = chosen("score,multi_turn")                   # what is compared
 runs = planned_runs(recipe, arms, seeds=5, out)     # ordinary run directories
-carry_out(runs, jobs=2)                             # resumable, and reused when they are there
-comparison = compared(recipe, arms, runs)           # means over seeds, intervals, paired differences
+carry_out(runs, out, jobs=2, tell=print)            # resumable, and reused when they are there
+comparison = compared(runs)                         # means over seeds, intervals, paired differences
 """
 
 from scorl.compare.arms import Arm, chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -61,13 +60,11 @@ def _percent(row: Row, name: str, source: str = "metrics") -> tuple[float, list[
     return 100 * interval.value, [max(0.0, 100 * r) for r in reach]
 
 
-def _pairs(
-    axis: Any, rows: Sequence[Row], names: Sequence[str], labels: Sequence[str], source: str = "metrics"
-) -> None:
+def _pairs(axis: Any, rows: Sequence[Row], names: Sequence[str], labels: Sequence[str]) -> None:
     """Horizontal bars of some metrics for each row, with intervals."""
     height = 0.8 / len(names)
     for k, (name, label) in enumerate(zip(names, labels, strict=True)):
-        figures = [_percent(row, name, source) for row in rows]
+        figures = [_percent(row, name) for row in rows]
         places = [i + (k - (len(names) - 1) / 2) * height for i in range(len(rows))]
         reach = [[r[0] for _, r in figures], [r[1] for _, r in figures]]
         axis.barh(places, [v for v, _ in figures], height, xerr=reach, label=label, error_kw={"lw": 0.8})
@@ -128,8 +125,7 @@ def _edits(axis: Any, runs: Sequence[Run]) -> None:
     """How much second attempts differ from first ones: at test, and (outlined) on the last training samples."""
     bins = [i / 20 for i in range(21)]
     for k, run in enumerate(runs):
-        evaluation = json.loads((run.directory / "evaluation.json").read_text(encoding="utf-8"))
-        test = list(evaluation[run.recipe.evaluation.split].get("edit_ratios", {}).values())
+        test = list((run.evaluation or {}).get("edit_ratios", {}).values())
         weights = [1 / len(test)] * len(test)
         axis.hist(test, bins, weights=weights, color=f"C{k}", alpha=0.35, label=f"{run.arm.label}, test")
         if train := _training_edits(run):

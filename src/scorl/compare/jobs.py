@@ -7,7 +7,6 @@ OUT/collected/seed-0/              what STaR and Pair-SFT sample of the base, on
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,10 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from scorl.compare.arms import Arm
 from scorl.errors import UserError
-from scorl.lines import write_text
+from scorl.lines import read_evaluations, write_text
 from scorl.recipe import Recipe, differences, resolve
 
 __all__ = ["Run", "carry_out", "planned_runs"]
@@ -50,11 +50,13 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether its last evaluation is there."""
-        path = self.directory / "evaluation.json"
-        if not path.exists():
-            return False
-        evaluation = json.loads(path.read_text(encoding="utf-8")).get(self.recipe.evaluation.split)
+        evaluation = self.evaluation
         return evaluation is not None and evaluation["step"] == self.recipe.steps
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """Its latest evaluation; None: there is none yet."""
+        return (read_evaluations(self.directory) or {}).get(self.recipe.evaluation.split)
 
 
 def planned_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> list[Run]:
@@ -150,8 +152,8 @@ def _ending(run: Run) -> str:
     if not run.done:
         words = run.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"{run.name}: FAILED: {words[-1] if words else 'without a word'} (see {run.log})"
-    evaluation = json.loads((run.directory / "evaluation.json").read_text(encoding="utf-8"))
-    metrics = evaluation[run.recipe.evaluation.split]["metrics"]
+    assert run.evaluation is not None
+    metrics = run.evaluation["metrics"]
     first, second = (100 * metrics[f"accuracy_t{turn}"]["value"] for turn in (1, 2))
     return f"{run.name}: @t1 {first:.1f} @t2 {second:.1f} Delta {second - first:+.1f}"
 

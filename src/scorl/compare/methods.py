@@ -77,7 +77,7 @@ def _shape(recipe: Recipe) -> Shape:
             "compare needs a SCoRe recipe, with a score_stage_one and a score_stage_two among its stages: the other "
             "methods take problems, samples, coefficients and the number of updates from these"
         )
-    begin = kinds.index(StageOne) if kinds.index(StageOne) < kinds.index(StageTwo) else kinds.index(StageTwo)
+    begin = min(kinds.index(StageOne), kinds.index(StageTwo))
     return Shape(recipe.stages[:begin], recipe.stages[begin:])
 
 

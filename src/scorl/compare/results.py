@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,9 +91,8 @@ def _matched(
 
 
 def _evaluation(run: Run) -> dict[str, Any]:
-    found = json.loads((run.directory / "evaluation.json").read_text(encoding="utf-8"))
-    evaluation: dict[str, Any] = found[run.recipe.evaluation.split]
-    return evaluation
+    assert run.evaluation is not None
+    return run.evaluation
 
 
 def _tally(evaluation: dict[str, Any]) -> Tally:

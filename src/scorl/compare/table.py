@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from scorl.compare.results import Comparison, Row
-from scorl.metrics import Difference
+from scorl.metrics import HEADLINES, Difference
 from scorl.report.table import Grid
 
 __all__ = ["comparison_grid"]
 
-COLUMNS = {
-    "@t1": "accuracy_t1",
-    "@t2": "accuracy_t2",
-    "Delta": "delta",
-    "i->c": "incorrect_to_correct",
-    "c->i": "correct_to_incorrect",
-    "changed": "answer_changed",
-    "edit ratio": "edit_ratio",
-}
+COLUMNS = HEADLINES | {"edit ratio": "edit_ratio"}
 TO_SCORE = {"@t2 - SCoRe": "accuracy_t2", "Delta - SCoRe": "delta"}
 
 

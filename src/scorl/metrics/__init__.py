@@ -1,12 +1,13 @@
 """The metrics of self-correction and how sure they are; no model and no torch needed."""
 
-from scorl.metrics.accuracy import Tally, edit_ratios, measure, outcomes, tally, tally_outcomes
+from scorl.metrics.accuracy import HEADLINES, Tally, edit_ratios, measure, outcomes, tally, tally_outcomes
 from scorl.metrics.alarms import Alarm, alarms, raised
 from scorl.metrics.edits import answer_changed, edit_ratio
 from scorl.metrics.hierarchy import over_seeds, paired_over_seeds
 from scorl.metrics.intervals import Difference, Interval, delta_p, mcnemar, paired, wilson, with_intervals
 
 __all__ = [
+    "HEADLINES",
     "Alarm",
     "Difference",
     "Interval",

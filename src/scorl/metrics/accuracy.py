@@ -17,10 +17,20 @@ from numpy.typing import NDArray
 from scorl.metrics.edits import answer_changed, edit_ratio
 from scorl.trajectory import Group, Trajectory
 
-__all__ = ["Tally", "edit_ratios", "measure", "outcomes", "tally", "tally_outcomes"]
+__all__ = ["HEADLINES", "Tally", "edit_ratios", "measure", "outcomes", "tally", "tally_outcomes"]
 
 Terms = dict[str, tuple[float, float]]
 """What one trajectory adds to the numerator and the denominator of each metric."""
+
+HEADLINES = {
+    "@t1": "accuracy_t1",
+    "@t2": "accuracy_t2",
+    "Delta": "delta",
+    "i->c": "incorrect_to_correct",
+    "c->i": "correct_to_incorrect",
+    "changed": "answer_changed",
+}
+"""The rates that are shown first, by their short names."""
 
 PAIR = (
     "accuracy_t2",

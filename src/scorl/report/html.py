@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.lines import Line, read_attempts, read_lines
+from scorl.lines import Line, read_attempts, read_evaluations, read_lines
 from scorl.report.curves import Mark, chart
 from scorl.report.show import FLIPS, flip_class, heading, judgement, marked, trajectories, visible
 from scorl.report.style import STYLE
@@ -43,7 +42,7 @@ def write_report(run: Path | str) -> Path:
         UserError: the directory holds no steps.jsonl and no evaluation.json.
     """
     run = Path(run)
-    steps, evaluations = _steps(run), _evaluations(run)
+    steps, evaluations = _steps(run), read_evaluations(run) or {}
     if not steps and not evaluations:
         raise UserError(f"{run} is no run directory: it holds neither steps.jsonl nor evaluation.json")
     sections = [
@@ -69,15 +68,6 @@ def _steps(run: Path) -> list[Line]:
     file = run / "steps.jsonl"
     lines = {line["step"]: line for line in read_lines(file)} if file.exists() else {}
     return [lines[step] for step in sorted(lines)]
-
-
-def _evaluations(run: Path) -> dict[str, Any]:
-    file = run / "evaluation.json"
-    try:
-        evaluations = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON: {error}") from None
-    return dict(evaluations)
 
 
 def _what(steps: list[Line]) -> str:
