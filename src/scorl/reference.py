@@ -40,12 +40,8 @@ class Reference:
             with self._policy.model.disable_adapter():
                 yield self._policy.decoder
         else:
-            own = {name: p.data for name, p in self._policy.parameters.items()}
-            self._policy.set_weights(self._adapters)
-            try:
+            with self._exchanged(self._adapters):
                 yield self._policy.decoder
-            finally:
-                self._policy.set_weights(own)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -53,9 +49,15 @@ class Reference:
         if self._copy is None:
             with self.active():
                 yield
-            return
+        else:
+            with self._exchanged({name: p.data for name, p in self._copy.named_parameters()}):
+                yield
+
+    @contextmanager
+    def _exchanged(self, weights: dict[str, Tensor]) -> Iterator[None]:
+        """Other weights in the policy; its own are back in place afterwards."""
         own = {name: p.data for name, p in self._policy.parameters.items()}
-        self._policy.set_weights({name: p.data for name, p in self._copy.named_parameters()})
+        self._policy.set_weights(weights)
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 from scorl.errors import UserError, nearest
 from scorl.tasks.reward import judge_by, load_function
-from scorl.tasks.rows import Finite, Row, ask, by_hash, column, digest, read_rows
+from scorl.tasks.rows import Finite, Row, ask, column, digest, read_rows, split_off
 from scorl.tasks.task import Judge, Task
 from scorl.trajectory import Message, Problem, Verdict
 from scorl.verifiers import math
@@ -82,7 +82,7 @@ def files(settings: Files) -> Task:
     if settings.test_path:
         test = [make_problem(row, name, chat, settings) for row in read_rows(settings.test_path)]
     else:
-        train, test = split(train, settings)
+        train, test = split_off(train, settings.test_fraction, settings.path)
     splits = {"train": Finite(train), "test": Finite(test)}
     return Task("files", splits, settings.correction, judge_of(settings, chat))
 
@@ -92,17 +92,6 @@ def judge_of(settings: Files, chat: bool) -> Judge:
     if settings.verifier in JUDGES:
         return JUDGES[settings.verifier]
     return judge_by(load_function(settings.verifier), settings.verifier, chat)
-
-
-def split(problems: list[Problem], settings: Files) -> list[list[Problem]]:
-    """Training and test problems; equal prompts stay on one side."""
-    size = max(1, round(len(problems) * settings.test_fraction))
-    train, test = by_hash(problems, (len(problems) - size, size))
-    asked = {str(problem.prompt) for problem in test}
-    train = [problem for problem in train if str(problem.prompt) not in asked]
-    if not train:
-        raise UserError(f"{settings.path}: too few different problems ({len(problems)} rows) to split off a test part")
-    return [train, test]
 
 
 def guess(row: Row) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from scorl.errors import UserError
 from scorl.tasks.coding import CORRECTION, block, check_settings, has_check, judge_in, pairs_of, tests_of
 from scorl.tasks.files import guess, messages
-from scorl.tasks.rows import Finite, Row, ask, by_hash, column, digest, read_rows
+from scorl.tasks.rows import Finite, Row, ask, column, digest, read_rows, split_off
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.program import SECONDS, Examination
@@ -56,12 +56,7 @@ def programs(settings: Programs) -> Task:
     if settings.test_path:
         test: Sequence[Problem] = [problem(row, settings) for row in read_rows(settings.test_path)]
     else:
-        size = max(1, round(len(train) * settings.test_fraction))
-        train, test = by_hash(train, (len(train) - size, size))
-        asked = {str(one.prompt) for one in test}
-        train = [one for one in train if str(one.prompt) not in asked]
-    if not train:
-        raise UserError(f"{settings.path}: too few different problems to split off a test part")
+        train, test = split_off(train, settings.test_fraction, settings.path)
     splits = {"train": Finite(train), "test": Finite(test)}
     return Task("programs", splits, settings.correction, judge_in(settings.sandbox))
 

@@ -17,7 +17,7 @@ from scorl.errors import UserError
 from scorl.seeds import derive
 from scorl.trajectory import Problem, user
 
-__all__ = ["Finite", "Row", "ask", "by_hash", "column", "digest", "hub_rows", "read_rows"]
+__all__ = ["Finite", "Row", "ask", "by_hash", "column", "digest", "hub_rows", "read_rows", "split_off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,21 @@ def by_hash(problems: Sequence[Problem], sizes: Sequence[int]) -> list[list[Prob
     ordered = sorted(problems, key=lambda problem: (digest(json.dumps(problem.prompt)), problem.id))
     ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
     return [ordered[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def split_off(problems: Sequence[Problem], fraction: float, path: str) -> tuple[list[Problem], list[Problem]]:
+    """Training problems and a test part by hash; equal prompts stay on one side.
+
+    Raises:
+        UserError: nothing is left to train on; `path` says of which file.
+    """
+    size = max(1, round(len(problems) * fraction))
+    train, test = by_hash(problems, (len(problems) - size, size))
+    asked = {str(problem.prompt) for problem in test}
+    train = [problem for problem in train if str(problem.prompt) not in asked]
+    if not train:
+        raise UserError(f"{path}: too few different problems ({len(problems)} rows) to split off a test part")
+    return train, test
 
 
 def digest(text: str) -> str:

@@ -7,22 +7,20 @@ its input closes, and an alarm stands behind every check.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from scorl.errors import UserError
+from scorl.verifiers.crew import Crew
 
 __all__ = ["Check", "Outcome", "compare_all", "pids"]
 
@@ -117,43 +115,16 @@ def outcome(reply: list[bool] | list[str]) -> Outcome:
     return Outcome(bool(equal))
 
 
-class Pool:
-    """As many workers as cores; one thread waits for each."""
-
-    def __init__(self, size: int) -> None:
-        self.workers = [Worker() for _ in range(size)]
-        self.idle: queue.LifoQueue[Worker] = queue.LifoQueue()
-        for worker in self.workers:
-            self.idle.put(worker)
-        self.threads = ThreadPoolExecutor(size, thread_name_prefix="math-verify")
-
-    def check(self, check: Check, seconds: float) -> Outcome:
-        """One check by any idle worker."""
-        worker = self.idle.get()
-        try:
-            return worker.check(check, seconds)
-        finally:
-            self.idle.put(worker)
-
-    def close(self) -> None:
-        """Ends all workers."""
-        self.threads.shutdown(cancel_futures=True)
-        for worker in self.workers:
-            worker.kill()
-
-
 @cache
-def pool(process: int) -> Pool:
-    """The pool of this process; a forked child passes another id and gets its own.
+def pool(process: int) -> Crew[Worker]:
+    """The workers of this process; a forked child passes another id and gets its own.
 
     Raises:
         UserError: math-verify is not installed.
     """
     if find_spec("math_verify") is None:
         raise UserError("judging this answer needs math-verify, which is not installed: pip install 'scorl[math]'")
-    created = Pool(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    atexit.register(lambda: created.close() if os.getpid() == process else None)
-    return created
+    return Crew(Worker, Worker.kill, "math-verify")
 
 
 def compare_all(checks: Sequence[Check], seconds: float) -> list[Outcome]:
@@ -164,10 +135,9 @@ def compare_all(checks: Sequence[Check], seconds: float) -> list[Outcome]:
     """
     if not checks:
         return []
-    workers = pool(os.getpid())
-    return list(workers.threads.map(lambda check: workers.check(check, seconds), checks))
+    return pool(os.getpid()).map(lambda worker, check: worker.check(check, seconds), checks)
 
 
 def pids() -> list[int]:
     """The process ids of the running workers."""
-    return [worker.process.pid for worker in pool(os.getpid()).workers if worker.process is not None]
+    return [worker.process.pid for worker in pool(os.getpid()).helpers if worker.process is not None]

@@ -6,20 +6,18 @@ then it is an error.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from scorl.errors import UserError
+from scorl.verifiers.crew import Crew
 
 __all__ = ["Requirement", "SandboxError", "examine_all", "found_level", "pids", "scale"]
 
@@ -34,6 +32,10 @@ REFERENCE = 0.0016
 """Processor seconds of `workload` on the machine that a `timeout` of one second is meant for."""
 KEPT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 """What a broker keeps of the environment; everything else could be a secret."""
+
+
+STARTING = threading.Lock()
+"""Held while the first broker is started to see how well it holds programs."""
 
 
 class SandboxError(RuntimeError):
@@ -123,53 +125,21 @@ class Slot:
         raise SandboxError(f"the sandbox broke {TRIES} times in a row: {reason}")
 
 
-class Pool:
-    """As many brokers as cores; one thread waits for each."""
-
-    def __init__(self, size: int) -> None:
-        self.slots = [Slot() for _ in range(size)]
-        self.idle: queue.LifoQueue[Slot] = queue.LifoQueue()
-        for slot in self.slots:
-            self.idle.put(slot)
-        self.threads = ThreadPoolExecutor(size, thread_name_prefix="programs")
-        self.lock = threading.Lock()
-
-    def examine(self, task: Mapping[str, Any]) -> Answer:
-        """One examination by any idle broker."""
-        slot = self.idle.get()
-        try:
-            return slot.examine(task)
-        finally:
-            self.idle.put(slot)
-
-    def level(self) -> tuple[str, str]:
-        """How well programs are held, and why."""
-        with self.lock:
-            slot = self.slots[0]
-            if not slot.level[0]:
-                slot.start()
-        return slot.level
-
-    def close(self) -> None:
-        """Ends all brokers."""
-        self.threads.shutdown(cancel_futures=True)
-        for slot in self.slots:
-            slot.end()
-
-
 @cache
-def pool(process: int) -> Pool:
-    """The pool of this process; a forked child passes another id and gets its own."""
-    created = Pool(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    atexit.register(lambda: created.close() if os.getpid() == process else None)
-    return created
+def pool(process: int) -> Crew[Slot]:
+    """The brokers of this process; a forked child passes another id and gets its own."""
+    return Crew(Slot, Slot.end, "programs")
 
 
 def found_level() -> tuple[str, str]:
     """`full`, `reduced` or (on other systems than Linux) `none`, and what that means here."""
     if sys.platform != "linux":
         return "none", "programs are run on Linux alone"
-    return pool(os.getpid()).level()
+    slot = pool(os.getpid()).helpers[0]
+    with STARTING:
+        if not slot.level[0]:
+            slot.start()
+    return slot.level
 
 
 def examine_all(tasks: Sequence[Mapping[str, Any]], sandbox: Requirement) -> list[Answer]:
@@ -191,7 +161,7 @@ def examine_all(tasks: Sequence[Mapping[str, Any]], sandbox: Requirement) -> lis
                 "you trust the programs (docs/code.md)"
             )
         warn_once(reason)
-    return list(pool(os.getpid()).threads.map(pool(os.getpid()).examine, tasks))
+    return pool(os.getpid()).map(Slot.examine, tasks)
 
 
 @cache
@@ -202,7 +172,7 @@ def warn_once(reason: str) -> None:
 
 def pids() -> list[int]:
     """The process ids of the brokers."""
-    return [slot.process.pid for slot in pool(os.getpid()).slots if slot.process is not None]
+    return [slot.process.pid for slot in pool(os.getpid()).helpers if slot.process is not None]
 
 
 @cache
