@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from worlds import letters, save_model
 
 from scorl.engines import TorchEngine
+from scorl.errors import UserError
+from scorl.interruption import alone
 from scorl.objectives import StageOne, StageTwo, Supervised
 from scorl.policy import Policy
 from scorl.run import Plan, perform
@@ -210,3 +212,14 @@ def test_what_a_kill_left_of_a_checkpoint_is_no_checkpoint(model, tmp_path):
         (folder / name / "trainer").mkdir(parents=True)
     assert perform(plan(model), tmp_path / "run").steps == 9
     assert not list(folder.glob(".*"))
+
+
+def test_a_second_process_in_a_run_is_refused_and_touches_nothing(model, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    draft = run / "checkpoints" / ".step-3.draft"
+    draft.mkdir(parents=True)
+    with alone(run), pytest.raises(UserError, match="another process is at work there"):
+        perform(plan(model), run)
+    assert draft.is_dir()  # the first one's checkpoint, half-written
+    assert not (run / "recipe.yaml").exists()

@@ -95,16 +95,18 @@ def perform(
         watch: is told how far an evaluation or a collection is.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    if not (directory / "evaluation.json").exists():  # what every run writes first; until then nothing depends on it
-        write_text(directory / "recipe.yaml", plan.recipe)
-    (directory / "attempts").mkdir(exist_ok=True)
-    learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
-    if checkpoint.load(directory, learner) > plan.total:
-        raise UserError(f"{directory}: has made {learner.updates} steps, more than the recipe's {plan.total}")
-    with alone(directory), interruptible() as asked:
+    with alone(directory):
+        if not (
+            directory / "evaluation.json"
+        ).exists():  # what every run writes first; until then nothing depends on it
+            write_text(directory / "recipe.yaml", plan.recipe)
+        (directory / "attempts").mkdir(exist_ok=True)
+        learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
+        if checkpoint.load(directory, learner) > plan.total:
+            raise UserError(f"{directory}: has made {learner.updates} steps, more than the recipe's {plan.total}")
         _cut(directory, learner.updates)
-        run = _Run(plan, directory, learner, report, watch, asked)
-        finished = _go_on(run)
+        with interruptible() as asked:
+            finished = _go_on(_Run(plan, directory, learner, report, watch, asked))
     return Result(directory, learner.updates, not finished, read_evaluations(directory), raised(_lines(directory)))
 
 
