@@ -10,6 +10,7 @@ from scorl.compare.arms import Arm
 from scorl.errors import UserError
 from scorl.metrics import over_seeds, paired_over_seeds, tally_outcomes
 from scorl.metrics.hierarchy import student_tail
+from scorl.metrics.intervals import wilson
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star
 from scorl.recipe import resolve
 
@@ -89,6 +90,14 @@ def test_the_interval_knows_seeds_and_problems():
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.1)
 
 
+def test_a_rate_that_never_varies_is_not_certain():
+    intervals = over_seeds([words("01 " * 10), words("01 " * 10)])
+    low, high = wilson(1.0, 10)
+    assert (intervals["accuracy_t2"].low, intervals["accuracy_t2"].high) == (low, high)
+    assert intervals["accuracy_t1"].low == 0
+    assert intervals["accuracy_t1"].high == pytest.approx(1 - low)
+
+
 def test_paired_differences_over_seeds():
     base = [words("01 11 00 10 " * 50)]
     better = [words("01 11 01 11 " * 50)] * 5
@@ -143,6 +152,17 @@ def test_the_table_of_finished_runs(tmp_path):
     assert found["base"]["to_score"]["delta"]["value"] == pytest.approx(-1.0)
     assert found["score"]["paper_math500"] == {"accuracy_t1": 60.0, "accuracy_t2": 64.4, "delta": 4.4}
     json.dumps(found)
+
+
+def test_seeds_that_did_not_end_are_left_out_on_both_sides(tmp_path):
+    runs = planned_runs(RECIPE, chosen("multi_turn,score"), 2, tmp_path)
+    of = {(run.arm.name, run.seed): run for run in runs}
+    finished(of["multi_turn", 1], {"a": "11", "b": "11"})
+    finished(of["score", 0], {"a": "00", "b": "00"})
+    assert compared(runs).rows[0].to_score == {}
+    finished(of["score", 1], {"a": "01", "b": "11"})
+    (multi_turn, _) = compared(runs).rows
+    assert multi_turn.to_score["accuracy_t1"].value == pytest.approx(0.5)
 
 
 def test_a_folder_with_another_recipes_run_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,9 @@ SMOOTH = 20
 """Steps of the moving mean in the curves."""
 EDITS = 2000
 """Training trajectories at the end of a run that the histograms are made of."""
-SHOWN = ("base", "star", "pair_sft", "multi_turn", "score")
+CURVES = ("single_turn", "multi_turn", "no_stage_one", "no_bonus", "score")
+"""Arms of the curves where there are more than can be told apart."""
+EDITED = ("base", "star", "pair_sft", "multi_turn", "score")
 """Arms of the histograms."""
 
 
@@ -35,15 +38,22 @@ def draw(comparison: Comparison, runs: Sequence[Run], path: Path) -> None:
     except ImportError:
         raise UserError("the figure needs matplotlib: pip install 'scorl[figures]'") from None
     mpl.use("Agg")
+    mpl.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
-    first = {run.arm.name: run for run in reversed(runs) if run.done}
-    figure, axes = pyplot.subplots(3, 2, figsize=(13, 13), constrained_layout=True)
+    first: dict[str, Run] = {}
+    for run in runs:
+        if run.done:
+            first.setdefault(run.arm.name, run)
+    curved = [run for run in first.values() if run.recipe.stages and _series(run, "accuracy_t1")[0]]
+    if len(curved) > 8:
+        curved = [run for run in curved if run.arm.name in CURVES]
+    figure, axes = pyplot.subplots(3, 2, figsize=(13, 14), constrained_layout=True)
     _bars(axes[0, 0], comparison.rows)
     _flips(axes[0, 1], comparison.rows)
-    _curves(axes[1, 0], [run for run in first.values() if run.recipe.stages])
-    _changes(axes[1, 1], [run for run in first.values() if run.recipe.stages])
-    _edits(axes[2, 0], [first[name] for name in SHOWN if name in first])
+    _curves(axes[1, 0], curved)
+    _changes(axes[1, 1], curved)
+    _edits(axes[2, 0], [first[name] for name in EDITED if name in first])
     _shift(axes[2, 1], comparison.rows)
     draft = path.with_name(f".draft-{path.name}")
     figure.savefig(draft, dpi=110)
@@ -60,40 +70,36 @@ def _percent(row: Row, name: str, source: str = "metrics") -> tuple[float, list[
     return 100 * interval.value, [max(0.0, 100 * r) for r in reach]
 
 
-def _pairs(axis: Any, rows: Sequence[Row], names: Sequence[str], labels: Sequence[str]) -> None:
-    """Horizontal bars of some metrics for each row, with intervals."""
-    height = 0.8 / len(names)
-    for k, (name, label) in enumerate(zip(names, labels, strict=True)):
-        figures = [_percent(row, name) for row in rows]
-        places = [i + (k - (len(names) - 1) / 2) * height for i in range(len(rows))]
+def _pairs(axis: Any, rows: Sequence[Row], bars: Sequence[tuple[str, str, str]], title: str) -> None:
+    """Two horizontal bars for each row, with intervals; a bar is its label, its metric, and where the row keeps it."""
+    height = 0.8 / len(bars)
+    for k, (label, name, source) in enumerate(bars):
+        figures = [_percent(row, name, source) for row in rows]
+        places = [i + (k - (len(bars) - 1) / 2) * height for i in range(len(rows))]
         reach = [[r[0] for _, r in figures], [r[1] for _, r in figures]]
         axis.barh(places, [v for v, _ in figures], height, xerr=reach, label=label, error_kw={"lw": 0.8})
     axis.set_yticks(range(len(rows)), [row.arm.label for row in rows], fontsize=8)
     axis.invert_yaxis()
-    axis.legend(fontsize=8)
+    axis.set_title(title, pad=22)
+    axis.legend(fontsize=8, ncols=len(bars), loc="lower center", bbox_to_anchor=(0.5, 0.99), frameon=False)
 
 
 def _bars(axis: Any, rows: Sequence[Row]) -> None:
-    _pairs(axis, rows, ("accuracy_t1", "accuracy_t2"), ("attempt 1", "attempt 2"))
-    axis.set_title("Accuracy, %")
+    bars = (("attempt 1", "accuracy_t1", "metrics"), ("attempt 2", "accuracy_t2", "metrics"))
+    _pairs(axis, rows, bars, "Accuracy, %")
 
 
 def _flips(axis: Any, rows: Sequence[Row]) -> None:
-    _pairs(axis, rows, ("incorrect_to_correct", "correct_to_incorrect"), ("wrong, then right", "right, then wrong"))
-    axis.set_title("Flips, % of all problems")
+    bars = (
+        ("wrong, then right", "incorrect_to_correct", "metrics"),
+        ("right, then wrong", "correct_to_incorrect", "metrics"),
+    )
+    _pairs(axis, rows, bars, "Flips, % of all problems")
 
 
 def _shift(axis: Any, rows: Sequence[Row]) -> None:
-    known = [row for row in rows if row.fixed]
-    height = 0.4
-    for k, (source, label) in enumerate((("fixed", "on the base's first attempts"), ("metrics", "on its own"))):
-        values = [_percent(row, "fix_rate", source)[0] for row in known]
-        axis.barh([i + (k - 0.5) * height for i in range(len(known))], values, height, label=label)
-    axis.set_yticks(range(len(known)), [row.arm.label for row in known], fontsize=8)
-    axis.invert_yaxis()
-    if known:
-        axis.legend(fontsize=8)
-    axis.set_title("Wrong first attempts that are corrected, %")
+    bars = (("the base's first attempts", "fix_rate", "fixed"), ("its own", "fix_rate", "metrics"))
+    _pairs(axis, [row for row in rows if row.fixed], bars, "Wrong first attempts that are corrected, %")
 
 
 def _curves(axis: Any, runs: Sequence[Run]) -> None:
@@ -102,9 +108,10 @@ def _curves(axis: Any, runs: Sequence[Run]) -> None:
             steps, values = _series(run, name)
             label = run.arm.label if style == "-" else None
             axis.plot(steps, values, style, color=f"C{k % 10}", lw=1.2, label=label)
-    axis.set_title("Training accuracy, %: attempt 1 dotted, attempt 2 solid; first seed")
+    axis.set_title("Accuracy of the training samples, %: attempt 1 dotted, attempt 2 solid; first seed")
     axis.set_xlabel("step")
-    axis.legend(fontsize=6, ncols=2)
+    if runs:
+        axis.legend(fontsize=8)
 
 
 def _changes(axis: Any, runs: Sequence[Run]) -> None:
@@ -122,16 +129,24 @@ def _series(run: Run, name: str) -> tuple[list[int], list[float]]:
 
 
 def _edits(axis: Any, runs: Sequence[Run]) -> None:
-    """How much second attempts differ from first ones: at test, and (outlined) on the last training samples."""
+    """How much second attempts differ from first ones, a line an arm: at test, and at the end of training."""
     bins = [i / 20 for i in range(21)]
     for k, run in enumerate(runs):
         test = list((run.evaluation or {}).get("edit_ratios", {}).values())
-        weights = [1 / len(test)] * len(test)
-        axis.hist(test, bins, weights=weights, color=f"C{k}", alpha=0.35, label=f"{run.arm.label}, test")
+        floor = len(runs) - 1 - k
+        axis.stairs(_shares(test, bins, floor), bins, baseline=floor, fill=True, color=f"C{k}", alpha=0.4)
         if train := _training_edits(run):
-            axis.hist(train, bins, weights=[1 / len(train)] * len(train), histtype="step", color=f"C{k}", lw=1.2)
+            axis.stairs(_shares(train, bins, floor), bins, baseline=floor, color=f"C{k}", lw=1.2)
+    axis.set_yticks(range(len(runs)), [run.arm.label for run in reversed(runs)], fontsize=8)
     axis.set_title("Edit-distance ratio of the two attempts: test filled, training outlined")
-    axis.legend(fontsize=7)
+
+
+def _shares(values: Sequence[float], bins: Sequence[float], floor: float) -> list[float]:
+    """The histogram's heights on top of `floor`; a bin that holds 45% of the values reaches the next line."""
+    counts = [0] * (len(bins) - 1)
+    for value in values:
+        counts[min(bisect(bins, value) - 1, len(counts) - 1)] += 1
+    return [floor + count / max(len(values), 1) / 0.45 for count in counts]
 
 
 def _training_edits(run: Run) -> list[float]:

@@ -62,32 +62,34 @@ class Comparison:
 def compared(runs: Sequence[Run]) -> Comparison:
     """The table of the runs that are done; an arm without one has no row."""
     done = [run for run in runs if run.done]
-    arms = list(dict.fromkeys(run.arm for run in runs))
-    of = {arm: [run for run in done if run.arm == arm] for arm in arms}
-    tallies = {arm: [_tally(_evaluation(run)) for run in mine] for arm, mine in of.items() if mine}
-    anchor = next((arm for arm in tallies if arm.name == ANCHOR), None)
-    rows = [_row(arm, of[arm], tallies, anchor) for arm in tallies]
+    of = [[run for run in done if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)]
+    anchors = [run for run in done if run.arm.name == ANCHOR]
+    rows = [_row(mine[0].arm, mine, anchors) for mine in of if mine]
     return Comparison(_about(done) if done else {}, tuple(rows))
 
 
-def _row(arm: Arm, runs: Sequence[Run], tallies: dict[Arm, list[Tally]], anchor: Arm | None) -> Row:
-    seeds = tuple(run.seed for run in runs)
-    paired: dict[str, Difference] = {}
-    if anchor and anchor != arm:
-        paired = paired_over_seeds(*_matched(arm, seeds, tallies, anchor))
+def _row(arm: Arm, runs: Sequence[Run], anchors: Sequence[Run]) -> Row:
+    tallies = [_tally(_evaluation(run)) for run in runs]
     fixed = [_tally(evaluation["fixed"]) for run in runs if "fixed" in (evaluation := _evaluation(run))]
-    return Row(arm, seeds, over_seeds(tallies[arm]), paired, over_seeds(fixed) if fixed else {}, _collected(runs[0]))
+    return Row(
+        arm,
+        tuple(run.seed for run in runs),
+        over_seeds(tallies),
+        _to_score(runs, anchors),
+        over_seeds(fixed) if fixed else {},
+        _collected(runs[0]),
+    )
 
 
-def _matched(
-    arm: Arm, seeds: Sequence[int], tallies: dict[Arm, list[Tally]], anchor: Arm
-) -> tuple[list[Tally], list[Tally]]:
-    """SCoRe's tallies and the arm's, of equally many seeds (both begin with the same ones)."""
-    theirs, ours = tallies[anchor], tallies[arm]
-    if not arm.trains:
-        return theirs, ours
-    size = min(len(theirs), len(ours))
-    return theirs[:size], ours[:size]
+def _to_score(runs: Sequence[Run], anchors: Sequence[Run]) -> dict[str, Difference]:
+    """The arm less SCoRe over the seeds that both have; an arm that is not trained against all of SCoRe's."""
+    if runs[0].arm.trains:
+        common = {run.seed for run in runs} & {run.seed for run in anchors}
+        runs, anchors = ([run for run in side if run.seed in common] for side in (runs, anchors))
+    if not anchors or runs[0].arm.name == ANCHOR:
+        return {}
+    theirs, ours = ([_tally(_evaluation(run)) for run in side] for side in (anchors, runs))
+    return paired_over_seeds(theirs, ours)
 
 
 def _evaluation(run: Run) -> dict[str, Any]:

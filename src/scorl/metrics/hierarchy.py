@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorl.metrics.accuracy import Tally
-from scorl.metrics.intervals import Difference, Interval
+from scorl.metrics.intervals import Difference, Interval, bounds
 
 __all__ = ["over_seeds", "paired_over_seeds"]
 
@@ -25,7 +25,9 @@ def over_seeds(tallies: Sequence[Tally], seed: int = 0, resamples: int = 10_000)
     """The mean over seeds of every metric, with its 95% interval over seeds and problems; one tally a seed."""
     tops, bottoms = _stacked(tallies)
     draws = _draws(tops, bottoms, *_weights(tops.shape[0], tops.shape[1], seed, resamples))
-    return {name: _interval(tops[:, :, k], bottoms[:, :, k], draws[:, k]) for k, name in enumerate(tallies[0].names)}
+    return {
+        name: _interval(name, tops[:, :, k], bottoms[:, :, k], draws[:, k]) for k, name in enumerate(tallies[0].names)
+    }
 
 
 def paired_over_seeds(
@@ -101,12 +103,10 @@ def _values(tops: Array, bottoms: Array) -> list[float]:
     return [top / bottom for top, bottom in zip(tops.sum(1).tolist(), bottoms.sum(1).tolist(), strict=True) if bottom]
 
 
-def _interval(tops: Array, bottoms: Array, draws: Array) -> Interval:
+def _interval(name: str, tops: Array, bottoms: Array, draws: Array) -> Interval:
     values = _values(tops, bottoms)
-    if not values:
-        return Interval(None, None, None)
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
-    return Interval(sum(values) / len(values), float(low), float(high))
+    mean = sum(values) / len(values) if values else None
+    return Interval(mean, *bounds(name, mean, draws, int(np.count_nonzero(bottoms.any(axis=0)))))
 
 
 def _difference(before: tuple[Array, Array], after: tuple[Array, Array], draws: Array) -> Difference:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scorl.metrics.accuracy import Tally, tally
 from scorl.trajectory import Group
 
-__all__ = ["Difference", "Interval", "delta_p", "mcnemar", "paired", "wilson", "with_intervals"]
+__all__ = ["Difference", "Interval", "bounds", "delta_p", "mcnemar", "paired", "wilson", "with_intervals"]
 
 Array = NDArray[np.float64]
 CELLS = 2_000_000
@@ -50,7 +50,7 @@ def with_intervals(groups: Iterable[Group], seed: int = 0, resamples: int = 10_0
     counts = tally(groups)
     draws = _bootstrap(counts.top, counts.bottom, seed, resamples)
     return {
-        name: Interval(value, *_bounds(name, value, draws[:, k], int(np.count_nonzero(counts.bottom[:, k]))))
+        name: Interval(value, *bounds(name, value, draws[:, k], int(np.count_nonzero(counts.bottom[:, k]))))
         for k, (name, value) in enumerate(counts.values().items())
     }
 
@@ -131,7 +131,8 @@ def _weights(problems: int, resamples: int, seed: int) -> Iterator[Array]:
         yield np.bincount(cells.ravel(), minlength=size * problems).reshape(size, problems).astype(np.float64)
 
 
-def _bounds(name: str, value: float | None, draws: Array, n: int) -> tuple[float | None, float | None]:
+def bounds(name: str, value: float | None, draws: Array, n: int) -> tuple[float | None, float | None]:
+    """The 95% interval of a metric, given its bootstrap draws over n problems; None where it is undefined."""
     if value is None:
         return None, None
     low, high = (float(q) for q in np.nanpercentile(draws, [2.5, 97.5]))
@@ -143,9 +144,9 @@ def _widen(name: str, value: float, n: int) -> tuple[float, float]:
 
     A rate gets Wilson's interval over the problems that count for it. A difference of two rates gets
     value -/+ Wilson's upper limit of 0 of n: what Newcombe's interval gives when no outcome differs.
-    A mean number of tokens stays as it is.
+    A mean of something else (tokens, edit ratios) stays as it is.
     """
-    if name.startswith("tokens"):
+    if name.startswith(("tokens", "edit_ratio")):
         return value, value
     if not name.startswith("delta"):
         return wilson(value, n)
@@ -160,4 +161,4 @@ def _difference(name: str, old: float | None, new: float | None, draws: Array, n
     known = draws[~np.isnan(draws)]
     side = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
     p = min(1.0, 2 * (int(side) + 1) / (len(known) + 1))
-    return Difference(new - old, *_bounds(kind, new - old, known, n), p)
+    return Difference(new - old, *bounds(kind, new - old, known, n), p)
