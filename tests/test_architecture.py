@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "scorl"
 FLOORS: list[tuple[str, ...]] = [
     ("version", "errors", "seeds", "settings", "trajectory", "turns"),
     ("objectives", "verifiers", "metrics"),
-    ("tasks", "lines", "judge_file"),
+    ("tasks", "lines", "judge_file", "repairs"),
     ("chat", "sources", "logits", "policy", "engines", "reference"),
     ("stage", "rollout", "learner", "shelf"),
     ("steps", "training", "evaluation", "standings", "checkpoint", "interruption", "run"),

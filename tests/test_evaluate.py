@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,23 @@ def answer(prompt: str, seed: int) -> str:
 def run(limit: int | None = 4, attempts: int = 2) -> Evaluation:
     engine = ScriptedEngine(CHAT, answer)
     return evaluate(engine, CHAT, TASK, model="canned", limit=limit, attempts=attempts)
+
+
+def test_a_first_attempt_that_comes_with_the_problem_is_repaired_and_not_written() -> None:
+    class Wrong(Sums):
+        def take(self, limit: int | None) -> list[Problem]:
+            return [replace(problem, first_attempt="7") if n else problem for n, problem in enumerate(PROBLEMS[:3])]
+
+    task = replace(TASK, splits={"test": Wrong()})
+    engine = ScriptedEngine(CHAT, answer)
+    groups = evaluate(engine, CHAT, task, model="canned").groups
+    assert [[a.text for a in group[0].attempts] for group in groups] == [["2", "3"], ["7", "3"], ["7", "3"]]
+    assert [[a.given for a in group[0].attempts] for group in groups] == [[False, False], [True, False], [True, False]]
+    first, second = groups[2][0].attempts
+    assert second.prompt_ids[: len(first.prompt_ids + first.ids)] == first.prompt_ids + first.ids
+    assert [second.right for group in groups for second in group[0].attempts[1:]] == [False, False, True]
+    with pytest.raises(UserError, match="2 attempts"):
+        evaluate(engine, CHAT, task, model="canned", attempts=1)
 
 
 def test_the_summary_has_the_documented_shape() -> None:

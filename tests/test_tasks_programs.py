@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from scorl import tasks
+from scorl.cli import main
 from scorl.errors import UserError
+from scorl.repairs import repairs
 from scorl.tasks.plus import restored
+from scorl.trajectory import Attempt, Trajectory, Verdict
 from scorl.verifiers.programs.sandbox import level
 
 full = pytest.mark.skipif(not level().full, reason=f"no full sandbox here: {level().reason}")
@@ -80,12 +83,59 @@ def test_mbpp_repair_carries_the_wrong_program(mbpp_file, tmp_path):
     attempts.write_text(json.dumps({"task_id": 11, "program": "def add(a): return a"}) + "\n")
     task = tasks.load("mbpp-repair", path=mbpp_file, attempts=str(attempts), shots=0)
     (problem,) = task.split("test").take(None)
-    assert problem.columns["first_attempt"] == "```python\ndef add(a): return a\n```"
+    assert problem.first_attempt == "```python\ndef add(a): return a\n```"
     attempts.write_text(json.dumps({"task_id": 12, "program": ""}) + "\n")
     with pytest.raises(UserError, match="no problem 12"):
         tasks.load("mbpp-repair", path=mbpp_file, attempts=str(attempts))
     with pytest.raises(UserError, match="attempts="):
         tasks.load("mbpp-repair", path=mbpp_file)
+
+
+def test_repairs_are_the_distinct_wrong_programs(mbpp_file, tmp_path):
+    task = tasks.load("mbpp", path=mbpp_file, shots=0)
+    problem = task.split("test").take(1)[0]
+    answers = {
+        "```python\ndef add(a): return a\n```": Verdict(0.0, "failed", "add(1) == 12"),
+        "Perhaps\n\ndef add(a): return a\n": Verdict(0.0, "failed", "add(1) == 12"),
+        "I cannot.": Verdict(0.0, "unparsable", ""),
+        "```python\ndef add(a): return a + 11\n```": Verdict(1.0, "passed", ""),
+        "```python\ndef add(a): return b\n```": Verdict(0.0, "error", "NameError"),
+    }
+    group = [
+        Trajectory(problem, k, (Attempt(0, (1,), (2,), (0.0,), text, "stop", verdict),))
+        for k, (text, verdict) in enumerate(answers.items())
+    ]
+    lines, fates = repairs([group])
+    assert [(line["task_id"], line["program"].strip(), line["verdict"]) for line in lines] == [
+        (11, "def add(a): return a", "failed"),
+        (11, "def add(a): return b", "error"),
+    ]
+    assert fates == {"kept": 2, "repeated": 1, "without a program": 1, "right": 1}
+    attempts = tmp_path / "attempts.jsonl"
+    attempts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    repaired = tasks.load("mbpp-repair", path=mbpp_file, attempts=str(attempts), shots=0).split("test").take(None)
+    assert [p.first_attempt for p in repaired] == [f"```python\n{line['program'].strip()}\n```" for line in lines]
+
+
+@full
+def test_the_command_writes_a_file_of_repairs(mbpp_file, tmp_path, capsys):
+    out = tmp_path / "wrong.jsonl"
+    asked = ["collect-repairs", "scorl:countdown-base", f"path={mbpp_file}", "shots=0", "--max-tokens=8", "--samples=2"]
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--out", str(out)])
+    assert ended.value.code == 0
+    assert len(out.read_text().splitlines()) <= 2
+    assert "wrong programs for" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--out", str(tmp_path / "no" / "wrong.jsonl")])
+    assert ended.value.code == 2
+
+
+def test_repairs_are_read_from_evalplus_samples_too(mbpp_file, tmp_path):
+    attempts = tmp_path / "samples.jsonl"
+    attempts.write_text(json.dumps({"task_id": "Mbpp/11", "solution": "def add(a): return a"}) + "\n")
+    (problem,) = tasks.load("mbpp-repair", path=mbpp_file, attempts=str(attempts)).split("test").take(None)
+    assert problem.first_attempt == "```python\ndef add(a): return a\n```"
 
 
 @pytest.mark.parametrize("settings", [{"sandbox": "no"}, {"timeout": 0}, {"prompt": "{question}"}])

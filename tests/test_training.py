@@ -19,10 +19,10 @@ from scorl.training import train
 SAMPLING = Sampling(max_tokens=1)
 
 
-def run(policy, *stages, lr=5e-3, seed=0):
+def run(policy, *stages, lr=5e-3, seed=0, task=None):
     total = sum(stage.steps for stage in stages)
     learner = Learner(policy, LearnerSettings(lr=lr), total=total)
-    return list(train(policy, letters(), stages, seed=seed, sampling=SAMPLING, learner=learner))
+    return list(train(policy, task or letters(), stages, seed=seed, sampling=SAMPLING, learner=learner))
 
 
 def accuracy(policy, turn, attempts=2):
@@ -175,6 +175,21 @@ def test_offline_first_attempts_are_the_references_and_not_trained_on(tmp_path):
     alone = run(tiny_policy(tmp_path / "b"), Stage(StageTwo(), 3, problems=2, samples=4, offline=1.0))
     assert all(step.progress.kl.keys() == {1} for step in alone)  # nothing of the first turn was learned
     assert max(step.progress.logprob_gap for step in alone) < 1e-4
+
+
+def test_first_attempts_of_the_problems_are_repaired_and_not_trained_on(tmp_path):
+    task = letters()
+
+    class Wrong:
+        def draw(self, count, start, seed):
+            return [replace(p, first_attempt="f") for p in task.split("train").draw(count, start, seed)]
+
+    wrong = replace(task, splits={"train": Wrong()})
+    steps = run(tiny_policy(tmp_path), Stage(StageTwo(alpha=10), 60, problems=6, samples=16), task=wrong)
+    assert {t.attempts[0].text for step in steps for group in step.groups for t in group} == {"f"}
+    assert all(step.progress.kl.keys() == {1} for step in steps)
+    late = [t.attempts[1].reward for step in steps[-5:] for group in step.groups for t in group]
+    assert sum(late) / len(late) > 0.9
 
 
 def test_branches_share_their_first_attempt(tmp_path):

@@ -7,7 +7,7 @@ right-to-wrong flips. Tokens are the state: a turn's prompt is the ids of the tu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scorl.chat import Chat
@@ -65,22 +65,27 @@ def rollout(
 
     Returns:
         One group for each problem, in order, of `samples * branches` trajectories.
+
+    Raises:
+        UserError: the problems bring their own first attempts, and no turn follows.
     """
+    if not turns and any(problem.first_attempt is not None for problem in problems):
+        raise UserError(
+            f"the problems of task '{task.name}' bring their own first attempts, so take 2 attempts or more"
+        )
 
     def write(rows: Sequence[_Row], turn: int, writer: Engine) -> list[_Row]:
         requests = [Request(row.prompt_ids, seed(row.problem, row.number, turn)) for row in rows]
         drawn = writer.sample(requests, temperature=temperature, max_tokens=max_tokens)
         return [row.answered(sample, chat.text(sample.ids)) for row, sample in zip(rows, drawn, strict=True)]
 
-    rows = _first(chat, problems, samples)
     foreign = round(given.share * samples) if given else 0
-    if given and foreign:
-        chosen = [row.number % samples < foreign for row in rows]
-        theirs = iter(write([r for r, c in zip(rows, chosen, strict=True) if c], 0, given.engine))
-        ours = iter(write([r for r, c in zip(rows, chosen, strict=True) if not c], 0, engine))
-        rows = [replace(next(theirs), given=True) if c else next(ours) for c in chosen]
-    else:
-        rows = write(rows, 0, engine)
+    writers = {
+        "problem": lambda rows: [row.brought(chat) for row in rows],
+        "given": lambda rows: write(rows, 0, given.engine if given else engine),
+        "policy": lambda rows: write(rows, 0, engine),
+    }
+    rows = _opened(_first(chat, problems, samples), writers, lambda row: row.number % samples < foreign)
     rows = [replace(r, number=r.number * branches + b, branch=b) for r in rows for b in range(branches)]
     for index, turn in enumerate(turns, 1):
         rows = write([row.followed(chat, turn, index) for row in rows], index, engine)
@@ -134,6 +139,12 @@ class _Row:
     def answered(self, sample: Sample, text: str) -> _Row:
         return replace(self, written=(*self.written, _Written(self.prompt_ids, sample, text, self.attempt)))
 
+    def brought(self, chat: Chat) -> _Row:
+        """With the first attempt that its problem brings."""
+        text = self.problem.first_attempt or ""
+        ids = chat.reply(text)
+        return self.answered(Sample(ids, (0.0,) * len(ids), "stop"), text)
+
     def followed(self, chat: Chat, turn: Turn, index: int) -> _Row:
         before = sum(message["role"] == "user" for message in self.problem.prompt) + index - 1
         prompt = chat.follow(self.prompt_ids, self.written[-1].sample.ids, turn.message, turn=before)
@@ -149,6 +160,22 @@ def _first(chat: Chat, problems: Sequence[Problem], samples: int) -> list[_Row]:
         rows += [_Row(problem, samples * seen[problem.id] + sample, prompt) for sample in range(samples)]
         seen[problem.id] += 1
     return rows
+
+
+def _opened(
+    rows: Sequence[_Row],
+    writers: Mapping[str, Callable[[list[_Row]], list[_Row]]],
+    foreign: Callable[[_Row], bool],
+) -> list[_Row]:
+    """The rows with their first attempts, which the problem brings, another policy writes (`given`), or the policy."""
+
+    def writer(row: _Row) -> str:
+        if row.problem.first_attempt is not None:
+            return "problem"
+        return "given" if foreign(row) else "policy"
+
+    opened = {name: iter(write([row for row in rows if writer(row) == name])) for name, write in writers.items()}
+    return [replace(next(opened[writer(row)]), given=writer(row) != "policy") for row in rows]
 
 
 def _judged(task: Task, rows: Sequence[_Row], policy: int, branches: int) -> list[Trajectory]:

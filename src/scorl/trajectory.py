@@ -57,6 +57,8 @@ class Problem:
     """A reference solution as an assistant would write it; `supervised` learns from it."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the data set, passed on to Python reward functions."""
+    first_attempt: str | None = None
+    """A first attempt that comes with the problem: the model repairs it, and writes only the later ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Attempt:
     policy: int = 0
     """How many updates the policy had seen when it wrote this."""
     given: bool = False
-    """Whether another policy wrote it, so that it is context and never trained on."""
+    """Whether another policy wrote it, or the problem brought it: context, never trained on."""
     critiques: tuple[str, ...] = ()
     """What the model wrote between the attempt before and this one that is no attempt; it stands in `prompt_ids`."""
 

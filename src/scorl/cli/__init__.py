@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from scorl.cli.collect import collect_repairs
 from scorl.cli.compare import compare
 from scorl.cli.doctor import doctor
 from scorl.cli.evaluate import evaluate
@@ -32,7 +33,7 @@ def commands() -> None:
     """Train a language model to correct its own answers (SCoRe), and measure whether it learned to."""
 
 
-for command in (train, evaluate, compare, judge, show, report, doctor, recipes, schema):
+for command in (train, evaluate, compare, judge, collect_repairs, show, report, doctor, recipes, schema):
     commands.add_command(command)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scorl.errors import UserError
@@ -59,7 +59,8 @@ class MbppRepair(Mbpp):
     """Settings of `mbpp-repair`."""
 
     attempts: str = ""
-    """A JSONL file of wrong first attempts: `{"task_id", "program"}` a line, any number for a problem."""
+    """A JSONL file of wrong first attempts, as `scorl collect-repairs` writes it: `{"task_id", "program"}` a line, any
+    number for a problem; `solution`, as in evalplus's samples, is read in the place of `program`."""
 
 
 def mbpp(settings: Mbpp | None = None) -> Task:
@@ -80,7 +81,7 @@ def mbpp(settings: Mbpp | None = None) -> Task:
 
 
 def mbpp_repair(settings: MbppRepair | None = None) -> Task:
-    """The task `mbpp-repair`: a problem for each wrong program, which stands in its column `first_attempt`.
+    """The task `mbpp-repair`: a problem for each wrong program, which is its first attempt.
 
     Raises:
         UserError: no such file, a row of another form, or a program for a problem that is not there.
@@ -92,14 +93,14 @@ def mbpp_repair(settings: MbppRepair | None = None) -> Task:
     shots = examples(rows, settings)
     found: dict[str, list[Problem]] = {name: [] for name in SPLITS}
     for index, row in enumerate(read_rows(settings.attempts)):
-        number, program = task_id(row), column(row, "program")
+        number = task_id(row)
+        program = column(row, "program" if "program" in row.values or "solution" not in row.values else "solution")
         if number not in rows or not isinstance(program, str):
             raise UserError(f"{row.where}: no problem {number} in the file of problems, or a program that is no text")
         asked = problem(rows[number], settings, shots)
         name = next((name for name, ids in SPLITS.items() if number in ids), None)
         if name is not None:
-            columns = {**asked.columns, "first_attempt": block(program)}
-            found[name].append(Problem(f"{asked.id}-{index}", asked.prompt, asked.answer, asked.solution, columns))
+            found[name].append(replace(asked, id=f"{asked.id}-{index}", first_attempt=block(program)))
     splits = {name: Finite(problems) for name, problems in found.items() if problems}
     return Task("mbpp-repair", splits, settings.correction, judge_in(settings.sandbox))
 

@@ -1,0 +1,77 @@
+"""`scorl collect-repairs`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from scorl.cli.output import check_writable, quiet, written
+
+__all__ = ["collect_repairs"]
+
+COUNT = click.IntRange(min=1)
+
+
+@click.command("collect-repairs")
+@click.argument("model")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--split", default="test", show_default=True)
+@click.option("--samples", type=COUNT, default=4, show_default=True, help="Programs per problem.")
+@click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 is greedy.")
+@click.option("--max-tokens", type=COUNT, default=512, show_default=True, help="Longest response.")
+@click.option("--limit", type=COUNT, help="Only the first so many problems.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Write the programs here.")
+def collect_repairs(
+    model: str,
+    settings: tuple[str, ...],
+    split: str,
+    samples: int,
+    temperature: float,
+    max_tokens: int,
+    limit: int | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Let MODEL write programs for MBPP and keep the wrong ones, for the task mbpp-repair to be repaired.
+
+    Settings of the task mbpp are given as in path=mbpp.jsonl. OUT gets one JSON object a line: task_id, program,
+    verdict, reason. Another model then repairs them: scorl evaluate MODEL --task mbpp-repair attempts=OUT.
+    """
+    from scorl.recipe import resolve_task
+
+    task = resolve_task("mbpp", settings).build()
+    task.split(split)
+    check_writable(out)
+
+    from scorl.engines import TorchEngine
+    from scorl.evaluation import evaluate
+    from scorl.policy import Policy
+    from scorl.repairs import repairs
+
+    quiet()
+    policy = Policy(model)
+    evaluation = evaluate(
+        TorchEngine(policy),
+        policy.chat,
+        task,
+        model=model,
+        split=split,
+        attempts=1,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        limit=limit,
+        seed=seed,
+        progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
+    )
+    lines, fates = repairs(evaluation.groups)
+    with written(out) as handle:
+        handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    problems = len({line["task_id"] for line in lines})
+    told = ", ".join(f"{fates[fate]} {fate}" for fate in ("kept", "right", "without a program", "repeated"))
+    click.echo(
+        f"{out}: {len(lines)} wrong programs for {problems} of {len(evaluation.groups)} problems ({told})", err=True
+    )
