@@ -1,11 +1,16 @@
 """One contract for every engine."""
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 from worlds import tiny_policy
 
 from scorl.engines import Request, Sample, ScriptedEngine, TorchEngine
+from scorl.engines.rows import Kept, Rows
 from scorl.logits import log_probabilities
+from scorl.settings import LoraSettings
 
 ENGINES = {
     "torch": TorchEngine,
@@ -115,3 +120,127 @@ def test_each_row_has_the_room_that_its_own_prompt_leaves(policy):
     assert [s.ids for s in beside[:8]] == [s.ids for s in alone]
     assert len(beside[8].ids) <= 2
     assert beside[9] == Sample((), (), "length")
+
+
+def spoken(policy, asked, samples, said=" again"):
+    """The second prompts behind some samples."""
+    more = tuple(policy.tokenizer.encode("say" + said))
+    return [Request(r.prompt_ids + s.ids + more, r.seed + 1000) for r, s in zip(asked, samples, strict=True)]
+
+
+@contextmanager
+def counted(policy):
+    """How many tokens the model computes, padding included."""
+    seen = []
+    hook = policy.decoder.get_input_embeddings().register_forward_hook(lambda _, ids, out: seen.append(ids[0].numel()))
+    yield seen
+    hook.remove()
+
+
+@pytest.mark.parametrize("batch_size", [256, 5])
+def test_a_second_turn_computes_only_what_is_new(policy, batch_size):
+    engine = TorchEngine(policy, batch_size)
+    asked = requests(policy, 24)
+    first = engine.sample(asked, temperature=1.0, max_tokens=9, keep=True)
+    assert len({len(s.ids) for s in first}) > 2  # rows ended at different times
+    second = spoken(policy, asked, first)
+    with counted(policy) as seen:
+        kept = engine.sample(second, temperature=1.0, max_tokens=9, keep=True)
+    third = spoken(policy, second, kept)
+    once_more = engine.sample(third, temperature=1.0, max_tokens=9)
+    with counted(policy) as all_of_it:
+        plain = TorchEngine(policy).sample(second, temperature=1.0, max_tokens=9)
+    assert [s.ids for s in kept] == [s.ids for s in plain]
+    for ours, theirs in zip(kept, plain, strict=True):
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
+    assert [s.ids for s in once_more] == [
+        s.ids for s in TorchEngine(policy).sample(third, temperature=1.0, max_tokens=9)
+    ]
+    new = len({r.prompt_ids for r in second}) * 3  # the last token drawn, and two that were said
+    drawn = sum(len(s.ids) - 1 for s in kept)
+    assert sum(seen) == new + drawn
+    assert sum(all_of_it) > 2 * sum(seen)
+
+
+def test_what_is_kept_is_forgotten_with_the_weights(policy, tmp_path):
+    fresh = tiny_policy(tmp_path, seed=1)
+    asked = requests(fresh, 12)
+    engine = TorchEngine(fresh)
+    first = engine.sample(asked, temperature=1.0, max_tokens=6, keep=True)
+    with torch.no_grad():
+        next(iter(fresh.parameters.values()))[3] += 0.5
+    second = spoken(fresh, asked, first)
+    assert engine.sample(second, temperature=1.0, max_tokens=6) == TorchEngine(fresh).sample(
+        second, temperature=1.0, max_tokens=6
+    )
+
+
+def test_what_does_not_fit_is_computed_again(policy):
+    asked = requests(policy, 12)
+    roomy, tight = TorchEngine(policy), TorchEngine(policy, kept_bytes=40_000)
+    first = roomy.sample(asked, temperature=1.0, max_tokens=6, keep=True)
+    assert tight.sample(asked, temperature=1.0, max_tokens=6, keep=True) == first
+    second = spoken(policy, asked, first)
+    answers = []
+    for engine in (roomy, tight):
+        with counted(policy) as seen:
+            answers.append([s.ids for s in engine.sample(second, temperature=1.0, max_tokens=6)])
+        answers.append(sum(seen))
+    assert answers[0] == answers[2]
+    assert answers[1] < answers[3]
+
+
+def test_several_go_on_from_one_response_and_other_prompts_beside_them(policy):
+    asked = requests(policy, 3)
+    engine = TorchEngine(policy)
+    first = engine.sample(asked, temperature=1.0, max_tokens=6, keep=True)
+    branches = [Request(r.prompt_ids, seed) for r in spoken(policy, asked, first) for seed in range(4)]
+    new = [Request(tuple(policy.chat.prompt([{"role": "user", "content": "say e f"}])), 7)]
+    mixed = [*branches[:6], *new, *branches[6:]]
+    plain = TorchEngine(policy).sample(mixed, temperature=1.0, max_tokens=6)
+    assert [s.ids for s in engine.sample(mixed, temperature=1.0, max_tokens=6)] == [s.ids for s in plain]
+
+
+def test_a_model_with_a_window_says_that_it_keeps_nothing(policy, monkeypatch):
+    monkeypatch.setattr(policy.decoder.config, "sliding_window", 64, raising=False)
+    engine = TorchEngine(policy)
+    with pytest.warns(UserWarning, match="sliding window"):
+        first = engine.sample(requests(policy, 4), temperature=1.0, max_tokens=6, keep=True)
+    second = spoken(policy, requests(policy, 4), first)
+    with counted(policy) as seen:
+        engine.sample(second, temperature=1.0, max_tokens=1)
+    assert sum(seen) >= sum(len(p) for p in {r.prompt_ids for r in second})
+
+
+def test_no_ended_row_is_computed(policy):
+    asked = requests(policy, 30)
+    with counted(policy) as seen:
+        samples = TorchEngine(policy, batch_size=8).sample(asked, temperature=1.0, max_tokens=9)
+    prompts = sum(seen) - sum(len(s.ids) - 1 for s in samples)
+    assert 0 < prompts <= 30 * max(len(r.prompt_ids) for r in asked)
+    assert [s.ids for s in samples] == [s.ids for s in TorchEngine(policy).sample(asked, temperature=1.0, max_tokens=9)]
+
+
+def test_the_longest_kept_beginning_is_found():
+    kept = Kept(limit=1 << 20)
+    rows = Rows(torch.ones(1, 1), cache=SimpleNamespace(layers=[]))
+    tokens = [(1,), (1, 2), (1, 2, 9), (1, 3, 5, 7), (2, 2)]
+    kept.keep(rows, tokens)
+    found = {p: kept.find(p) for p in [(1, 2, 3, 4), (1, 2), (1, 3, 5, 6), (2, 2, 2), (3,), (1, 3, 5, 7, 1), (0, 1)]}
+    assert {p: f and tokens[f[2]] for p, f in found.items()} == {
+        (1, 2, 3, 4): (1, 2),
+        (1, 2): (1,),
+        (1, 3, 5, 6): (1,),
+        (2, 2, 2): (2, 2),
+        (3,): None,
+        (1, 3, 5, 7, 1): (1, 3, 5, 7),
+        (0, 1): None,
+    }
+
+
+def test_adapters_switched_off_are_other_weights(tmp_path):
+    policy = tiny_policy(tmp_path, lora=LoraSettings(rank=2))
+    on = policy.fingerprint()
+    with policy.model.disable_adapter():
+        assert policy.fingerprint() != on
+    assert policy.fingerprint() == on

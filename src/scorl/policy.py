@@ -80,6 +80,15 @@ class Policy:
         for name, parameter in self.parameters.items():
             parameter.data = weights[name]
 
+    def fingerprint(self) -> tuple[float, ...]:
+        """Numbers that change when the weights do, or when adapters are switched off."""
+        off = (
+            [float(getattr(module, "_disable_adapters", False)) for module in self.model.modules()] if self.lora else []
+        )
+        with torch.no_grad():
+            sums = [p.sum(dtype=torch.float32) for p in self.parameters.values()]
+        return (*torch.stack(sums).tolist(), *off)
+
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face folder; adapters are merged into a copy of the weights."""
         model = self.decoder

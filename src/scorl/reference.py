@@ -97,8 +97,10 @@ class ReferenceEngine:
     engine: Engine
     reference: Reference
 
-    def sample(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[Sample]:
-        """See `scorl.engines.engine.Engine.sample`."""
+    def sample(
+        self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
+    ) -> list[Sample]:
+        """See `scorl.engines.engine.Engine.sample`; nothing is kept, for the policy goes on."""
         with self.reference.in_place():
             return self.engine.sample(requests, temperature=temperature, max_tokens=max_tokens)
 

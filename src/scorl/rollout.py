@@ -70,13 +70,12 @@ def rollout(
         UserError: the problems bring their own first attempts, and no turn follows.
     """
     if not turns and any(problem.first_attempt is not None for problem in problems):
-        raise UserError(
-            f"the problems of task '{task.name}' bring their own first attempts, so take 2 attempts or more"
-        )
+        raise UserError(f"task '{task.name}' brings its own first attempts: take 2 attempts or more")
 
     def write(rows: Sequence[_Row], turn: int, writer: Engine) -> list[_Row]:
         requests = [Request(row.prompt_ids, seed(row.problem, row.number, turn)) for row in rows]
-        drawn = writer.sample(requests, temperature=temperature, max_tokens=max_tokens)
+        keep = turn < len(turns)
+        drawn = writer.sample(requests, temperature=temperature, max_tokens=max_tokens, keep=keep)
         return [row.answered(sample, chat.text(sample.ids)) for row, sample in zip(rows, drawn, strict=True)]
 
     foreign = round(given.share * samples) if given else 0

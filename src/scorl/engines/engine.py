@@ -31,8 +31,12 @@ class Sample:
 class Engine(Protocol):
     """Writes responses with the current policy."""
 
-    def sample(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
+    ) -> list[Sample]:
         """One sample for each request, in order; temperature 0 is greedy.
+
+        `keep` says that the next call goes on from these responses: what was computed of them may be kept for it.
 
         The log-probabilities are those of the distribution drawn from (at temperature 0: of temperature 1).
         A response that runs into the model's own limit of positions ends with "length" too; it is empty where the

@@ -54,7 +54,9 @@ class ScriptedEngine:
 
         return cls(chat, look_up)
 
-    def sample(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
+    ) -> list[Sample]:
         """One written answer for each request, in order; at temperature 0 every request has seed 0."""
         return [self._one(r.prompt_ids, r.seed if temperature > 0 else 0, max_tokens) for r in requests]
 

@@ -1,153 +1,235 @@
-"""The embedded engine: batched sampling with a KV cache on any Hugging Face decoder.
+"""The embedded engine: batched sampling on any Hugging Face decoder, each distinct token computed once.
 
-Each distinct prompt of a batch is prefilled once and its cache shared out to its samples; rows that have ended
-leave the batch. A row's draws come from a counter-based generator keyed by its own seed, one uniform number a
-token, so that they do not depend on the rest of the batch.
+A distinct prompt is computed once and shared out to its samples; a later turn goes on from the keys and values of the
+turn before. Rows that have ended leave at once, and waiting ones take their places. A row's draws come from a
+counter-based generator keyed by its own seed, one uniform number a token, so that they do not depend on the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from scorl.engines.engine import Request, Sample
+from scorl.engines.rows import Kept, Rows, joined
 from scorl.logits import log_probabilities
 from scorl.policy import Policy
 
 __all__ = ["TorchEngine"]
 
-_COMPACT_BELOW = 0.75
-"""Ended rows leave once the living are fewer than this share: each departure copies the cache."""
+REFILL = 0.75
+"""Waiting rows enter once so much of the batch is left: every entrance copies the others."""
+PREFILL_TOKENS = 8192
+"""Tokens of prompts computed at once, padding included."""
+PADDING = 1.25
+"""Prompts computed at once differ at most so much in length, unless they are short."""
+KEPT_BYTES = 2 << 30
+"""Keys and values kept between two turns."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TorchEngine:
     """Samples with the policy's own weights, so there is nothing to synchronise.
 
     Args:
         policy: sampled as it stands at each call.
         batch_size: most rows decoded at once.
+        kept_bytes: most memory for what one turn keeps for the next.
     """
 
     policy: Policy
     batch_size: int = 256
+    kept_bytes: int = KEPT_BYTES
+    _kept: Kept | None = field(default=None, init=False, repr=False)
+    _weights: tuple[float, ...] = field(default=(), init=False, repr=False)
+    """The fingerprint of the weights that `_kept` was computed with."""
 
-    def sample(self, requests: Sequence[Request], *, temperature: float, max_tokens: int) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
+    ) -> list[Sample]:
         """See `scorl.engines.engine.Engine.sample`."""
-        room = [self._room(request, max_tokens) for request in requests]
-        samples = {i: Sample((), (), "length") for i, tokens in enumerate(room) if tokens == 0}
-        order = sorted((i for i in range(len(requests)) if room[i]), key=lambda i: len(requests[i].prompt_ids))
         with torch.inference_mode(), self.policy.precision():
-            for start in range(0, len(order), self.batch_size):
-                chosen = order[start : start + self.batch_size]
-                drawn = self._batch([requests[i] for i in chosen], [room[i] for i in chosen], temperature)
-                samples.update(zip(chosen, drawn, strict=True))
-        return [samples[i] for i in range(len(requests))]
+            known, kept = self._memory(keep)
+            call = _Call(self.policy, requests, self._rooms(requests, max_tokens), temperature, known, kept)
+            samples = call.run(self.batch_size)
+        self._kept = kept
+        return samples
 
-    def _batch(self, requests: list[Request], room: list[int], temperature: float) -> list[Sample]:
-        decoder, device = self.policy.decoder, self.policy.device
-        ends = torch.tensor(sorted(self.policy.chat.end_ids), device=device)
-        most = max(room)
-        rooms = torch.tensor(room, device=device)
-        uniform = torch.from_numpy(np.stack([_uniforms(r.seed, most) for r in requests])).to(device)
-        rows = _prefill(decoder, requests, device)
-        ids: list[list[int]] = [[] for _ in requests]
-        logprobs: list[list[float]] = [[] for _ in requests]
-        for position in range(most):
-            scores = log_probabilities(rows.logits, temperature)
-            drawn = _draw(scores, uniform[rows.index, position], temperature)
-            chosen = scores.gather(1, drawn[:, None])[:, 0]
-            done = torch.isin(drawn, ends) | (rooms[rows.index] == position + 1)
-            for row, token, score, dead in zip(
-                rows.index.tolist(), drawn.tolist(), chosen.tolist(), rows.ended.tolist(), strict=True
-            ):
-                if not dead:
-                    ids[row].append(token)
-                    logprobs[row].append(score)
-            rows.ended |= done
-            if bool(rows.ended.all()):
-                break
-            drawn = _compact(rows, drawn)
-            _advance(decoder, rows, drawn)
-        stopped = set(ends.tolist())
-        return [
-            Sample(tuple(i), tuple(lp), "stop" if i and i[-1] in stopped else "length")
-            for i, lp in zip(ids, logprobs, strict=True)
-        ]
+    def _memory(self, keep: bool) -> tuple[Kept | None, Kept | None]:
+        """What may be gone on from, and where to keep what this call computes."""
+        if keep and (reason := _why_not_kept(self.policy.decoder.config.get_text_config())):
+            warnings.warn(f"later turns compute their whole prompt again, since this model has {reason}", stacklevel=3)
+            keep = False
+        if self._kept is None and not keep:
+            return None, None
+        weights = self.policy.fingerprint()
+        known = self._kept if weights == self._weights else None
+        self._weights = weights
+        return known, Kept(self.kept_bytes) if keep else None
 
-    def _room(self, request: Request, max_tokens: int) -> int:
-        """How many tokens a response may take; 0 where the prompt alone fills the model's positions."""
+    def _rooms(self, requests: Sequence[Request], max_tokens: int) -> list[int]:
+        """How many tokens each response may take; 0 where the prompt alone fills the model's positions."""
         limit = self.policy.max_positions
-        return max_tokens if limit is None else max(0, min(max_tokens, limit - len(request.prompt_ids)))
+        return [max_tokens if limit is None else max(0, min(max_tokens, limit - len(r.prompt_ids))) for r in requests]
+
+
+def _why_not_kept(config: Any) -> str | None:
+    """Why rows with holes between their columns would be computed wrongly; None: they are not."""
+    odd = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if odd:
+        return f"layers of the kind {', '.join(sorted(odd))}"
+    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    return "a sliding window" if windowed else None
 
 
 @dataclass
-class _Rows:
-    """The batch while it is decoded; `index` says which request each row still here belongs to."""
+class _Flight:
+    """The rows that are being decoded."""
 
+    rows: Rows
     index: Tensor
+    """Which request each row answers."""
+    count: Tensor
+    """Tokens that each row has drawn."""
     logits: Tensor
-    cache: Any
-    mask: Tensor
-    ended: Tensor
+
+    def shrink(self, stays: Tensor) -> Tensor:
+        """Let rows leave; which row now stands in each place."""
+        places = self.rows.shrink(stays)
+        self.index, self.count = self.index[places], self.count[places]
+        return places
 
 
-def _prefill(decoder: Any, requests: list[Request], device: torch.device) -> _Rows:
-    """Run each distinct prompt once, left-padded, and give every request a row of its own."""
-    prompts = list(dict.fromkeys(r.prompt_ids for r in requests))
-    longest = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    cache = DynamicCache()
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = decoder(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    place = {prompt: row for row, prompt in enumerate(prompts)}
-    share = torch.tensor([place[r.prompt_ids] for r in requests], device=device)
-    if len(prompts) < len(requests):
-        cache.batch_select_indices(share)
-    index = torch.arange(len(requests), device=device)
-    return _Rows(index, logits[share], cache, mask[share], torch.zeros_like(index, dtype=torch.bool))
+class _Call:
+    """One call of `sample`."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        requests: Sequence[Request],
+        rooms: Sequence[int],
+        temperature: float,
+        known: Kept | None,
+        kept: Kept | None,
+    ) -> None:
+        self.decoder, self.device = policy.decoder, policy.device
+        self.requests, self.temperature, self.known, self.kept = requests, temperature, known, kept
+        self.ends = torch.tensor(sorted(policy.chat.end_ids), device=self.device)
+        self.rooms = torch.tensor(rooms, device=self.device)
+        draws = [_uniforms(r.seed, max(rooms, default=0)) for r in requests]
+        self.uniform = torch.from_numpy(np.stack(draws)).to(self.device) if draws else torch.empty(0)
+        self.ids: list[list[int]] = [[] for _ in requests]
+        self.logprobs: list[list[float]] = [[] for _ in requests]
+
+    def run(self, batch_size: int) -> list[Sample]:
+        """Decode all requests; the short ones first, so that prompts of one length are computed together."""
+        waiting = [i for i in range(len(self.requests)) if self.rooms[i]]
+        waiting.sort(key=lambda i: len(self.requests[i].prompt_ids), reverse=True)
+        flight: _Flight | None = None
+        while waiting or flight:
+            living = len(flight.index) if flight else 0
+            if waiting and living <= REFILL * batch_size:
+                free = batch_size - living
+                entering, waiting = waiting[-free:][::-1], waiting[:-free]
+                flight = self._entered(flight, entering)
+            assert flight is not None
+            flight = self._step(flight)
+        stopped = set(self.ends.tolist())
+        return [
+            Sample(tuple(ids), tuple(logprobs), "stop" if ids and ids[-1] in stopped else "length")
+            for ids, logprobs in zip(self.ids, self.logprobs, strict=True)
+        ]
+
+    def _step(self, flight: _Flight) -> _Flight | None:
+        """Draw a token for every row; those that end leave, the others compute theirs."""
+        scores = log_probabilities(flight.logits, self.temperature)
+        drawn = _draw(scores, self.uniform[flight.index, flight.count], self.temperature)
+        chosen = scores.gather(1, drawn[:, None])[:, 0]
+        flight.count += 1
+        ended = torch.isin(drawn, self.ends) | (self.rooms[flight.index] == flight.count)
+        for row, token, logprob in zip(flight.index.tolist(), drawn.tolist(), chosen.tolist(), strict=True):
+            self.ids[row].append(token)
+            self.logprobs[row].append(logprob)
+        if bool(ended.any()):
+            self._keep(flight, ended.nonzero()[:, 0])
+            if bool(ended.all()):
+                return None
+            drawn = drawn[flight.shrink(~ended)]
+        flight.logits = flight.rows.extend(self.decoder, drawn[:, None])
+        return flight
+
+    def _keep(self, flight: _Flight, places: Tensor) -> None:
+        """Keep what was computed of rows that leave: all but the token drawn last."""
+        if self.kept is not None:
+            leaving = flight.index[places].tolist()
+            tokens = [(*self.requests[i].prompt_ids, *self.ids[i][:-1]) for i in leaving]
+            self.kept.keep(flight.rows.taken(places), tokens)
+
+    def _entered(self, flight: _Flight | None, entering: Sequence[int]) -> _Flight:
+        """The flight with more requests in it, each distinct prompt of which is computed once."""
+        prompts = list(dict.fromkeys(self.requests[i].prompt_ids for i in entering))
+        parts = [(flight.rows, torch.arange(len(flight.index), device=self.device))] if flight else []
+        logits = [flight.logits] if flight else []
+        index = flight.index.tolist() if flight else []
+        for group, rows, last in self._prefilled(prompts):
+            place = {prompt: row for row, prompt in enumerate(group)}
+            mine = [i for i in entering if self.requests[i].prompt_ids in place]
+            share = torch.tensor([place[self.requests[i].prompt_ids] for i in mine], device=self.device)
+            parts.append((rows, share))
+            logits.append(last[share])
+            index += mine
+        count = torch.tensor([len(self.ids[i]) for i in index], device=self.device)
+        alone = len(parts) == 1 and len(prompts) == len(index)
+        rows = parts[0][0] if alone else joined(parts)
+        return _Flight(rows, torch.tensor(index, device=self.device), count, torch.cat(logits))
+
+    def _prefilled(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[tuple[list[tuple[int, ...]], Rows, Tensor]]:
+        """Prompts in groups of about one length, with their computed rows and the logits behind them."""
+        found = {prompt: self.known.find(prompt) if self.known else None for prompt in prompts}
+        begun = {prompt: where[0] if where else 0 for prompt, where in found.items()}
+        for group in _groups(begun):
+            rows = Rows(torch.zeros(len(group), 0, dtype=torch.long, device=self.device))
+            if held := [(where[1], where[2]) for prompt in group if (where := found[prompt])]:
+                together = [(kept, [row for _, row in same]) for kept, same in groupby(held, key=itemgetter(0))]
+                rows = joined([(kept, torch.tensor(chosen, device=self.device)) for kept, chosen in together])
+            ids, mask = _padded([prompt[begun[prompt] :] for prompt in group])
+            yield group, rows, rows.extend(self.decoder, ids.to(self.device), mask.to(self.device))
 
 
-def _compact(rows: _Rows, drawn: Tensor) -> Tensor:
-    """Let ended rows leave the batch once they are many."""
-    alive = ~rows.ended
-    if int(alive.sum()) >= _COMPACT_BELOW * len(alive):
-        return drawn
-    keep = alive.nonzero()[:, 0]
-    rows.cache.batch_select_indices(keep)
-    rows.index, rows.mask, rows.ended = rows.index[keep], rows.mask[keep], rows.ended[keep]
-    return drawn[keep]
+def _groups(begun: dict[tuple[int, ...], int]) -> Iterator[list[tuple[int, ...]]]:
+    """Prompts whose rests are computed together: all new or all gone on with, and of about one length."""
+    rest = {prompt: len(prompt) - start for prompt, start in begun.items()}
+    group: list[tuple[int, ...]] = []
+    for prompt in sorted(begun, key=lambda p: (begun[p] > 0, rest[p])):
+        size = rest[prompt] * (len(group) + 1)
+        if group and (
+            (begun[prompt] > 0) != (begun[group[0]] > 0)
+            or size > PREFILL_TOKENS
+            or (size > PREFILL_TOKENS / 8 and rest[prompt] > PADDING * rest[group[0]])
+        ):
+            yield group
+            group = []
+        group.append(prompt)
+    if group:
+        yield group
 
 
-def _advance(decoder: Any, rows: _Rows, drawn: Tensor) -> None:
-    """One decoding step: the drawn tokens in, the next logits out."""
-    rows.mask = torch.cat([rows.mask, torch.ones_like(rows.mask[:, :1])], dim=1)
-    rows.logits = decoder(
-        input_ids=drawn[:, None],
-        attention_mask=rows.mask,
-        position_ids=rows.mask.sum(1, keepdim=True) - 1,
-        past_key_values=rows.cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
+def _padded(rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """Left-padded ids and their mask, [rows, columns] each."""
+    longest = max(map(len, rows))
+    ids, mask = torch.zeros(2, len(rows), longest, dtype=torch.long)
+    for place, tokens in enumerate(rows):
+        ids[place, longest - len(tokens) :] = torch.tensor(tokens)
+        mask[place, longest - len(tokens) :] = 1
+    return ids, mask
 
 
 def _draw(scores: Tensor, uniform: Tensor, temperature: float) -> Tensor:
