@@ -87,7 +87,7 @@ class Policy:
         )
         with torch.no_grad():
             sums = [p.sum(dtype=torch.float32) for p in self.parameters.values()]
-        return (*torch.stack(sums).tolist(), *off)
+        return (*(torch.stack(sums).tolist() if sums else ()), *off)
 
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face folder; adapters are merged into a copy of the weights."""
