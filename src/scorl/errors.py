@@ -1,11 +1,11 @@
-"""The exceptions that end a command with one clear message: the user's mistakes (exit code 2), the guards' (1)."""
+"""The exceptions that end a command with one clear message: the user's mistakes (exit code 2), the others (1)."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["GuardError", "UserError", "nearest"]
+__all__ = ["GuardError", "LostError", "UserError", "nearest"]
 
 
 class UserError(ValueError):
@@ -14,6 +14,10 @@ class UserError(ValueError):
 
 class GuardError(RuntimeError):
     """A run that must not go on; the message says what was seen and what usually causes it."""
+
+
+class LostError(RuntimeError):
+    """Another process of the same run is gone; the message says what was waited for. Never the cause of a failure."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from scorl import metrics
 from scorl.chat import Chat
 from scorl.engines.engine import Engine
 from scorl.errors import UserError
+from scorl.ranks import ALONE, Ranks
 from scorl.rollout import Given, rollout
 from scorl.seeds import derive
 from scorl.tasks.task import Task
@@ -21,7 +22,7 @@ Summary = dict[str, Any]
 """An evaluation as JSON: what it was of, `metrics` as {name: {value, low, high}}, `mcnemar_p`, `outcomes`."""
 
 CHUNK = 64
-"""Problems between two calls of `progress`; results do not depend on it."""
+"""Problems of a rank between two calls of `progress`; results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,12 @@ def evaluate(
     seed: int = 0,
     given: Given | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Samples and judges `attempts` turns of `samples` samples of the first `limit` problems of a split.
 
     `model` names the model in the result; `given` writes the first attempts in its place; `progress` is told
-    (problems done, problems in all).
+    (problems done, problems in all); `ranks` share the problems, and each has the whole result.
 
     Raises:
         UserError: the task has no such split, or there is no problem to evaluate on.
@@ -94,19 +96,23 @@ def evaluate(
         return derive(seed, "evaluate", problem.id, sample, turn)
 
     groups: list[Group] = []
-    for start in range(0, len(problems), CHUNK):
-        groups += rollout(
+    for start in range(0, len(problems), CHUNK * ranks.size):
+        chunk = problems[start : start + CHUNK * ranks.size]
+        mine = ranks.span(len(chunk))
+        found = rollout(
             engine,
             chat,
             task,
-            problems[start : start + CHUNK],
+            chunk[mine],
             turns=task.turns(attempts),
             samples=samples,
             temperature=temperature,
             max_tokens=max_tokens,
             seed=draw_seed,
             given=given,
+            before=chunk[: mine.start],
         )
+        groups += ranks.joined(found, "a part of the evaluation")
         if progress:
             progress(len(groups), len(problems))
     return Evaluation(model, task.name, split, attempts, temperature, samples, max_tokens, seed, tuple(groups))

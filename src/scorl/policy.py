@@ -29,6 +29,7 @@ class Policy:
         device: `auto` takes a GPU where there is one.
         lora: train adapters instead of all weights.
         chat_template: a jinja file to use in place of the tokenizer's template.
+        placed: whether the model goes to the device; a learner that divides it takes it there in shards.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Policy:
         device: str = "auto",
         lora: LoraSettings | None = None,
         chat_template: str | None = None,
+        placed: bool = True,
     ) -> None:
         self.path = path
         self.device = _device(device)
@@ -51,7 +53,9 @@ class Policy:
         if source.gguf_file:
             _forget_quantization(model)
         self.lora = lora
-        self.model: Any = (_with_adapters(model, lora) if lora else model).to(self.device).eval()
+        self.model: Any = (_with_adapters(model, lora) if lora else model).eval()
+        if placed:
+            self.model.to(self.device)
         generation = model.generation_config
         self.chat = Chat.of(self.tokenizer, generation.eos_token_id if generation else None)
         _check_supported(self.decoder, path)
@@ -89,14 +93,17 @@ class Policy:
             sums = [p.sum(dtype=torch.float32) for p in self.parameters.values()]
         return (*(torch.stack(sums).tolist() if sums else ()), *off)
 
-    def save(self, folder: Path) -> None:
-        """Write an ordinary Hugging Face folder; adapters are merged into a copy of the weights."""
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write an ordinary Hugging Face folder; adapters are merged into a copy of the weights.
+
+        `weights` are the decoder's by name, where it holds shards of them alone.
+        """
         model = self.decoder
         if self.lora:
             model = copy.deepcopy(self.model).merge_and_unload()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
 
 

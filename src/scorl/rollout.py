@@ -46,6 +46,7 @@ def rollout(
     branches: int = 1,
     given: Given | None = None,
     policy: int = 0,
+    before: Sequence[Problem] = (),
 ) -> list[Group]:
     """Sample and judge the trajectories of each problem.
 
@@ -62,6 +63,7 @@ def rollout(
         branches: trajectories that go on from each first attempt.
         given: who writes first attempts in the policy's place, and how many of them.
         policy: the number of updates, noted on every attempt.
+        before: problems of the same step that others ask; one that comes again here gets other seeds than there.
 
     Returns:
         One group for each problem, in order, of `samples * branches` trajectories.
@@ -84,7 +86,7 @@ def rollout(
         "given": lambda rows: write(rows, 0, given.engine if given else engine),
         "policy": lambda rows: write(rows, 0, engine),
     }
-    rows = _opened(_first(chat, problems, samples), writers, lambda row: row.number % samples < foreign)
+    rows = _opened(_first(chat, problems, samples, before), writers, lambda row: row.number % samples < foreign)
     rows = [replace(r, number=r.number * branches + b, branch=b) for r in rows for b in range(branches)]
     for index, turn in enumerate(turns, 1):
         rows = write([row.followed(chat, turn, index) for row in rows], index, engine)
@@ -150,9 +152,9 @@ class _Row:
         return replace(self, prompt_ids=prompt, attempt=turn.attempt)
 
 
-def _first(chat: Chat, problems: Sequence[Problem], samples: int) -> list[_Row]:
+def _first(chat: Chat, problems: Sequence[Problem], samples: int, before: Sequence[Problem]) -> list[_Row]:
     """A row for every sample; a problem that comes again gets new sample numbers, so other seeds."""
-    seen: Counter[str] = Counter()
+    seen = Counter(problem.id for problem in before)
     rows = []
     for problem in problems:
         prompt = chat.prompt(problem.prompt)

@@ -9,15 +9,17 @@
     report.html        for people; `scorl train` writes it at the end
 
 After a kill the run goes on from its newest checkpoint; what was written behind that is cut off and written again.
+Of several ranks the first alone touches the directory, but for the shards of a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scorl import checkpoint
 from scorl.engines.engine import Engine
@@ -27,6 +29,7 @@ from scorl.learner import Learner
 from scorl.lines import Line, attempt_line, read_evaluations, read_lines, write_text
 from scorl.metrics import alarms, raised
 from scorl.policy import Policy
+from scorl.ranks import ALONE, Ranks
 from scorl.reference import ReferenceEngine
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, Sampling
 from scorl.shelf import FileShelf
@@ -60,6 +63,8 @@ class Plan:
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     evaluations: Evaluations = field(default_factory=Evaluations)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """What of the weights each of several ranks keeps."""
 
     @property
     def total(self) -> int:
@@ -85,29 +90,43 @@ def perform(
     directory: Path,
     report: Callable[[Line], None] = lambda line: None,
     watch: Watch = lambda what, done, total: None,
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Carry a plan out in a directory, going on from the newest checkpoint where there is one.
 
     Args:
         plan: what to do.
         directory: the run directory.
-        report: is given each line of `steps.jsonl` as it is written.
+        report: is given each line of `steps.jsonl` as it is written, on rank 0.
         watch: is told how far an evaluation or a collection is.
+        ranks: who carries it out together, all by the same plan in the same directory.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with alone(directory):
-        if not (
-            directory / "evaluation.json"
-        ).exists():  # what every run writes first; until then nothing depends on it
-            write_text(directory / "recipe.yaml", plan.recipe)
-        (directory / "attempts").mkdir(exist_ok=True)
-        learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
+    with ExitStack() as held:
+        ranks.told(lambda: _open(directory, plan, held), "the run directory")
+        learner = Learner(
+            plan.policy,
+            plan.learner,
+            total=plan.total,
+            temperature=plan.sampling.temperature,
+            ranks=ranks,
+            parallel=plan.parallel,
+        )
         if checkpoint.load(directory, learner) > plan.total:
             raise UserError(f"{directory}: has made {learner.updates} steps, more than the recipe's {plan.total}")
-        _cut(directory, learner.updates)
+        ranks.told(lambda: _cut(directory, learner.updates), "the run directory")
         with interruptible() as asked:
             finished = _go_on(_Run(plan, directory, learner, report, watch, asked))
-    return Result(directory, learner.updates, not finished, read_evaluations(directory), raised(_lines(directory)))
+        end = ranks.told(lambda: (read_evaluations(directory), raised(_lines(directory))), "the end of the run")
+    return Result(directory, learner.updates, not finished, *end)
+
+
+def _open(directory: Path, plan: Plan, held: ExitStack) -> None:
+    """Hold the directory, and write what stands in it from the start."""
+    directory.mkdir(parents=True, exist_ok=True)
+    held.enter_context(alone(directory))
+    if not (directory / "evaluation.json").exists():  # what every run writes first; until then nothing depends on it
+        write_text(directory / "recipe.yaml", plan.recipe)
+    (directory / "attempts").mkdir(exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -121,12 +140,21 @@ class _Run:
     watch: Watch
     asked: Callable[[], bool]
 
+    @property
+    def ranks(self) -> Ranks:
+        """Who carries it out."""
+        return self.learner.ranks
+
+    def stopped(self) -> bool:
+        """Whether one of the ranks was asked to stop."""
+        return self.ranks.any(self.asked(), "whether to stop")
+
     def tick(self, what: str) -> Callable[[int, int], None]:
         """Progress of what may be interrupted before it is done."""
 
         def tell(done: int, total: int) -> None:
             self.watch(what, done, total)
-            if self.asked():
+            if self.stopped():
                 raise _Asked
 
         return tell
@@ -138,30 +166,38 @@ class _Asked(Exception):  # noqa: N818 - not an error
 
 def _go_on(run: _Run) -> bool:
     """Evaluate, step and save until the end; False if it was asked to stop before."""
-    plan, learner, lines = run.plan, run.learner, _lines(run.directory)
+    plan, learner, ranks = run.plan, run.learner, run.ranks
+    lines = _lines(run.directory) if ranks.main else []
     try:
         _evaluate_if_due(run, learner.updates)
         for step in _steps(run):
-            lines.append(_line(step, lines))
-            _record(run.directory, step, lines[-1])
-            run.report(lines[-1])
-            stop = run.asked() and learner.updates < plan.total
+            if ranks.main:
+                lines.append(_line(step, lines))
+                _record(run.directory, step, lines[-1])
+                run.report(lines[-1])
+            stop = run.stopped() and learner.updates < plan.total
             if stop or learner.updates == plan.total or learner.updates % plan.checkpoints.every == 0:
                 _save(run)
             if stop:
                 return False
             _evaluate_if_due(run, learner.updates)
     except _Asked:
-        if learner.updates > max(saved_steps(run.directory), default=0):
+        if learner.updates > ranks.told(lambda: _last_saved(run.directory), "the newest checkpoint"):
             _save(run)
         return False
     return True
 
 
 def _save(run: _Run) -> None:
-    before = max(saved_steps(run.directory), default=0)
-    checkpoint.save(run.directory, run.learner, _training_reward(run.directory, before))
-    checkpoint.prune(run.directory, run.plan.checkpoints.keep)
+    directory = run.directory
+    reward = _training_reward(directory, _last_saved(directory)) if run.ranks.main else None
+    checkpoint.save(directory, run.learner, reward)
+    if run.ranks.main:
+        checkpoint.prune(directory, run.plan.checkpoints.keep)
+
+
+def _last_saved(directory: Path) -> int:
+    return max(saved_steps(directory), default=0)
 
 
 def _steps(run: _Run) -> Iterator[Step]:
@@ -175,7 +211,7 @@ def _steps(run: _Run) -> Iterator[Step]:
         sampling=plan.sampling,
         engine=plan.engine,
         learner=run.learner,
-        shelf=FileShelf(run.directory / "collected", run.tick("collection")),
+        shelf=FileShelf(run.directory / "collected", run.tick("collection"), run.ranks),
     )
 
 
@@ -225,19 +261,21 @@ def _evaluate_if_due(run: _Run, done: int) -> None:
     """Evaluate before the first step, after the last, and every so many between."""
     plan, wanted = run.plan, run.plan.evaluations
     due = done in (0, plan.total) or (wanted.every > 0 and done % wanted.every == 0)
-    if not due or evaluated_at(run.directory, wanted.split, done):
+    if not due or run.ranks.told(lambda: evaluated_at(run.directory, wanted.split, done), "what was evaluated"):
         return
-    stand(
-        run.directory,
-        done,
-        plan.engine,
-        plan.policy.chat,
-        plan.task,
-        wanted,
-        model=plan.model,
-        attempts=max([2, *(stage.attempts for stage in plan.stages)]),
-        max_tokens=plan.sampling.max_tokens,
-        seed=plan.seed,
-        reference=ReferenceEngine(plan.engine, run.learner.reference) if wanted.fixed else None,
-        progress=run.tick("evaluation"),
-    )
+    with run.learner.whole(reference=wanted.fixed):
+        stand(
+            run.directory,
+            done,
+            plan.engine,
+            plan.policy.chat,
+            plan.task,
+            wanted,
+            model=plan.model,
+            attempts=max([2, *(stage.attempts for stage in plan.stages)]),
+            max_tokens=plan.sampling.max_tokens,
+            seed=plan.seed,
+            reference=ReferenceEngine(plan.engine, run.learner.reference) if wanted.fixed else None,
+            progress=run.tick("evaluation"),
+            ranks=run.ranks,
+        )

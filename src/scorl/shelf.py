@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from scorl.errors import UserError
 from scorl.lines import read_lines, write_text
+from scorl.ranks import ALONE, Ranks
 from scorl.trajectory import Attempt, Group, Problem, Trajectory, Verdict
 
 __all__ = ["FileShelf", "MemoryShelf", "Shelf"]
@@ -47,13 +48,14 @@ class MemoryShelf:
 
 @dataclass(frozen=True)
 class FileShelf:
-    """Keeps them in a folder; `progress` is told (steps collected, steps) after each.
+    """Keeps them in a folder, which one rank alone touches; `progress` is told (steps collected, steps) after each.
 
     The sampler's log-probabilities are not kept: what is imitated does not need them.
     """
 
     folder: Path
     progress: Callable[[int, int], None]
+    ranks: Ranks = ALONE
 
     def read(self, stage: int, index: int, problems: Sequence[Problem]) -> list[Group] | None:
         """See `Shelf`.
@@ -61,6 +63,9 @@ class FileShelf:
         Raises:
             UserError: the file is about other problems.
         """
+        return self.ranks.told(lambda: self._read(stage, index, problems), "what was collected before")
+
+    def _read(self, stage: int, index: int, problems: Sequence[Problem]) -> list[Group] | None:
         path = self._path(stage, index)
         if not path.exists():
             return None
@@ -73,9 +78,11 @@ class FileShelf:
 
     def write(self, stage: int, index: int, steps: int, groups: Sequence[Group]) -> None:
         """See `Shelf`."""
-        path = self._path(stage, index)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, "".join(json.dumps(_line(t), ensure_ascii=False) + "\n" for group in groups for t in group))
+        if self.ranks.main:
+            path = self._path(stage, index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [json.dumps(_line(t), ensure_ascii=False) + "\n" for group in groups for t in group]
+            write_text(path, "".join(lines))
         self.progress(index + 1, steps)
 
     def _path(self, stage: int, index: int) -> Path:

@@ -12,8 +12,9 @@ from typing import Any
 
 from scorl.chat import Chat
 from scorl.engines.engine import Engine
-from scorl.evaluation import Summary, evaluate
+from scorl.evaluation import Evaluation, Summary, evaluate
 from scorl.lines import read_evaluations, write_text
+from scorl.ranks import Ranks
 from scorl.rollout import Given
 from scorl.settings import Evaluations
 from scorl.tasks.task import Task
@@ -41,8 +42,9 @@ def stand(
     seed: int,
     reference: Engine | None,
     progress: Callable[[int, int], None],
+    ranks: Ranks,
 ) -> None:
-    """Evaluate the policy as it stands after `step` steps and add that to evaluation.json.
+    """Evaluate the policy as it stands after `step` steps and add that to evaluation.json. All ranks take part.
 
     Args:
         directory: of the run.
@@ -57,9 +59,10 @@ def stand(
         seed: of draws at a temperature above 0.
         reference: where given, second attempts are measured on its first attempts too, under `fixed`.
         progress: is told (problems done, problems in all).
+        ranks: who shares the problems.
     """
 
-    def measured(given: Given | None) -> Summary:
+    def measured(given: Given | None) -> Evaluation:
         return evaluate(
             engine,
             chat,
@@ -74,11 +77,15 @@ def stand(
             seed=seed,
             given=given,
             progress=progress,
-        ).summary()
+            ranks=ranks,
+        )
 
-    latest = {**measured(None), "step": step}
-    if reference is not None:
-        fixed = measured(Given(reference))
+    own, on_fixed = measured(None), None if reference is None else measured(Given(reference))
+    if not ranks.main:
+        return
+    latest: Summary = {**own.summary(), "step": step}
+    if on_fixed is not None:
+        fixed = on_fixed.summary()
         latest["fixed"] = {name: fixed[name] for name in ("metrics", "mcnemar_p", "outcomes")}
     known = read_evaluations(directory) or {}
     history = known.get(wanted.split, {}).get("history", [])

@@ -57,7 +57,8 @@ def train(
         split: the task's split that problems are drawn from.
         sampling: temperature and token limit.
         engine: writes the attempts; by default the policy itself through `TorchEngine`.
-        learner: by default a new one with `LearnerSettings()`; one that has made updates goes on behind them.
+        learner: by default a new one with `LearnerSettings()`; one that has made updates goes on behind them. Its
+            ranks share every step's problems, and yield the same steps.
         shelf: keeps what a stage collects; by default it is kept in memory.
 
     Raises:
@@ -109,6 +110,7 @@ class _Loop:
             groups, seconds = self._groups(stage, step, problems)
             lessons = [lesson for group in groups for lesson in objective(group)]
             progress, seconds["learn"] = self._learn(lessons)
+            groups, lessons = self._everybodys(groups, lessons)
             beta_2 = None
             if isinstance(objective, StageOne) and objective.target_kl is not None:
                 beta_2 = objective.beta_2
@@ -126,7 +128,8 @@ class _Loop:
         about = {"trajectories": sum(map(len, groups)), "lessons": len(lessons), **known}
         for step in range(max(first, self.learner.updates), first + stage.steps):
             sampled, began = time.perf_counter() - began, time.perf_counter()
-            progress, learned = self._learn(shares[step - first])
+            mine = self.learner.ranks.span(len(shares[step - first]))
+            progress, learned = self._learn(shares[step - first][mine])
             seconds = {"sample": sampled, "judge": 0.0, "learn": learned}
             taught = [[lesson.trajectory] for lesson in shares[step - first]]
             collected = about if step == first else None
@@ -149,7 +152,7 @@ class _Loop:
                         f"what stage {number} ({stage.label}) collected at its start is gone, and the policy has moved "
                         "on: start the run anew"
                     )
-                kept = self._groups(stage, first + index, problems)[0]
+                kept = self.learner.ranks.joined(self._groups(stage, first + index, problems)[0], "a collection")
                 self.shelf.write(number, index, stage.steps, kept)
             groups += kept
         return groups
@@ -157,28 +160,41 @@ class _Loop:
     def _problems(self, stage: Stage, start: int) -> list[Problem]:
         return self.task.split(self.split).draw(stage.problems, start, self.seed)
 
+    def _everybodys(self, groups: list[Group], lessons: list[Lesson]) -> tuple[list[Group], list[Lesson]]:
+        """The groups and lessons of all ranks, in the order of the problems."""
+        shares = self.learner.ranks.gather((groups, lessons), "the attempts of a step")
+        return [group for share, _ in shares for group in share], [lesson for _, share in shares for lesson in share]
+
     def _groups(self, stage: Stage, step: int, problems: Sequence[Problem]) -> tuple[list[Group], dict[str, float]]:
-        """Sample and judge what a step wants, and the seconds that both took."""
+        """Sample and judge this rank's share of what a step wants, and the seconds that both took."""
         began = time.perf_counter()
         clocked, judging = _clocked(self.task)
+        mine = self.learner.ranks.span(len(problems))
         if stage.samples_nothing:
-            groups = demonstrate(self.chat, clocked, problems)
+            groups = demonstrate(self.chat, clocked, problems[mine])
         else:
-            groups = rollout(
-                self.engine,
-                self.chat,
-                clocked,
-                problems,
-                turns=self.task.turns(stage.attempts),
-                samples=stage.samples,
-                branches=stage.branches,
-                given=Given(ReferenceEngine(self.engine, self.learner.reference), stage.offline),
-                temperature=self.sampling.temperature,
-                max_tokens=self.sampling.max_tokens,
-                seed=lambda problem, sample, turn: derive(self.seed, step, problem.id, sample, turn),
-                policy=self.learner.updates,
-            )
+            with self.learner.whole(reference=stage.offline > 0):
+                groups = self._rollout(stage, step, clocked, problems[mine], problems[: mine.start])
         return groups, {"sample": time.perf_counter() - began - judging[0], "judge": judging[0]}
+
+    def _rollout(
+        self, stage: Stage, step: int, task: Task, problems: Sequence[Problem], before: Sequence[Problem]
+    ) -> list[Group]:
+        return rollout(
+            self.engine,
+            self.chat,
+            task,
+            problems,
+            turns=task.turns(stage.attempts),
+            samples=stage.samples,
+            branches=stage.branches,
+            given=Given(ReferenceEngine(self.engine, self.learner.reference), stage.offline),
+            temperature=self.sampling.temperature,
+            max_tokens=self.sampling.max_tokens,
+            seed=lambda problem, sample, turn: derive(self.seed, step, problem.id, sample, turn),
+            policy=self.learner.updates,
+            before=before,
+        )
 
 
 COLLECTED = ("accuracy_t1", "accuracy_t2", "incorrect_to_correct", "correct_to_incorrect", "answer_changed")

@@ -13,7 +13,7 @@ from scorl.learner.tree import Tree, pack, shared
 from scorl.settings import Packing
 from scorl.trajectory import Attempt, Credit, Lesson
 
-__all__ = ["MicroBatch", "Rows", "micro_batch", "micro_batches", "row_of"]
+__all__ = ["MicroBatch", "Rows", "layout_of", "micro_batch", "micro_batches", "row_of"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class MicroBatch:
     advantage: Tensor
     beta: Tensor
     imitation: Tensor
+
+    @property
+    def anchored(self) -> bool:
+        """Whether an attempt has a KL coefficient."""
+        return bool((self.beta > 0).any())
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
@@ -158,14 +163,7 @@ def _rows(lessons: Sequence[Lesson], tokens: int) -> Iterator[list[Lesson]]:
 
 def micro_batch(lessons: Sequence[Lesson], packing: Packing) -> MicroBatch:
     """Lessons in which something was written, in their order, as one micro-batch."""
-    rows = [row_of(lesson) for lesson in lessons]
-    layout: Rows | Tree
-    if packing == "tree":
-        layout, paths = pack(rows)
-        places = [torch.from_numpy(path) for path in paths]
-    else:
-        layout = _padded(rows)
-        places = list(torch.arange(layout.ids.numel()).view_as(layout.ids))
+    layout, places = layout_of([row_of(lesson) for lesson in lessons], packing)
     spans = [
         (place, attempt, credit)
         for place, lesson in zip(places, lessons, strict=True)
@@ -189,6 +187,15 @@ def micro_batch(lessons: Sequence[Lesson], packing: Packing) -> MicroBatch:
         beta=torch.tensor([credit.beta for _, _, credit in spans]),
         imitation=torch.tensor([credit.imitation for _, _, credit in spans]),
     )
+
+
+def layout_of(rows: Sequence[tuple[int, ...]], packing: Packing) -> tuple[Rows | Tree, list[Tensor]]:
+    """Rows as the model takes them, and for each where its tokens lie among all tokens laid flat."""
+    if packing == "tree":
+        tree, paths = pack(rows)
+        return tree, [torch.from_numpy(path) for path in paths]
+    padded = _padded(rows)
+    return padded, list(torch.arange(padded.ids.numel()).view_as(padded.ids))
 
 
 def _padded(rows: Sequence[tuple[int, ...]]) -> Rows:

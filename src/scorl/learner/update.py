@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from scorl.errors import GuardError
 from scorl.learner.attention import tree_attention
-from scorl.learner.batch import MicroBatch, micro_batches
+from scorl.learner.batch import MicroBatch, layout_of, micro_batches
 from scorl.learner.checkpointing import checkpointed
-from scorl.learner.forward import at_once, score, states
+from scorl.learner.forward import at_once, score
 from scorl.learner.guards import (
     GRADIENT_FLOOR,
     check_gap,
@@ -25,9 +24,12 @@ from scorl.learner.guards import (
     is_finite,
 )
 from scorl.learner.loss import loss
+from scorl.learner.parallel import divided, like, local, number
 from scorl.learner.schedule import learning_rate
+from scorl.learner.tally import Tally
 from scorl.learner.trial import why_not_trees
 from scorl.policy import Policy
+from scorl.ranks import ALONE, Ranks
 from scorl.reference import Reference
 from scorl.settings import LearnerSettings, Packing
 from scorl.trajectory import Lesson
@@ -59,15 +61,28 @@ class Learner:
         settings: optimiser, KL and batching.
         total: updates in the whole run, for the schedule.
         temperature: of sampling; log-probabilities are taken at it.
+        ranks: who learns together, each from lessons of its own.
+        parallel: what of the weights each of them keeps.
     """
 
-    def __init__(self, policy: Policy, settings: LearnerSettings, *, total: int, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        settings: LearnerSettings,
+        *,
+        total: int,
+        temperature: float = 1.0,
+        ranks: Ranks = ALONE,
+        parallel: Literal["ddp", "fsdp2"] = "ddp",
+    ) -> None:
         check_trainable(policy.parameters)
+        self.ranks = ranks
         self.policy, self.settings, self.total, self.temperature = policy, settings, total, temperature
         self.updates = 0
         self.beta_2: float | None = None
         """Stage I's strict coefficient where it adapts; None: as the stage says."""
         self.reference = Reference(policy)
+        self.division = divided(parallel, policy, self.reference.head, ranks)
         self.reset_optimizer()
         self._nonfinite = 0
         self._moved = False
@@ -89,7 +104,7 @@ class Learner:
         )
 
     def update(self, lessons: Sequence[Lesson]) -> Progress:
-        """One update of the policy from the lessons of one step.
+        """One update of the policy from the lessons of one step: this rank's share of them.
 
         Raises:
             GuardError: see `scorl.learner.guards`.
@@ -102,7 +117,7 @@ class Learner:
         if self._at_reference:
             check_reference(list(tally.kl.values()))
         grad_norm = self._clip()
-        applied = is_finite(tally.loss, grad_norm)
+        applied = is_finite(tally.loss, grad_norm)  # both are sums over ranks, so all of them decide alike
         if applied:
             self._step(lr, grad_norm)
         self._nonfinite = 0 if applied else self._nonfinite + 1
@@ -111,6 +126,10 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         return Progress(tally.loss, grad_norm, lr, tally.kl, tally.gap, skipped=not applied)
+
+    def whole(self, reference: bool = False) -> AbstractContextManager[None]:
+        """Within, this rank runs the policy (and the reference in its place) without the others, as engines do."""
+        return self.division.whole(reference)
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint needs to go on to the bit."""
@@ -127,12 +146,19 @@ class Learner:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
+        parameters = self.policy.parameters
         with torch.no_grad():
-            for name, parameter in self.policy.parameters.items():
-                parameter.copy_(state["weights"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+            for name, parameter in parameters.items():
+                parameter.copy_(like(parameter, state["weights"][name]))
+        kept = state["optimizer"]["state"]
+        shares = {
+            i: {name: like(parameter, value) for name, value in kept[i].items()}
+            for i, parameter in enumerate(parameters.values())
+            if i in kept
+        }
+        self.optimizer.load_state_dict(state["optimizer"] | {"state": shares})
         if state["reference"] is not None:
-            self.reference.load_state(state["reference"])
+            self.reference.load_state({name: like(parameters[name], w) for name, w in state["reference"].items()})
         self.updates, self.beta_2 = state["updates"], state["beta_2"]
         self._nonfinite, self._moved = state["nonfinite"], state["moved"]
         self._at_reference = state["at_reference"]
@@ -141,36 +167,44 @@ class Learner:
         """The packing that was asked for, unless this model cannot do it."""
         if self.settings.packing == "rows":
             return "rows"
-        reason = why_not_trees(self.policy, lessons)
+        with self.whole():
+            found = why_not_trees(self.policy, lessons)
+        reason = next((why for why in self.ranks.gather(found, "the trial of trees") if why), None)
         if reason is None:
             return "tree"
         warnings.warn(f"learner.packing: this model learns from plain rows, since on trees {reason}", stacklevel=3)
         return "rows"
 
-    def _accumulate(self, lessons: Sequence[Lesson]) -> _Tally:
-        """Gradients of the whole step, one micro-batch after the other."""
-        tally = _Tally()
+    def _accumulate(self, lessons: Sequence[Lesson]) -> Tally:
+        """Gradients of the whole step, one micro-batch after the other, and their sum over the ranks."""
+        tally = Tally()
         packing = self.packing or self.settings.packing
+        trajectories = sum(self.ranks.gather(len(lessons), "the trajectories of a step"))
+        batches = micro_batches(lessons, self.settings.tokens_per_batch, packing)
+        idle, _ = layout_of([(0,)], packing)
+
+        def learn(batch: MicroBatch, anchored: bool) -> None:
+            self._learn(batch.to(self.policy.device), anchored, trajectories, tally)
+
         trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "tree" else nullcontext()
         layers = checkpointed(self.policy.decoder) if self.settings.checkpointing else nullcontext()
         with trees, layers:
-            for batch in micro_batches(lessons, self.settings.tokens_per_batch, packing):
-                self._learn(batch.to(self.policy.device), len(lessons), tally)
-        return tally
+            self.division.accumulate(batches, learn, idle.to(self.policy.device))
+        return Tally.together(self.ranks.gather(tally, "the tallies of a step"))
 
-    def _learn(self, batch: MicroBatch, trajectories: int, tally: _Tally) -> None:
-        """Gradients of a micro-batch.
+    def _learn(self, batch: MicroBatch, anchored: bool, trajectories: int, tally: Tally) -> None:
+        """Gradients of a micro-batch; `anchored` says that the reference is run, be it for another rank's sake.
 
         The head goes piece by piece, forward and backward, so that no more than a piece's logits ever exist; what it
         asks of the hidden states is then propagated through the layers in one pass.
         """
-        reference = self.reference if bool((batch.beta > 0).any()) else None
+        reference = self.reference if batch.anchored else None
         theirs = None
         with self.policy.precision():
-            if reference is not None:
-                with torch.no_grad(), reference.active() as model:
-                    theirs = states(model, batch.layout)
-            hidden = states(self.policy.decoder, batch.layout)
+            if anchored:
+                with torch.no_grad(), self.reference.active() as model:
+                    theirs = self.division.states(model, batch.layout)
+            hidden = self.division.states(self.policy.decoder, batch.layout)
         mine = hidden.detach().requires_grad_()
         for piece in batch.pieces(at_once(self.policy.decoder)):
             with self.policy.precision():
@@ -183,47 +217,17 @@ class Learner:
 
     def _clip(self) -> float:
         limit = self.settings.clip or float("inf")
-        return float(torch.nn.utils.clip_grad_norm_(self.policy.parameters.values(), limit))
+        return number(torch.nn.utils.clip_grad_norm_(self.policy.parameters.values(), limit))
 
     def _step(self, lr: float, grad_norm: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         proof = not self._moved and grad_norm > GRADIENT_FLOOR
-        before = [p.detach().clone() for p in self.policy.parameters.values()] if proof else None
+        before = [local(p).clone() for p in self.policy.parameters.values()] if proof else None
         self.optimizer.step()
         self._at_reference = False
         if before is not None:
-            after = self.policy.parameters.values()
-            self._moved = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+            after = map(local, self.policy.parameters.values())
+            moved = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+            self._moved = self.ranks.any(moved, "whether the weights moved")
             check_moved(self._moved, grad_norm, lr)
-
-
-@dataclass
-class _Tally:
-    """Sums over micro-batches."""
-
-    loss: float = 0.0
-    kl_sums: dict[int, float] = field(default_factory=dict)
-    attempts: dict[int, int] = field(default_factory=dict)
-    gap_sum: float = 0.0
-    tokens: int = 0
-
-    def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None) -> None:
-        self.loss += float(share.detach())
-        sampled = (batch.imitation == 0)[batch.attempt]
-        self.gap_sum += float((logprobs.detach() - batch.sampled)[sampled].abs().double().sum())
-        self.tokens += int(sampled.sum())
-        if kl is None:
-            return
-        turns = batch.turn[batch.attempt]
-        for turn in sorted(set(batch.turn.tolist())):
-            self.kl_sums[turn] = self.kl_sums.get(turn, 0.0) + float(kl.detach()[turns == turn].double().sum())
-            self.attempts[turn] = self.attempts.get(turn, 0) + int((batch.turn == turn).sum())
-
-    @property
-    def kl(self) -> dict[int, float]:
-        return {turn: total / self.attempts[turn] for turn, total in sorted(self.kl_sums.items())}
-
-    @property
-    def gap(self) -> float | None:
-        return self.gap_sum / self.tokens if self.tokens else None
