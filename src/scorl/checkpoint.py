@@ -4,8 +4,8 @@
     checkpoints/step-40/trainer/    state.pt or state/, training_reward.json
     checkpoints/best -> step-40     the kept one with the highest training reward
 
-`state/` is a folder of torch's distributed checkpoints (DCP), into which ranks with shards write each their own. Either is
-read by any number of ranks, in shards or not.
+`state/` is a folder of torch's distributed checkpoints (DCP), into which ranks that hold shards write each its own.
+Either is read by any number of ranks, in shards or not.
 
 A checkpoint is written under another name and renamed when it is whole, so a kill leaves none that is half-written.
 """

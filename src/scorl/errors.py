@@ -19,6 +19,9 @@ class GuardError(RuntimeError):
 class LostError(RuntimeError):
     """Another process of the same run is gone; the message says what was waited for. Never the cause of a failure."""
 
+    exit_code = 75
+    """Of the process, by which a launcher tells it from the one that failed first."""
+
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """A hint that names the allowed word nearest to `word` and all allowed words.

@@ -84,9 +84,9 @@ class Ranks:
                 found = [(None, error)]
         with self.waiting(what):
             distributed.broadcast_object_list(found, src=0)
-        value, error = found[0]
-        if error is not None:
-            raise error
+        value, complaint = found[0]
+        if complaint is not None:
+            raise complaint
         return value  # type: ignore[return-value]
 
     def sum(self, tensors: Sequence[Tensor], what: str) -> None:
@@ -99,7 +99,7 @@ class Ranks:
             for bucket in _buckets(tensors):
                 flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
                 torch.distributed.all_reduce(flat)
-                parts = flat.split([tensor.numel() for tensor in bucket])
+                parts = torch.split(flat, [tensor.numel() for tensor in bucket])
                 for tensor, part in zip(bucket, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
 

@@ -19,7 +19,8 @@ from scorl.cli.judge import judge
 from scorl.cli.recipes import recipes, schema
 from scorl.cli.show import report, show
 from scorl.cli.train import train
-from scorl.errors import GuardError, UserError
+from scorl.errors import GuardError, LostError, UserError
+from scorl.ranks import rank_here
 from scorl.version import __version__
 
 __all__ = ["commands", "main"]
@@ -46,14 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(commands.main(arguments, prog_name="scorl", standalone_mode=False) or 0)
     except UserError as error:
-        click.echo(f"scorl: {error}", err=True)
+        click.echo(f"{_name()}: {error}", err=True)
         sys.exit(2)
     except GuardError as error:
-        click.echo(f"scorl: stopped: {error}", err=True)
+        click.echo(f"{_name()}: stopped: {error}", err=True)
         sys.exit(1)
+    except LostError as error:
+        click.echo(f"{_name()}: stopped: {error}", err=True)
+        sys.exit(LostError.exit_code)
     except click.Abort:
         click.echo("scorl: interrupted", err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+
+
+def _name() -> str:
+    """The command's name in messages, with its rank where the others speak too."""
+    rank = rank_here()
+    return f"scorl (rank {rank})" if rank else "scorl"

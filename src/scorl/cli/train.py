@@ -10,8 +10,10 @@ import click
 
 from scorl.cli.output import print_grid, quiet
 from scorl.errors import UserError
+from scorl.ranks import joined, rank_here
 
 if TYPE_CHECKING:
+    from scorl.ranks import Ranks
     from scorl.recipe import Recipe
     from scorl.run import Result
 
@@ -43,14 +45,36 @@ def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resu
             raise UserError("train needs a recipe or a run directory; `scorl recipes` lists the shipped recipes")
         recipe, resume = resume, "yes"
     resolved, out = _recipe_and_place(recipe, overrides, out, resume)
-    result = _run(resolved, out)
+    launcher = resolved.launcher
+    if launcher.name == "torchrun" and launcher.workers != 1 and rank_here() is None:
+        again = ["train", recipe, *overrides, "--out", str(out), *([f"--resume={resume}"] if resume else [])]
+        raise SystemExit(_launched(resolved, again, out))
+    with joined(launcher.workers, launcher.timeout, resolved.model.device) as ranks:
+        result = _run(resolved, out, ranks)
+        if ranks.main:
+            _tell(result, resolved)
+        ranks.wait("what rank 0 writes at the end")
+    if result.interrupted:
+        raise SystemExit(130)
+
+
+def _launched(recipe: Recipe, arguments: list[str], out: Path) -> int:
+    from scorl.launchers.torchrun import launch
+
+    where = recipe.launcher
+    return launch(arguments, where.workers or 1, timeout=where.timeout, device=recipe.model.device, logs=out / "ranks")
+
+
+def _tell(result: Result, recipe: Recipe) -> None:
+    """Say how a run ended, and write its report."""
+    out = result.directory
     if result.evaluation:
-        _print_change(result.evaluation[resolved.evaluation.split]["history"])
+        _print_change(result.evaluation[recipe.evaluation.split]["history"])
     for alarm in result.alarms:
         click.echo(f"alarm: {alarm}", err=True)
     if result.interrupted:
         click.echo(f"saved after step {result.steps}; go on with: scorl train {out} --resume", err=True)
-        raise SystemExit(130)
+        return
     from scorl.report import write_report
 
     click.echo(f"done: read {write_report(out)}, or the attempts with: scorl show {out}", err=True)
@@ -69,7 +93,8 @@ def _recipe_and_place(
     if is_run and out.resolve() == Path(recipe).resolve() and resume is None:
         raise UserError(f"{recipe} is a run: go on with it by --resume, or start another from its recipe with --out")
     resolved = resolve(recipe, overrides)
-    _check_place(resolved, out, resume)
+    if not rank_here():  # of several ranks the first looks, and the others wait for it
+        _check_place(resolved, out, resume)
     return resolved, out
 
 
@@ -83,32 +108,34 @@ def run_directory(recipe: str) -> Path:
 
 
 def _check_place(recipe: Recipe, out: Path, resume: str | None) -> None:
-    """A run goes on by its own recipe alone, and none is started over another."""
+    """A run goes on by its own recipe alone, if perhaps on another number of processes; none starts over another."""
     from scorl.recipe import differences, resolve
 
     if not any((out / name).exists() for name in BEGUN):
         if resume == "yes":
             raise UserError(f"{out}: there is no run to go on with")
-        if out.is_dir() and {p.name for p in out.iterdir()} - {"recipe.yaml", "attempts", "collected"}:
+        if out.is_dir() and {p.name for p in out.iterdir()} - {"recipe.yaml", "attempts", "collected", "ranks"}:
             raise UserError(f"{out}: this folder is not empty, and no run; choose another with --out")
     elif resume is None:
         raise UserError(
             f"{out}: there is a run already; go on with it by --resume, or choose another folder with --out"
         )
-    elif changed := differences(resolve(out), recipe):
+    elif changed := [line for line in differences(resolve(out), recipe) if not line.startswith("launcher.")]:
         raise UserError(
             "\n  ".join([f"{out}: a run goes on by the recipe it was started with, which differs:", *changed])
         )
 
 
-def _run(recipe: Recipe, out: Path) -> Result:
+def _run(recipe: Recipe, out: Path, ranks: Ranks) -> Result:
     from scorl.loggers import loggers
     from scorl.progress import Progress
     from scorl.recipe.plan import planned
     from scorl.run import perform
 
     quiet()
-    plan = planned(recipe)
+    plan = planned(recipe, ranks)
+    if not ranks.main:
+        return perform(plan, out, ranks=ranks)
     for difference in plan.policy.chat.differences():
         click.echo(f"chat template: {difference}", err=True)
     with loggers(recipe.loggers, out, recipe.as_dict()) as send, Progress(recipe.steps) as progress:
@@ -117,7 +144,7 @@ def _run(recipe: Recipe, out: Path) -> Result:
             progress(line)
             send(line)
 
-        return perform(plan, out, report, progress.between)
+        return perform(plan, out, report, progress.between, ranks)
 
 
 def _print_change(history: list[dict[str, Any]]) -> None:

@@ -157,7 +157,6 @@ class Sharded:
                     module.set_reshard_after_forward(module is not decoder, recurse=False)
                     module.reshard()
 
-
     def save(self, folder: Path) -> None:
         """See `Division`; each weight is gathered in turn, and rank 0 holds all of them in its own memory."""
         whole: dict[int, Tensor] = {}
@@ -186,7 +185,7 @@ def divided(kind: Literal["ddp", "fsdp2"], policy: Policy, reference: Any, ranks
 def local(tensor: Tensor) -> Tensor:
     """What of a tensor lies on this rank: of a shard its part, else all of it."""
     part: Tensor = tensor.detach()
-    return part.to_local() if hasattr(part, "to_local") else part  # type: ignore[no-any-return]
+    return part.to_local() if hasattr(part, "to_local") else part
 
 
 def number(value: Tensor) -> float:
@@ -198,11 +197,10 @@ def like(owner: Tensor, value: Tensor) -> Tensor:
     """A whole tensor as its owner is: this rank's share of it, if the owner is in shards; no message is sent."""
     if not hasattr(owner, "placements") or hasattr(value, "placements") or value.shape != owner.shape:
         return value
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
-    mesh = owner.device_mesh
-    share: Tensor = distribute_tensor(value.to(owner.device), mesh, owner.placements, src_data_rank=None)
-    return share
+    assert isinstance(owner, DTensor)
+    return distribute_tensor(value.to(owner.device), owner.device_mesh, owner.placements, src_data_rank=None)
 
 
 def _shard(decoder: Any, policy: Policy, ranks: Ranks) -> None:
@@ -211,7 +209,7 @@ def _shard(decoder: Any, policy: Policy, ranks: Ranks) -> None:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     half = policy.dtype != torch.float32
-    how = {
+    how: dict[str, Any] = {
         "mesh": init_device_mesh(policy.device.type, (ranks.size,)),
         "mp_policy": MixedPrecisionPolicy(policy.dtype, torch.float32) if half else MixedPrecisionPolicy(),
     }

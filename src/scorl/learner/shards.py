@@ -14,22 +14,23 @@ __all__ = ["read_shards", "write_shards"]
 
 def write_shards(learner: Learner, folder: Path) -> None:
     """Write each rank's shards of the learner's state; all ranks take part."""
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     with learner.ranks.waiting("the shards of a checkpoint"):
-        checkpoint.save(_filled(learner), checkpoint_id=folder)
+        save(_filled(learner), checkpoint_id=folder)
 
 
 def read_shards(learner: Learner, folder: Path) -> None:
     """Put what `write_shards` wrote into a learner, in shards or whole; all ranks take part."""
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     state = _filled(learner)
-    known = checkpoint.FileSystemReader(folder).read_metadata().state_dict_metadata
+    known = FileSystemReader(folder).read_metadata().state_dict_metadata
     if any(key.startswith("reference.") for key in known):
         state["reference"] = {name: torch.empty_like(weights) for name, weights in state["weights"].items()}
     with learner.ranks.waiting("the shards of a checkpoint"):
-        checkpoint.load(state, checkpoint_id=folder, no_dist=not learner.division.in_shards)
+        load(state, checkpoint_id=folder, no_dist=not learner.division.in_shards)
     learner.load_state(state)
 
 

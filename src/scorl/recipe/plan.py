@@ -14,6 +14,7 @@ from scorl.engines.engine import Engine
 from scorl.errors import UserError
 from scorl.objectives import Supervised
 from scorl.policy import Policy
+from scorl.ranks import ALONE, Ranks
 from scorl.recipe.sections import EngineSettings, Recipe
 from scorl.run import Plan
 from scorl.settings import Sampling
@@ -35,7 +36,7 @@ ENGINES: dict[str, Callable[[Policy, EngineSettings], Engine]] = {"scripted": _s
 """The engines by the names that recipes use."""
 
 
-def planned(recipe: Recipe) -> Plan:
+def planned(recipe: Recipe, ranks: Ranks = ALONE) -> Plan:
     """Build all that a recipe names; the task comes first, so that its faults show before a model is loaded.
 
     Raises:
@@ -50,6 +51,7 @@ def planned(recipe: Recipe) -> Plan:
         device=settings.device,
         lora=settings.lora,
         chat_template=settings.chat_template,
+        placed=ranks.size == 1 or recipe.launcher.parallel == "ddp",
     )
     return Plan(
         model=settings.path,
@@ -64,6 +66,7 @@ def planned(recipe: Recipe) -> Plan:
         learner=recipe.learner,
         evaluations=recipe.evaluation,
         checkpoints=recipe.checkpoint,
+        parallel=recipe.launcher.parallel,
     )
 
 

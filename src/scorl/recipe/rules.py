@@ -17,7 +17,7 @@ __all__ = ["contradictions"]
 def contradictions(recipe: Recipe) -> list[str]:
     """What cannot be meant, a line each, beginning with the key's path."""
     stages = [line for i, stage in enumerate(recipe.stages) for line in _stage(f"stages.{i}", stage)]
-    return [*stages, *_sampling(recipe), *_learning(recipe), *_machine(recipe)]
+    return [*stages, *_sampling(recipe), *_learning(recipe), *_machine(recipe), *_launching(recipe)]
 
 
 def _stage(path: str, stage: Stage) -> Iterator[str]:
@@ -63,9 +63,19 @@ def _machine(recipe: Recipe) -> Iterator[str]:
         yield f"model.device: '{recipe.model.device}' is no device. Allowed: auto, cpu, cuda, cuda:N"
     if recipe.model.lora and not importlib.util.find_spec("peft"):
         yield "model.lora: adapters need peft: pip install 'scorl[lora]', or lora: null"
-    if recipe.launcher.workers != 1:
-        yield f"launcher.workers: this version learns in 1 process, not {recipe.launcher.workers}"
     if recipe.checkpoint.every < 1:
         yield "checkpoint.every: should be at least 1, not 0"
     for name in missing(recipe.loggers):
         yield f"loggers: {name} is not installed: pip install 'scorl[loggers]'"
+
+
+def _launching(recipe: Recipe) -> Iterator[str]:
+    launcher, several = recipe.launcher, recipe.launcher.workers != 1
+    if launcher.name != "local" and launcher.workers is None:
+        yield f"launcher.workers: say how many processes {launcher.name} is to start"
+    if launcher.name == "ray" and not importlib.util.find_spec("ray"):
+        yield "launcher.name: ray is not installed: pip install 'scorl[ray]'"
+    if launcher.parallel == "fsdp2" and recipe.model.lora:
+        yield "launcher.parallel: adapters are small, and so is what they need: with model.lora use ddp"
+    if launcher.name != "local" and several and recipe.model.device.startswith("cuda:"):
+        yield f"model.device: each process has its own, so auto, cpu or cuda, not {recipe.model.device}"

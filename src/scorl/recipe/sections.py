@@ -95,12 +95,18 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class LauncherSettings:
-    """Where the run runs; this version knows one process on this machine."""
+    """Where the run runs, and on how many processes; a run may go on elsewhere than it began (docs/scaling.md)."""
 
-    name: Literal["local"] = "local"
-    """`local`: this machine."""
-    workers: int = 1
-    """Processes that learn; 1 in this version."""
+    name: Literal["local", "torchrun", "ray"] = "local"
+    """`local`: the process that was started (or those that one's own torchrun has started); `torchrun` starts
+    processes on this machine; `ray` on a Ray cluster, and again when one is lost."""
+    workers: int | None = None
+    """Processes that learn, each on a GPU of its own where there are GPUs; null: as many as there are."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """What each of several processes keeps of the model: all of it (`ddp`), or a share, for models that do not
+    fit (`fsdp2`)."""
+    timeout: float = 1800.0
+    """Seconds that a process waits for the others before the run ends."""
 
 
 @dataclass(frozen=True)

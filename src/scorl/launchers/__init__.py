@@ -1,0 +1,1 @@
+"""Launchers: the same command, started on many processes."""
