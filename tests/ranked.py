@@ -1,0 +1,58 @@
+"""What tests/test_ranks.py runs on two ranks: python ranked.py MODEL FOLDER CASE ..., under torchrun."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from worlds import letters
+
+from scorl.engines import TorchEngine
+from scorl.objectives import StageOne, StageTwo, Star, Supervised
+from scorl.policy import Policy
+from scorl.ranks import joined
+from scorl.run import Plan, perform
+from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoraSettings, Sampling
+from scorl.stage import Stage
+
+STAGES = {
+    "full": (
+        Stage(Supervised(), 1, problems=3, samples=1, attempts=1),
+        Stage(StageOne(target_kl=0.01), 4, problems=3, samples=4, renew_reference=True),
+        Stage(StageTwo(), 5, problems=5, samples=4, branches=2, offline=0.5),
+    ),
+    "collected": (Stage(Star(), 2, problems=3, samples=150),),
+    "one": (Stage(StageTwo(), 2, problems=1, samples=8),),  # the second rank has nothing to learn
+}
+
+
+def plan(model: str, stages: str = "full", parallel: str = "ddp", lora: bool = False, sharded: bool = False) -> Plan:
+    """Ten steps that have everything in them, in micro-batches so small that ranks need different numbers of them."""
+    policy = Policy(model, lora=LoraSettings(rank=2) if lora else None, placed=not sharded)
+    return Plan(
+        model=model,
+        policy=policy,
+        engine=TorchEngine(policy),
+        task=letters(),
+        stages=STAGES[stages],
+        recipe="seed: 0\n",
+        sampling=Sampling(max_tokens=3),
+        learner=LearnerSettings(lr=1e-3, tokens_per_batch=40, schedule="cosine", warmup=2),
+        evaluations=Evaluations(every=4, problems=3, fixed=stages == "full"),
+        checkpoints=Checkpoints(every=3, keep=9),
+        parallel="fsdp2" if parallel == "fsdp2" else "ddp",
+    )
+
+
+def main(model: str, folder: Path, cases: list[str]) -> None:
+    """Each case is STAGES-PARALLEL, or STAGES-lora, or goes on with what lies in its folder."""
+    with joined(2, 60.0, "cpu") as ranks:
+        for case in cases:
+            stages, kind = case.split("-")[:2]
+            made = plan(model, stages, kind, kind == "lora", kind == "fsdp2")
+            if "checkpointing" in case:
+                made = replace(made, learner=replace(made.learner, checkpointing=True))
+            perform(made, folder / case, ranks=ranks)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
