@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from scorl.errors import GuardError
-from scorl.learner.batch import MicroBatch, Rows
+from scorl.errors import GuardError, UserError
+from scorl.learner.batch import MicroBatch, Rows, layout_of
 from scorl.learner.forward import states
 from scorl.learner.tree import Tree
 from scorl.policy import Policy, final_logits
@@ -112,6 +112,9 @@ class Sharded:
         self._policy, self._reference, self._ranks = policy, reference, ranks
         for decoder in (reference, policy.decoder):
             _shard(decoder, policy, ranks)
+            with torch.no_grad(), policy.precision():  # the first pass settles which module is the outermost
+                self.states(decoder, layout_of([(0,)], "rows")[0].to(policy.device))
+            decoder.reset_iter_state()
 
     def accumulate(self, batches: Sequence[MicroBatch], learn: Learn, idle: Rows | Tree) -> None:
         """See `Division`; FSDP2 sums the gradients as it goes."""
@@ -122,8 +125,7 @@ class Sharded:
                 learn(batches[number], anchored)
             else:
                 self._keep_company(idle, anchored)
-        for module in _fsdp_modules(self._reference):
-            module.reshard()  # its head was still wanted after its forward pass
+        self._reference.reset_iter_state()  # its head was still wanted after its forward pass, and no backward follows
 
     def _keep_company(self, layout: Rows | Tree, anchored: bool) -> None:
         """A pass that calls for the same messages as one from which something is learned; its gradients are 0."""
@@ -155,7 +157,7 @@ class Sharded:
             for decoder in decoders:
                 for module in _fsdp_modules(decoder):
                     module.set_reshard_after_forward(module is not decoder, recurse=False)
-                    module.reshard()
+                decoder.reset_iter_state()  # in shards again, and forgotten which layers ran: ranks ran different ones
 
     def save(self, folder: Path) -> None:
         """See `Division`; each weight is gathered in turn, and rank 0 holds all of them in its own memory."""
@@ -206,8 +208,10 @@ def like(owner: Tensor, value: Tensor) -> Tensor:
 def _shard(decoder: Any, policy: Policy, ranks: Ranks) -> None:
     """Leave this rank its share of a model's weights, on the device; layer by layer, so never the whole there."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+    if not hasattr(FSDPModule, "reset_iter_state"):
+        raise UserError(f"launcher.parallel: fsdp2 needs torch 2.13 or newer, and this is {torch.__version__}")
     half = policy.dtype != torch.float32
     how: dict[str, Any] = {
         "mesh": init_device_mesh(policy.device.type, (ranks.size,)),
