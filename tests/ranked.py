@@ -21,13 +21,13 @@ STAGES = {
         Stage(StageTwo(), 5, problems=5, samples=4, branches=2, offline=0.5),
     ),
     "collected": (Stage(Star(), 2, problems=3, samples=150),),
-    "one": (Stage(StageTwo(), 2, problems=1, samples=8),),  # the second rank has nothing to learn
+    "few": (Stage(StageTwo(), 2, problems=1, samples=8),),  # the second rank has nothing to learn
 }
 
 
-def plan(model: str, stages: str = "full", parallel: str = "ddp", lora: bool = False, sharded: bool = False) -> Plan:
-    """Ten steps that have everything in them, in micro-batches so small that ranks need different numbers of them."""
-    policy = Policy(model, lora=LoraSettings(rank=2) if lora else None, placed=not sharded)
+def plan(model: str, stages: str, kind: str = "ddp") -> Plan:
+    """Steps that have everything in them, in micro-batches so small that ranks need different numbers of them."""
+    policy = Policy(model, lora=LoraSettings(rank=2) if kind == "lora" else None, placed=kind != "fsdp2")
     return Plan(
         model=model,
         policy=policy,
@@ -39,18 +39,18 @@ def plan(model: str, stages: str = "full", parallel: str = "ddp", lora: bool = F
         learner=LearnerSettings(lr=1e-3, tokens_per_batch=40, schedule="cosine", warmup=2),
         evaluations=Evaluations(every=4, problems=3, fixed=stages == "full"),
         checkpoints=Checkpoints(every=3, keep=9),
-        parallel="fsdp2" if parallel == "fsdp2" else "ddp",
+        parallel="fsdp2" if kind == "fsdp2" else "ddp",
     )
 
 
 def main(model: str, folder: Path, cases: list[str]) -> None:
-    """Each case is STAGES-PARALLEL, or STAGES-lora, or goes on with what lies in its folder."""
-    with joined(2, 60.0, "cpu") as ranks:
+    """Each case is STAGES-KIND, and goes on with what lies in its folder."""
+    with joined(2, 120.0, "cpu") as ranks:
         for case in cases:
-            stages, kind = case.split("-")[:2]
-            made = plan(model, stages, kind, kind == "lora", kind == "fsdp2")
-            if "checkpointing" in case:
-                made = replace(made, learner=replace(made.learner, checkpointing=True))
+            stages, kind, *more = case.split("-")
+            made = plan(model, stages, kind)
+            if "rows" in more:
+                made = replace(made, learner=replace(made.learner, checkpointing=True, packing="rows"))
             perform(made, folder / case, ranks=ranks)
 
 

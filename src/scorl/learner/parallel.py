@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -223,7 +222,7 @@ def _shard(decoder: Any, policy: Policy, ranks: Ranks) -> None:
     for module in _fsdp_modules(decoder):
         module.set_gradient_divide_factor(1.0)  # the loss has its 1/N; sums are wanted, not means
         module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    decoder.states = partial(states, decoder)
+    decoder.states = lambda layout: states(decoder, layout).clone()  # FSDP2 hooks itself to it, and wants no view
     register_fsdp_forward_method(decoder, "states")
 
 

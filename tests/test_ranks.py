@@ -1,0 +1,217 @@
+"""Many processes learn as one: the same attempts, the same losses but for the order of summation, the same files."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from ranked import plan
+from safetensors.torch import load_file
+from worlds import save_model
+
+from scorl.checkpoint import load
+from scorl.errors import LostError, UserError
+from scorl.learner import Learner
+from scorl.ranks import ALONE, Ranks, joined
+from scorl.run import perform
+
+TESTS = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+KINDS = {"full-ddp": 10, "full-fsdp2": 10, "full-lora": 10, "few-fsdp2": 2, "collected-ddp": 2, "full-fsdp2-rows": 10}
+"""The cases and their steps."""
+
+
+def on_two_ranks(model: str, folder: Path, *cases: str) -> None:
+    command = [*TORCHRUN, str(TESTS / "ranked.py"), model, str(folder), *cases]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+
+
+def attempts(run: Path) -> list[dict]:
+    """All that was sampled, but for coefficients, which adapt to a measured KL."""
+    files = sorted((run / "attempts").iterdir())
+    return [{**json.loads(line), "beta": None} for file in files for line in file.read_text().splitlines()]
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step-{step}" / "model.safetensors")
+
+
+def same(one: Path, other: Path, step: int, within: float) -> None:
+    assert attempts(one) == attempts(other)
+    for a, b in zip(lines(one), lines(other), strict=True):
+        for name in ("loss", "kl_t1", "kl_t2", "logprob_gap", "beta_2"):
+            assert a[name] == pytest.approx(b[name], abs=within), name
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], abs=10 * within)
+        assert [a[name] for name in a if name.startswith("accuracy")] == [
+            b[name] for name in b if name.startswith("accuracy")
+        ]
+    assert json.loads((one / "evaluation.json").read_text()) == json.loads((other / "evaluation.json").read_text())
+    a, b = weights(one, step), weights(other, step)
+    assert a.keys() == b.keys()
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) <= within
+
+
+def begun(run: Path, to: Path, step: int) -> Path:
+    """A copy of a run as it was when it had saved that step."""
+    shutil.copytree(run, to, symlinks=True)
+    for saved in (to / "checkpoints").glob("step-*"):
+        if int(saved.name.removeprefix("step-")) > step:
+            shutil.rmtree(saved)
+    (to / "checkpoints" / "best").unlink(missing_ok=True)
+    return to
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def alone(model, tmp_path_factory):
+    """The runs of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for stages, kind in {(case.split("-")[0], "lora" if "lora" in case else "ddp") for case in KINDS}:
+        perform(plan(model, stages, kind), folder / f"{stages}-{kind}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(model, tmp_path_factory):
+    """The runs of two ranks."""
+    folder = tmp_path_factory.mktemp("two")
+    on_two_ranks(model, folder, *KINDS)
+    return folder
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_two_ranks_sample_and_learn_what_one_does(alone, two, case):
+    single = alone / f"{case.split('-')[0]}-{'lora' if 'lora' in case else 'ddp'}"
+    same(single, two / case, KINDS[case], within=5e-6)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(model, alone, two, tmp_path):
+    single, sharded = alone / "full-ddp", two / "full-fsdp2"
+    begun(sharded, tmp_path / "full-fsdp2-again", 6)
+    begun(single, tmp_path / "full-fsdp2-from-one", 6)
+    on_two_ranks(model, tmp_path, "full-fsdp2-again", "full-fsdp2-from-one")
+    same(sharded, tmp_path / "full-fsdp2-again", 10, within=0.0)  # to the bit
+    same(single, tmp_path / "full-fsdp2-from-one", 10, within=5e-6)
+    perform(plan(model, "full"), begun(sharded, tmp_path / "to-one", 6))
+    same(sharded, tmp_path / "to-one", 10, within=5e-6)
+
+
+def test_shards_become_whole_to_the_bit(model, two):
+    made = plan(model, "full")
+    learner = Learner(made.policy, made.learner, total=10)
+    assert load(two / "full-fsdp2", learner) == 10
+    saved = weights(two / "full-fsdp2", 10)
+    assert all(torch.equal(p, saved[name]) for name, p in made.policy.parameters.items())
+    assert learner.reference.renewed
+    moments = learner.optimizer.state_dict()["state"]
+    assert all(float(kept["step"]) == 10 and kept["exp_avg"].any() for kept in moments.values())
+
+
+RECIPE = """
+model: {{path: "{model}"}}
+task: {{name: files, path: "{data}", test_path: "{data}", verifier: "{reward}"}}
+engine: {{max_tokens: 3}}
+stages: [{{objective: reinforce, steps: {steps}, problems: 4, samples: 2, attempts: 2}}]
+evaluation: {{problems: 2}}
+launcher: {{name: torchrun, workers: 2}}
+"""
+
+
+@pytest.fixture
+def recipe(model, tmp_path):
+    """A recipe whose reward function one can write."""
+    (tmp_path / "data.jsonl").write_text('{"problem": "say a", "answer": "a"}\n{"problem": "say b", "answer": "b"}\n')
+
+    def write(reward: str, steps: int) -> Path:
+        (tmp_path / "reward.py").write_text(reward)
+        text = RECIPE.format(
+            model=model, data=tmp_path / "data.jsonl", reward=f"{tmp_path / 'reward.py'}:reward", steps=steps
+        )
+        (tmp_path / "recipe.yaml").write_text(text)
+        return tmp_path / "recipe.yaml"
+
+    return write
+
+
+def scorl(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "scorl", *map(str, arguments)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_ctrl_c_saves_on_all_ranks_and_one_process_goes_on(recipe, tmp_path):
+    path = recipe("def reward(prompts, completions, **columns):\n    return [0.5] * len(completions)\n", 400)
+    run = tmp_path / "run"
+    started = scorl("train", path, "--out", run)
+    while started.poll() is None and not (run / "steps.jsonl").exists():
+        time.sleep(0.1)
+    started.send_signal(signal.SIGINT)
+    told = started.communicate(timeout=120)[1]
+    assert started.returncode == 130, told
+    assert "saved after step" in told
+    (step,) = [int(saved.name.removeprefix("step-")) for saved in (run / "checkpoints").glob("step-*")]
+    again = scorl("train", run, "--resume", "launcher.name=local", "launcher.workers=1")
+    while again.poll() is None and len(lines(run)) <= step:
+        time.sleep(0.1)
+    again.send_signal(signal.SIGINT)
+    assert again.wait(120) == 130
+    assert [line["step"] for line in lines(run)] == list(range(len(lines(run))))
+    assert len(lines(run)) > step
+
+
+def test_a_rank_that_dies_ends_all_and_is_named(recipe, tmp_path):
+    die = "import os\ndef reward(prompts, completions, **columns):\n    "
+    die += "os.environ['RANK'] == '1' and (os.write(2, b'alas'), os._exit(7))\n    return [0.5] * len(completions)\n"
+    started = scorl("train", recipe(die, 2), "--out", tmp_path / "run")
+    told = started.communicate(timeout=120)[1]
+    assert started.returncode == 1
+    assert "scorl: rank 1 failed (7)" in told
+    assert "alas" in told
+
+
+def test_the_number_of_processes_is_held_to_the_recipe(tmp_path):
+    command = [*TORCHRUN, "-m", "scorl", "train", "countdown", "launcher.workers=3", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert "launcher.workers: 3 processes were asked for, and 2 started" in done.stderr
+    with pytest.raises(UserError, match="2 processes were asked for, and 1 started"), joined(2, 1.0, "cpu"):
+        pass
+
+
+def test_shares_are_neighbours_and_leave_nothing_out():
+    for size in range(1, 5):
+        for count in range(9):
+            shares = [list(range(count))[Ranks(rank, size).span(count)] for rank in range(size)]
+            assert [item for share in shares for item in share] == list(range(count))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_what_is_waited_for_is_named():
+    with pytest.raises(LostError, match="rank 1 of 2 waited for the sum of gradients in vain"):  # noqa: SIM117
+        with Ranks(1, 2).waiting("the sum of gradients"):
+            raise RuntimeError("Connection closed by peer [127.0.0.1]:1")
+    with pytest.raises(RuntimeError, match="shape"), Ranks(1, 2).waiting("anything"):
+        raise RuntimeError("a wrong shape")
+
+
+def test_one_process_does_without_torch_distributed():
+    code = "import sys; from scorl.ranks import ALONE as a; a.any(True, ''), a.told(dict, ''), a.gather(1, '')"
+    code += "; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert ALONE.span(3) == slice(0, 3)
