@@ -10,13 +10,13 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "scorl"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("version", "errors", "seeds", "settings", "trajectory", "turns"),
+    ("version", "errors", "ranks", "seeds", "settings", "trajectory", "turns"),
     ("objectives", "verifiers", "metrics"),
     ("tasks", "lines", "judge_file", "repairs"),
     ("chat", "sources", "logits", "policy", "engines", "reference"),
     ("stage", "rollout", "learner", "shelf"),
     ("steps", "training", "evaluation", "standings", "checkpoint", "interruption", "run"),
-    ("loggers", "progress", "recipe", "report", "compare", "doctor", "cli", "__main__"),
+    ("loggers", "progress", "recipe", "report", "compare", "launchers", "doctor", "cli", "__main__"),
 ]
 """From the ground up; a module imports from its own floor only what stands to its left, or is in its own folder."""
 ORDER = {room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}
@@ -51,7 +51,30 @@ def test_imports_point_down(path):
     assert not up, f"{path.name} imports from {up}, which do not stand below it"
 
 
-@pytest.mark.parametrize("name", ["tasks", "verifiers", "metrics", "objectives", "lines", "judge_file", "cli"])
+SPECIAL = {
+    "torch.distributed": {"ranks.py", "learner/parallel.py", "learner/shards.py", "launchers/torchrun.py"},
+    "ray": {"launchers/ray.py"},
+}
+"""Who may import what only many processes need: what they say to each other, FSDP2, DCP, the launchers."""
+
+
+@pytest.mark.parametrize("module", SPECIAL)
+def test_one_place_knows_each_special_library(module):
+    def wanted(name: str) -> bool:
+        return name == module or name.startswith(f"{module}.")
+
+    found = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+            if any(map(wanted, names)):
+                found.add(str(path.relative_to(SOURCE)))
+    assert found == SPECIAL[module]
+
+
+@pytest.mark.parametrize("name", ["ranks", "tasks", "verifiers", "metrics", "objectives", "lines", "judge_file", "cli"])
 def test_the_lower_floors_and_the_door_do_without_torch(name):
     code = f"import sys, scorl.{name}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

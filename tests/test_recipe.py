@@ -100,8 +100,11 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["task.split=test"], ["evaluation.split", "'test'"]),
         (["engine.name=scripted"], ["engine.answers"]),
         (["engine.answers=file.jsonl"], ["engine.answers"]),
-        (["launcher.workers=2"], ["launcher.workers", "not 2"]),
-        (["launcher.name=ray"], ["launcher.name", "Allowed: local"]),
+        (["launcher.name=slurm"], ["launcher.name", "Allowed: local, ray, torchrun"]),
+        (["launcher.name=torchrun"], ["launcher.workers", "how many processes torchrun"]),
+        (["launcher.workers=0"], ["launcher.workers", "at least 1"]),
+        (["launcher.parallel=fsdp2", "model.lora={}"], ["launcher.parallel", "with model.lora use ddp"]),
+        (["launcher.name=torchrun", "launcher.workers=2", "model.device=cuda:1"], ["model.device", "not cuda:1"]),
         (["checkpoint.every=0"], ["checkpoint.every", "at least 1"]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,10 @@ def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resu
     launcher = resolved.launcher
     if launcher.name == "torchrun" and launcher.workers != 1 and rank_here() is None:
         again = ["train", recipe, *overrides, "--out", str(out), *([f"--resume={resume}"] if resume else [])]
-        raise SystemExit(_launched(resolved, again, out))
+        raise SystemExit(_by_torchrun(resolved, again, out))
+    if launcher.name == "ray":
+        _tell(_by_ray(resolved, out.resolve()), resolved)
+        return
     with joined(launcher.workers, launcher.timeout, resolved.model.device) as ranks:
         result = _run(resolved, out, ranks)
         if ranks.main:
@@ -58,11 +62,27 @@ def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resu
         raise SystemExit(130)
 
 
-def _launched(recipe: Recipe, arguments: list[str], out: Path) -> int:
+def _by_torchrun(recipe: Recipe, arguments: list[str], out: Path) -> int:
+    """The same command on processes of this machine; its exit code."""
     from scorl.launchers.torchrun import launch
 
+    where, device = recipe.launcher, recipe.model.device
+    return launch(arguments, where.workers or 1, timeout=where.timeout, device=device, logs=out / "ranks")
+
+
+def _by_ray(recipe: Recipe, out: Path) -> Result:
+    """The run on the workers of a Ray cluster."""
+    from scorl.launchers.ray import launch
+
     where = recipe.launcher
-    return launch(arguments, where.workers or 1, timeout=where.timeout, device=recipe.model.device, logs=out / "ranks")
+    return launch(
+        partial(_run, recipe, out),
+        where.workers or 1,
+        timeout=where.timeout,
+        restarts=where.restarts,
+        device=recipe.model.device,
+        folder=out / "ranks",
+    )
 
 
 def _tell(result: Result, recipe: Recipe) -> None:

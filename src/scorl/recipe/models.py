@@ -30,7 +30,7 @@ BOUNDS: dict[str, dict[str, float]] = {
             1,
             "steps problems samples attempts branches epochs max_tokens batch_size tokens_per_batch keep rank workers",
         ),
-        ("ge", 0, "seed every warmup clip weight_decay temperature alpha beta_1 beta_2"),
+        ("ge", 0, "seed every warmup clip weight_decay temperature alpha beta_1 beta_2 restarts"),
         ("gt", 0, "lr max_logprob_gap target_kl timeout"),
     )
     for name in names.split()

@@ -107,6 +107,8 @@ class LauncherSettings:
     fit (`fsdp2`)."""
     timeout: float = 1800.0
     """Seconds that a process waits for the others before the run ends."""
+    restarts: int = 3
+    """How often `ray` starts all processes again, from the newest checkpoint, after one was lost."""
 
 
 @dataclass(frozen=True)
