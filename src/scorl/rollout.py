@@ -76,8 +76,7 @@ def rollout(
 
     def write(rows: Sequence[_Row], turn: int, writer: Engine) -> list[_Row]:
         requests = [Request(row.prompt_ids, seed(row.problem, row.number, turn)) for row in rows]
-        keep = turn < len(turns)
-        drawn = writer.sample(requests, temperature=temperature, max_tokens=max_tokens, keep=keep)
+        drawn = writer.sample(requests, temperature=temperature, max_tokens=max_tokens, keep=turn < len(turns))
         return [row.answered(sample, chat.text(sample.ids)) for row, sample in zip(rows, drawn, strict=True)]
 
     foreign = round(given.share * samples) if given else 0
