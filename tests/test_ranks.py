@@ -166,7 +166,7 @@ def test_ctrl_c_saves_on_all_ranks_and_one_process_goes_on(recipe, tmp_path):
     assert started.returncode == 130, told
     assert "saved after step" in told
     (step,) = [int(saved.name.removeprefix("step-")) for saved in (run / "checkpoints").glob("step-*")]
-    again = scorl("train", run, "--resume", "launcher.name=local", "launcher.workers=1")
+    again = scorl("train", run, "launcher.name=local", "launcher.workers=1", "--resume")
     while again.poll() is None and len(lines(run)) <= step:
         time.sleep(0.1)
     again.send_signal(signal.SIGINT)

@@ -18,7 +18,7 @@ ray = pytest.importorskip("ray", reason="make test-ray")
 
 RECIPE = """
 model: {{path: "{model}", device: cpu}}
-task: {{name: files, path: "{data}", test_path: "{data}", verifier: exact}}
+task: {{name: files, path: "{data}", test_path: "{data}", verifier: "{reward}:reward"}}
 engine: {{max_tokens: 3}}
 learner: {{lr: 1.0e-3}}
 stages: [{{objective: reinforce, steps: 60, problems: 4, samples: 4, attempts: 2}}]
@@ -27,14 +27,25 @@ checkpoint: {{every: 5}}
 launcher: {{name: ray, workers: 2, timeout: 60}}
 """
 
+REWARD = """
+import os
+from pathlib import Path
+
+def reward(prompts, completions, answer, **columns):
+    (Path("{pids}") / str(os.getpid())).touch()  # so that the test can find whom to kill
+    return [float(text.strip() == right) for text, right in zip(completions, answer, strict=True)]
+"""
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipe")
     data = folder / "data.jsonl"
     data.write_text('{"problem": "say a", "answer": "a"}\n{"problem": "say b", "answer": "b"}\n')
-    path = folder / "recipe.yaml"
-    path.write_text(RECIPE.format(model=save_model(folder / "model"), data=data))
+    path, reward = folder / "recipe.yaml", folder / "reward.py"
+    reward.write_text(REWARD.format(pids=folder / "pids"))
+    (folder / "pids").mkdir()
+    path.write_text(RECIPE.format(model=save_model(folder / "model"), data=data, reward=reward))
     return path
 
 
@@ -92,29 +103,22 @@ def same(run: Path, straight: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def workers() -> list[int]:
-    """The processes in which Ray trains, by their titles."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (place / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if title.startswith("ray::RayTrainWorker") or "ray::RayTrainWorker" in title[:200]:
-            found.append(int(place.name))
-    return sorted(found)
+def workers(recipe: Path) -> list[int]:
+    """The processes that have judged and are alive."""
+    pids = sorted(int(path.name) for path in (recipe.parent / "pids").iterdir())
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
 @pytest.mark.timeout(600)
 def test_a_killed_worker_is_started_again_and_the_weights_are_the_same(cluster, recipe, straight, tmp_path):
-    killed: list[int] = []
+    known: set[str] = set()
 
     def kill() -> None:
-        killed.append(workers()[0])
-        os.kill(killed[0], signal.SIGKILL)
+        known.update(path.name for path in (recipe.parent / "pids").iterdir())
+        os.kill(workers(recipe)[0], signal.SIGKILL)
 
     disturbed(cluster, recipe, tmp_path / "run", kill)
-    assert killed
+    assert {path.name for path in (recipe.parent / "pids").iterdir()} > known  # others have taken over
     same(tmp_path / "run", straight)
 
 

@@ -81,15 +81,18 @@ def stand(
         )
 
     own, on_fixed = measured(None), None if reference is None else measured(Given(reference))
-    if not ranks.main:
-        return
-    latest: Summary = {**own.summary(), "step": step}
-    if on_fixed is not None:
-        fixed = on_fixed.summary()
+    if ranks.main:
+        _add(directory, wanted.split, step, own.summary(), None if on_fixed is None else on_fixed.summary())
+
+
+def _add(directory: Path, split: str, step: int, own: Summary, fixed: Summary | None) -> None:
+    """Make this the latest evaluation of a split."""
+    latest = {**own, "step": step}
+    if fixed is not None:
         latest["fixed"] = {name: fixed[name] for name in ("metrics", "mcnemar_p", "outcomes")}
     known = read_evaluations(directory) or {}
-    history = known.get(wanted.split, {}).get("history", [])
-    _write(directory, {**known, wanted.split: {**latest, "history": [*history, latest]}})
+    history = known.get(split, {}).get("history", [])
+    _write(directory, {**known, split: {**latest, "history": [*history, latest]}})
 
 
 def cut_evaluations(directory: Path, done: int) -> None:

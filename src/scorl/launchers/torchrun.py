@@ -45,7 +45,8 @@ def launch(arguments: Sequence[str], workers: int, *, timeout: float, device: st
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the ranks share the cores
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(timeout))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its tables hide our one sentence
-    logs.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(logs, ignore_errors=True)  # of a start before this one
+    logs.mkdir(parents=True)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -60,7 +61,7 @@ def launch(arguments: Sequence[str], workers: int, *, timeout: float, device: st
     try:
         elastic_launch(config, sys.executable)("-m", "scorl", *arguments)
     except ChildFailedError as error:
-        return _blamed(error.failures)
+        return _blamed(error.failures, logs)
     except SignalException:
         return INTERRUPTED
     shutil.rmtree(logs)
@@ -74,7 +75,7 @@ def _check_devices(workers: int, device: str) -> None:
         raise UserError(f"launcher.workers: {workers} processes, but this machine has {torch.cuda.device_count()} GPUs")
 
 
-def _blamed(failures: dict[int, Any]) -> int:
+def _blamed(failures: dict[int, Any], logs: Path) -> int:
     """The exit code of the rank that failed first, whose log is shown; the others only missed it."""
     missed = (LostError.exit_code, -signal.SIGTERM)
     guilty = [rank for rank in sorted(failures) if failures[rank].exitcode not in missed] or sorted(failures)
@@ -82,8 +83,8 @@ def _blamed(failures: dict[int, Any]) -> int:
     if failure.exitcode == INTERRUPTED:
         return INTERRUPTED
     how = f"was ended by signal {-failure.exitcode}" if failure.exitcode < 0 else f"failed ({failure.exitcode})"
-    log = Path(failure.error_file).with_name("stderr.log")
-    lines = log.read_text(errors="replace").splitlines()[-WORDS:] if log.exists() else []
+    log = next(logs.glob(f"*/attempt_0/{rank}/stderr.log"), None)  # rank 0 has none: it spoke here
+    lines = log.read_text(errors="replace").splitlines()[-WORDS:] if log else []
     told = f"; its last words, from {log}:" if lines else ""
     print("\n  ".join([f"scorl: rank {rank} {how}{told}", *lines]), file=sys.stderr)
     return 2 if failure.exitcode == 2 else 1
