@@ -2,13 +2,16 @@
 # make demo    train the shipped tiny model to correct itself on countdown, then print before and after
 # make test    format, lint, types, tests
 # make lint    the first three of them
+# make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test lint
+RAY := .venv-ray
+
+.PHONY: setup demo test lint test-ray
 
 setup: $(INSTALLED)
 
@@ -29,3 +32,11 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest
+
+$(RAY)/.installed: pyproject.toml constraints.txt
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install -c constraints.txt -e '.[dev,ray]'
+	touch $@
+
+test-ray: $(RAY)/.installed
+	$(RAY)/bin/pytest tests/test_ray.py

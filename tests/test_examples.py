@@ -1,13 +1,11 @@
 """The example job files are read, their parts fit together, and their commands resolve to what they ask for."""
 
-import importlib.util
 import os
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
 from torch.distributed.run import get_args_parser
 
@@ -16,13 +14,6 @@ from scorl.recipe import Recipe, resolve
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STUB = "#!/bin/sh\nif [ $(basename $0) = scontrol ]; then echo node-1; echo node-2; else printf '%s\\n' \"$@\"; fi\n"
-
-
-@pytest.fixture(autouse=True)
-def with_ray(monkeypatch):
-    """Ray counts as installed: a recipe that names it is refused otherwise."""
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "ray" or found(name))
 
 
 def resolved(command: list[str]) -> tuple[Recipe, dict[str, object]]:

@@ -31,6 +31,7 @@ EXTRAS = {
     "parquet": ("pyarrow",),
     "gguf": ("gguf",),
     "loggers": ("tensorboard", "wandb", "trackio"),
+    "ray": ("ray",),
 }
 """The optional groups of pyproject.toml and what they bring."""
 

@@ -31,14 +31,16 @@ def launch(work: Callable[[Ranks], T], workers: int, *, timeout: float, restarts
         folder: where Ray Train keeps what it notes about the run, on every node.
 
     Raises:
-        UserError: the user's mistake, or the cluster is too small.
+        UserError: the user's mistake, Ray is not installed, or the cluster is too small.
         GuardError: a guard stopped the run, or it failed more often than it may.
     """
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
+    try:
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.v2.api.exceptions import TrainingFailedError
+    except ImportError:
+        raise UserError("launcher.name: ray is not installed: pip install 'scorl[ray]'") from None
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
     gpus = _gpus(ray.cluster_resources(), workers, device)

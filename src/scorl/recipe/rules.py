@@ -70,12 +70,10 @@ def _machine(recipe: Recipe) -> Iterator[str]:
 
 
 def _launching(recipe: Recipe) -> Iterator[str]:
-    launcher, several = recipe.launcher, recipe.launcher.workers != 1
+    launcher = recipe.launcher
     if launcher.name != "local" and launcher.workers is None:
         yield f"launcher.workers: say how many processes {launcher.name} is to start"
-    if launcher.name == "ray" and not importlib.util.find_spec("ray"):
-        yield "launcher.name: ray is not installed: pip install 'scorl[ray]'"
     if launcher.parallel == "fsdp2" and recipe.model.lora:
         yield "launcher.parallel: adapters are small, and so is what they need: with model.lora use ddp"
-    if launcher.name != "local" and several and recipe.model.device.startswith("cuda:"):
+    if launcher.workers not in (None, 1) and recipe.model.device.startswith("cuda:"):
         yield f"model.device: each process has its own, so auto, cpu or cuda, not {recipe.model.device}"
