@@ -27,7 +27,9 @@ STAGES = {
 
 def plan(model: str, stages: str, kind: str = "ddp") -> Plan:
     """Steps that have everything in them, in micro-batches so small that ranks need different numbers of them."""
-    policy = Policy(model, lora=LoraSettings(rank=2) if kind == "lora" else None, placed=kind != "fsdp2")
+    lora = LoraSettings(rank=2) if kind == "lora" else None
+    sharded = kind in ("fsdp2", "half")
+    policy = Policy(model, lora=lora, placed=not sharded, dtype="bfloat16" if kind.startswith("half") else "float32")
     return Plan(
         model=model,
         policy=policy,
@@ -39,7 +41,7 @@ def plan(model: str, stages: str, kind: str = "ddp") -> Plan:
         learner=LearnerSettings(lr=1e-3, tokens_per_batch=40, schedule="cosine", warmup=2),
         evaluations=Evaluations(every=4, problems=3, fixed=stages == "full"),
         checkpoints=Checkpoints(every=3, keep=9),
-        parallel="fsdp2" if kind == "fsdp2" else "ddp",
+        parallel="fsdp2" if sharded else "ddp",
     )
 
 

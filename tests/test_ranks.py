@@ -91,7 +91,7 @@ def alone(model, tmp_path_factory):
 def two(model, tmp_path_factory):
     """The runs of two ranks."""
     folder = tmp_path_factory.mktemp("two")
-    on_two_ranks(model, folder, *KINDS)
+    on_two_ranks(model, folder, *KINDS, "few-half")
     return folder
 
 
@@ -99,6 +99,17 @@ def two(model, tmp_path_factory):
 def test_two_ranks_sample_and_learn_what_one_does(alone, two, case):
     single = alone / f"{case.split('-')[0]}-{'lora' if 'lora' in case else 'ddp'}"
     same(single, two / case, KINDS[case], within=5e-6)
+
+
+def test_half_precision_in_shards_is_half_precision(model, two, tmp_path):
+    """Weights in float32 that are computed with in bfloat16; rounding is another, and little else."""
+    perform(plan(model, "few", "half-whole"), tmp_path / "run")
+    for a, b in zip(lines(tmp_path / "run"), lines(two / "few-half"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=0.05)
+        assert b["logprob_gap"] < 0.02
+    a, b = weights(tmp_path / "run", 2), weights(two / "few-half", 2)
+    assert all(b[name].dtype == torch.float32 for name in b)
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 5e-3
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(model, alone, two, tmp_path):

@@ -20,7 +20,7 @@ from scorl.errors import GuardError, LostError, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ALONE", "Ranks", "grouped", "joined", "rank_here"]
+__all__ = ["ALONE", "Ranks", "grouped", "joined", "neighbours", "rank_here"]
 
 T = TypeVar("T")
 
@@ -137,6 +137,11 @@ def rank_here() -> int | None:
     return int(os.environ["RANK"]) if {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ) else None
 
 
+def neighbours() -> int:
+    """Ranks on this machine, which share its cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined(workers: int | None, timeout: float, device: str) -> Iterator[Ranks]:
     """The ranks that a launcher such as torchrun has started, of which this process becomes one.
@@ -181,7 +186,7 @@ def _prepare(device: str) -> str:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         return "cpu:gloo,cuda:nccl"
     names = [name for _, name in socket.if_nameindex()]
-    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"] and "lo" in names:
+    if str(neighbours()) == os.environ["WORLD_SIZE"] and "lo" in names:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name may lead to no interface at all
     return "gloo"
 

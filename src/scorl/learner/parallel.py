@@ -67,10 +67,11 @@ class Replicated:
     in_shards: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.ranks.size > 1:
-            prints = self.ranks.gather(self.policy.fingerprint(), "the weights that every rank starts from")
-            if len(set(prints)) > 1:
-                raise GuardError("the ranks hold different weights: do all of them read the same model?")
+        self._check_same("do all of them read the same model?")
+
+    def _check_same(self, cause: str) -> None:
+        if self.ranks.size > 1 and len(set(self.ranks.gather(self.policy.fingerprint(), "everybody's weights"))) > 1:
+            raise GuardError(f"the ranks hold different weights: {cause}")
 
     def accumulate(self, batches: Sequence[MicroBatch], learn: Learn, idle: Rows | Tree) -> None:
         """See `Division`; where no rank has anything to learn, no gradient comes into being."""
@@ -92,7 +93,8 @@ class Replicated:
         return nullcontext()
 
     def save(self, folder: Path) -> None:
-        """See `Division`."""
+        """See `Division`; the weights are checked to be everybody's."""
+        self._check_same("do they run on different machines or versions?")
         if self.ranks.main:
             self.policy.save(folder)
 

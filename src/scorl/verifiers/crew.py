@@ -1,4 +1,4 @@
-"""A crew: as many helper processes as cores, with a thread that waits for each."""
+"""A crew: as many helper processes as this rank has cores, with a thread that waits for each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
+
+from scorl.ranks import neighbours
 
 __all__ = ["Crew"]
 
@@ -26,7 +28,8 @@ class Crew(Generic[Helper]):
     """
 
     def __init__(self, hire: Callable[[], Helper], dismiss: Callable[[Helper], None], name: str) -> None:
-        size = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        size = max(1, cores // neighbours())
         self.helpers = [hire() for _ in range(size)]
         self._dismiss, self._process = dismiss, os.getpid()
         self._idle: queue.LifoQueue[Helper] = queue.LifoQueue()
