@@ -21,7 +21,7 @@ model: {{path: "{model}", device: cpu}}
 task: {{name: files, path: "{data}", test_path: "{data}", verifier: "{reward}:reward"}}
 engine: {{max_tokens: 3}}
 learner: {{lr: 1.0e-3}}
-stages: [{{objective: reinforce, steps: 60, problems: 4, samples: 4, attempts: 2}}]
+stages: [{{objective: reinforce, steps: 30, problems: 4, samples: 4, attempts: 2}}]
 evaluation: {{problems: 2}}
 checkpoint: {{every: 5}}
 launcher: {{name: ray, workers: 2, timeout: 60}}
@@ -66,7 +66,7 @@ def straight(recipe, tmp_path_factory):
     run = tmp_path_factory.mktemp("straight") / "run"
     command = [sys.executable, "-m", "scorl", "train", str(recipe), "--out", str(run)]
     command[5:5] = ["launcher.name=torchrun", "launcher.workers=2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return run
 
@@ -84,7 +84,7 @@ def disturbed(cluster, recipe: Path, run: Path, disturb) -> str:
     said: list[str] = []
     reader = threading.Thread(target=lambda: said.extend(started.stdout))
     reader.start()
-    until = time.monotonic() + 250
+    until = time.monotonic() + 600
     while started.poll() is None and len(lines(run)) < 12 and time.monotonic() < until:
         time.sleep(0.1)
     assert started.poll() is None, "".join(said)[-5000:]
@@ -99,7 +99,7 @@ def disturbed(cluster, recipe: Path, run: Path, disturb) -> str:
 
 def same(run: Path, straight: Path) -> None:
     assert lines(run) == lines(straight)
-    one, other = (load_file(place / "checkpoints" / "step-60" / "model.safetensors") for place in (run, straight))
+    one, other = (load_file(place / "checkpoints" / "step-30" / "model.safetensors") for place in (run, straight))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -109,7 +109,7 @@ def workers(recipe: Path) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_a_killed_worker_is_started_again_and_the_weights_are_the_same(cluster, recipe, straight, tmp_path):
     known: set[str] = set()
 
@@ -122,7 +122,7 @@ def test_a_killed_worker_is_started_again_and_the_weights_are_the_same(cluster, 
     same(tmp_path / "run", straight)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_a_lost_node_is_done_without_and_the_weights_are_the_same(cluster, recipe, straight, tmp_path):
     disturbed(cluster, recipe, tmp_path / "run", lambda: cluster.remove_node(cluster.second, allow_graceful=False))
     same(tmp_path / "run", straight)

@@ -66,7 +66,7 @@ def load(run: Path, learner: Learner) -> int:
     if (trainer / "state").is_dir():
         read_shards(learner, trainer / "state")
     else:
-        learner.load_state(torch.load(trainer / "state.pt", map_location="cpu", weights_only=True, mmap=True))
+        learner.load_state(torch.load(trainer / "state.pt", map_location="cpu", weights_only=True))
     return learner.updates
 
 
