@@ -27,7 +27,9 @@ TOKENS = click.FloatRange(min=1)
 @click.option("--parallel", type=click.Choice(["ddp", "fsdp2"]), default="fsdp2", show_default=True)
 @click.option("--engine", type=click.Choice(["torch", "vllm"]), help="What samples.  [default: the recipe's]")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The model's config.json.")
-@click.option("--like", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A run whose lengths to take.")
+@click.option(
+    "--like", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A run whose lengths to take."
+)
 @click.option("--prompt-tokens", type=TOKENS, help="Mean of first prompts.  [default: the task's, rendered]")
 @click.option("--turn-tokens", type=TOKENS, help="Tokens that ask for another attempt.  [default: the task's]")
 @click.option("--response-tokens", type=TOKENS, help="Mean of responses.  [default: engine.max_tokens]")

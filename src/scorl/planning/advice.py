@@ -1,8 +1,8 @@
-"""Which setting would make fit what does not: each tried in the model of memory, alone, then one on top of the other."""
+"""Which setting would make it fit: each is tried in the model of memory, alone, then one on top of the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from scorl.planning.device import DEVICES
@@ -13,7 +13,8 @@ from scorl.settings import LoraSettings
 
 __all__ = ["Remedy", "fits", "remedies"]
 
-MOST_DEVICES = 256
+COUNTS = tuple(2**k for k in range(1, 9))
+"""Devices that are tried."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +31,37 @@ def fits(setup: Setup) -> bool:
 
 
 def remedies(setup: Setup) -> list[Remedy]:
-    """Changes that make it fit: each one that does by itself; where none does, the shortest pile of them that does."""
-    changed = [found for change in CHANGES if (found := change(setup)) is not None]
-    alone = [_remedy(text, after) for text, after in changed if fits(after)]
-    return alone or _piled(setup)
+    """Changes that make it fit: settings that do by themselves, else piles of them; and other devices that do."""
+    settings = _alone(setup, (*FREE, *SMALLER, _adapters))
+    piles = [_piled(setup, (*FREE, *way, *SMALLER)) for way in ((), *((other,) for other in OTHER))]
+    found = settings or [pile for pile in piles if pile is not None]
+    return list(dict.fromkeys([*found, *_alone(setup, MORE)]))
+
+
+def _alone(setup: Setup, changes: Sequence[Change]) -> list[Remedy]:
+    changed = [found for change in changes if (found := change(setup)) is not None]
+    return [_remedy(text, after) for text, after in changed if fits(after)]
 
 
 def _remedy(text: str, after: Setup) -> Remedy:
     return Remedy(text, memory(after).peak)
 
 
-def _piled(setup: Setup) -> list[Remedy]:
-    """All changes one on top of the other, in their order, until it fits; none where it never does."""
+def _piled(setup: Setup, changes: Sequence[Change]) -> Remedy | None:
+    """Changes one on top of the other until it fits, those left out that save nothing; None where it never fits."""
     texts = []
-    for change in CHANGES:
-        if (found := change(setup)) is not None:
-            text, after = found
-            if memory(after).peak < memory(setup).peak:
-                texts.append(text)
-                setup = after
-        if fits(setup):
-            return [_remedy(" ".join(texts), setup)]
-    return []
+    for change in changes:
+        found = None if fits(setup) else change(setup)
+        if found is not None and _needs(found[1]) < _needs(setup):
+            texts.append(found[0])
+            setup = found[1]
+    return _remedy(" ".join(texts), setup) if fits(setup) else None
+
+
+def _needs(setup: Setup) -> float:
+    """Bytes of both phases: a change counts if it helps in either."""
+    found = memory(setup)
+    return max(found.at_sampling, setup.device.usable()) + max(found.at_learning, setup.device.usable())
 
 
 Change = Callable[[Setup], tuple[str, Setup] | None]
@@ -64,28 +74,21 @@ def _checkpointing(setup: Setup) -> tuple[str, Setup] | None:
 
 
 def _smaller_batches(setup: Setup) -> tuple[str, Setup] | None:
-    """Micro-batches halved until it fits, but no smaller than the longest trajectory."""
+    """Micro-batches halved until learning fits, but no smaller than the longest trajectory."""
     longest = max(lesson(setup, stage).longest for stage in setup.stages)
-    return _halved(setup, setup.learner.tokens_per_batch, longest, "learner.tokens_per_batch", _with_tokens)
+    sizes = list(_halves(setup.learner.tokens_per_batch, longest))
+    made = [(f"learner.tokens_per_batch={n}", setup.with_learner(tokens_per_batch=n)) for n in sizes]
+    return _first(made, lambda after: memory(after).at_learning <= after.device.usable())
 
 
 def _fewer_rows(setup: Setup) -> tuple[str, Setup] | None:
-    """Fewer rows decoded at once."""
-    return _halved(setup, setup.batch_size, 1, "engine.batch_size", lambda s, n: replace(s, batch_size=n))
+    """The rows that are decoded at once halved until sampling fits."""
+    made = [(f"engine.batch_size={n}", replace(setup, batch_size=n)) for n in _halves(setup.batch_size, 1)]
+    return _first(made, lambda after: memory(after).at_sampling <= after.device.usable())
 
 
-def _with_tokens(setup: Setup, tokens: int) -> Setup:
-    return setup.with_learner(tokens_per_batch=tokens)
-
-
-def _halved(
-    setup: Setup, value: int, least: float, key: str, with_value: Callable[[Setup, int], Setup]
-) -> tuple[str, Setup] | None:
-    found = list(_halves(value, least))
-    if not found:
-        return None
-    chosen = next((n for n in found if fits(with_value(setup, n))), found[-1])
-    return f"{key}={chosen}", with_value(setup, chosen)
+def _first(made: list[tuple[str, Setup]], right: Callable[[Setup], bool]) -> tuple[str, Setup] | None:
+    return next(((text, after) for text, after in made if right(after)), None)
 
 
 def _halves(value: int, least: float) -> Iterator[int]:
@@ -110,28 +113,21 @@ def _adapters(setup: Setup) -> tuple[str, Setup] | None:
 def _more_devices(setup: Setup) -> tuple[str, Setup] | None:
     """Twice as many, and again, until it fits."""
     if setup.device.measured:
-        return None
-    counts = [n for n in (2**k for k in range(1, 9)) if n > setup.count and n <= MOST_DEVICES]
-    made = [replace(setup, count=n, parallel="fsdp2") for n in counts]
-    after = next((s for s in made if fits(s)), None)
-    return after and (f"--gpus {after.count}", after)
+        return None  # several CPUs are not planned
+    made = [(f"--gpus {n}", replace(setup, count=n, parallel="fsdp2")) for n in COUNTS if n > setup.count]
+    return _first(made, fits)
 
 
 def _larger_device(setup: Setup) -> tuple[str, Setup] | None:
     larger = sorted((d for d in DEVICES.values() if d.memory > setup.device.memory), key=lambda d: d.memory)
-    made = [replace(setup, device=device) for device in larger]
-    after = next((s for s in made if fits(s)), None)
-    return after and (f"--gpu {after.device.name}", after)
+    return _first([(f"--gpu {d.name}", replace(setup, device=d)) for d in larger], fits)
 
 
-CHANGES: tuple[Change, ...] = (
-    _checkpointing,
-    _smaller_batches,
-    _fewer_rows,
-    _sharded,
-    _half_precision,
-    _adapters,
-    _more_devices,
-    _larger_device,
-)
-"""From what costs little to what costs most."""
+FREE: tuple[Change, ...] = (_checkpointing, _sharded, _half_precision)
+"""What costs time or digits, and changes nothing of the method."""
+SMALLER: tuple[Change, ...] = (_smaller_batches, _fewer_rows)
+"""What costs time alone, the more the smaller; tried last in a pile."""
+MORE: tuple[Change, ...] = (_more_devices, _larger_device)
+"""What costs money."""
+OTHER: tuple[Change, ...] = (_adapters, *MORE)
+"""Another method, or other devices."""

@@ -1,7 +1,7 @@
 """Devices: what their data sheets say, and what is taken to be reached of it.
 
-The figures are those of NVIDIA's data sheets, dense (without sparsity): A100 (ds 1758950), H100 and H200 SXM, L4, and the
-Ada architecture's white paper for the RTX 4090 (half precision with sums in float32). `float32` is outside the tensor
+The figures are those of NVIDIA's data sheets, dense (without sparsity): A100 SXM, H100 and H200 SXM, L4, and the Ada
+architecture's white paper for the RTX 4090 (half precision with sums in float32). `float32` is outside the tensor
 cores, as PyTorch computes it by default. Memory is what the driver reports. No price is listed, for prices change.
 """
 
@@ -96,8 +96,9 @@ BANDWIDTH_SHARE = 0.6
 """Share of the data sheet's bandwidth that is reached (assumed)."""
 USABLE = 0.95
 """Share of the memory that is filled at most (assumed)."""
-EAGER = {"decode_call": 3e-3, "decode_layer": 0.5e-3, "response": 0.2e-3, "learn_call": 10e-3, "learn_layer": 3e-3}
-"""Seconds that Python and PyTorch's dispatch take on the host of a GPU: those of the CPU of docs/scaling.md, rounded."""
+EAGER = {"decode_call": 1e-3, "decode_layer": 0.5e-3, "response": 0.1e-3, "learn_call": 5e-3, "learn_layer": 2e-3}
+"""Seconds that Python and PyTorch's dispatch take on the host of a GPU: those that `scorl doctor` measured on
+the CPU of docs/plan.md, rounded up."""
 
 
 def _gpu(name: str, gib: float, bandwidth: float, half: float, single: float, link: float, network: float) -> Device:
@@ -117,4 +118,3 @@ DEVICES = {
     )
 }
 """`link` is NVLink or PCIe; `network` is InfiniBand of NVIDIA's own machines (DGX), or 100 Gb Ethernet."""
-

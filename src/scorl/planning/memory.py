@@ -9,10 +9,8 @@ from scorl.planning.setup import Setup
 from scorl.planning.tokens import lesson, micro_batches, writings
 from scorl.stage import Stage
 
-__all__ = ["CHUNK_NUMBERS", "KEPT_BYTES", "Memory", "memory"]
+__all__ = ["CHUNK_NUMBERS", "Memory", "memory"]
 
-KEPT_BYTES = 2 << 30
-"""What `scorl.engines.torch` keeps of one turn for the next, at most."""
 CHUNK_NUMBERS = 2**24
 """Logits that `scorl.learner.forward` holds at once."""
 LOGITS = 7
@@ -22,8 +20,8 @@ DRAW_BYTES = 36
 """For each logit of a drawn token: logits and log-probabilities in float32, three blocks in float64, a comparison."""
 ROOM = 1.25
 """Columns of keys and values that are held, over those that are filled."""
-PADDING = 1.25
-"""Queries and keys that are gathered for a tree, padding included, over those that count."""
+PADDING = 1.1
+"""Queries and keys that are gathered for a tree, padding included, over those that count (1.25 at most)."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,12 @@ def _sampling(setup: Setup, stage: Stage) -> dict[str, float]:
     if not calls:
         return {}
     copied = setup.engine == "vllm" or setup.shards > 1 or (setup.size == 2 and not setup.lora)
+    own_pages = setup.engine == "vllm"
     held, before = [0.0], 0.0
     for writing in calls:
-        each = writing.context * shape.cache(setup.size)
-        flight = ROOM * min(writing.rows, setup.batch_size) * each
-        kept = min(writing.rows * each, KEPT_BYTES) if writing.kept and setup.engine != "vllm" else 0.0
-        held.append(before + flight + kept)
-        before = kept
+        flight = ROOM * min(writing.rows, setup.batch_size) * writing.context * shape.cache(setup.size)
+        held.append(flight if own_pages else before + flight + writing.kept)
+        before = writing.kept
     rows = min(setup.batch_size, max(writing.rows for writing in calls))
     return {
         "copy of the weights": setup.size * shape.parameters if copied else 0.0,

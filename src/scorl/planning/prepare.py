@@ -7,11 +7,12 @@ from pathlib import Path
 
 from scorl.errors import UserError
 from scorl.planning.device import DEVICES, EFFICIENCY, Device
-from scorl.planning.setup import Parallel, Setup
+from scorl.planning.setup import Lengths, Parallel, Setup
+from scorl.planning.shape import ModelShape
 from scorl.planning.texts import Given, lengths_of, shape_of
 from scorl.recipe import Recipe
 
-__all__ = ["Wanted", "prepared"]
+__all__ = ["Wanted", "described", "prepared"]
 
 UNMEASURED = Device("cpu", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -43,9 +44,20 @@ def prepared(recipe: Recipe, wanted: Wanted, given: Given, config: Path | None =
     """
     if wanted.gpu is None and wanted.count > 1:
         raise UserError(f"--gpus {wanted.count} wants --gpu NAME: {', '.join(sorted(DEVICES))}")
-    setup = Setup(
-        shape=shape_of(recipe, config),
-        lengths=lengths_of(recipe, given, by_name=config is None),
+    lengths = lengths_of(recipe, given, by_name=config is None)
+    setup = described(recipe, wanted, shape_of(recipe, config), lengths)
+    if wanted.gpu:
+        return setup
+    from scorl.planning.probe import this_cpu
+
+    return replace(setup, device=this_cpu(setup))
+
+
+def described(recipe: Recipe, wanted: Wanted, shape: ModelShape, lengths: Lengths) -> Setup:
+    """What a recipe says of memory and time; a CPU is still to be measured."""
+    return Setup(
+        shape=shape,
+        lengths=lengths,
         stages=recipe.stages,
         device=DEVICES[wanted.gpu] if wanted.gpu else UNMEASURED,
         dtype=recipe.model.dtype,
@@ -58,8 +70,3 @@ def prepared(recipe: Recipe, wanted: Wanted, given: Given, config: Path | None =
         parallel=wanted.parallel,
         efficiency=wanted.efficiency,
     )
-    if wanted.gpu:
-        return setup
-    from scorl.planning.probe import this_cpu
-
-    return replace(setup, device=this_cpu(setup))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Literal
 
@@ -56,7 +56,7 @@ class Setup:
     device: Device
     dtype: Dtype = "float32"
     lora: LoraSettings | None = None
-    learner: LearnerSettings = LearnerSettings()
+    learner: LearnerSettings = field(default_factory=LearnerSettings)
     engine: str = "torch"
     batch_size: int = 256
     temperature: float = 1.0

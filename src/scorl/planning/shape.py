@@ -58,7 +58,9 @@ class ModelShape:
         if experts := next((key for key in EXPERTS if config.get(key)), None):
             raise UserError(f"the model's config has {experts}: mixtures of experts cannot be planned")
         if missing := [key for key in SIZES if not config.get(key)]:
-            raise UserError(f"the model's config lacks {', '.join(missing)}: only decoders of Llama's kind can be planned")
+            raise UserError(
+                f"the model's config lacks {', '.join(missing)}: only decoders of Llama's kind can be planned"
+            )
         kind, layers, width, heads = config.get("model_type", ""), *(config[key] for key in SIZES[:3])
         groups = config.get("num_key_value_heads") or heads
         head_size = config.get("head_dim") or width // heads
@@ -120,7 +122,8 @@ class ModelShape:
     def adapters(self, lora: LoraSettings) -> int:
         """Numbers in low-rank adapters; targets that are no names of `linears` count as none.
 
-        >>> ModelShape(1, 4, 2, 1, 2, 8, 10, True, 2, 8, None, False).adapters(LoraSettings(rank=2, targets=("k_proj",)))
+        >>> shape = ModelShape(1, 4, 2, 1, 2, 8, 10, True, 2, 8, None, False)
+        >>> shape.adapters(LoraSettings(rank=2, targets=("k_proj",)))
         12
         """
         sizes = self.linears

@@ -32,10 +32,27 @@ def _memory(plan: Estimate) -> Grid:
 def _time(plan: Estimate) -> Grid:
     rows = [_stage_row(stage) for stage in plan.stages]
     rows.append(
-        ("evaluations", f"{plan.evaluations}", *[""] * 6, f"{_seconds(plan.evaluation)}", _hours(plan.evaluations * plan.evaluation))
+        (
+            "evaluations",
+            f"{plan.evaluations}",
+            *[""] * 6,
+            f"{_seconds(plan.evaluation)}",
+            _hours(plan.evaluations * plan.evaluation),
+        )
     )
     rows.append(("together", *[""] * 8, _hours(plan.seconds)))
-    header = ("stage", "steps", "tokens", "micro-batches", "TFLOP", "sample s", "learn s", "exchange s", "step s", "hours")
+    header = (
+        "stage",
+        "steps",
+        "tokens",
+        "micro-batches",
+        "TFLOP",
+        "sample s",
+        "learn s",
+        "exchange s",
+        "step s",
+        "hours",
+    )
     return Grid("A step on each device, and all steps", header, tuple(rows), tuple(_notes(plan)))
 
 
@@ -63,7 +80,9 @@ def _title(plan: Estimate) -> str:
     setup = plan.setup
     devices = f"{setup.count} x {setup.device.name}" + (f", {setup.parallel}" if setup.count > 1 else "")
     learned = "adapters" if setup.lora else "all weights"
-    return f"{setup.shape.parameters / 1e6:,.1f}M parameters in {setup.dtype}, {learned} learn; {setup.engine}; {devices}"
+    return (
+        f"{setup.shape.parameters / 1e6:,.1f}M parameters in {setup.dtype}, {learned} learn; {setup.engine}; {devices}"
+    )
 
 
 def _notes(plan: Estimate) -> Iterator[str]:
@@ -77,7 +96,7 @@ def _notes(plan: Estimate) -> Iterator[str]:
         f"decoding {rates.few.flops / 1e12:.3g} TFLOP/s."
     )
     told = [f"{r.asked:.0f} + {r.tokens:.0f} (longest {r.longest:.0f})" for r in setup.lengths.responses]
-    yield f"Tokens asked + written, by turn: {'; '.join(told)}; {setup.lengths.distinct:.0%} of those written are distinct."
+    yield f"Tokens asked + written, by turn: {'; '.join(told)}; {setup.lengths.distinct:.0%} of the written distinct."
 
 
 def _gib(value: float | None) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from os.path import commonprefix
+from itertools import pairwise, takewhile
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -21,7 +20,7 @@ from scorl.recipe import Recipe
 from scorl.sources import locate
 from scorl.trajectory import Message
 
-__all__ = ["Given", "lengths_like", "lengths_of", "shape_of"]
+__all__ = ["Given", "lengths_in", "lengths_like", "lengths_of", "shape_of"]
 
 CHARACTERS = 4
 """Characters of a token, where there is no tokenizer (a rule of thumb for English)."""
@@ -116,25 +115,31 @@ def _asked(recipe: Recipe, given: Given, by_name: bool) -> tuple[float, list[tup
             raise UserError(f"{error}\n  or say how long prompts are with --prompt-tokens") from None
         return given.prompt, [(given.turn or UNKNOWN_TURN, True)] * (attempts - 1)
     counts = _counts(recipe, by_name)
-    turns = [(counts.follow(turn.message, i), turn.attempt) for i, turn in enumerate(task.turns(attempts), 1)]
+    turns = [(float(counts.follow(turn.message, i)), turn.attempt) for i, turn in enumerate(task.turns(attempts), 1)]
     return mean(counts.prompt(problem.prompt) for problem in problems), turns
 
 
 def lengths_like(run: Path) -> Lengths:
-    """Lengths as they were in a run: of its prompts, its responses, its longest ones, and what they have in common.
+    """Lengths as they were in a run.
 
     Raises:
-        UserError: there are no attempts in it, or of one turn only.
+        UserError: there are no attempts in it.
     """
-    steps = [list(read_lines(path)) for path in sorted((run / "attempts").glob("step-*.jsonl"))]
+    paths = sorted((run / "attempts").glob("step-*.jsonl"))
+    if not paths:
+        raise UserError(f"{run}: no attempts under {run / 'attempts'}, so no lengths to go by")
+    return lengths_in([list(read_lines(path)) for path in paths])
+
+
+def lengths_in(steps: Sequence[Sequence[Mapping[str, Any]]]) -> Lengths:
+    """Lengths of attempts, step by step as a run directory has them: of prompts, of responses, of each step's longest
+    response, and what the responses of a problem have in common."""
     lines = [line for step in steps for line in step]
     turns = sorted({line["turn"] for line in lines})
-    if len(turns) < 2:
-        raise UserError(f"{run}: no attempts of two turns under {run / 'attempts'}, so no lengths to go by")
     return Lengths(tuple(_like(steps, turn) for turn in turns), _distinct(lines))
 
 
-def _like(steps: Sequence[Sequence[dict[str, Any]]], turn: int) -> Response:
+def _like(steps: Sequence[Sequence[Mapping[str, Any]]], turn: int) -> Response:
     mine = [[line for line in step if line["turn"] == turn] for step in steps]
     written = [line for step in mine for line in step]
     if turn == 0:
@@ -146,7 +151,7 @@ def _like(steps: Sequence[Sequence[dict[str, Any]]], turn: int) -> Response:
     return Response(asked, mean(line["tokens"] for line in written), longest)
 
 
-def _distinct(lines: Sequence[dict[str, Any]]) -> float:
+def _distinct(lines: Sequence[Mapping[str, Any]]) -> float:
     """The share of characters that no other trajectory of the same problem and step begins with as well."""
     texts: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for line in lines:
@@ -154,8 +159,13 @@ def _distinct(lines: Sequence[dict[str, Any]]) -> float:
     groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for (step, problem, *_), written in texts.items():
         groups[step, problem].append("\0".join(written) + "\0")
-    shared = sum(len(commonprefix(pair)) for group in groups.values() for pair in pairwise(sorted(group)))
+    shared = sum(_shared(*pair) for group in groups.values() for pair in pairwise(sorted(group)))
     return 1 - shared / sum(len(text) for group in groups.values() for text in group)
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _by_characters(messages: Sequence[Message]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -9,7 +10,10 @@ from scorl.objectives import PairSFT, Star
 from scorl.planning.setup import Response, Setup
 from scorl.stage import Stage
 
-__all__ = ["Lesson", "Writing", "lesson", "writings"]
+__all__ = ["KEPT_BYTES", "Lesson", "Writing", "lesson", "micro_batches", "writings"]
+
+KEPT_BYTES = 2 << 30
+"""What `scorl.engines.torch` keeps of one turn for the next, at most."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Writing:
     """Decoded steps: one for each token of the longest row, more where the rows do not fit into one batch."""
     context: float
     """Columns of keys and values that a row has in the end."""
-    kept: bool
-    """Whether its keys and values are handed on to the next call."""
+    kept: float
+    """Bytes of its keys and values that the next call goes on from."""
 
     @property
     def alive(self) -> float:
@@ -60,15 +64,15 @@ def writings(setup: Setup, stage: Stage) -> list[Writing]:
         return []
     problems = setup.problems(stage)
     responses = setup.lengths.of(stage.attempts)
-    found = []
+    found: list[Writing] = []
     before = longest = 0.0
     for turn, response in enumerate(responses):
         rows = problems * stage.samples * (stage.branches if turn else 1)
-        distinct, fresh = (rows, response.asked + 1) if turn else (problems, response.asked)
-        if turn and setup.shape.windowed:
-            distinct, fresh = rows / stage.branches, before + response.asked
-        start = before + response.asked
+        start, known = before + response.asked, _known(setup, found[-1]) * (before - 1) if found else 0.0
+        fresh = start - known
+        distinct = rows if turn else problems
         longest += response.asked + response.longest
+        kept = rows * longest * setup.shape.cache(setup.size) if turn + 1 < len(responses) else 0.0
         found.append(
             Writing(
                 rows=rows,
@@ -77,11 +81,21 @@ def writings(setup: Setup, stage: Stage) -> list[Writing]:
                 drawn=rows * response.tokens,
                 steps=max(1.0, rows / setup.batch_size) * response.tokens + response.longest - response.tokens,
                 context=longest,
-                kept=turn + 1 < len(responses) and not setup.shape.windowed,
+                kept=0.0 if setup.shape.windowed else min(kept, _most_kept(setup)),
             )
         )
         before = start + response.tokens
     return found
+
+
+def _known(setup: Setup, last: Writing) -> float:
+    """The share of the rows that were kept."""
+    return last.kept / (last.rows * last.context * setup.shape.cache(setup.size))
+
+
+def _most_kept(setup: Setup) -> float:
+    """vLLM keeps what its cache has room for, which is taken to be all."""
+    return float("inf") if setup.engine == "vllm" else KEPT_BYTES
 
 
 def lesson(setup: Setup, stage: Stage) -> Lesson:
@@ -89,26 +103,43 @@ def lesson(setup: Setup, stage: Stage) -> Lesson:
 
     A stage that collects is taken to learn from all that it collected, which is the most that it can.
     """
-    problems, epochs = setup.problems(stage), getattr(stage.objective, "epochs", 1)
+    epochs = getattr(stage.objective, "epochs", 1)
     responses = setup.lengths.of(stage.attempts)
-    tokens = predictions = pairs = computed = keys = before = longest = 0.0
-    for turn, response in enumerate(responses):
-        if turn == 0:
-            tokens, pairs = problems * response.asked, problems * response.asked**2 / 2
-            computed, keys = problems * response.asked**2, problems * response.asked
-        branches = problems * stage.samples * (stage.branches if turn else 1) * setup.lengths.distinct
-        start, length = before + (0 if turn else response.asked), response.tokens + (response.asked if turn else 0)
-        tokens += branches * length
-        pairs += branches * length * (start + length / 2)
-        computed += branches * length * (start + length)
-        keys += branches * (start + length)
-        predictions += branches * response.tokens * _learned(stage, turn, response, turn == len(responses) - 1)
-        before = start + length
-        longest += response.asked + response.longest
-    beta = max(getattr(stage.objective, name, 0.0) for name in ("beta_1", "beta_2"))
+    branches = list(_branches(setup, stage))
+    learned = [_learned(stage, turn, r, turn == len(responses) - 1) for turn, r in enumerate(responses)]
+    written = sum(b.count * r.tokens * share for b, r, share in zip(branches[1:], responses, learned, strict=True))
     return Lesson(
-        *(epochs * value for value in (tokens, predictions, pairs, computed, keys)), longest=longest, anchored=beta > 0
+        tokens=epochs * sum(b.count * b.length for b in branches),
+        predictions=epochs * written,
+        pairs=epochs * sum(b.count * b.length * (b.start + b.length / 2) for b in branches),
+        computed_pairs=epochs * sum(b.count * b.length * (b.start + b.length) for b in branches),
+        keys=epochs * sum(b.count * (b.start + b.length) for b in branches),
+        longest=sum(r.asked + r.longest for r in responses),
+        anchored=max(getattr(stage.objective, name, 0.0) for name in ("beta_1", "beta_2")) > 0,
     )
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """Branches of a prefix tree that are alike."""
+
+    count: float
+    start: float
+    """Tokens before each."""
+    length: float
+
+
+def _branches(setup: Setup, stage: Stage) -> Iterator[_Branch]:
+    """The prompts of all problems, then turn after turn what is appended and written."""
+    problems, distinct = setup.problems(stage), setup.lengths.distinct
+    start = 0.0
+    for turn, response in enumerate(setup.lengths.of(stage.attempts)):
+        if turn == 0:
+            yield _Branch(problems, 0.0, response.asked)
+            start = response.asked
+        length = response.tokens + (response.asked if turn else 0.0)
+        yield _Branch(problems * stage.samples * (stage.branches if turn else 1) * distinct, start, length)
+        start += length
 
 
 def _learned(stage: Stage, turn: int, response: Response, last: bool) -> float:

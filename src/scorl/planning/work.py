@@ -1,8 +1,8 @@
 """The operations and bytes of a step: what has to be computed, whatever computes it.
 
-A token's pass forward through a matrix takes 2 operations for each of its numbers; backward takes 4, half of them for the
-gradient of the matrix itself, which frozen weights do without. Attention takes 4 operations forward, for each pair of
-tokens and number of the queries, and 8 backward.
+A token's pass forward through a matrix takes 2 operations for each of its numbers; backward takes 4, half of them for
+the gradient of the matrix itself, which frozen weights do without. Attention takes 4 operations forward, for each pair
+of tokens and number of the queries, and 8 backward.
 
 Bytes are what element-wise operations read and write, one operation after the other, as PyTorch does it eagerly; the
 counts of passes below are those of transformers' Llama, of `scorl.learner` and of `scorl.engines`.
@@ -39,12 +39,12 @@ class Work:
 
 
 NORM, RESIDUAL, ROTARY, GATE, ATTEND, GATHER, ADAPTED = 7, 3, 11, 5, 4, 10, 6
-"""Numbers read and written, for each number of: a norm, a residual sum, rotated queries and keys, the gated half's inner
+"""Numbers read and written, for each number of: a norm, a residual sum, rotated queries and keys, the gate's inner
 width, attention's queries, what a tree gathers of them, an adapted matrix's output."""
 DRAW = 24
 """The same for each logit of a drawn token: log-softmax, then the cumulative sum in float64."""
 SCORE, ANCHOR = 19, 30
-"""The same for each logit of a prediction, forward and backward: log-probabilities; the reference's and the exact KL."""
+"""The same for each logit of a prediction, both passes: log-probabilities; the reference's and the exact KL."""
 HEAT = 6
 """More of them where logits are divided by a temperature."""
 OPTIMISER = 10
@@ -52,7 +52,12 @@ OPTIMISER = 10
 
 
 def update_flops(
-    shape: ModelShape, tokens: float, predictions: float, pairs: float, adapters: int | None = None, anchored: bool = True
+    shape: ModelShape,
+    tokens: float,
+    predictions: float,
+    pairs: float,
+    adapters: int | None = None,
+    anchored: bool = True,
 ) -> float:
     """The useful operations of one update: each distinct token once, nothing computed again.
 
@@ -99,7 +104,7 @@ def sampling(setup: Setup, writing: Writing) -> list[Work]:
     numbers, weights = shape.body + shape.head + adapters, size * (shape.body + shape.head)
     columns = writing.context - writing.steps / 2
     looked = writing.drawn * columns
-    handed = writing.rows * writing.context * (6 if writing.kept else 2)
+    handed = 4 * writing.kept + 2 * writing.rows * writing.context * shape.cache(size)
     attended = 4 * shape.layers * shape.query_width
     eager = 0 if setup.engine == "vllm" else 1
     return [
@@ -108,7 +113,7 @@ def sampling(setup: Setup, writing: Writing) -> list[Work]:
         Work("decoding", 2 * numbers * writing.drawn, weights * writing.steps, few=True),
         Work("decoding's layers", bytes=eager * size * _layer(setup) * shape.layers * writing.drawn, few=True),
         Work("attention", bytes=shape.cache(size) * looked, attended=attended * looked, few=True),
-        Work("handing on", bytes=eager * shape.cache(size) * handed),
+        Work("handing on", bytes=eager * handed),
         Work("drawing", bytes=4 * DRAW * shape.vocabulary * writing.drawn, few=True),
     ]
 
