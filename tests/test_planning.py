@@ -136,6 +136,11 @@ def test_tokens_of_a_step_by_hand():
     assert alone.steps == 2 * 5 + 8 - 5
 
 
+def test_more_attempts_than_are_known_are_refused():
+    with pytest.raises(UserError, match="2 attempts, and 3"):
+        lesson(setup(), Stage(StageTwo(), 1, attempts=3))
+
+
 def test_stages_that_imitate_sample_otherwise():
     assert writings(setup(), Stage(Supervised(), 1, problems=4, samples=1, attempts=1)) == []
     star = lesson(setup(), Stage(Star(epochs=2), 1, problems=4, samples=3))

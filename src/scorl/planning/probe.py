@@ -45,7 +45,9 @@ MOST_NUMBERS = 2**26
 MOST_HELD = 2**27
 """In the results that are held: 512 MiB. A layer's are a quarter of what it reads and writes."""
 DRAWN = 24
+"""Decoded steps of a probe."""
 SAMPLES = 8
+"""Samples of each of eight problems."""
 
 
 def clock() -> float:

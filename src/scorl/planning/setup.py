@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Literal
 
+from scorl.errors import UserError
 from scorl.planning.device import EFFICIENCY, Device, Rates
 from scorl.planning.shape import ModelShape
 from scorl.settings import Dtype, LearnerSettings, LoraSettings
@@ -41,8 +42,14 @@ class Lengths:
     text: the learner computes these alone. 1 is the upper bound."""
 
     def of(self, attempts: int) -> tuple[Response, ...]:
-        """The responses of trajectories with so many attempts."""
+        """The responses of trajectories with so many attempts.
+
+        Raises:
+            UserError: fewer are known.
+        """
         ends = [i + 1 for i, response in enumerate(self.responses) if response.attempt]
+        if attempts > len(ends):
+            raise UserError(f"the lengths are those of {len(ends)} attempts, and {attempts} are planned")
         return self.responses[: ends[attempts - 1]]
 
 
