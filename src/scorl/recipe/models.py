@@ -31,7 +31,7 @@ BOUNDS: dict[str, dict[str, float]] = {
             "steps problems samples attempts branches epochs max_tokens batch_size tokens_per_batch keep rank workers",
         ),
         ("ge", 0, "seed every warmup clip weight_decay temperature alpha beta_1 beta_2"),
-        ("gt", 0, "lr max_logprob_gap target_kl"),
+        ("gt", 0, "lr max_logprob_gap target_kl importance_cap"),
     )
     for name in names.split()
 }
