@@ -61,7 +61,8 @@ class TorchEngine:
         """See `scorl.engines.engine.Engine.sample`."""
         with torch.inference_mode(), self.policy.precision():
             known, kept = self._memory(keep)
-            call = _Call(self.policy, requests, rooms(requests, max_tokens, self.policy.max_positions), temperature, known, kept)
+            room = rooms(requests, max_tokens, self.policy.max_positions)
+            call = _Call(self.policy, requests, room, temperature, known, kept)
             samples = call.run(self.batch_size)
         self._kept = kept
         return samples

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 import transformers
 
-from scorl.engines import ScriptedEngine, TorchEngine
+from scorl.engines import ScriptedEngine, TorchEngine, VllmEngine
 from scorl.engines.engine import Engine
 from scorl.errors import UserError
 from scorl.objectives import Supervised
 from scorl.policy import Policy
 from scorl.recipe.sections import EngineSettings, Recipe
 from scorl.run import Plan
-from scorl.settings import Sampling
+from scorl.settings import Sampling, VllmSettings
 from scorl.tasks.task import Task
 from scorl.version import __version__
 
@@ -31,7 +31,15 @@ def _torch(policy: Policy, settings: EngineSettings) -> Engine:
     return TorchEngine(policy, batch_size=settings.batch_size)
 
 
-ENGINES: dict[str, Callable[[Policy, EngineSettings], Engine]] = {"scripted": _scripted, "torch": _torch}
+def _vllm(policy: Policy, settings: EngineSettings) -> Engine:
+    return VllmEngine(policy, settings.vllm or VllmSettings(), settings.batch_size)
+
+
+ENGINES: dict[str, Callable[[Policy, EngineSettings], Engine]] = {
+    "scripted": _scripted,
+    "torch": _torch,
+    "vllm": _vllm,
+}
 """The engines by the names that recipes use."""
 
 

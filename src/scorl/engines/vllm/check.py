@@ -48,8 +48,8 @@ def check_sync(ours: Sequence[float], theirs: Sequence[float], limit: float | No
     if not gap <= limit:
         raise GuardError(
             f"after the weights were sent, vLLM and the learner differ by {gap:.3g} on a token's log-probability "
-            f"({int((gaps > limit).sum())} of {len(gaps)} tokens above {limit:g}): it would sample from another policy. "
-            "Weights that did not arrive, a stale output head or prefix cache, or another type to compute in. "
+            f"(by more than {limit:g} on {int((gaps > limit).sum())} of {len(gaps)} tokens), so it would sample from "
+            "another policy: weights that did not arrive, a stale output head or prefix cache, or another dtype. "
             "engine.vllm.max_sync_gap sets the limit"
         )
     return gap

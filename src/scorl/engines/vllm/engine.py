@@ -88,6 +88,8 @@ class VllmEngine:
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:
         """See `scorl.engines.engine.Engine.sample`."""
+        if not requests:
+            return []  # nor are weights sent for nothing
         self.load()
         server = self._awake()
         room = rooms(requests, max_tokens, self._limit)
@@ -161,7 +163,6 @@ class VllmEngine:
             options["tensor-parallel-size"] = self.settings.tensor_parallel
             flags += ["enable-sleep-mode"] if self.settings.sleep else []
         else:
-            options["distributed-executor-backend"] = "uni"
             flags.append("enforce-eager")
         given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return [self.settings.python or sys.executable, str(PROGRAM), *given, *(f"--{flag}" for flag in flags)]
@@ -205,7 +206,7 @@ def _generate(server: Poster, prompt: Sequence[int], wanted: dict[str, Any]) -> 
 def _handles(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Weights on a GPU as vLLM's transfer `ipc` takes them over HTTP; they must live until the update is finished."""
     device = str(torch.cuda.get_device_properties(next(iter(weights.values())).device).uuid)
-    handles = [{device: reduce_tensor(weight)[1]} for weight in weights.values()]
+    handles = [{device: reduce_tensor(weight)[1]} for weight in weights.values()]  # type: ignore[no-untyped-call]
     return {
         "names": list(weights),
         "dtype_names": [str(weight.dtype).removeprefix("torch.") for weight in weights.values()],

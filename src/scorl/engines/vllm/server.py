@@ -1,4 +1,4 @@
-"""vLLM's own HTTP server, in a process and an environment of its own; every wait has a limit and says what it waits for."""
+"""vLLM's own HTTP server in a process of its own; every wait has a limit, and says what it waited for."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ __all__ = ["Server", "environment"]
 
 SOCKET = "socket"
 LOG = "log"
+GRACE_SECONDS = 30.0
+"""Between the request to end and the end by force."""
 TOLD = 20
 """Lines of the server's log that an error repeats."""
 OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_")
@@ -99,7 +101,7 @@ class Server:
         if self._process.stdin and not self._process.stdin.closed:
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
