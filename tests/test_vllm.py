@@ -19,9 +19,11 @@ from worlds import letters, tiny_policy
 from scorl.engines import Request, TorchEngine, VllmEngine
 from scorl.engines.vllm.check import check_sync, learners
 from scorl.engines.vllm.server import Server, environment
-from scorl.errors import GuardError
+from scorl.errors import GuardError, UserError
 from scorl.learner import Learner
 from scorl.objectives import StageOne
+from scorl.recipe import resolve
+from scorl.recipe.plan import planned
 from scorl.reference import ReferenceEngine
 from scorl.settings import LearnerSettings, LoraSettings, VllmSettings
 from scorl.stage import Stage
@@ -67,7 +69,7 @@ class Pretended:
 class TestProtocol(SamplesAPolicy):
     """The whole contract, through the protocol."""
 
-    draws = 500
+    draws = 100
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -275,3 +277,18 @@ def test_the_servers_environment():
         made = environment(given, own_python=own)
         assert made.keys() & given.keys() == kept | {"VLLM_CPU_KVCACHE_SPACE"}
         assert (made["VLLM_CPU_KVCACHE_SPACE"], made["VLLM_SERVER_DEV_MODE"]) == ("4", "1")
+
+
+@pytest.mark.parametrize(
+    ("python", "message"), [("/bin/false", "/bin/false has no vllm.*docs/vllm.md"), ("no/such/python", "cannot be run")]
+)
+def test_a_missing_vllm_is_named_before_a_model_is_loaded(python, message):
+    recipe = resolve("countdown", ["engine.name=vllm", f"engine.vllm.python={python}", "model.path=no/such/model"])
+    with pytest.raises(UserError, match=message):
+        planned(recipe)
+
+
+def test_settings_of_vllm_belong_to_vllm():
+    with pytest.raises(UserError, match=r"engine.vllm: these settings go with `name: vllm`, not with 'torch'"):
+        resolve("countdown", ["engine.vllm.sleep=true"])
+    assert resolve("countdown", ["engine.name=vllm"]).engine.vllm is None

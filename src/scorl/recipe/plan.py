@@ -11,6 +11,7 @@ import transformers
 
 from scorl.engines import ScriptedEngine, TorchEngine, VllmEngine
 from scorl.engines.engine import Engine
+from scorl.engines.vllm.server import check_installed
 from scorl.errors import UserError
 from scorl.objectives import Supervised
 from scorl.policy import Policy
@@ -47,10 +48,12 @@ def planned(recipe: Recipe) -> Plan:
     """Build all that a recipe names; the task comes first, so that its faults show before a model is loaded.
 
     Raises:
-        UserError: the task, one of its splits, the model or the engine's answers cannot be had.
+        UserError: the task, one of its splits, the model, vLLM or the engine's answers cannot be had.
     """
     task = recipe.turns.of(recipe.task.build())
     _check_problems(recipe, task)
+    if recipe.engine.name == "vllm":
+        check_installed((recipe.engine.vllm or VllmSettings()).python)
     settings = recipe.model
     policy = Policy(
         settings.path,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 
 from scorl.loggers import missing
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Supervised
 from scorl.recipe.sections import Recipe
-from scorl.settings import VllmSettings
 from scorl.stage import Stage
 
 __all__ = ["contradictions"]
@@ -46,30 +43,12 @@ def _sampling(recipe: Recipe) -> Iterator[str]:
         yield "engine.temperature: greedy samples of a problem are all alike and teach nothing; 1.0 is usual"
     if (engine.name == "scripted") != (engine.answers is not None):
         yield "engine.answers: a file of answers goes with `name: scripted`, and with nothing else"
-    if engine.name == "vllm":
-        yield from _vllm(engine.vllm or VllmSettings())
-    elif engine.vllm is not None:
+    if engine.vllm is not None and engine.name != "vllm":
         yield f"engine.vllm: these settings go with `name: vllm`, not with '{engine.name}'"
     if recipe.task.split == recipe.evaluation.split:
         yield (
             f"evaluation.split: '{recipe.evaluation.split}' is what task.split trains on; "
             "evaluating on it would measure memory, not skill"
-        )
-
-
-def _vllm(settings: VllmSettings) -> Iterator[str]:
-    """Whether vLLM is where it is said to be, asked without importing it, which takes long."""
-    python = settings.python or sys.executable
-    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
-    try:
-        missing = subprocess.run([python, "-c", look], check=False, capture_output=True).returncode
-    except OSError as error:
-        yield f"engine.vllm.python: cannot be run: {error}"
-        return
-    if missing:
-        yield (
-            f"engine.vllm.python: vllm is not installed for {python}; make an environment for it as docs/vllm.md says, "
-            "and name its Python"
         )
 
 

@@ -163,6 +163,7 @@ class VllmEngine:
             options["tensor-parallel-size"] = self.settings.tensor_parallel
             flags += ["enable-sleep-mode"] if self.settings.sleep else []
         else:
+            options["block-size"] = 32  # of 128 a prompt often fills none, and nothing would be kept
             flags.append("enforce-eager")
         given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return [self.settings.python or sys.executable, str(PROGRAM), *given, *(f"--{flag}" for flag in flags)]

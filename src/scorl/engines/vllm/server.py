@@ -10,15 +10,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scorl.errors import GuardError
+from scorl.errors import GuardError, UserError
 
-__all__ = ["Server", "environment"]
+__all__ = ["Server", "check_installed", "environment"]
 
 SOCKET = "socket"
 LOG = "log"
@@ -28,6 +29,24 @@ TOLD = 20
 """Lines of the server's log that an error repeats."""
 OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_")
 """Beginnings of the variables by which torchrun speaks to its processes; the server is none of them."""
+
+
+def check_installed(python: str | None) -> None:
+    """Whether a Python (None: this one) has vLLM, asked without importing it, which takes long.
+
+    Raises:
+        UserError: it has not, or is none.
+    """
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    try:
+        missing = subprocess.run([python or sys.executable, "-c", look], check=False, capture_output=True).returncode
+    except OSError as error:
+        raise UserError(f"engine.vllm.python: cannot be run: {error}") from None
+    if missing:
+        raise UserError(
+            f"engine.vllm.python: {python or sys.executable} has no vllm; make an environment for it as docs/vllm.md "
+            "says, and name its Python"
+        )
 
 
 def environment(given: Mapping[str, str], own_python: bool) -> dict[str, str]:
