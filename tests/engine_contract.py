@@ -1,16 +1,12 @@
-"""The contract of an engine, which every engine passes: a test class takes it over and gives the fixtures.
+"""The contract of an engine, in one file that every engine passes.
 
-class TestMine(SamplesAPolicy):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def engine(cls, policy): ...
+A test class takes it over, and its file gives the fixtures `policy` and `engine`, of class or module scope.
 """
 
 from contextlib import contextmanager
 
 import pytest
 import torch
-from worlds import tiny_policy
 
 from scorl.engines import Request, Sample
 from scorl.logits import log_probabilities
@@ -62,11 +58,6 @@ def moved(policy, by=0.1):
 
 class Engine:
     """What holds for every engine."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def policy(cls, tmp_path_factory):
-        return shaken(tiny_policy(tmp_path_factory.mktemp("model"), width=64))
 
     def test_one_sample_for_each_request_in_order(self, engine, policy):
         asked = requests(policy, 12)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engine_contract import SamplesAPolicy, moved, requests
+from engine_contract import SamplesAPolicy, moved, requests, shaken
 from safetensors.torch import load_file
 from worlds import letters, tiny_policy
 
@@ -70,6 +70,11 @@ class TestProtocol(SamplesAPolicy):
     """The whole contract, through the protocol."""
 
     draws = 100
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def policy(cls, tmp_path_factory):
+        return shaken(tiny_policy(tmp_path_factory.mktemp("model"), width=64))
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -52,11 +52,6 @@ def engine(policy):
 class TestContract(SamplesAPolicy):
     draws = 1000
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def policy(cls, engine):
-        return engine.policy
-
 
 def test_the_stale_head_is_caught_with_the_mend_off_and_mended_with_it_on(engine, policy):
     """A head tied to the embeddings keeps its packed weights through a transfer, and vLLM does no more than warn."""
@@ -80,8 +75,8 @@ def test_a_prefix_is_computed_once(engine, policy):
 
 def test_the_server_ends_with_a_killed_parent(policy, tmp_path):
     program = (
-        "import os, sys\nfrom worlds import tiny_policy\nfrom pathlib import Path\nfrom scorl.engines import VllmEngine\n"
-        "from scorl.settings import VllmSettings\n"
+        "import os, sys\nfrom pathlib import Path\nfrom worlds import tiny_policy\n"
+        "from scorl.engines import VllmEngine\nfrom scorl.settings import VllmSettings\n"
         "engine = VllmEngine(tiny_policy(Path(sys.argv[1]), width=64), VllmSettings(python=sys.argv[2]))\n"
         "engine.load()\nprint(engine.server._process.pid, engine.server.folder, flush=True)\nos.kill(os.getpid(), 9)"
     )
