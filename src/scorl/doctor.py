@@ -30,6 +30,7 @@ EXTRAS = {
     "hub": ("datasets",),
     "parquet": ("pyarrow",),
     "gguf": ("gguf",),
+    "vllm": ("vllm",),
     "loggers": ("tensorboard", "wandb", "trackio"),
 }
 """The optional groups of pyproject.toml and what they bring."""
