@@ -113,8 +113,9 @@ def test_adapters_cross_merged_and_half_precision_stays_within_its_limit(tmp_pat
 
 
 def test_twenty_steps_on_smollm2_and_the_fault_in_the_next():
-    """Weights cross before every step, and sampler and learner stay as close as rounding lets them; then the tied head is
-    no longer mended, and one update is enough for the check to stop the run."""
+    """Sampler and learner stay as close as rounding lets them. Then the tied head is no longer mended, and the check
+    stops the run after one update.
+    """
     plan = planned(resolve(Path(__file__).with_name("smollm2.yaml"), [f"engine.vllm.python={PYTHON}"]))
     learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
     steps = train(plan.policy, plan.task, plan.stages, sampling=plan.sampling, engine=plan.engine, learner=learner)
