@@ -2,51 +2,26 @@
 
 The server is vLLM's own, in a process of its own, and may live in an environment of its own. It speaks in token ids and
 keeps the keys and values of what it computed (its prefix cache), so a later turn computes only what is new.
-
-On a GPU the weights stay there and the server opens them (vLLM's transfer `ipc`); on a CPU, or where several GPUs hold
-the server's model, they cross in a file in shared memory (`inside/scorl_in_vllm.py`). Only the latter has been run.
 """
 
 from __future__ import annotations
 
-import base64
-import copy
-import json
-import os
-import pickle
-import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from safetensors.torch import save_file
-from torch.multiprocessing.reductions import reduce_tensor
+from typing import Any
 
 from scorl.engines.engine import Request, Sample, rooms
 from scorl.engines.vllm.check import check_sync, learners, probe_ids
-from scorl.engines.vllm.server import SOCKET, Server, environment
+from scorl.engines.vllm.launch import launched
+from scorl.engines.vllm.server import Poster
+from scorl.engines.vllm.transfer import packed
 from scorl.policy import Policy
 from scorl.settings import VllmSettings
 
-__all__ = ["Poster", "VllmEngine"]
+__all__ = ["VllmEngine"]
 
-PROGRAM = Path(__file__).parent / "inside" / "scorl_in_vllm.py"
 GENERATE = "/inference/v1/generate"
-MEMORY = "/dev/shm"
-
-
-class Poster(Protocol):
-    """What is needed of a server."""
-
-    folder: Path
-
-    def post(self, path: str, body: Any = None) -> Any:
-        """Post JSON, and return the JSON that is answered."""
-        ...
 
 
 @dataclass(eq=False)
@@ -100,8 +75,11 @@ class VllmEngine:
             wanted = {"temperature": temperature, "max_tokens": tokens, "stop_token_ids": self._ends}
             return self._answered(server, request.prompt_ids, wanted | ({"seed": request.seed} if temperature else {}))
 
-        with ThreadPoolExecutor(self.batch_size) as threads:
+        threads = ThreadPoolExecutor(self.batch_size)
+        try:
             samples = list(threads.map(one, requests, room))
+        finally:
+            threads.shutdown(cancel_futures=True)  # after a failure nothing more is asked
         if self.settings.sleep and not keep:
             server.post("/sleep?level=1")
             self._asleep = True
@@ -124,68 +102,20 @@ class VllmEngine:
     def _awake(self) -> Poster:
         """The server, started or woken where it has to be."""
         if self.server is None:
-            self.server = self._started()
+            self.server = launched(self.policy, self.settings, self.batch_size)
             self.server.post("/init_weight_transfer_engine", {"init_info": {}})
         if self._asleep:
             self.server.post("/wake_up")
             self._asleep = False
         return self.server
 
-    def _started(self) -> Server:
-        """A server with the policy's architecture and no weights yet."""
-        folder = Path(tempfile.mkdtemp(prefix="scorl-vllm-", dir=MEMORY if Path(MEMORY).is_dir() else None))
-        config = copy.deepcopy(self.policy.decoder.config)
-        config.architectures = [type(self.policy.decoder).__name__]
-        config.save_pretrained(folder)
-        variables = environment(os.environ, own_python=self.settings.python is not None)
-        if self.policy.device.index is not None:
-            variables["CUDA_VISIBLE_DEVICES"] = _visible(self.policy.device.index, variables)
-        return Server(self._command(folder), folder, self.settings.patience, variables)
-
-    def _command(self, folder: Path) -> list[str]:
-        options = {
-            "model": folder,
-            "uds": folder / SOCKET,
-            "served-model-name": "policy",
-            "dtype": str(self.policy.dtype).removeprefix("torch."),
-            "load-format": "dummy",
-            "generation-config": "vllm",  # none of the model's own top-p and top-k
-            "logprobs-mode": "processed_logprobs",  # those of the distribution drawn from, temperature included
-            "max-num-seqs": self.batch_size,
-            "weight-transfer-config": json.dumps({"backend": "ipc" if self._by_ipc else "file"}),
-            "worker-extension-cls": "scorl_in_vllm.Extension",
-        }
-        if self.settings.context is not None:
-            options["max-model-len"] = self.settings.context
-        flags = ["skip-tokenizer-init", "enable-prefix-caching", "enable-scale-out", "disable-uvicorn-access-log"]
-        if self.policy.device.type == "cuda":
-            options["gpu-memory-utilization"] = self.settings.gpu_memory
-            options["tensor-parallel-size"] = self.settings.tensor_parallel
-            flags += ["enable-sleep-mode"] if self.settings.sleep else []
-        else:
-            options["block-size"] = 32  # of 128 a prompt often fills none, and nothing would be kept
-            flags.append("enforce-eager")
-        given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        return [self.settings.python or sys.executable, str(PROGRAM), *given, *(f"--{flag}" for flag in flags)]
-
-    @property
-    def _by_ipc(self) -> bool:
-        return self.policy.device.type == "cuda" and self.settings.tensor_parallel == 1
-
     def _send(self, server: Poster) -> None:
         """Send all weights; what the server computed with others is forgotten."""
-        weights = {name: weight.contiguous() for name, weight in self.policy.weights()}
-        path = server.folder / "policy.safetensors"
-        if self._by_ipc:
-            update = _handles(weights)
-        else:
-            save_file({name: weight.cpu() for name, weight in weights.items()}, path)
-            update = {"path": str(path), "mend": self.mend}
-        server.post("/start_weight_update")
-        server.post("/update_weights", {"update_info": update})
-        server.post("/finish_weight_update")
+        with packed(self.policy, self.settings, server.folder, mend=self.mend) as update:
+            server.post("/start_weight_update")
+            server.post("/update_weights", {"update_info": update})
+            server.post("/finish_weight_update")
         server.post("/reset_prefix_cache")
-        path.unlink(missing_ok=True)
 
     def _check(self, server: Poster) -> float:
         """How far the server is from the policy, on tokens that are the same in every check."""
@@ -202,21 +132,3 @@ def _generate(server: Poster, prompt: Sequence[int], wanted: dict[str, Any]) -> 
     parameters = {"logprobs": 0, "ignore_eos": True, "detokenize": False, **wanted}
     answer: dict[str, Any] = server.post(GENERATE, {"token_ids": list(prompt), "sampling_params": parameters})
     return answer
-
-
-def _handles(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Weights on a GPU as vLLM's transfer `ipc` takes them over HTTP; they must live until the update is finished."""
-    device = str(torch.cuda.get_device_properties(next(iter(weights.values())).device).uuid)
-    handles = [{device: reduce_tensor(weight)[1]} for weight in weights.values()]  # type: ignore[no-untyped-call]
-    return {
-        "names": list(weights),
-        "dtype_names": [str(weight.dtype).removeprefix("torch.") for weight in weights.values()],
-        "shapes": [list(weight.shape) for weight in weights.values()],
-        "ipc_handles_pickled": base64.b64encode(pickle.dumps(handles)).decode(),
-    }
-
-
-def _visible(index: int, variables: dict[str, str]) -> str:
-    """The one GPU that the server shares with the learner, as CUDA counts them for this process."""
-    names = variables.get("CUDA_VISIBLE_DEVICES")
-    return names.split(",")[index] if names else str(index)

@@ -15,11 +15,11 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from scorl.errors import GuardError, UserError
 
-__all__ = ["Server", "check_installed", "environment"]
+__all__ = ["Poster", "Server", "check_installed", "environment"]
 
 SOCKET = "socket"
 LOG = "log"
@@ -68,6 +68,16 @@ def environment(given: Mapping[str, str], own_python: bool) -> dict[str, str]:
         "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # IPC handles cross as pickles; nobody else can reach the socket
     }
     return {**defaults, **kept, **needed}
+
+
+class Poster(Protocol):
+    """What the engine needs of a server."""
+
+    folder: Path
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """Post JSON, and return the JSON that is answered."""
+        ...
 
 
 class Server:
