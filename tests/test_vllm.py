@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -269,7 +270,7 @@ def test_a_server_ends_with_a_killed_parent(tmp_path):
     parent = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "s"), *command], check=False, capture_output=True, text=True
     )
-    state = tmp_path.joinpath("/proc", parent.stdout.strip(), "stat")
+    state = Path("/proc", parent.stdout.strip(), "stat")
     end = time.monotonic() + 10
     while state.exists() and state.read_text().split(") ")[1][0] != "Z":
         assert time.monotonic() < end
