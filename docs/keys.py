@@ -32,6 +32,7 @@ def tables() -> str:
     parts = [section("The recipe itself", "", plain)]
     parts.append(section("`model`", "model.", defs["ModelSettings"]["properties"]))
     parts.append(section("`model.lora`", "model.lora.", defs["LoraSettings"]["properties"]))
+    parts.append(section("`engine.vllm`", "engine.vllm.", defs["VllmSettings"]["properties"]))
     parts += variants("task", "task.", chosen(tasks, defs), ("name", "split"))
     for name in ("turns", "engine", "learner"):
         parts.append(section(f"`{name}`", f"{name}.", inner(top[name], defs)))

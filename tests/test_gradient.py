@@ -154,6 +154,22 @@ def test_stage_one_gives_first_attempts_a_kl_gradient_and_no_reward_gradient():
     torch.testing.assert_close(without_kl[second], with_kl[second])
 
 
+def test_importance_weights_make_another_samplers_draws_unbiased():
+    """One attempt of one token, where weights by token are exact: a sampler that draws a and b differently."""
+    table, sampler = Table(1), torch.tensor([0.2, 0.5, 0.3], dtype=torch.double)
+    exact = torch.autograd.grad(sum(table.logp((), y).exp() * REWARD_1[y * 2] for y in responses(1)), table.logits)[0]
+    found = {}
+    for cap in (None, 100.0):
+        found[cap] = torch.zeros_like(exact)
+        for (y,) in responses(1):
+            first = Attempt(0, (0,), (y,), (float(sampler[y].log()),), "", "stop", Verdict(REWARD_1[y, y], ""))
+            (batch,) = micro_batches(Reinforce()([Trajectory(Problem("p", ()), 0, (first,))]), 10_000, "rows")
+            value = loss(batch, table.logp((), (y,))[None], None, 1, LearnerSettings(importance_cap=cap))
+            found[cap] -= sampler[y] * torch.autograd.grad(value, table.logits)[0]
+    torch.testing.assert_close(found[100.0], exact, atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(found[None], exact, atol=1e-2)
+
+
 def _only_kl(beta: float):
     """Stage I's credit without any reward."""
 

@@ -11,7 +11,7 @@ from scorl.engines import TorchEngine
 from scorl.errors import UserError
 from scorl.learner import GuardError, Learner, forward
 from scorl.learner.batch import micro_batches
-from scorl.learner.loss import kl_per_token, kl_to_go
+from scorl.learner.loss import importance, kl_per_token, kl_to_go, loss
 from scorl.learner.schedule import learning_rate
 from scorl.logits import log_probabilities
 from scorl.objectives import StageTwo
@@ -127,6 +127,24 @@ def test_estimators_by_hand():
     assert kl_per_token("k1", policy, reference, target).item() == pytest.approx(ln2)
     assert kl_per_token("k2", policy, reference, target).item() == pytest.approx(ln2**2 / 2)
     assert kl_per_token("k3", policy, reference, target).item() == pytest.approx(0.5 - 1 + ln2)
+
+
+def test_importance_weights_by_hand(lessons):
+    pi, mu = torch.tensor([0.5, 0.2, 0.9]).log(), torch.tensor([0.25, 0.4, 0.001]).log()
+    assert importance(pi, mu, 2.5).tolist() == pytest.approx([2.0, 0.5, 2.5])
+    (batch,) = micro_batches(lessons[:2], 10_000, "tree")
+    logprobs = (batch.sampled + math.log(1.5)).requires_grad_()
+    advantage, imitation = batch.advantage[batch.attempt], batch.imitation[batch.attempt]
+    for cap, weight in ((None, 1.0), (2.0, 1.5), (1.2, 1.2)):
+        value = loss(batch, logprobs, None, 2, LearnerSettings(importance_cap=cap))
+        (gradient,) = torch.autograd.grad(value, logprobs)
+        torch.testing.assert_close(gradient, -(weight * advantage + imitation) / 2)
+
+
+def test_importance_weights_leave_what_the_policy_itself_sampled(policy, lessons):
+    plain, _ = gradient(policy, lessons, LearnerSettings())
+    weighed, _ = gradient(policy, lessons, LearnerSettings(importance_cap=2.0))
+    close(plain, weighed)
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])

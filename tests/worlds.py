@@ -24,8 +24,8 @@ TEMPLATE = (
 )
 
 
-def save_model(folder: Path, seed: int = 0) -> str:
-    """Write a Llama of two layers and width 32 with its tokenizer; the folder's path."""
+def save_model(folder: Path, seed: int = 0, width: int = 32) -> str:
+    """Write a Llama of two layers and two heads with its tokenizer; the folder's path."""
     special = ["<pad>", "<end>", "<user>", "<assistant>"]
     vocabulary = {word: i for i, word in enumerate([*special, *WORDS, "?"])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
@@ -38,7 +38,7 @@ def save_model(folder: Path, seed: int = 0) -> str:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
-        hidden_size=32,
+        hidden_size=width,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -53,9 +53,9 @@ def save_model(folder: Path, seed: int = 0) -> str:
     return str(folder)
 
 
-def tiny_policy(folder: Path, seed: int = 0, lora: LoraSettings | None = None) -> Policy:
+def tiny_policy(folder: Path, seed: int = 0, lora: LoraSettings | None = None, width: int = 32) -> Policy:
     """A policy over `save_model`."""
-    return Policy(save_model(folder, seed), lora=lora)
+    return Policy(save_model(folder, seed, width), lora=lora)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from scorl.version import __version__
 if TYPE_CHECKING:
     from scorl import tasks
     from scorl.chat import Chat
-    from scorl.engines import ScriptedEngine, TorchEngine
+    from scorl.engines import ScriptedEngine, TorchEngine, VllmEngine
     from scorl.evaluation import Evaluation, evaluate
     from scorl.learner import Learner
     from scorl.metrics import measure
     from scorl.objectives import OBJECTIVES, PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised
     from scorl.policy import Policy
-    from scorl.settings import LearnerSettings, LoraSettings, Sampling
+    from scorl.settings import LearnerSettings, LoraSettings, Sampling, VllmSettings
     from scorl.stage import Stage
     from scorl.steps import Step
     from scorl.training import train
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "scorl.chat": ("Chat",),
-    "scorl.engines": ("ScriptedEngine", "TorchEngine"),
+    "scorl.engines": ("ScriptedEngine", "TorchEngine", "VllmEngine"),
     "scorl.evaluation": ("Evaluation", "evaluate"),
     "scorl.learner": ("Learner",),
     "scorl.metrics": ("measure",),
     "scorl.objectives": ("OBJECTIVES", "PairSFT", "Reinforce", "StageOne", "StageTwo", "Star", "Supervised"),
     "scorl.policy": ("Policy",),
-    "scorl.settings": ("LearnerSettings", "LoraSettings", "Sampling"),
+    "scorl.settings": ("LearnerSettings", "LoraSettings", "Sampling", "VllmSettings"),
     "scorl.stage": ("Stage",),
     "scorl.steps": ("Step",),
     "scorl.training": ("train",),

@@ -32,6 +32,7 @@ EXTRAS = {
     "hub": ("datasets",),
     "parquet": ("pyarrow",),
     "gguf": ("gguf",),
+    "vllm": ("vllm",),
     "loggers": ("tensorboard", "wandb", "trackio"),
     "ray": ("ray",),
 }

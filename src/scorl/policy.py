@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,19 @@ class Policy:
         with torch.no_grad():
             sums = [p.sum(dtype=torch.float32) for p in self.parameters.values()]
         return (*(torch.stack(sums).tolist() if sums else ()), *off)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights under their Hugging Face names, in the type that is computed in; adapters that are on are merged
+        in. Tied weights come once.
+        """
+        for name, parameter in self.decoder.named_parameters():
+            weight = parameter.detach()
+            if ".base_layer.weight" in name:
+                layer = self.decoder.get_submodule(name.removesuffix(".base_layer.weight"))
+                for adapter in () if layer.disable_adapters else layer.active_adapters:
+                    weight = weight + layer.get_delta_weight(adapter).detach()
+            if ".lora_" not in name:
+                yield name.replace(".base_layer.", "."), weight.to(self.dtype)
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write an ordinary Hugging Face folder; adapters are merged into a copy of the weights.

@@ -97,6 +97,9 @@ class ReferenceEngine:
     engine: Engine
     reference: Reference
 
+    def load(self) -> None:
+        """Nothing by itself: the engine takes the reference's weights when it samples, and the policy's afterwards."""
+
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:

@@ -7,7 +7,16 @@ from typing import Literal
 
 from scorl.errors import UserError
 
-__all__ = ["Checkpoints", "Dtype", "Evaluations", "LearnerSettings", "LoraSettings", "Packing", "Sampling"]
+__all__ = [
+    "Checkpoints",
+    "Dtype",
+    "Evaluations",
+    "LearnerSettings",
+    "LoraSettings",
+    "Packing",
+    "Sampling",
+    "VllmSettings",
+]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 """The type of a model's weights."""
@@ -26,6 +35,28 @@ class LoraSettings:
     """Scale: the adapter's output is multiplied by alpha / rank."""
     targets: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get one."""
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """vLLM's server, and the check of the weights that it is sent."""
+
+    python: str | None = None
+    """The Python of the environment that vLLM is installed in, say `.venv-vllm/bin/python`; null: this one's."""
+    max_sync_gap: float | None = None
+    """The run stops when, after weights were sent, the server and the learner differ by more than this on the
+    log-probability of one of some fixed tokens; null: 0.001 in float32, 0.3 in bfloat16, 0.1 in float16."""
+    context: int | None = None
+    """The longest prompt and response together, in tokens; null: what the model allows."""
+    gpu_memory: float = 0.4
+    """Share of the GPU's memory that vLLM takes for its weights, keys and values beside the learner; read on GPUs."""
+    tensor_parallel: int = 1
+    """GPUs that hold the server's model together; read on GPUs."""
+    sleep: bool = False
+    """Give the memory back to the learner whenever no further turn is to be written (vLLM's sleep mode, level 1);
+    without effect on a CPU."""
+    patience: float = 600.0
+    """Seconds that the server's start, or any one answer, may take."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +103,9 @@ class LearnerSettings:
     """Compute the layers again in the backward pass in place of keeping what they computed: slower, far less memory."""
     max_logprob_gap: float = 0.05
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average."""
+    importance_cap: float | None = None
+    """Weigh each token's advantage by min(learner's probability / sampler's, this), which corrects what an engine other
+    than `torch` samples differently; 2 is usual. null: no weights, right where both share weights and arithmetic."""
 
     def __post_init__(self) -> None:
         if self.kl_in not in KL_IN[self.kl]:

@@ -27,9 +27,11 @@ class Step:
     lessons: Sequence[Lesson]
     progress: Progress
     seconds: dict[str, float]
-    """`sample`, `judge`, `learn`."""
+    """`sample`, `judge`, `learn`; `sync` where the sampler has weights of its own."""
     beta_2: float | None = None
     """Where it adapts: what stage I's strict coefficient was in this step."""
+    sync_gap: float | None = None
+    """Where the sampler has weights of its own: how far it was from the policy when they had been sent."""
     collected: dict[str, Any] | None = None
     """In the first step of a stage that collects: how many `trajectories` it did, their metrics, and how many of them
     became `lessons`."""
@@ -57,6 +59,7 @@ class Step:
             "lr": self.progress.lr,
             "beta_2": self.beta_2,
             "logprob_gap": _finite(self.progress.logprob_gap),
+            **({} if self.sync_gap is None else {"sync_gap": self.sync_gap}),
             "skipped": self.progress.skipped,
             "tokens": sum(len(a.ids) for a in attempts),
             **({"collected": self.collected} if self.collected else {}),

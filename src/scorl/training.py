@@ -107,6 +107,7 @@ class _Loop:
         for step in range(max(first, self.learner.updates), first + stage.steps):
             objective = _adapted(stage.objective, self.learner.beta_2)
             problems = self._problems(stage, drawn + (step - first) * stage.problems)
+            sync_gap, synced = self._load(stage)
             groups, seconds = self._groups(stage, step, problems)
             lessons = [lesson for group in groups for lesson in objective(group)]
             progress, seconds["learn"] = self._learn(lessons)
@@ -115,7 +116,7 @@ class _Loop:
             if isinstance(objective, StageOne) and objective.target_kl is not None:
                 beta_2 = objective.beta_2
                 self.learner.beta_2 = objective.adapted(progress.kl.get(0)).beta_2
-            yield Step(step, stage, groups, lessons, progress, seconds, beta_2)
+            yield Step(step, stage, groups, lessons, progress, seconds | synced, beta_2, sync_gap)
 
     def collected(self, number: int, stage: Stage, first: int, drawn: int) -> Iterator[Step]:
         """The steps of a stage that collects, each learning from an equal share of the lessons."""
@@ -135,6 +136,12 @@ class _Loop:
             collected = about if step == first else None
             yield Step(step, stage, taught, shares[step - first], progress, seconds, collected=collected)
             began = time.perf_counter()
+
+    def _load(self, stage: Stage) -> tuple[float | None, dict[str, float]]:
+        """Let an engine with weights of its own take over the policy's; what its check found, and the seconds."""
+        began = time.perf_counter()
+        gap = None if stage.samples_nothing else self.engine.load()
+        return gap, {} if gap is None else {"sync": time.perf_counter() - began}
 
     def _learn(self, lessons: Sequence[Lesson]) -> tuple[Progress, float]:
         began = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from scorl.trajectory import Finish
 
-__all__ = ["Engine", "Request", "Sample"]
+__all__ = ["Engine", "Request", "Sample", "rooms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,14 @@ class Sample:
 class Engine(Protocol):
     """Writes responses with the current policy."""
 
+    def load(self) -> float | None:
+        """Take over the policy's weights as they stand, where the engine has weights of its own.
+
+        Returns the largest difference that the check behind it found on a token's log-probability; None: the engine
+        samples with the policy's own weights. `sample` does it too, so it need not be called.
+        """
+        ...
+
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:
@@ -45,3 +53,8 @@ class Engine(Protocol):
         A draw depends on the request and the policy, not on which other requests share the batch.
         """
         ...
+
+
+def rooms(requests: Sequence[Request], max_tokens: int, limit: int | None) -> list[int]:
+    """How many tokens each response may take; 0 where the prompt alone fills the model's positions."""
+    return [max_tokens if limit is None else max(0, min(max_tokens, limit - len(r.prompt_ids))) for r in requests]

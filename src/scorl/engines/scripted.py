@@ -54,6 +54,9 @@ class ScriptedEngine:
 
         return cls(chat, look_up)
 
+    def load(self) -> None:
+        """Nothing to take over."""
+
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:

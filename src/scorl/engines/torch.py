@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorl.engines.engine import Request, Sample
+from scorl.engines.engine import Request, Sample, rooms
 from scorl.engines.rows import Kept, Rows, joined
 from scorl.logits import log_probabilities
 from scorl.policy import Policy
@@ -52,13 +52,17 @@ class TorchEngine:
     _weights: tuple[float, ...] = field(default=(), init=False, repr=False)
     """The fingerprint of the weights that `_kept` was computed with."""
 
+    def load(self) -> None:
+        """Nothing to take over."""
+
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:
         """See `scorl.engines.engine.Engine.sample`."""
         with torch.inference_mode(), self.policy.precision():
             known, kept = self._memory(keep)
-            call = _Call(self.policy, requests, self._rooms(requests, max_tokens), temperature, known, kept)
+            room = rooms(requests, max_tokens, self.policy.max_positions)
+            call = _Call(self.policy, requests, room, temperature, known, kept)
             samples = call.run(self.batch_size)
         self._kept = kept
         return samples
@@ -74,11 +78,6 @@ class TorchEngine:
         known = self._kept if weights == self._weights else None
         self._weights = weights
         return known, Kept(self.kept_bytes) if keep else None
-
-    def _rooms(self, requests: Sequence[Request], max_tokens: int) -> list[int]:
-        """How many tokens each response may take; 0 where the prompt alone fills the model's positions."""
-        limit = self.policy.max_positions
-        return [max_tokens if limit is None else max(0, min(max_tokens, limit - len(r.prompt_ids))) for r in requests]
 
 
 def _why_not_kept(config: Any) -> str | None:

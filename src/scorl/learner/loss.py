@@ -3,12 +3,14 @@
 For the tokens y_j of an attempt with credit (A, beta, m), and N trajectories in the step (all micro-batches, all
 ranks),
 
-    loss = 1/N sum over attempts, j of  -(A - beta G_j) log pi(y_j)  +  beta KL_j  -  m log pi(y_j)
+    loss = 1/N sum over attempts, j of  -w_j (A - beta G_j) log pi(y_j)  +  beta KL_j  -  m log pi(y_j)
 
 where KL_j estimates KL(pi || pi_ref) at token j and G_j, without gradient, is the KL still to come in the attempt
 after token j: writing y_j leads there. With exact KL_j this is the unbiased gradient of the KL between whole
 attempts. `kl_in` drops one of the two parts: `loss` drops G_j, `reward` drops the term beta KL_j and lets G_j
 include KL_j itself. N does not depend on how the step is cut into micro-batches, so neither does the gradient.
+
+w_j is 1 unless the sampler is another engine than the learner's own; then it is `importance`.
 
 The estimators, with d = log pi(y_j) - log pi_ref(y_j):
 
@@ -29,7 +31,7 @@ from torch import Tensor
 from scorl.learner.batch import MicroBatch
 from scorl.settings import LearnerSettings
 
-__all__ = ["kl_per_token", "kl_to_go", "loss"]
+__all__ = ["importance", "kl_per_token", "kl_to_go", "loss"]
 
 
 def kl_per_token(kind: Literal["exact", "k1", "k2", "k3"], policy: Tensor, reference: Tensor, target: Tensor) -> Tensor:
@@ -51,6 +53,15 @@ def kl_to_go(kl: Tensor, batch: MicroBatch, *, inclusive: bool) -> Tensor:
     return (rest + kl.detach() if inclusive else rest).to(kl.dtype)
 
 
+def importance(logprobs: Tensor, sampled: Tensor, cap: float) -> Tensor:
+    """min(pi(y_j) / mu(y_j), cap) for each token, [tokens], without gradient: mu is what the sampler says it drew from.
+
+    By token and truncated, after Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL
+    Training". Exact is the product over all tokens up to y_j, untruncated; its variance grows with their number.
+    """
+    return (logprobs.detach() - sampled).exp().clamp(max=cap)
+
+
 def loss(
     batch: MicroBatch, logprobs: Tensor, kl: Tensor | None, trajectories: int, settings: LearnerSettings
 ) -> Tensor:
@@ -61,7 +72,7 @@ def loss(
         logprobs: log pi(y_j), [tokens], with gradient.
         kl: `kl_per_token`, [tokens], with gradient; None where no attempt has a KL coefficient.
         trajectories: N, of the whole step.
-        settings: `kl_in` and `kl_over`.
+        settings: `kl_in`, `kl_over` and `importance_cap`.
     """
     advantage, imitation = batch.advantage[batch.attempt], batch.imitation[batch.attempt]
     penalty = logprobs.new_zeros(())
@@ -73,4 +84,6 @@ def loss(
             advantage = advantage - beta * kl_to_go(kl, batch, inclusive=settings.kl_in == "reward")
         if settings.kl_in != "reward":
             penalty = (beta * kl).sum()
+    if settings.importance_cap is not None:
+        advantage = advantage * importance(logprobs, batch.sampled, settings.importance_cap)
     return (penalty - ((advantage + imitation) * logprobs).sum()) / trajectories

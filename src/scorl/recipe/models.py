@@ -28,14 +28,15 @@ BOUNDS: dict[str, dict[str, float]] = {
         (
             "ge",
             1,
-            "steps problems samples attempts branches epochs max_tokens batch_size tokens_per_batch keep rank workers",
+            "steps problems samples attempts branches epochs max_tokens batch_size tokens_per_batch keep rank workers "
+            "context tensor_parallel",
         ),
         ("ge", 0, "seed every warmup clip weight_decay temperature alpha beta_1 beta_2 restarts"),
-        ("gt", 0, "lr max_logprob_gap target_kl timeout"),
+        ("gt", 0, "lr max_logprob_gap target_kl importance_cap max_sync_gap patience timeout"),
     )
     for name in names.split()
 }
-BOUNDS |= {"offline": {"ge": 0.0, "le": 1.0}, "gamma": {"ge": 0.0, "le": 1.0}}
+BOUNDS |= {name: {"ge": 0.0, "le": 1.0} for name in ("offline", "gamma")} | {"gpu_memory": {"gt": 0.0, "lt": 1.0}}
 """Least (and greatest) values by field name, the same in every section; tasks check their own."""
 
 SUPERVISED = {"attempts": 1, "samples": 1}

@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 import transformers
 
-from scorl.engines import ScriptedEngine, TorchEngine
+from scorl.engines import ScriptedEngine, TorchEngine, VllmEngine
 from scorl.engines.engine import Engine
+from scorl.engines.vllm.server import check_installed
 from scorl.errors import UserError
 from scorl.objectives import Supervised
 from scorl.policy import Policy
 from scorl.ranks import ALONE, Ranks
 from scorl.recipe.sections import EngineSettings, Recipe
 from scorl.run import Plan
-from scorl.settings import Sampling
+from scorl.settings import Sampling, VllmSettings
 from scorl.tasks.task import Task
 from scorl.version import __version__
 
@@ -32,7 +33,15 @@ def _torch(policy: Policy, settings: EngineSettings) -> Engine:
     return TorchEngine(policy, batch_size=settings.batch_size)
 
 
-ENGINES: dict[str, Callable[[Policy, EngineSettings], Engine]] = {"scripted": _scripted, "torch": _torch}
+def _vllm(policy: Policy, settings: EngineSettings) -> Engine:
+    return VllmEngine(policy, settings.vllm or VllmSettings(), settings.batch_size)
+
+
+ENGINES: dict[str, Callable[[Policy, EngineSettings], Engine]] = {
+    "scripted": _scripted,
+    "torch": _torch,
+    "vllm": _vllm,
+}
 """The engines by the names that recipes use."""
 
 
@@ -40,10 +49,12 @@ def planned(recipe: Recipe, ranks: Ranks = ALONE) -> Plan:
     """Build all that a recipe names; the task comes first, so that its faults show before a model is loaded.
 
     Raises:
-        UserError: the task, one of its splits, the model or the engine's answers cannot be had.
+        UserError: the task, one of its splits, the model, vLLM or the engine's answers cannot be had.
     """
     task = recipe.turns.of(recipe.task.build())
     _check_problems(recipe, task)
+    if recipe.engine.name == "vllm":
+        check_installed((recipe.engine.vllm or VllmSettings()).python)
     settings = recipe.model
     policy = Policy(
         settings.path,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from scorl.settings import Checkpoints, Dtype, Evaluations, LearnerSettings, LoraSettings
+from scorl.settings import Checkpoints, Dtype, Evaluations, LearnerSettings, LoraSettings, VllmSettings
 from scorl.stage import Stage
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
@@ -80,9 +80,10 @@ class TurnSettings:
 class EngineSettings:
     """What writes the attempts in training."""
 
-    name: Literal["torch", "scripted"] = "torch"
-    """`torch` samples from the policy; `scripted` gives canned answers, for trying things out (the learner
-    disagrees about their probability, so raise learner.max_logprob_gap)."""
+    name: Literal["torch", "vllm", "scripted"] = "torch"
+    """`torch` samples from the policy; `vllm` from a vLLM server, which is sent the policy's weights (docs/vllm.md; set
+    learner.importance_cap); `scripted` gives canned answers, for trying things out (the learner disagrees about their
+    probability, so raise learner.max_logprob_gap)."""
     temperature: float = 1.0
     """Sampling temperature of training (stated: 1.0); the learner uses the same."""
     max_tokens: int = 256
@@ -91,6 +92,8 @@ class EngineSettings:
     """The most rows decoded at once; results on a CPU do not depend on it."""
     answers: str | None = None
     """The scripted engine's JSONL file of `prompt_contains` and `response`."""
+    vllm: VllmSettings | None = None
+    """The settings of `name: vllm`; null: their defaults."""
 
 
 @dataclass(frozen=True)

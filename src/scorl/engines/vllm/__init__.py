@@ -1,0 +1,5 @@
+"""The engine `vllm`: vLLM's server beside the learner, weights sent after every update, each transfer checked."""
+
+from scorl.engines.vllm.engine import VllmEngine
+
+__all__ = ["VllmEngine"]

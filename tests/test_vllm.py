@@ -1,0 +1,300 @@
+"""The engine `vllm` against a server that is none: what is sent, what is checked, and how a server may fail.
+
+tests/vllm runs the same contract, and more, against vLLM itself.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from engine_contract import SamplesAPolicy, moved, requests, shaken
+from safetensors.torch import load_file
+from worlds import letters, tiny_policy
+
+from scorl.engines import Request, TorchEngine, VllmEngine
+from scorl.engines.vllm.check import check_sync, learners
+from scorl.engines.vllm.server import Server, environment
+from scorl.errors import GuardError, UserError
+from scorl.learner import Learner
+from scorl.objectives import StageOne
+from scorl.recipe import resolve
+from scorl.recipe.plan import planned
+from scorl.reference import ReferenceEngine
+from scorl.settings import LearnerSettings, LoraSettings, VllmSettings
+from scorl.stage import Stage
+from scorl.training import train
+
+
+class Pretended:
+    """Answers as vLLM's server does, with a policy of its own."""
+
+    def __init__(self, policy, folder, lost=()):
+        self.policy, self.folder, self.lost = policy, folder, lost
+        self.engine, self.lock, self.calls = TorchEngine(policy), threading.Lock(), []
+
+    def post(self, path, body=None):
+        with self.lock:
+            self.calls.append(path)
+            return json.loads(json.dumps(self.answer(path, json.loads(json.dumps(body)))))
+
+    def answer(self, path, body):
+        if path == "/update_weights":
+            weights = load_file(body["update_info"]["path"])
+            assert weights.keys() == dict(self.policy.model.named_parameters()).keys()
+            for name, parameter in self.policy.model.named_parameters():
+                if name not in self.lost:
+                    parameter.data = weights[name]
+        return self.generate(**body) if path == "/inference/v1/generate" else None
+
+    def generate(self, token_ids, sampling_params):
+        p = sampling_params
+        assert set(p.get("stop_token_ids", ())) <= self.policy.chat.end_ids
+        (sample,) = self.engine.sample(
+            [Request(tuple(token_ids), p.get("seed", 0))], temperature=p["temperature"], max_tokens=p["max_tokens"]
+        )
+        prompt = None
+        if "prompt_logprobs" in p:
+            scored = zip(token_ids[1:], learners(self.policy, token_ids), strict=True)
+            prompt = [None, *({token: {"logprob": logprob}} for token, logprob in scored)]
+        content = [{"token_id": t, "logprob": x} for t, x in zip(sample.ids, sample.logprobs, strict=True)]
+        choice = {"token_ids": sample.ids, "finish_reason": sample.finish, "logprobs": {"content": content}}
+        return {"prompt_logprobs": prompt, "choices": [choice]}
+
+
+class TestProtocol(SamplesAPolicy):
+    """The whole contract, through the protocol."""
+
+    draws = 100
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def policy(cls, tmp_path_factory):
+        return shaken(tiny_policy(tmp_path_factory.mktemp("model"), width=64))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, policy, tmp_path_factory):
+        other = tiny_policy(tmp_path_factory.mktemp("other"), seed=5, width=64)
+        return VllmEngine(policy, batch_size=8, server=Pretended(other, tmp_path_factory.mktemp("server")))
+
+
+@pytest.fixture
+def policy(tmp_path):
+    return tiny_policy(tmp_path / "policy")
+
+
+@pytest.fixture
+def engine(policy, tmp_path):
+    return VllmEngine(policy, server=Pretended(tiny_policy(tmp_path / "other", seed=5), tmp_path))
+
+
+SENT = ["/start_weight_update", "/update_weights", "/finish_weight_update", "/reset_prefix_cache"]
+
+
+def sent(engine):
+    """How often weights were sent, each time in vLLM's four steps."""
+    steps = [call for call in engine.server.calls if call in SENT]
+    assert steps == SENT * (len(steps) // 4)
+    return len(steps) // 4
+
+
+def test_weights_are_sent_when_they_have_changed(engine, policy):
+    for _ in range(2):
+        engine.sample(requests(policy, 2), temperature=1.0, max_tokens=2)
+    assert (engine.load(), sent(engine)) == (pytest.approx(0, abs=1e-4), 1)
+    with moved(policy):
+        engine.load()
+    assert sent(engine) == 2
+    assert not list(engine.server.folder.glob("*.safetensors"))  # shared memory is not left full
+
+
+def test_the_reference_writes_with_its_own_weights(engine, policy):
+    reference = Learner(policy, LearnerSettings(), total=1).reference
+    asked = requests(policy, 6)
+    as_reference = TorchEngine(policy).sample(asked, temperature=1.0, max_tokens=4)
+    with moved(policy):
+        own = engine.sample(asked, temperature=1.0, max_tokens=4)
+        theirs = ReferenceEngine(engine, reference).sample(asked, temperature=1.0, max_tokens=4)
+        again = engine.sample(asked, temperature=1.0, max_tokens=4)
+    assert [s.ids for s in theirs] == [s.ids for s in as_reference] != [s.ids for s in own]
+    assert [s.ids for s in again] == [s.ids for s in own]
+
+
+@pytest.mark.parametrize("lost", ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"])
+def test_weights_that_do_not_arrive_stop_the_run(policy, tmp_path, lost):
+    engine = VllmEngine(policy, server=Pretended(tiny_policy(tmp_path / "other", seed=5), tmp_path, {lost}))
+    with pytest.raises(GuardError, match=r"vLLM and the learner differ.*stale output head.*max_sync_gap"):
+        engine.sample(requests(policy, 1), temperature=1.0, max_tokens=1)
+
+
+def test_a_stale_prefix_cache_stops_the_run(engine, policy, monkeypatch):
+    engine.load()
+    generate, old = engine.server.generate, TorchEngine(tiny_policy(engine.server.folder / "old", seed=9))
+
+    def stale(token_ids, sampling_params):  # what is scored anew is right, what is gone on from is not
+        engine.server.engine = old if "prompt_logprobs" not in sampling_params else TorchEngine(engine.server.policy)
+        return generate(token_ids, sampling_params)
+
+    monkeypatch.setattr(engine.server, "generate", stale)
+    with moved(policy), pytest.raises(GuardError, match="1 of 127 tokens"):
+        engine.load()
+
+
+def test_the_check_by_hand():
+    assert check_sync([-1.0, -2.0], [-1.0, -2.0005], None, torch.float32) == pytest.approx(0.0005, abs=1e-6)
+    assert check_sync([-1.0], [-1.2], None, torch.bfloat16) == pytest.approx(0.2)
+    for theirs, limit in ((-1.002, None), (-1.5, 0.4), (float("nan"), None)):
+        with pytest.raises(GuardError, match="differ"):
+            check_sync([-1.0, -1.0], [-1.0, theirs], limit, torch.float32)
+
+
+def test_the_server_sleeps_when_no_turn_follows(engine, policy):
+    engine.settings = VllmSettings(sleep=True)
+    asked = requests(policy, 1)
+    for keep in (True, False, False):
+        engine.sample(asked, temperature=1.0, max_tokens=1, keep=keep)
+    assert [c for c in engine.server.calls if c in ("/sleep?level=1", "/wake_up")] == [
+        "/sleep?level=1",
+        "/wake_up",
+        "/sleep?level=1",
+    ]
+    with moved(policy):
+        engine.load()
+    assert engine.server.calls.index("/start_weight_update") < len(engine.server.calls) - 1
+    assert engine.server.calls[::-1].index("/wake_up") > engine.server.calls[::-1].index("/start_weight_update")
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)], ids=["full", "lora"])
+def test_what_is_sent_is_what_would_be_saved(tmp_path, lora):
+    policy = tiny_policy(tmp_path / "base", lora=lora)
+    before = {name: weight.clone() for name, weight in policy.weights()}
+    for parameter in policy.parameters.values():
+        parameter.data += 0.1
+    policy.save(tmp_path / "saved")
+    saved, weights = load_file(tmp_path / "saved" / "model.safetensors"), dict(policy.weights())
+    assert weights.keys() == before.keys() == saved.keys()
+    assert all(torch.allclose(weights[name], saved[name], atol=1e-6) for name in saved)
+    assert not any(torch.equal(weights[n], before[n]) for n in saved if "q_proj" in n)
+    if lora:
+        with policy.model.disable_adapter():
+            assert all(torch.equal(weight, before[name]) for name, weight in policy.weights())
+
+
+def test_a_run_logs_what_each_transfer_took_and_how_far_it_was_off(engine, policy):
+    stages = [Stage(StageOne(), steps=2, problems=2, samples=2)]
+    learner = Learner(policy, LearnerSettings(lr=1e-2, importance_cap=2.0), total=2)
+    lines = [step.line() for step in train(policy, letters(), stages, engine=engine, learner=learner)]
+    assert all(0 <= line["sync_gap"] < 1e-4 and line["seconds"]["sync"] > 0 for line in lines)
+    assert all(line["logprob_gap"] < 1e-4 for line in lines)
+    assert sent(engine) == 2
+    (line,) = [step.line() for step in train(policy, letters(), [replace(stages[0], steps=1)])]
+    assert "sync_gap" not in line
+    assert "sync" not in line["seconds"]
+
+
+STAND_IN = """
+import http.server, json, os, socketserver, sys, threading, time
+folder, fault = sys.argv[1:]
+print("hello from the log", flush=True)
+if fault == "start": sys.exit("no such model")
+if fault == "ready": time.sleep(60)
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.reply(200, {})
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/hang": time.sleep(60)
+        if self.path == "/die": os._exit(3)
+        self.reply(400 if self.path == "/refuse" else 200, {"path": self.path, "body": body})
+    def reply(self, status, answer):
+        self.send_response(status); self.end_headers(); self.wfile.write(json.dumps(answer).encode())
+    def address_string(self): return ""
+class Sockets(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): pass
+Sockets(folder + "/socket", Handler).serve_forever()
+"""
+
+
+def stand_in(folder, fault="none", patience=20.0):
+    folder.mkdir()
+    return Server([sys.executable, "-c", STAND_IN, str(folder), fault], folder, patience, environment({}, False))
+
+
+def test_a_server_answers_and_ends(tmp_path):
+    server = stand_in(tmp_path / "s")
+    assert server.post("/echo", {"a": [1]}) == {"path": "/echo", "body": {"a": [1]}}
+    server.close()
+    assert server._process.poll() == 0
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "patience", "message"),
+    [("start", 20.0, r"did not start; the process ended with code 1"), ("ready", 1.0, r"not ready within 1 s")],
+)
+def test_a_server_that_does_not_start_says_why(tmp_path, fault, patience, message, monkeypatch):
+    monkeypatch.setattr("scorl.engines.vllm.server.GRACE_SECONDS", 0.1)
+    with pytest.raises(GuardError, match=rf"(?s){message}.*hello from the log"):
+        stand_in(tmp_path / "s", fault, patience)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/hang", r"did not answer /hang within 1 s \(engine.vllm.patience\)"),
+        ("/die", r"is gone: /die got no answer"),
+        ("/refuse", r"refused /refuse with status 400"),
+    ],
+)
+def test_a_server_that_fails_says_at_what(tmp_path, path, message):
+    server = stand_in(tmp_path / "s")
+    server.patience = 1.0
+    with pytest.raises(GuardError, match=rf"(?s){message}.*hello from the log"):
+        server.post(path)
+    server.close()
+
+
+def test_a_server_ends_with_a_killed_parent(tmp_path):
+    (tmp_path / "s").mkdir()
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom scorl.engines.vllm.server import Server, environment\n"
+        "server = Server(sys.argv[2:], Path(sys.argv[1]), 60.0, environment(os.environ, False))\n"
+        "print(server._process.pid, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", STAND_IN, str(tmp_path / "s"), "none"]
+    parent = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "s"), *command], check=False, capture_output=True, text=True
+    )
+    state = Path("/proc", parent.stdout.strip(), "stat")
+    end = time.monotonic() + 10
+    while state.exists() and state.read_text().split(") ")[1][0] != "Z":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_the_servers_environment():
+    given = {"PATH": "p", "PYTHONPATH": "mine", "RANK": "1", "MASTER_ADDR": "h", "VLLM_CPU_KVCACHE_SPACE": "4"}
+    for own, kept in ((True, {"PATH"}), (False, {"PATH", "PYTHONPATH"})):
+        made = environment(given, own_python=own)
+        assert made.keys() & given.keys() == kept | {"VLLM_CPU_KVCACHE_SPACE"}
+        assert (made["VLLM_CPU_KVCACHE_SPACE"], made["VLLM_SERVER_DEV_MODE"]) == ("4", "1")
+
+
+@pytest.mark.parametrize(
+    ("python", "message"), [("/bin/false", "/bin/false has no vllm.*docs/vllm.md"), ("no/such/python", "cannot be run")]
+)
+def test_a_missing_vllm_is_named_before_a_model_is_loaded(python, message):
+    recipe = resolve("countdown", ["engine.name=vllm", f"engine.vllm.python={python}", "model.path=no/such/model"])
+    with pytest.raises(UserError, match=message):
+        planned(recipe)
+
+
+def test_settings_of_vllm_belong_to_vllm():
+    with pytest.raises(UserError, match=r"engine.vllm: these settings go with `name: vllm`, not with 'torch'"):
+        resolve("countdown", ["engine.vllm.sleep=true"])
+    assert resolve("countdown", ["engine.name=vllm"]).engine.vllm is None
