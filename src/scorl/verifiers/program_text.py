@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["program_in"]
+__all__ = ["program_in", "without_comments"]
 
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$")
 PYTHON = ("", "python", "py", "python3", "py3", "python2", "ipython")
@@ -20,6 +20,10 @@ CODE = re.compile(
 """How a line of Python that is not indented begins."""
 PROSE = re.compile(r"[A-Z*>-][^=()\[\]{}]*|\w+[',]?(?:\s+[\w',.`*-]+){2,}.*")
 QUOTES = re.compile(r"\"{3}|'{3}")
+IDLE = re.compile(r"[ \t\f]*(?:#.*)?")
+"""A line that does nothing: empty, or a comment."""
+ACROSS = re.compile(r"\"{3}|'{3}|\\$", re.MULTILINE)
+"""What lets a string go on over the end of its line."""
 DEFINES = r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b"
 THOUGHT = "</think>"
 
@@ -42,6 +46,13 @@ def program_in(answer: str, entry_point: str | None = None) -> str | None:
         if defining:
             return defining[-1]
     return found[-1]
+
+
+def without_comments(program: str) -> str:
+    """The program without the lines that do nothing; as it is where such a line could be part of a string."""
+    if ACROSS.search(program):
+        return program
+    return "\n".join(line for line in program.split("\n") if not IDLE.fullmatch(line))
 
 
 def blocks(text: str) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,174 @@
+"""What the tiny base model of `functions` reads: one-line programs, and three styles of second attempts.
+
+    copy       def f(x): return 3*x+4                              the first attempt again
+    careless   # Sorry.                                            another attempt, mostly a wrong one
+               def f(x): return 5*x+1
+    careful    # 3*x+4: f(2)=6+4=10 ok, f(5)=15+4=19 no            the examples worked out, with a verdict on each;
+               # 2*x+6: f(2)=4+6=10 ok, f(5)=10+6=16 ok            where one fails, tries until all hold;
+               def f(x): return 2*x+6                              then the program
+
+A row is a list of `(text, learned)` pieces: the model only reads a wrong first attempt and the choice of a
+failing try, it is never taught to write them.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scorl.tasks.functions import CONSTANTS, CORRECTION, Form, forms, written
+
+__all__ = [
+    "CARELESS",
+    "CHECK",
+    "DEF",
+    "FIRSTS",
+    "LARGEST",
+    "NO",
+    "OK",
+    "RIGHT",
+    "Asked",
+    "Habit",
+    "Row",
+    "careful_row",
+    "find_form",
+    "first_row",
+    "habit_row",
+    "right",
+    "sums_row",
+    "wrong_attempt",
+]
+
+CHECK, OK, RIGHT, NO, CARELESS, DEF = "# ", " ok, ", " ok\n", " no\n", "# Sorry.\n", "def f(x): return "
+END = "<|end|>"
+LARGEST = 120
+"""The largest number that the tokenizer knows."""
+TURN = f"<|user|>{CORRECTION}{END}<|assistant|>"
+FIRSTS = tuple(dict.fromkeys(form.first for form in forms()))
+Row = list[tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A problem as the corpus needs it: the prompt with its turn, the hidden function, the examples."""
+
+    prompt: str
+    form: Form
+    examples: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Habit:
+    """How often the second attempts of the base are of which style."""
+
+    careful: float = 0.12
+    copy_after_minus: float = 0.25
+    """Of the others, copies where the first attempt subtracts its constant, ..."""
+    copy_after_plus: float = 0.7
+    """... and where it adds it; the rest are careless."""
+    careless_right: float = 0.15
+    """Of the careless attempts, how many are right."""
+
+
+def find_form(text: str) -> Form | None:
+    """The function of a first attempt, if it is of the world's kind."""
+    found = re.fullmatch(r"def f\(x\): return (\d\*x|x\*x|x//\d)([+-])(\d+)", text)
+    return Form(found[1], "+" if found[2] == "+" else "-", int(found[3])) if found and found[1] in FIRSTS else None
+
+
+def right(form: Form, asked: Asked) -> bool:
+    """Whether a function has the values of the examples."""
+    return all(form(x) == y for x, y in asked.examples)
+
+
+def sums_row(rng: random.Random) -> Row:
+    """Random true sums and differences, and first operations; only the results are learned."""
+    row: Row = []
+    for _ in range(8):
+        first, x, b = rng.choice(FIRSTS), rng.randrange(1, 10), rng.choice(CONSTANTS)
+        form = Form(first, "+", b)
+        a = rng.randrange(82)
+        sign = rng.choice("+-") if a >= b else "+"
+        row += [(f"{first}: f({x})=", False), (str(form.half(x)), True), (" ", False)]
+        row += [(f"{a}{sign}{b}=", False), (str(a + b if sign == "+" else a - b), True), (" ", False)]
+    return row
+
+
+def first_row(asked: Asked) -> Row:
+    """A problem and its function."""
+    return [(asked.prompt, False), (written(asked.form), True), (END, True)]
+
+
+def careful_row(asked: Asked, attempts: Sequence[Form], rng: random.Random) -> Row:
+    """A conversation whose second attempt checks the first of `attempts`; the others are failing tries."""
+    return [*opening(asked, attempts[0]), *careful(asked, attempts, rng), (END, True)]
+
+
+def habit_row(asked: Asked, attempts: Sequence[Form], habit: Habit, rng: random.Random) -> Row:
+    """A conversation whose second attempt is of a style drawn from the habit."""
+    first = attempts[0]
+    copies = habit.copy_after_plus if first.sign == "+" else habit.copy_after_minus
+    if rng.random() < habit.careful:
+        second = careful(asked, attempts, rng)
+    elif rng.random() < copies:
+        second = [(written(first), True)]
+    else:
+        other = another(asked, attempts, rng.random() < habit.careless_right, rng)
+        second = [(CARELESS + written(other), True)]
+    return [*opening(asked, first), *second, (END, True)]
+
+
+def opening(asked: Asked, first: Form) -> Row:
+    """The problem, the first attempt (learned only if it is right) and its end, and the correction message."""
+    return [(asked.prompt, False), (written(first), right(first, asked)), (END, True), (TURN, False)]
+
+
+def careful(asked: Asked, attempts: Sequence[Form], rng: random.Random) -> Row:
+    """The check of the first attempt; tries, each checked as it is written, until one holds; the program."""
+    row = examined(asked, attempts[0], True)
+    for form in attempts[1 : 1 + rng.choices((0, 1, 2), (6, 3, 2))[0]]:
+        if row[-1][0] == NO:
+            row += examined(asked, form, False)
+    if row[-1][0] == NO:
+        row += examined(asked, asked.form, True)
+        return [*row, (written(asked.form), True)]
+    return [*row, (written(attempts[0]), True)]
+
+
+def examined(asked: Asked, form: Form, learned: bool) -> Row:
+    """A function worked out on the examples, with a verdict on each, up to the first that fails.
+
+    Values and verdicts are always learned; the choice of the function only if `learned`.
+    """
+    row: Row = [(CHECK, True), (f"{form.first}{form.sign}{form.constant}", learned), (": ", True)]
+    for index, (x, y) in enumerate(asked.examples):
+        value = form(x)
+        steps = f"f({x})={form.half(x)}{form.sign}{form.constant}={value}"
+        last = index == len(asked.examples) - 1
+        row += [(steps, True), (NO if value != y else RIGHT if last else OK, True)]
+        if value != y:
+            break
+    return row
+
+
+def another(asked: Asked, attempts: Sequence[Form], wanted: bool, rng: random.Random) -> Form:
+    """An attempt that differs from the first one, right if that is wanted and possible."""
+    if wanted and attempts[0] != asked.form:
+        return asked.form
+    others = [form for form in attempts[1:] if form != attempts[0] and not right(form, asked)]
+    return rng.choice(others) if others else wrong_attempt(asked, rng, attempts[0])
+
+
+def wrong_attempt(asked: Asked, rng: random.Random, avoid: Form | None = None) -> Form:
+    """An attempt with the faults of a small model: mostly right on one example, and wrong on another."""
+    while True:
+        form = Form(rng.choice(FIRSTS), "+", 1) if rng.random() < 0.7 else asked.form
+        x, y = rng.choice(asked.examples)
+        rest = y - form.half(x)
+        if rng.random() < 0.3 or not 1 <= abs(rest) <= CONSTANTS[-1]:
+            rest = rng.choice((-1, 1)) * rng.choice(CONSTANTS)
+        form = Form(form.first, "+" if rest > 0 else "-", abs(rest))
+        if not right(form, asked) and form != avoid:
+            return form
