@@ -17,7 +17,6 @@ from scorl.tasks.functions import (
     Functions,
     bucket,
     consistent,
-    forms,
     functions,
     make_problem,
     written,
@@ -57,14 +56,24 @@ def test_a_problem_by_hand():
     assert PROBLEM.answer.tests[2:5] == ("assert f(1) == 7", "assert f(0) == 4", "assert f(9) == 31")
 
 
-def test_splits_share_no_function():
-    parts = {name: set(forms(name)) for name in BUCKETS}
-    assert sum(map(len, parts.values())) == len(forms()) > 500
-    assert all(not one & other for one, other in itertools.combinations(parts.values(), 2))
-    for name in BUCKETS:
-        drawn = FunctionProblems(Functions(), name).draw(30, 0, 7)
-        hidden = {form for form in forms() if any(p.solution == written(form) for p in drawn)}
-        assert {bucket(form) in BUCKETS[name] for form in hidden} == {True}
+def test_splits_share_no_problem():
+    parts = [key(problem) for name in BUCKETS for problem in FunctionProblems(Functions(), name).draw(200, 0, 7)]
+    taken = [key(problem) for name in BUCKETS for problem in FunctionProblems(Functions(), name).take(50)]
+    where = {}
+    for index, one in enumerate(parts):
+        assert where.setdefault(one, index // 200) == index // 200
+    for index, one in enumerate(taken):
+        assert where.setdefault(one, index // 50) == index // 50
+
+
+def key(problem):
+    """What makes a problem: the function, and the examples in any order."""
+    return problem.solution, tuple(sorted(problem.answer.tests[:3]))
+
+
+def test_the_order_of_the_examples_is_no_other_problem():
+    assert bucket(FORM, (2, 5, 1)) == bucket(FORM, (1, 2, 5))
+    assert {bucket(FORM, shown) for shown in itertools.combinations(range(1, 10), 3)} == set(range(20))
 
 
 def test_the_examples_tell_the_function_from_all_others_and_the_hidden_values_are_others():

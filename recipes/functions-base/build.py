@@ -32,7 +32,6 @@ from corpus import (
     first_row,
     habit_row,
     right,
-    sums_row,
     wrong_attempt,
 )
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -41,8 +40,10 @@ from scorl.seeds import derive
 from scorl.tasks.functions import CORRECTION, INPUTS, Form, FunctionProblems, Functions, make_problem
 
 SETTINGS = Functions()
-SUMS_UPDATES, FIRST_UPDATES, CHECK_UPDATES, OWN_UPDATES, HABIT_UPDATES = 150, 2000, 500, 300, 200
+BOTH_UPDATES, OWN_UPDATES, HABIT_UPDATES = 1500, 300, 400
 PROBLEMS, SAMPLES = 4096, 4
+FIRST, REHEARSED = 0.35, 0.05
+"""How many rows are first attempts alone: in the phase `both`, and while the habit is learned."""
 TOKENS = 6
 """The longest first attempt."""
 
@@ -70,10 +71,9 @@ def invented(asked: Asked, rng: random.Random) -> list[Form]:
 
 
 def own(attempts: Sequence[Form], asked: Asked, rng: random.Random) -> list[Form]:
-    """A right first attempt or one of the model's own, and its own wrong ones as failing tries."""
-    attempts = rng.sample(attempts, len(attempts))
-    first = asked.form if rng.random() < 0.4 or not attempts else attempts[0]
-    return [first, *(form for form in attempts if form != first and not right(form, asked))]
+    """A right first attempt or one of the model's own wrong ones, and further wrong ones of its own as failing tries."""
+    wrong = [form for form in rng.sample(attempts, len(attempts)) if not right(form, asked)]
+    return [asked.form, *wrong] if rng.random() < 0.4 or not wrong else wrong
 
 
 def sampled(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, phase: str) -> list[tuple[Asked, list[Form]]]:
@@ -91,13 +91,13 @@ def sampled(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, phase: 
 
 
 def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Arithmetic; then first attempts and careful second ones, on made-up errors and on the model's own."""
+    """First attempts, and careful second ones on made-up errors; then careful ones on the model's own errors."""
     rng = random.Random(1)
-    tiny.train(model, tokenizer, (sums_row(rng) for _ in itertools.count()), SUMS_UPDATES, 3e-3, "sums")
-    rows = (first_row(asked) for asked in asked_in("first"))
-    tiny.train(model, tokenizer, rows, FIRST_UPDATES, 3e-3, "first")
-    rows = (careful_row(asked, invented(asked, rng), rng) for asked in asked_in("check"))
-    tiny.train(model, tokenizer, rows, CHECK_UPDATES, 2e-3, "check")
+    rows = (
+        first_row(asked) if rng.random() < FIRST else careful_row(asked, invented(asked, rng), rng)
+        for asked in asked_in("both")
+    )
+    tiny.train(model, tokenizer, rows, BOTH_UPDATES, 3e-3, "both")
     samples = sampled(model, tokenizer, "own")
     rows = (careful_row(asked, own(attempts, asked, rng), rng) for asked, attempts in itertools.cycle(samples))
     tiny.train(model, tokenizer, rows, OWN_UPDATES, 1e-3, "own")
@@ -107,8 +107,11 @@ def acquire(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None
     """The habit of copies and careless second attempts, on the model's own first ones."""
     rng, habit = random.Random(2), Habit()
     samples = sampled(model, tokenizer, "habit")
-    rows = (habit_row(asked, own(attempts, asked, rng), habit, rng) for asked, attempts in itertools.cycle(samples))
-    tiny.train(model, tokenizer, rows, HABIT_UPDATES, 3e-4, "habit")
+    rows = (
+        first_row(asked) if rng.random() < REHEARSED else habit_row(asked, own(attempts, asked, rng), habit, rng)
+        for asked, attempts in itertools.cycle(samples)
+    )
+    tiny.train(model, tokenizer, rows, HABIT_UPDATES, 5e-4, "habit")
 
 
 main = tiny.command("functions-base", __doc__ or "", make_tokenizer, teach, acquire)

@@ -3,12 +3,12 @@
     copy       def f(x): return 3*x+4                              the first attempt again
     careless   # Sorry.                                            another attempt, mostly a wrong one
                def f(x): return 5*x+1
-    careful    # 3*x+4: f(2)=6+4=10 ok, f(5)=15+4=19 no            the examples worked out, with a verdict on each;
-               # 2*x+6: f(2)=4+6=10 ok, f(5)=10+6=16 ok            where one fails, tries until all hold;
+    careful    # 3*x+4: 6+4=10 f(2)=10 ok, 15+4=19 f(5)=16 no      the examples worked out, with a verdict on each;
+               # 2*x+6: 4+6=10 f(2)=10 ok, 10+6=16 f(5)=16 ok      where one fails, tries until all hold;
                def f(x): return 2*x+6                              then the program
 
-A row is a list of `(text, learned)` pieces: the model only reads a wrong first attempt and the choice of a
-failing try, it is never taught to write them.
+A row is a list of `(text, learned)` pieces. First attempts are learned in rows of their own, so that how good they get is
+set apart from checking; before a second attempt they are only read, and so is the choice of a failing try.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ __all__ = [
     "first_row",
     "habit_row",
     "right",
-    "sums_row",
     "wrong_attempt",
 ]
 
@@ -64,9 +63,9 @@ class Habit:
     """How often the second attempts of the base are of which style."""
 
     careful: float = 0.12
-    copy_after_minus: float = 0.25
+    copy_after_minus: float = 0.1
     """Of the others, copies where the first attempt subtracts its constant, ..."""
-    copy_after_plus: float = 0.7
+    copy_after_plus: float = 0.6
     """... and where it adds it; the rest are careless."""
     careless_right: float = 0.15
     """Of the careless attempts, how many are right."""
@@ -81,19 +80,6 @@ def find_form(text: str) -> Form | None:
 def right(form: Form, asked: Asked) -> bool:
     """Whether a function has the values of the examples."""
     return all(form(x) == y for x, y in asked.examples)
-
-
-def sums_row(rng: random.Random) -> Row:
-    """Random true sums and differences, and first operations; only the results are learned."""
-    row: Row = []
-    for _ in range(8):
-        first, x, b = rng.choice(FIRSTS), rng.randrange(1, 10), rng.choice(CONSTANTS)
-        form = Form(first, "+", b)
-        a = rng.randrange(82)
-        sign = rng.choice("+-") if a >= b else "+"
-        row += [(f"{first}: f({x})=", False), (str(form.half(x)), True), (" ", False)]
-        row += [(f"{a}{sign}{b}=", False), (str(a + b if sign == "+" else a - b), True), (" ", False)]
-    return row
 
 
 def first_row(asked: Asked) -> Row:
@@ -121,8 +107,8 @@ def habit_row(asked: Asked, attempts: Sequence[Form], habit: Habit, rng: random.
 
 
 def opening(asked: Asked, first: Form) -> Row:
-    """The problem, the first attempt (learned only if it is right) and its end, and the correction message."""
-    return [(asked.prompt, False), (written(first), right(first, asked)), (END, True), (TURN, False)]
+    """The problem, the first attempt and the correction message, all of them only read."""
+    return [(f"{asked.prompt}{written(first)}{END}{TURN}", False)]
 
 
 def careful(asked: Asked, attempts: Sequence[Form], rng: random.Random) -> Row:
@@ -145,7 +131,7 @@ def examined(asked: Asked, form: Form, learned: bool) -> Row:
     row: Row = [(CHECK, True), (f"{form.first}{form.sign}{form.constant}", learned), (": ", True)]
     for index, (x, y) in enumerate(asked.examples):
         value = form(x)
-        steps = f"f({x})={form.half(x)}{form.sign}{form.constant}={value}"
+        steps = f"{form.half(x)}{form.sign}{form.constant}={value} f({x})={y}"
         last = index == len(asked.examples) - 1
         row += [(steps, True), (NO if value != y else RIGHT if last else OK, True)]
         if value != y:

@@ -4,8 +4,8 @@
     ->          def f(x): return 4*x+1
 
 A model world of programs, as countdown is one of steps: the program runs in the sandbox, and some of the values that
-it is tested on are not shown. A hash of the hidden function alone says which split its problems belong to, so that
-train, validation and test share no function.
+it is tested on are not shown. A problem is a function and the inputs that are shown, and a hash of these alone says
+which split it belongs to, so that train, validation and test share no problem whatever the seed is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ CORRECTION = (
     "and write the function again."
 )
 BUCKETS = {"test": range(2), "validation": range(2, 3), "train": range(3, 8), "pretraining": range(8, 20)}
-"""Twentieths of all functions; the shipped base model has read those of `pretraining` and no others."""
+"""Twentieths of all problems; the shipped base model has read those of `pretraining` and no others."""
+SIGNS: tuple[Literal["+"], Literal["-"]] = ("+", "-")
 FACTORS, DIVISORS, CONSTANTS = range(2, 10), range(2, 6), range(1, 31)
 INPUTS, HIDDEN = range(1, 10), range(16)
 """Where examples are taken from, and where a program is tested beside them."""
@@ -122,10 +123,12 @@ class FunctionProblems:
         """A function that its examples tell from all others, and the inputs that are shown and that are not."""
         rng = random.Random(derive("functions", self.split, *stream))
         while True:
-            form = rng.choice(forms(self.split))
+            form = rng.choice(forms())
             shown = tuple(rng.sample(INPUTS, self.settings.examples))
             examples = [(x, form(x)) for x in shown]
-            if min(y for _, y in examples) >= 0 and consistent(examples) == {form}:
+            if bucket(form, shown) not in BUCKETS[self.split] or min(y for _, y in examples) < 0:
+                continue
+            if consistent(examples) == {form}:
                 others = [x for x in HIDDEN if x not in shown]
                 return form, shown, tuple(rng.sample(others, self.settings.hidden))
 
@@ -147,17 +150,15 @@ def make_problem(settings: Functions, form: Form, shown: Sequence[int], hidden: 
 
 
 @functools.cache
-def forms(split: str | None = None) -> tuple[Form, ...]:
-    """All functions of a split (None: of the world) that have examples in whole numbers from 0 on."""
+def forms() -> tuple[Form, ...]:
+    """All functions of the world."""
     firsts = [*(f"{a}*x" for a in FACTORS), "x*x", *(f"x//{a}" for a in DIVISORS)]
-    found = [Form(first, sign, b) for first in firsts for sign in ("+", "-") for b in CONSTANTS]
-    found = [form for form in found if sum(form(x) >= 0 for x in INPUTS) >= 6]
-    return tuple(form for form in found if split is None or bucket(form) in BUCKETS[split])
+    return tuple(Form(first, sign, b) for first in firsts for sign in SIGNS for b in CONSTANTS)
 
 
-def bucket(form: Form) -> int:
-    """Which twentieth of all functions this one belongs to."""
-    return derive("functions", written(form)) % 20
+def bucket(form: Form, shown: Sequence[int]) -> int:
+    """Which twentieth of all problems this one belongs to, whatever the order of its examples."""
+    return derive("functions", written(form), *sorted(shown)) % 20
 
 
 def consistent(examples: Sequence[tuple[int, int]]) -> set[Form]:

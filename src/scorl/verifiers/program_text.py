@@ -14,7 +14,8 @@ FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$")
 PYTHON = ("", "python", "py", "python3", "py3", "python2", "ipython")
 CODE = re.compile(
     r"(?:async\s+)?(?:def|class)\s+\w|import\s+\w|from\s+[\w.]+\s+import\b|@\w|#|[\"']{3}|\w[\w.]*\(.*\)\s*(?:#.*)?$"
-    r"|(?:if|for|while|with|try|except|elif|else|finally|match)\b.*:\s*(?:#.*)?$|(?:print|assert|return|raise|del)\b"
+    r"|(?:if|for|while|with|try|except|elif|else|finally|match)\b.*:\s*"
+    r"(?:#.*|(?:pass|break|continue|return|raise)\b.*|\w[\w.]*(?:\(|\s*[-+*/%]?=).*)?$|(?:print|assert|return|raise|del)\b"
     r"|[\w.\[\]'\", *()]+?\s*(?::\s*[\w.\[\], ]+)?(?:[-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)"
 )
 """How a line of Python that is not indented begins."""
