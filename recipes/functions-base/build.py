@@ -40,9 +40,9 @@ from scorl.seeds import derive
 from scorl.tasks.functions import CORRECTION, INPUTS, Form, FunctionProblems, Functions, make_problem
 
 SETTINGS = Functions()
-BOTH_UPDATES, OWN_UPDATES, HABIT_UPDATES = 1500, 300, 400
+BOTH_UPDATES, OWN_UPDATES, HABIT_UPDATES = 1200, 200, 300
 PROBLEMS, SAMPLES = 4096, 4
-FIRST, REHEARSED = 0.35, 0.05
+FIRST, REHEARSED = 0.35, 0.03
 """How many rows are first attempts alone: in the phase `both`, and while the habit is learned."""
 TOKENS = 6
 """The longest first attempt."""

@@ -3,8 +3,8 @@
     copy       def f(x): return 3*x+4                              the first attempt again
     careless   # Sorry.                                            another attempt, mostly a wrong one
                def f(x): return 5*x+1
-    careful    # 3*x+4: 6+4=10 f(2)=10 ok, 15+4=19 f(5)=16 no      the examples worked out, with a verdict on each;
-               # 2*x+6: 4+6=10 f(2)=10 ok, 10+6=16 f(5)=16 ok      where one fails, tries until all hold;
+    careful    # 3*x: f(2)=10-6=4, f(5)=16-15=1 no                 what is left of each example beside the first operation;
+               # 2*x: f(2)=10-4=6, f(5)=16-10=6, f(1)=8-2=6 ok     where it differs, tries until it is one number;
                def f(x): return 2*x+6                              then the program
 
 A row is a list of `(text, learned)` pieces. First attempts are learned in rows of their own, so that how good they get is
@@ -40,7 +40,7 @@ __all__ = [
     "wrong_attempt",
 ]
 
-CHECK, OK, RIGHT, NO, CARELESS, DEF = "# ", " ok, ", " ok\n", " no\n", "# Sorry.\n", "def f(x): return "
+CHECK, OK, RIGHT, NO, CARELESS, DEF = "# ", ", ", " ok\n", " no\n", "# Sorry.\n", "def f(x): return "
 END = "<|end|>"
 LARGEST = 120
 """The largest number that the tokenizer knows."""
@@ -62,10 +62,10 @@ class Asked:
 class Habit:
     """How often the second attempts of the base are of which style."""
 
-    careful: float = 0.12
+    careful: float = 0.3
     copy_after_minus: float = 0.1
     """Of the others, copies where the first attempt subtracts its constant, ..."""
-    copy_after_plus: float = 0.6
+    copy_after_plus: float = 0.62
     """... and where it adds it; the rest are careless."""
     careless_right: float = 0.15
     """Of the careless attempts, how many are right."""
@@ -112,31 +112,30 @@ def opening(asked: Asked, first: Form) -> Row:
 
 
 def careful(asked: Asked, attempts: Sequence[Form], rng: random.Random) -> Row:
-    """The check of the first attempt; tries, each checked as it is written, until one holds; the program."""
-    row = examined(asked, attempts[0], True)
+    """The first attempt's operation on the examples; tries until one leaves the same constant everywhere; the program."""
+    row = examined(asked, attempts[0].first, True)
     for form in attempts[1 : 1 + rng.choices((0, 1, 2), (6, 3, 2))[0]]:
-        if row[-1][0] == NO:
-            row += examined(asked, form, False)
+        if row[-1][0] == NO and form.first != asked.form.first:
+            row += examined(asked, form.first, False)
     if row[-1][0] == NO:
-        row += examined(asked, asked.form, True)
-        return [*row, (written(asked.form), True)]
-    return [*row, (written(attempts[0]), True)]
+        row += examined(asked, asked.form.first, True)
+    return [*row, (written(asked.form), True)]
 
 
-def examined(asked: Asked, form: Form, learned: bool) -> Row:
-    """A function worked out on the examples, with a verdict on each, up to the first that fails.
+def examined(asked: Asked, first: str, learned: bool) -> Row:
+    """What a first operation leaves of each example, up to where it differs, and the verdict.
 
-    Values and verdicts are always learned; the choice of the function only if `learned`.
+    Values and verdicts are always learned; the choice of the operation only if `learned`.
     """
-    row: Row = [(CHECK, True), (f"{form.first}{form.sign}{form.constant}", learned), (": ", True)]
-    for index, (x, y) in enumerate(asked.examples):
-        value = form(x)
-        steps = f"{form.half(x)}{form.sign}{form.constant}={value} f({x})={y}"
-        last = index == len(asked.examples) - 1
-        row += [(steps, True), (NO if value != y else RIGHT if last else OK, True)]
-        if value != y:
-            break
-    return row
+    row: Row = [(CHECK, True), (first, learned), (": ", True)]
+    half, left = Form(first, "+", 0), []
+    for x, y in asked.examples:
+        left.append(y - half(x))
+        row.append((f"f({x})={y}-{half(x)}={left[-1]}", True))
+        if left[-1] != left[0]:
+            return [*row, (NO, True)]
+        row.append((OK, True))
+    return [*row[:-1], (RIGHT if first == asked.form.first else NO, True)]
 
 
 def another(asked: Asked, attempts: Sequence[Form], wanted: bool, rng: random.Random) -> Form:
