@@ -40,9 +40,9 @@ from scorl.seeds import derive
 from scorl.tasks.functions import CORRECTION, INPUTS, Form, FunctionProblems, Functions, make_problem
 
 SETTINGS = Functions()
-BOTH_UPDATES, OWN_UPDATES, HABIT_UPDATES = 1200, 200, 300
+BOTH_UPDATES, OWN_UPDATES, AGAIN_UPDATES, HABIT_UPDATES = 1200, 200, 1000, 300
 PROBLEMS, SAMPLES = 4096, 4
-FIRST, REHEARSED = 0.35, 0.03
+FIRST, REHEARSED = 0.35, 0.05
 """How many rows are first attempts alone: in the phase `both`, and while the habit is learned."""
 TOKENS = 6
 """The longest first attempt."""
@@ -101,6 +101,18 @@ def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     samples = sampled(model, tokenizer, "own")
     rows = (careful_row(asked, own(attempts, asked, rng), rng) for asked, attempts in itertools.cycle(samples))
     tiny.train(model, tokenizer, rows, OWN_UPDATES, 1e-3, "own")
+    again(model, tokenizer)
+
+
+def again(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Careful second attempts on what the model answers by now, until it works them out well."""
+    rng = random.Random(3)
+    samples = sampled(model, tokenizer, "again")
+    rows = (
+        first_row(asked) if rng.random() < REHEARSED else careful_row(asked, own(attempts, asked, rng), rng)
+        for asked, attempts in itertools.cycle(samples)
+    )
+    tiny.train(model, tokenizer, rows, AGAIN_UPDATES, 2e-3, "again")
 
 
 def acquire(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
