@@ -43,7 +43,7 @@ SETTINGS = Functions()
 BOTH_UPDATES, OWN_UPDATES, AGAIN_UPDATES, HABIT_UPDATES = 1200, 200, 1000, 300
 PROBLEMS, SAMPLES = 4096, 4
 FIRST, REHEARSED = 0.35, 0.05
-"""How many rows are first attempts alone: in the phase `both`, and while the habit is learned."""
+"""How many rows are first attempts alone: in the phase `both`, and in `again` and `habit`."""
 TOKENS = 6
 """The longest first attempt."""
 
@@ -71,7 +71,7 @@ def invented(asked: Asked, rng: random.Random) -> list[Form]:
 
 
 def own(attempts: Sequence[Form], asked: Asked, rng: random.Random) -> list[Form]:
-    """A right first attempt or one of the model's own wrong ones, and further wrong ones of its own as failing tries."""
+    """A right first attempt or one of the model's own wrong ones, and more of these as failing tries."""
     wrong = [form for form in rng.sample(attempts, len(attempts)) if not right(form, asked)]
     return [asked.form, *wrong] if rng.random() < 0.4 or not wrong else wrong
 

@@ -1,14 +1,14 @@
 """What the tiny base model of `functions` reads: one-line programs, and three styles of second attempts.
 
-    copy       def f(x): return 3*x+4                              the first attempt again
-    careless   # Sorry.                                            another attempt, mostly a wrong one
+    copy       def f(x): return 3*x+4                             the first attempt again
+    careless   # Sorry.                                           another attempt, mostly a wrong one
                def f(x): return 5*x+1
-    careful    # 3*x: f(2)=10-6=4, f(5)=16-15=1 no                 what is left of each example beside the first operation;
-               # 2*x: f(2)=10-4=6, f(5)=16-10=6, f(1)=8-2=6 ok     where it differs, tries until it is one number;
-               def f(x): return 2*x+6                              then the program
+    careful    # 3*x: f(2)=10-6=4, f(5)=16-15=1 no                what the operation leaves of each example;
+               # 2*x: f(2)=10-4=6, f(5)=16-10=6, f(1)=8-2=6 ok    while it differs, other operations are tried;
+               def f(x): return 2*x+6                             then the program
 
-A row is a list of `(text, learned)` pieces. First attempts are learned in rows of their own, so that how good they get is
-set apart from checking; before a second attempt they are only read, and so is the choice of a failing try.
+A row is a list of `(text, learned)` pieces. First attempts are learned in rows of their own, so that how good they get
+is set apart from checking; before a second attempt they are only read, and so is the choice of a failing try.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def opening(asked: Asked, first: Form) -> Row:
 
 
 def careful(asked: Asked, attempts: Sequence[Form], rng: random.Random) -> Row:
-    """The first attempt's operation on the examples; tries until one leaves the same constant everywhere; the program."""
+    """The first attempt's operation on the examples; tries until one leaves the same constant; the program."""
     row = examined(asked, attempts[0].first, True)
     for form in attempts[1 : 1 + rng.choices((0, 1, 2), (6, 3, 2))[0]]:
         if row[-1][0] == NO and form.first != asked.form.first:
