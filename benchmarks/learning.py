@@ -33,6 +33,8 @@ import torch
 import scorl
 from scorl.learner.batch import micro_batches
 from scorl.learner.tree import Tree
+from scorl.planning.shape import ModelShape
+from scorl.planning.work import update_flops
 from scorl.settings import LoraSettings
 from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
 
@@ -68,19 +70,10 @@ def operations(policy: scorl.Policy, rows: Sequence[Lesson]) -> tuple[int, float
     """Distinct tokens, and the useful operations of one update."""
     (batch,) = micro_batches(rows, 10**9, "tree")
     assert isinstance(batch.layout, Tree)
-    config = policy.decoder.config.get_text_config()
-    head = policy.decoder.get_output_embeddings().weight.numel()
-    matrices = {
-        n: p.numel() for n, p in policy.decoder.base_model.named_parameters() if p.dim() == 2 and "embed" not in n
-    }
-    adapters = sum(size for name, size in matrices.items() if "lora_" in name)
-    body = sum(matrices.values()) - adapters
-    width = config.num_attention_heads * getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
+    shape = ModelShape.of(policy.decoder.config.to_dict())
+    adapters = sum(p.numel() for p in policy.parameters.values()) if policy.lora else None
     tokens, predictions = len(batch.layout.ids), len(batch.position)
-    attention = 16 * width * config.num_hidden_layers * int((batch.layout.depth + 1).sum())
-    if policy.lora:
-        return tokens, tokens * (6 * body + 6 * adapters) + predictions * 6 * head + attention
-    return tokens, tokens * 8 * body + predictions * 8 * head + attention
+    return tokens, update_flops(shape, tokens, predictions, int((batch.layout.depth + 1).sum()), adapters)
 
 
 def matrix_rate(policy: scorl.Policy, tokens: int) -> float:

@@ -16,7 +16,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("chat", "sources", "logits", "policy", "engines", "reference"),
     ("stage", "rollout", "learner", "shelf"),
     ("steps", "training", "evaluation", "standings", "checkpoint", "interruption", "run"),
-    ("loggers", "progress", "recipe", "report", "compare", "doctor", "cli", "__main__"),
+    ("loggers", "progress", "recipe", "report", "compare", "planning", "doctor", "cli", "__main__"),
 ]
 """From the ground up; a module imports from its own floor only what stands to its left, or is in its own folder."""
 ORDER = {room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}
@@ -51,7 +51,20 @@ def test_imports_point_down(path):
     assert not up, f"{path.name} imports from {up}, which do not stand below it"
 
 
-@pytest.mark.parametrize("name", ["tasks", "verifiers", "metrics", "objectives", "lines", "judge_file", "cli"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tasks",
+        "verifiers",
+        "metrics",
+        "objectives",
+        "lines",
+        "judge_file",
+        "planning.estimate",
+        "planning.table",
+        "cli",
+    ],
+)
 def test_the_lower_floors_and_the_door_do_without_torch(name):
     code = f"import sys, scorl.{name}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

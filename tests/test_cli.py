@@ -259,6 +259,8 @@ def test_doctor_says_what_is_there_and_what_a_model_does(scorl, model):
         "torch",
         "device",
         "threads",
+        "matrices",
+        "bandwidth",
         "extra",
         "model",
         "end",

@@ -13,13 +13,15 @@ import transformers
 
 from scorl.engines import TorchEngine
 from scorl.engines.engine import Request
+from scorl.planning.probe import reach
+from scorl.planning.shape import ModelShape
 from scorl.policy import Policy
 from scorl.trajectory import user
 from scorl.verifiers.programs.pool import found_level
 from scorl.verifiers.programs.proof import held
 from scorl.version import __version__
 
-__all__ = ["EXTRAS", "Finding", "of_installation", "of_model", "of_sandbox"]
+__all__ = ["EXTRAS", "Finding", "of_installation", "of_model", "of_rates", "of_sandbox"]
 
 Finding = tuple[str, str]
 """What was looked at, and what was found."""
@@ -33,6 +35,17 @@ EXTRAS = {
     "loggers": ("tensorboard", "wandb", "trackio"),
 }
 """The optional groups of pyproject.toml and what they bring."""
+
+LAYER = ModelShape.of(
+    {
+        "num_hidden_layers": 8,
+        "hidden_size": 512,
+        "num_attention_heads": 8,
+        "intermediate_size": 1536,
+        "vocab_size": 32768,
+    }
+)
+"""The shape that rates are measured with where no model is named."""
 
 QUESTION = "What is 2 + 3?"
 
@@ -61,6 +74,16 @@ def of_installation() -> Iterator[Finding]:
             f"extra '{extra}'",
             found + ("" if all(versions.values()) else f": pip install 'scorl[{extra}]'"),
         )
+
+
+def of_rates() -> Iterator[Finding]:
+    """What this CPU reaches, as `scorl plan` counts it, on a layer as wide as a small model's."""
+    many, few = (reach(LAYER, tokens, 64, 256, held=held) for tokens, held in ((2048, True), (32, False)))
+    yield "matrices", f"{many.flops / 1e9:.0f} GFLOP/s on 2,048 tokens, {few.flops / 1e9:.0f} on 32"
+    yield (
+        "bandwidth",
+        f"{many.bandwidth / 1e9:.1f} GB/s element by element on 2,048 tokens, {few.bandwidth / 1e9:.1f} on 32",
+    )
 
 
 def of_sandbox() -> Iterator[Finding]:

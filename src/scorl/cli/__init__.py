@@ -16,6 +16,7 @@ from scorl.cli.compare import compare
 from scorl.cli.doctor import doctor
 from scorl.cli.evaluate import evaluate
 from scorl.cli.judge import judge
+from scorl.cli.plan import plan
 from scorl.cli.recipes import recipes, schema
 from scorl.cli.show import report, show
 from scorl.cli.train import train
@@ -33,7 +34,7 @@ def commands() -> None:
     """Train a language model to correct its own answers (SCoRe), and measure whether it learned to."""
 
 
-for command in (train, evaluate, compare, judge, collect_repairs, show, report, doctor, recipes, schema):
+for command in (train, evaluate, compare, judge, collect_repairs, show, report, plan, doctor, recipes, schema):
     commands.add_command(command)
 
 
