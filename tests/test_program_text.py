@@ -2,7 +2,7 @@
 
 import pytest
 
-from scorl.verifiers.program_text import program_in
+from scorl.verifiers.program_text import program_in, without_comments
 
 ADD = "def add(a, b):\n    return a + b"
 SUB = "def sub(a, b):\n    return a - b"
@@ -39,6 +39,9 @@ def fenced(text, mark="python"):
             '"""A module.\n\nWith some more words here.\n"""\n' + ADD,
         ),
         ("def f(x):\n    return [\n1,\n2\n]", "def f(x):\n    return [\n1,\n2\n]"),
+        ("while True: pass", "while True: pass"),
+        ("for i in range(3): print(i)\nHope that helps", "for i in range(3): print(i)"),
+        ("if you ask me: no, I do not know.", None),
         ("I do not know.", None),
         ("", None),
         (fenced("rm -rf /", "bash"), None),
@@ -59,3 +62,18 @@ def test_the_block_with_the_entry_point_counts():
 
 def test_an_entry_point_is_a_name_and_no_pattern():
     assert program_in(fenced(ADD), "a.*(") == ADD
+
+
+@pytest.mark.parametrize(
+    ("program", "bare"),
+    [
+        ("# 1+1=2 ok\ndef f():\n    # two\n\n    return 2  # kept", "def f():\n    return 2  # kept"),
+        ('x = """\n# text\n"""', 'x = """\n# text\n"""'),
+        ("x = 'a\\\n# text'", "x = 'a\\\n# text'"),
+        ("x = '''a'''\n# note", "x = '''a'''\n# note"),  # a string might go on: left as it is
+        ("\xa0# no space of Python's\nx = 1", "\xa0# no space of Python's\nx = 1"),
+        ("# nothing", ""),
+    ],
+)
+def test_comments_are_left_out_where_they_cannot_be_part_of_a_string(program, bare):
+    assert without_comments(program) == bare

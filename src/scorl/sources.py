@@ -10,7 +10,7 @@ from scorl.errors import UserError, nearest
 
 __all__ = ["SHIPPED", "Source", "locate", "saved_steps"]
 
-SHIPPED = ("countdown-base",)
+SHIPPED = ("countdown-base", "functions-base")
 """Models in this package, named `scorl:NAME`."""
 
 

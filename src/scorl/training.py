@@ -107,8 +107,7 @@ class _Loop:
         for step in range(max(first, self.learner.updates), first + stage.steps):
             objective = _adapted(stage.objective, self.learner.beta_2)
             problems = self._problems(stage, drawn + (step - first) * stage.problems)
-            sync_gap, synced = self._load(stage)
-            groups, seconds = self._groups(stage, step, problems)
+            groups, seconds, sync_gap = self._groups(stage, step, problems)
             lessons = [lesson for group in groups for lesson in objective(group)]
             progress, seconds["learn"] = self._learn(lessons)
             groups, lessons = self._everybodys(groups, lessons)
@@ -116,7 +115,7 @@ class _Loop:
             if isinstance(objective, StageOne) and objective.target_kl is not None:
                 beta_2 = objective.beta_2
                 self.learner.beta_2 = objective.adapted(progress.kl.get(0)).beta_2
-            yield Step(step, stage, groups, lessons, progress, seconds | synced, beta_2, sync_gap)
+            yield Step(step, stage, groups, lessons, progress, seconds, beta_2, sync_gap)
 
     def collected(self, number: int, stage: Stage, first: int, drawn: int) -> Iterator[Step]:
         """The steps of a stage that collects, each learning from an equal share of the lessons."""
@@ -136,12 +135,6 @@ class _Loop:
             collected = about if step == first else None
             yield Step(step, stage, taught, shares[step - first], progress, seconds, collected=collected)
             began = time.perf_counter()
-
-    def _load(self, stage: Stage) -> tuple[float | None, dict[str, float]]:
-        """Let an engine with weights of its own take over the policy's; what its check found, and the seconds."""
-        began = time.perf_counter()
-        gap = None if stage.samples_nothing else self.engine.load()
-        return gap, {} if gap is None else {"sync": time.perf_counter() - began}
 
     def _learn(self, lessons: Sequence[Lesson]) -> tuple[Progress, float]:
         began = time.perf_counter()
@@ -172,17 +165,23 @@ class _Loop:
         shares = self.learner.ranks.gather((groups, lessons), "the attempts of a step")
         return [group for share, _ in shares for group in share], [lesson for _, share in shares for lesson in share]
 
-    def _groups(self, stage: Stage, step: int, problems: Sequence[Problem]) -> tuple[list[Group], dict[str, float]]:
-        """Sample and judge this rank's share of what a step wants, and the seconds that both took."""
+    def _groups(
+        self, stage: Stage, step: int, problems: Sequence[Problem]
+    ) -> tuple[list[Group], dict[str, float], float | None]:
+        """Sample and judge this rank's share of what a step wants; the seconds that it took, and what the engine's
+        check found where it has weights of its own."""
         began = time.perf_counter()
         clocked, judging = _clocked(self.task)
         mine = self.learner.ranks.span(len(problems))
         if stage.samples_nothing:
             groups = demonstrate(self.chat, clocked, problems[mine])
-        else:
-            with self.learner.whole(reference=stage.offline > 0):
-                groups = self._rollout(stage, step, clocked, problems[mine], problems[: mine.start])
-        return groups, {"sample": time.perf_counter() - began - judging[0], "judge": judging[0]}
+            return groups, {"sample": time.perf_counter() - began - judging[0], "judge": judging[0]}, None
+        with self.learner.whole(reference=stage.offline > 0):
+            gap, loaded = self.engine.load(), time.perf_counter()
+            groups = self._rollout(stage, step, clocked, problems[mine], problems[: mine.start])
+        synced = {} if gap is None else {"sync": loaded - began}
+        sampled = time.perf_counter() - began - judging[0] - sum(synced.values())
+        return groups, {"sample": sampled, "judge": judging[0], **synced}, gap
 
     def _rollout(
         self, stage: Stage, step: int, task: Task, problems: Sequence[Problem], before: Sequence[Problem]

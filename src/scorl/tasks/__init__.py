@@ -11,6 +11,7 @@ from typing import Any
 from scorl.errors import UserError, nearest
 from scorl.tasks.countdown import Countdown, countdown
 from scorl.tasks.files import Files, files
+from scorl.tasks.functions import Functions, functions
 from scorl.tasks.grade_school import Gsm8k, Svamp, gsm8k, svamp
 from scorl.tasks.humaneval import HumanEval, humaneval
 from scorl.tasks.math import Math, math
@@ -24,6 +25,7 @@ __all__ = ["TASKS", "Judge", "Problems", "Task", "load"]
 
 TASKS: dict[str, tuple[type[Any], Callable[[Any], Task]]] = {
     "countdown": (Countdown, countdown),
+    "functions": (Functions, functions),
     "word-problems": (WordProblems, word_problems),
     "gsm8k": (Gsm8k, gsm8k),
     "svamp": (Svamp, svamp),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers.program_text import program_in
+from scorl.verifiers.program_text import program_in, without_comments
 from scorl.verifiers.programs.pool import Requirement, examine_all, scale
 
 __all__ = ["SECONDS", "Examination", "judge", "verify"]
@@ -51,11 +51,14 @@ def verify(response: str, examination: Examination, sandbox: Requirement = "requ
 def judge(pairs: Sequence[tuple[Problem, str]], sandbox: Requirement = "required") -> list[Verdict]:
     """The verdicts on responses, in order; a task's judge where `Problem.answer` is an `Examination`.
 
+    Programs that are the same but for comments and empty lines are run once.
+
     Raises:
         UserError: the full sandbox is required and not to be had.
         SandboxError: the sandbox broke several times in a row, which says nothing about a program.
     """
-    programs = [program_in(response, problem.answer.entry_point) for problem, response in pairs]
+    found = [program_in(response, problem.answer.entry_point) for problem, response in pairs]
+    programs = [text if text is None else without_comments(text) for text in found]
     asked = {
         (text, problem.answer): None
         for text, (problem, _) in zip(programs, pairs, strict=True)

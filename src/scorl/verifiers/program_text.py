@@ -8,18 +8,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["program_in"]
+__all__ = ["program_in", "without_comments"]
 
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$")
 PYTHON = ("", "python", "py", "python3", "py3", "python2", "ipython")
 CODE = re.compile(
     r"(?:async\s+)?(?:def|class)\s+\w|import\s+\w|from\s+[\w.]+\s+import\b|@\w|#|[\"']{3}|\w[\w.]*\(.*\)\s*(?:#.*)?$"
-    r"|(?:if|for|while|with|try|except|elif|else|finally|match)\b.*:\s*(?:#.*)?$|(?:print|assert|return|raise|del)\b"
+    r"|(?:if|for|while|with|try|except|elif|else|finally|match)\b.*:\s*"
+    r"(?:#.*|(?:pass|break|continue|return|raise)\b.*|\w[\w.]*(?:\(|\s*[-+*/%]?=).*)?$|(?:print|assert|return|raise|del)\b"
     r"|[\w.\[\]'\", *()]+?\s*(?::\s*[\w.\[\], ]+)?(?:[-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)"
 )
 """How a line of Python that is not indented begins."""
 PROSE = re.compile(r"[A-Z*>-][^=()\[\]{}]*|\w+[',]?(?:\s+[\w',.`*-]+){2,}.*")
 QUOTES = re.compile(r"\"{3}|'{3}")
+IDLE = re.compile(r"[ \t\f]*(?:#.*)?")
+"""A line that does nothing: empty, or a comment."""
+ACROSS = re.compile(r"\"{3}|'{3}|\\$", re.MULTILINE)
+"""What lets a string go on over the end of its line."""
 DEFINES = r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b"
 THOUGHT = "</think>"
 
@@ -42,6 +47,13 @@ def program_in(answer: str, entry_point: str | None = None) -> str | None:
         if defining:
             return defining[-1]
     return found[-1]
+
+
+def without_comments(program: str) -> str:
+    """The program without the lines that do nothing; as it is where such a line could be part of a string."""
+    if ACROSS.search(program):
+        return program
+    return "\n".join(line for line in program.split("\n") if not IDLE.fullmatch(line))
 
 
 def blocks(text: str) -> Iterator[tuple[str, str]]:

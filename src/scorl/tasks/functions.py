@@ -1,0 +1,172 @@
+"""Functions: write a one-line Python function from a few of its values. Procedural, endless, no download.
+
+    Write a Python function of one line, def f(x): return ..., with f(3)=13 f(8)=33 f(5)=21.
+    ->          def f(x): return 4*x+1
+
+A model world of programs, as countdown is one of steps: the program runs in the sandbox, and some of the values that
+it is tested on are not shown. A problem is a function and the inputs that are shown, and a hash of these alone says
+which split it belongs to, so that train, validation and test share no problem whatever the seed is.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from scorl.errors import UserError
+from scorl.seeds import derive
+from scorl.tasks.coding import check_settings, judge_in
+from scorl.tasks.task import Problems, Task
+from scorl.trajectory import Problem, user
+from scorl.verifiers.program import SECONDS, Examination
+
+__all__ = ["CORRECTION", "PROMPT", "Form", "FunctionProblems", "Functions", "forms", "functions", "written"]
+
+PROMPT = "Write a Python function of one line, def f(x): return ..., with {examples}."
+CORRECTION = (
+    "There might be an error in the function above. Check it on the examples, correct it if it is wrong, "
+    "and write the function again."
+)
+BUCKETS = {"test": range(2), "validation": range(2, 3), "train": range(3, 8), "pretraining": range(8, 20)}
+"""Twentieths of all problems; the shipped base model has read those of `pretraining` and no others."""
+SIGNS: tuple[Literal["+"], Literal["-"]] = ("+", "-")
+FACTORS, DIVISORS, CONSTANTS = range(2, 10), range(2, 6), range(1, 31)
+INPUTS, HIDDEN = range(1, 10), range(16)
+"""Where examples are taken from, and where a program is tested beside them."""
+TAKEN = 500
+TRIES = 2000
+
+
+class Form(NamedTuple):
+    """A function of the world: a first operation on x, then a constant added or subtracted."""
+
+    first: str
+    """`4*x`, `x*x` or `x//3`."""
+    sign: Literal["+", "-"]
+    constant: int
+
+    def half(self, x: int) -> int:
+        """The value of the first operation."""
+        left, right = (x if part == "x" else int(part) for part in self.first.replace("//", "*").split("*"))
+        return left // right if "//" in self.first else left * right
+
+    def __call__(self, x: int) -> int:
+        return self.half(x) + (self.constant if self.sign == "+" else -self.constant)
+
+
+def written(form: Form) -> str:
+    """The function as the base model writes it."""
+    return f"def f(x): return {form.first}{form.sign}{form.constant}"
+
+
+@dataclass(frozen=True)
+class Functions:
+    """The settings of the task `functions`."""
+
+    examples: int = 3
+    """How many values a prompt shows, 2 to 6."""
+    hidden: int = 5
+    """How many values a program is tested on beside those that are shown, 1 to 10."""
+    prompt: str = PROMPT
+    """The first prompt; `{examples}` is filled in."""
+    correction: str = CORRECTION
+    """The message between two attempts."""
+    timeout: float = SECONDS
+    """Processor seconds of a program; scaled to the machine's speed."""
+    sandbox: Literal["required", "preferred"] = "required"
+    """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
+
+    def __post_init__(self) -> None:
+        check_settings("functions", self.sandbox, self.timeout)
+        if not 2 <= self.examples <= 6:
+            raise UserError(f"functions: examples is {self.examples}, but a prompt shows 2 to 6 values")
+        if not 1 <= self.hidden <= 10:
+            raise UserError(f"functions: hidden is {self.hidden}, but 1 to 10 values can be tested beside the examples")
+        if "{examples}" not in self.prompt:
+            raise UserError("functions: the prompt does not contain {examples}")
+
+
+@dataclass(frozen=True)
+class FunctionProblems:
+    """The problems of one split."""
+
+    settings: Functions
+    split: str
+
+    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
+        """Problems number `start` to `start + count - 1` of the endless stream that `seed` names."""
+        return [self.pick("draw", seed, position) for position in range(start, start + count)]
+
+    def take(self, limit: int | None = None) -> list[Problem]:
+        """The first `limit` (None: 500) of a fixed list of distinct problems.
+
+        Raises:
+            UserError: the split holds fewer problems.
+        """
+        wanted = TAKEN if limit is None else limit
+        problems: dict[str, Problem] = {}
+        for position in range(wanted + TRIES):
+            problem = self.pick("take", position)
+            problems.setdefault(problem.id, problem)
+            if len(problems) == wanted:
+                return list(problems.values())
+        raise UserError(f"functions: split '{self.split}' does not hold {wanted} different problems")
+
+    def pick(self, *stream: int | str) -> Problem:
+        """The first random problem of this split in the stream of that name."""
+        return make_problem(self.settings, *self.choose(*stream))
+
+    def choose(self, *stream: int | str) -> tuple[Form, tuple[int, ...], tuple[int, ...]]:
+        """A function that its examples tell from all others, and the inputs that are shown and that are not."""
+        rng = random.Random(derive("functions", self.split, *stream))
+        while True:
+            form = rng.choice(forms())
+            shown = tuple(rng.sample(INPUTS, self.settings.examples))
+            examples = [(x, form(x)) for x in shown]
+            if bucket(form, shown) not in BUCKETS[self.split] or min(y for _, y in examples) < 0:
+                continue
+            if consistent(examples) == {form}:
+                others = [x for x in HIDDEN if x not in shown]
+                return form, shown, tuple(rng.sample(others, self.settings.hidden))
+
+
+def functions(settings: Functions | None = None) -> Task:
+    """The task `functions`."""
+    settings = settings or Functions()
+    splits: dict[str, Problems] = {name: FunctionProblems(settings, name) for name in BUCKETS}
+    return Task("functions", splits, settings.correction, judge_in(settings.sandbox))
+
+
+def make_problem(settings: Functions, form: Form, shown: Sequence[int], hidden: Sequence[int]) -> Problem:
+    """A problem in the task's wording; the tests are the shown values and the hidden ones."""
+    text = settings.prompt.replace("{examples}", " ".join(f"f({x})={form(x)}" for x in shown))
+    tests = tuple(f"assert f({x}) == {form(x)}" for x in (*shown, *hidden))
+    answer = Examination(tests, entry_point="f", timeout=settings.timeout)
+    name = f"functions-{form.first}{form.sign}{form.constant}-at-{'-'.join(map(str, shown))}"
+    return Problem(name, (user(text),), answer, written(form))
+
+
+@functools.cache
+def forms() -> tuple[Form, ...]:
+    """All functions of the world."""
+    firsts = [*(f"{a}*x" for a in FACTORS), "x*x", *(f"x//{a}" for a in DIVISORS)]
+    return tuple(Form(first, sign, b) for first in firsts for sign in SIGNS for b in CONSTANTS)
+
+
+def bucket(form: Form, shown: Sequence[int]) -> int:
+    """Which twentieth of all problems this one belongs to, whatever the order of its examples."""
+    return derive("functions", written(form), *sorted(shown)) % 20
+
+
+def consistent(examples: Sequence[tuple[int, int]]) -> set[Form]:
+    """The functions of the world with these values."""
+    return set.intersection(*(set(with_value(x, y)) for x, y in examples))
+
+
+@functools.cache
+def with_value(x: int, y: int) -> frozenset[Form]:
+    """The functions of the world with this value at x."""
+    return frozenset(form for form in forms() if form(x) == y)
