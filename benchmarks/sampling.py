@@ -1,0 +1,104 @@
+"""Sampling against transformers: its `generate`, its continuous batching, and vLLM where it is installed.
+
+    OMP_NUM_THREADS=1 python benchmarks/sampling.py --models tiny smollm2 --peers generate continuous vllm
+
+Two turns of `samples` responses to each problem, all of one length. Each peer gets the second prompts whole, since
+none is handed the first turn's keys and values; vLLM and continuous batching have prefix caches of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import MODELS, endless, paired, task
+from floor import matrix_rate, work
+from peers import PEERS, Ids
+from step import STEPS, Size
+
+from scorl.engines import Engine, Request, TorchEngine
+from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
+
+__all__ = ["lessons", "measure", "ours", "rollout"]
+
+Follow = Callable[[list[int], list[int]], list[int]]
+
+
+def rollout(
+    sample: Callable[[Ids, int], Ids], prompts: Ids, follow: Follow, attempts: int = 2
+) -> list[tuple[Ids, Ids]]:
+    """The prompts and the responses of each turn; `sample` gets prompts and how many turns are still to come."""
+    turns = []
+    for turn in range(attempts):
+        responses = sample(prompts, attempts - 1 - turn)
+        turns.append((prompts, responses))
+        prompts = [follow(p, y) for p, y in zip(prompts, responses, strict=True)]
+    return turns
+
+
+def lessons(turns: list[tuple[Ids, Ids]]) -> list[Lesson]:
+    """What was sampled, with credit on every attempt."""
+    rows = []
+    for number in range(len(turns[0][0])):
+        written = tuple(
+            Attempt(turn, tuple(p[number]), tuple(y[number]), (0.0,) * len(y[number]), "", "length", Verdict(0.0, ""))
+            for turn, (p, y) in enumerate(turns)
+        )
+        credit = Credit(advantage=(-1.0) ** number, beta=0.01)
+        rows.append(Lesson(Trajectory(Problem(str(number), ()), 0, written), (credit,) * len(written)))
+    return rows
+
+
+def ours(engine: Engine, tokens: int) -> Callable[[Ids, int], Ids]:
+    """Our engine, which keeps the first turn for the second."""
+
+    def sample(prompts: Ids, left: int) -> Ids:
+        asked = [Request(tuple(p), 1000 * left + i) for i, p in enumerate(prompts)]
+        return [list(s.ids) for s in engine.sample(asked, temperature=1.0, max_tokens=tokens, keep=left > 0)]
+
+    return sample
+
+
+def measure(model: str, size: Size, peer: str | None, rounds: int) -> dict[str, Any]:
+    """Tokens a second of ours and of a peer (if any), and what share of the floor ours reaches."""
+    policy = endless(MODELS[model])
+    about = task(policy, size.prompt)
+    drawn = about.split("train").draw(size.problems, 0, 0)
+    prompts = [list(policy.chat.prompt(p.prompt)) for p in drawn for _ in range(size.samples)]
+
+    def follow(prompt: list[int], response: list[int]) -> list[int]:
+        return list(policy.chat.follow(prompt, response, about.correction))
+
+    mine = ours(TorchEngine(policy), size.response)
+    with tempfile.TemporaryDirectory() as folder:
+        other = PEERS[peer](policy, size.response, Path(folder)) if peer else None
+        found = paired(
+            lambda: rollout(mine, prompts, follow),
+            lambda: other and rollout(lambda rows, _: other(rows), prompts, follow),
+            rounds,
+        )
+    needed = work(policy, lessons(rollout(mine, prompts, follow)))
+    figures = found.figures(needed.written)
+    rate = matrix_rate(policy)
+    share = needed.sampling / rate / needed.written * figures["ours"]
+    return {**(figures if peer else {"ours": figures["ours"]}), "floor_share": share, "gflop_per_second": rate / 1e9}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["tiny"], choices=sorted(MODELS))
+    parser.add_argument("--shapes", nargs="+", default=["short"], choices=["short", "long"])
+    parser.add_argument("--peers", nargs="+", default=["generate"], choices=sorted(PEERS))
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    for model in args.models:
+        for shape in args.shapes:
+            for peer in args.peers:
+                print(model, shape, peer, measure(model, STEPS[model, shape], peer, args.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
