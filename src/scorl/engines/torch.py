@@ -31,6 +31,8 @@ PREFILL_TOKENS = 8192
 """Tokens of prompts computed at once, padding included."""
 PADDING = 1.25
 """Prompts computed at once differ at most so much in length, unless they are short."""
+BLOCK = 256
+"""Words of a large vocabulary that are drawn from together."""
 KEPT_BYTES = 2 << 30
 """Keys and values kept between two turns."""
 
@@ -233,12 +235,35 @@ def _padded(rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
 
 
 def _draw(scores: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """Draw by inverting the cumulative distribution, in float64 so that large vocabularies lose nothing."""
+    """Draw by inverting the cumulative distribution, in float64 so that large vocabularies lose nothing.
+
+    A large vocabulary is cut into blocks: one is drawn by its sum, then a word in it, so that no pass in float64 goes
+    over all words.
+    """
     if temperature == 0:
         return scores.argmax(-1)
-    cumulative = scores.double().exp().cumsum(-1)
+    if scores.shape[-1] <= BLOCK * 4:
+        return _inverted(scores.double().exp(), uniform)
+    rows, words = scores.shape
+    masses = scores.new_zeros(rows, -(-words // BLOCK) * BLOCK)
+    torch.exp(scores, out=masses[:, :words])
+    blocks = masses.view(rows, -1, BLOCK)
+    sums = blocks.sum(-1).double()
+    block = _inverted(sums, uniform)
+    ends = sums.cumsum(-1)
+    rest = uniform * ends[:, -1] - (ends - sums).gather(1, block[:, None])[:, 0]
+    inside = _inverted(
+        blocks[torch.arange(rows, device=scores.device), block].double(),
+        (rest / sums.gather(1, block[:, None])[:, 0]).clamp(0, 1),
+    )
+    return block * BLOCK + inside
+
+
+def _inverted(masses: Tensor, uniform: Tensor) -> Tensor:
+    """The first place up to which lies the uniform share of the masses, [rows, places] -> [rows]."""
+    cumulative = masses.cumsum(-1)
     below = cumulative < (uniform * cumulative[:, -1])[:, None]
-    return below.sum(-1).clamp(max=scores.shape[-1] - 1)
+    return below.sum(-1).clamp(max=masses.shape[-1] - 1)
 
 
 def _uniforms(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
