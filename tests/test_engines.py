@@ -153,6 +153,19 @@ def counted(policy):
     hook.remove()
 
 
+def test_turns_of_several_lengths_stay_with_their_rows(policy):
+    engine = TorchEngine(policy)
+    asked = requests(policy, 24)
+    first = engine.sample(asked, temperature=1.0, max_tokens=9, keep=True)
+    said = (" again", " again a b c e f")
+    second = [spoken(policy, [r], [s], said[len(s.ids) < 5])[0] for r, s in zip(asked, first, strict=True)]
+    ours = engine.sample(second, temperature=1.0, max_tokens=9)
+    plain = TorchEngine(policy).sample(second, temperature=1.0, max_tokens=9)
+    assert [s.ids for s in ours] == [s.ids for s in plain]
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
+
+
 @pytest.mark.parametrize("batch_size", [256, 5])
 def test_a_second_turn_computes_only_what_is_new(policy, batch_size):
     engine = TorchEngine(policy, batch_size)

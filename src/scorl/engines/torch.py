@@ -189,7 +189,8 @@ class _Call:
             logits.append(last[share])
             index += mine
         count = torch.tensor([len(self.ids[i]) for i in index], device=self.device)
-        alone = len(parts) == 1 and len(prompts) == len(index)
+        whole = torch.arange(len(parts[0][0].mask), device=self.device)
+        alone = len(parts) == 1 and torch.equal(parts[0][1], whole)
         rows = parts[0][0] if alone else joined(parts)
         return _Flight(rows, torch.tensor(index, device=self.device), count, torch.cat(logits))
 
