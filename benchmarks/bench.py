@@ -39,7 +39,6 @@ Job = tuple[str, Callable[[], dict[str, Any]]]
 
 def jobs(quick: bool) -> Iterator[Job]:
     """What is measured: where it stands in results.json, and what measures it."""
-    yield from ((f"growth/{name}", partial(sweep, points, quick)) for name, points in growth.SWEEPS.items())
     for (model, shape), size in step.STEPS.items():
         rounds = {"tiny": 5, "smollm2": 2}[model] if not quick else {"tiny": 2, "smollm2": 1}[model]
         yield f"comparisons/step {model} {shape} / trl", partial(step.measure, model, size, rounds)
@@ -48,6 +47,7 @@ def jobs(quick: bool) -> Iterator[Job]:
             if (peer == "generate" or (shape == "short" and not quick)) and (peer != "vllm" or find_spec("vllm")):
                 place = f"comparisons/sampling {model} {shape} / {peer}"
                 yield place, partial(sampling.measure, model, size, peer, rounds)
+    yield from ((f"growth/{name}", partial(sweep, points, quick)) for name, points in growth.SWEEPS.items())
     if not quick:
         yield "phases/sampling smollm2 of 64 rows", partial(crowd, 2)
         yield "growth/32 samples of 512 tokens", growth.roomy

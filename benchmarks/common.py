@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import scorl
@@ -28,6 +29,7 @@ POSITIONS = 8192
 clock = time.process_time
 
 
+@lru_cache(maxsize=1)
 def endless(model: str, lora: bool = False) -> scorl.Policy:
     """A policy without end tokens, so that every response takes all its room, and with positions enough for all."""
     policy = scorl.Policy(model, lora=LoraSettings() if lora else None)
@@ -123,10 +125,10 @@ class Comparison:
         }
 
 
-def paired(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> Comparison:
-    """Time both in turns, after one round that warms up."""
+def paired(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int, warm: bool = False) -> Comparison:
+    """Time both in turns, after one round that warms up unless they are `warm`."""
     found = Comparison([], [])
-    for turn in range(rounds + 1):
+    for turn in range(warm, rounds + 1):
         for act, seconds in ((ours, found.ours), (peer, found.peer)):
             began = clock()
             act()

@@ -39,7 +39,7 @@ def measure(learner: scorl.Learner, rows: list[Lesson], rounds: int) -> dict[str
         learner.update(rows)
 
     rates = [matrix_rate(learner.policy)]
-    found = paired(lambda: update("tree"), lambda: update("rows"), rounds)
+    found = paired(lambda: update("tree"), lambda: update("rows"), rounds, warm=True)
     rates.append(matrix_rate(learner.policy))
     needed, rate = work(learner.policy, rows), statistics.mean(rates)
     seconds = {"tree": statistics.median(found.ours), "rows": statistics.median(found.peer)}

@@ -75,12 +75,16 @@ def measure(model: str, size: Size, peer: str | None, rounds: int) -> dict[str, 
     mine = ours(TorchEngine(policy), size.response)
     with tempfile.TemporaryDirectory() as folder:
         other = PEERS[peer](policy, size.response, Path(folder)) if peer else None
+        sampled = rollout(mine, prompts, follow)  # warms up, and shows the work
+        if other:
+            rollout(lambda rows, _: other(rows), prompts, follow)
         found = paired(
             lambda: rollout(mine, prompts, follow),
             lambda: other and rollout(lambda rows, _: other(rows), prompts, follow),
             rounds,
+            warm=True,
         )
-    needed = work(policy, lessons(rollout(mine, prompts, follow)))
+    needed = work(policy, lessons(sampled))
     figures = found.figures(needed.written)
     rate = matrix_rate(policy)
     share = needed.sampling / rate / needed.written * figures["ours"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from scorl.engines.engine import Request, Sample
 from scorl.engines.rows import Kept, Rows, joined
+from scorl.engines.trunk import trunk_attention
 from scorl.logits import log_probabilities
 from scorl.policy import Policy
 
@@ -31,6 +33,8 @@ PREFILL_TOKENS = 8192
 """Tokens of prompts computed at once, padding included."""
 PADDING = 1.25
 """Prompts computed at once differ at most so much in length, unless they are short."""
+TRUNK = 64
+"""Tokens of a prompt from which on its samples share it; shorter ones are copied, which is as fast."""
 BLOCK = 256
 """Words of a large vocabulary that are drawn from together."""
 KEPT_BYTES = 2 << 30
@@ -53,14 +57,17 @@ class TorchEngine:
     _kept: Kept | None = field(default=None, init=False, repr=False)
     _weights: tuple[float, ...] = field(default=(), init=False, repr=False)
     """The fingerprint of the weights that `_kept` was computed with."""
+    _branching: bool | None = field(default=None, init=False, repr=False)
 
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:
         """See `scorl.engines.engine.Engine.sample`."""
-        with torch.inference_mode(), self.policy.precision():
+        branches = self._branches()
+        attention = trunk_attention(self.policy.decoder) if branches else nullcontext()
+        with torch.inference_mode(), self.policy.precision(), attention:
             known, kept = self._memory(keep)
-            call = _Call(self.policy, requests, self._rooms(requests, max_tokens), temperature, known, kept)
+            call = _Call(self.policy, requests, self._rooms(requests, max_tokens), temperature, known, kept, branches)
             samples = call.run(self.batch_size)
         self._kept = kept
         return samples
@@ -77,6 +84,12 @@ class TorchEngine:
         self._weights = weights
         return known, Kept(self.kept_bytes) if keep else None
 
+    def _branches(self) -> bool:
+        """Whether samples may share their prompt's keys and values: tried once, for models differ."""
+        if self._branching is None:
+            self._branching = _can_branch(self.policy)
+        return self._branching
+
     def _rooms(self, requests: Sequence[Request], max_tokens: int) -> list[int]:
         """How many tokens each response may take; 0 where the prompt alone fills the model's positions."""
         limit = self.policy.max_positions
@@ -90,6 +103,24 @@ def _why_not_kept(config: Any) -> str | None:
         return f"layers of the kind {', '.join(sorted(odd))}"
     windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
     return "a sliding window" if windowed else None
+
+
+def _can_branch(policy: Policy) -> bool:
+    """Whether a model attends to trunks as to columns of its own."""
+    config = policy.decoder.config.get_text_config()
+    if config._attn_implementation != "sdpa" or _why_not_kept(config):
+        return False
+    prompt, more = torch.tensor([[1, 2, 3]], device=policy.device), torch.tensor([[2], [3]], device=policy.device)
+    both = torch.tensor([0, 0], device=policy.device)
+    with torch.inference_mode(), policy.precision(), trunk_attention(policy.decoder):
+        rows = Rows(prompt[:, :0])
+        rows.extend(policy.decoder, prompt)
+        plain = joined([(rows, both)]).extend(policy.decoder, more)
+        try:
+            ours = rows.branched(both).extend(policy.decoder, more)
+        except Exception:  # a model may refuse in any way; copies remain
+            return False
+    return torch.allclose(plain.float(), ours.float(), atol=1e-3, rtol=1e-3)
 
 
 @dataclass
@@ -121,7 +152,9 @@ class _Call:
         temperature: float,
         known: Kept | None,
         kept: Kept | None,
+        branches: bool,
     ) -> None:
+        self.branches = branches
         self.decoder, self.device = policy.decoder, policy.device
         self.requests, self.temperature, self.known, self.kept = requests, temperature, known, kept
         self.ends = torch.tensor(sorted(policy.chat.end_ids), device=self.device)
@@ -184,9 +217,11 @@ class _Call:
         for group, rows, last in self._prefilled(prompts):
             place = {prompt: row for row, prompt in enumerate(group)}
             mine = [i for i in entering if self.requests[i].prompt_ids in place]
-            share = torch.tensor([place[self.requests[i].prompt_ids] for i in mine], device=self.device)
+            copied = share = torch.tensor([place[self.requests[i].prompt_ids] for i in mine], device=self.device)
+            if self.branches and len(mine) > len(group) and len(group[0]) >= TRUNK and rows.trunk is None:
+                rows, share = rows.branched(share), torch.arange(len(mine), device=self.device)
             parts.append((rows, share))
-            logits.append(last[share])
+            logits.append(last[copied])
             index += mine
         count = torch.tensor([len(self.ids[i]) for i in index], device=self.device)
         whole = torch.arange(len(parts[0][0].mask), device=self.device)
