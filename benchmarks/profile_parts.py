@@ -35,7 +35,7 @@ SAMPLING = {
         (llama.LlamaMLP, "forward"),
     ],
     "moving keys and values": [(rows.Layer, "update"), (rows.Rows, "shrink"), (rows.Rows, "taken"), (engine, "joined")],
-    "drawing": [(engine, "_draw"), (engine, "log_probabilities")],
+    "drawing": [(engine, "draw"), (engine, "log_probabilities")],
 }
 LEARNING = {
     "layers, reference and policy": [(update, "states")],

@@ -8,8 +8,8 @@ import torch
 from worlds import tiny_policy
 
 from scorl.engines import Request, Sample, ScriptedEngine, TorchEngine
+from scorl.engines.draw import draw
 from scorl.engines.rows import Kept, Rows
-from scorl.engines.torch import _draw
 from scorl.engines.trunk import Trunk, grafted
 from scorl.logits import log_probabilities
 from scorl.settings import LoraSettings
@@ -102,12 +102,12 @@ def test_a_large_vocabulary_is_drawn_from_as_a_small_one():
     scores = torch.log_softmax(logits, -1)
     uniform = torch.rand(64, dtype=torch.float64)
     uniform[:2] = torch.tensor([1e-12, 1 - 1e-12], dtype=torch.float64)
-    drawn = _draw(scores, uniform, 1.0)
+    drawn = draw(scores, uniform, 1.0)
     exact = scores.double().exp().cumsum(-1)
     below = (exact - scores.double().exp()).gather(1, drawn[:, None])[:, 0]
     assert ((below - 1e-6 <= uniform) & (uniform <= exact.gather(1, drawn[:, None])[:, 0] + 1e-6)).all()
     assert scores.gather(1, drawn[:, None]).isfinite().all()
-    assert drawn[7:8].equal(_draw(scores[7:8], uniform[7:8], 1.0))
+    assert drawn[7:8].equal(draw(scores[7:8], uniform[7:8], 1.0))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorl.engines.draw import draw, uniforms
 from scorl.engines.engine import Request, Sample
 from scorl.engines.rows import Kept, Rows, joined
 from scorl.engines.trunk import trunk_attention
@@ -35,8 +36,6 @@ PADDING = 1.25
 """Prompts computed at once differ at most so much in length, unless they are short."""
 TRUNK = 64
 """Tokens of a prompt from which on its samples share it; shorter ones are copied, which is as fast."""
-BLOCK = 256
-"""Words of a large vocabulary that are drawn from together."""
 KEPT_BYTES = 2 << 30
 """Keys and values kept between two turns."""
 
@@ -159,7 +158,7 @@ class _Call:
         self.requests, self.temperature, self.known, self.kept = requests, temperature, known, kept
         self.ends = torch.tensor(sorted(policy.chat.end_ids), device=self.device)
         self.rooms = torch.tensor(rooms, device=self.device)
-        draws = [_uniforms(r.seed, max(rooms, default=0)) for r in requests]
+        draws = [uniforms(r.seed, max(rooms, default=0)) for r in requests]
         self.uniform = torch.from_numpy(np.stack(draws)).to(self.device) if draws else torch.empty(0)
         self.ids: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
@@ -186,7 +185,7 @@ class _Call:
     def _step(self, flight: _Flight) -> _Flight | None:
         """Draw a token for every row; those that end leave, the others compute theirs."""
         scores = log_probabilities(flight.logits, self.temperature)
-        drawn = _draw(scores, self.uniform[flight.index, flight.count], self.temperature)
+        drawn = draw(scores, self.uniform[flight.index, flight.count], self.temperature)
         chosen = scores.gather(1, drawn[:, None])[:, 0]
         flight.count += 1
         ended = torch.isin(drawn, self.ends) | (self.rooms[flight.index] == flight.count)
@@ -268,39 +267,3 @@ def _padded(rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         ids[place, longest - len(tokens) :] = torch.tensor(tokens)
         mask[place, longest - len(tokens) :] = 1
     return ids, mask
-
-
-def _draw(scores: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """Draw by inverting the cumulative distribution, in float64 so that large vocabularies lose nothing.
-
-    A large vocabulary is cut into blocks: one is drawn by its sum, then a word in it, so that no pass in float64 goes
-    over all words.
-    """
-    if temperature == 0:
-        return scores.argmax(-1)
-    if scores.shape[-1] <= BLOCK * 4:
-        return _inverted(scores.double().exp(), uniform)
-    rows, words = scores.shape
-    masses = scores.new_zeros(rows, -(-words // BLOCK) * BLOCK)
-    torch.exp(scores, out=masses[:, :words])
-    blocks = masses.view(rows, -1, BLOCK)
-    sums = blocks.sum(-1).double()
-    block = _inverted(sums, uniform)
-    ends = sums.cumsum(-1)
-    rest = uniform * ends[:, -1] - (ends - sums).gather(1, block[:, None])[:, 0]
-    inside = _inverted(
-        blocks[torch.arange(rows, device=scores.device), block].double(),
-        (rest / sums.gather(1, block[:, None])[:, 0]).clamp(0, 1),
-    )
-    return block * BLOCK + inside
-
-
-def _inverted(masses: Tensor, uniform: Tensor) -> Tensor:
-    """The first place up to which lies the uniform share of the masses, [rows, places] -> [rows]."""
-    cumulative = masses.cumsum(-1)
-    below = cumulative < (uniform * cumulative[:, -1])[:, None]
-    return below.sum(-1).clamp(max=masses.shape[-1] - 1)
-
-
-def _uniforms(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.random.Generator(np.random.Philox(key=seed)).random(count)
