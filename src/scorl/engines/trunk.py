@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -47,13 +49,20 @@ class Trunk:
     def by_prompt(self, rows: Tensor) -> Tensor:
         """[rows, groups, queries, n] -> [prompts, groups, rows of a prompt * queries, n]; short ones are filled up."""
         slots, _ = self._places
-        filled = rows[slots.flatten()]
-        return filled.unflatten(0, slots.shape).transpose(1, 2).flatten(2, 3)
+        filled = rows[slots.flatten()].view(*slots.shape, *rows.shape[1:])
+        return filled.transpose(1, 2).flatten(2, 3)
 
     def by_row(self, prompts: Tensor) -> Tensor:
         """The way back."""
         slots, place = self._places
-        return prompts.unflatten(2, (slots.shape[1], -1)).transpose(1, 2).flatten(0, 1)[place]
+        count, groups, _, size = prompts.shape
+        return prompts.view(count, groups, slots.shape[1], -1, size).transpose(1, 2).flatten(0, 1)[place]
+
+    def _living(self) -> Trunk:
+        """Without the prompts that no row goes on from."""
+        used = self.prompt.bincount(minlength=len(self.mask)) > 0
+        place = used.cumsum(0) - 1
+        return Trunk([(x[used], y[used]) for x, y in self.layers], self.mask[used], place[self.prompt])
 
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
@@ -75,35 +84,30 @@ def grafted(parts: Sequence[tuple[Trunk | None, int]]) -> Trunk | None:
 
     Prompts that no row goes on from any more are left out.
     """
-    trunks = [trunk for trunk, _ in parts if trunk is not None]
-    if not trunks:
+    like = next((trunk for trunk, _ in parts if trunk is not None), None)
+    if like is None:
         return None
+    trunks = [(trunk or _bare(like, rows))._living() for trunk, rows in parts]
     columns = max(trunk.mask.shape[1] for trunk in trunks)
-    used, masks, prompts = [], [], []
-    for trunk, rows in parts:
-        start = sum(map(len, masks))
-        if trunk is None:
-            like = trunks[0]
-            used.append([(x[:1] * 0, y[:1] * 0) for x, y in like.layers])
-            masks.append(torch.zeros(1, columns, dtype=torch.bool, device=like.mask.device))
-            prompts.append(torch.full((rows,), start, device=like.mask.device))
-            continue
-        living, place = trunk.prompt.unique(return_inverse=True)
-        used.append([(x[living], y[living]) for x, y in trunk.layers])
-        masks.append(_widened(trunk.mask[living], columns, 1))
-        prompts.append(place + start)
+    starts = accumulate([len(trunk.mask) for trunk in trunks], initial=0)
     layers = [
-        tuple(torch.cat([_widened(x, columns, 2) for x in both]) for both in zip(*layer, strict=True))
-        for layer in zip(*used, strict=True)
+        (_stacked([keys for keys, _ in layer], columns), _stacked([values for _, values in layer], columns))
+        for layer in zip(*(trunk.layers for trunk in trunks), strict=True)
     ]
-    return Trunk(layers, torch.cat(masks), torch.cat(prompts))
+    mask = torch.cat([F.pad(trunk.mask, (0, columns - trunk.mask.shape[1])) for trunk in trunks])
+    prompts = [trunk.prompt + start for trunk, start in zip(trunks, starts, strict=False)]
+    return Trunk(layers, mask, torch.cat(prompts))
 
 
-def _widened(x: Tensor, columns: int, dim: int) -> Tensor:
-    """More columns of zeros at the end of a dimension."""
-    missing = list(x.shape)
-    missing[dim] = columns - x.shape[dim]
-    return torch.cat([x, x.new_zeros(missing)], dim) if missing[dim] else x[(slice(None),) * dim + (slice(columns),)]
+def _bare(like: Trunk, rows: int) -> Trunk:
+    """A prompt of no tokens, for so many rows."""
+    layers = [(keys[:1, :, :0], values[:1, :, :0]) for keys, values in like.layers]
+    return Trunk(layers, like.mask[:1, :0], like.prompt.new_zeros(rows))
+
+
+def _stacked(parts: Sequence[Tensor], columns: int) -> Tensor:
+    """Prompts one above the other, each filled up to so many columns with zeros: 0 times them must be 0."""
+    return torch.cat([F.pad(x, (0, 0, 0, columns - x.shape[2])) for x in parts])
 
 
 @contextmanager
