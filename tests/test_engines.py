@@ -9,7 +9,9 @@ from engine_contract import Engine, SamplesAPolicy, requests, shaken, spoken
 from worlds import tiny_policy
 
 from scorl.engines import Request, ScriptedEngine, TorchEngine
+from scorl.engines.draw import draw
 from scorl.engines.rows import Kept, Rows
+from scorl.engines.trunk import Trunk, grafted
 from scorl.settings import LoraSettings
 
 
@@ -32,6 +34,21 @@ class TestTorch(SamplesAPolicy):
         return TorchEngine(policy)
 
 
+def test_a_large_vocabulary_is_drawn_from_as_a_small_one():
+    torch.manual_seed(0)
+    logits = 4 * torch.randn(64, 5001)
+    logits[:, ::3] = -torch.inf
+    scores = torch.log_softmax(logits, -1)
+    uniform = torch.rand(64, dtype=torch.float64)
+    uniform[:2] = torch.tensor([1e-12, 1 - 1e-12], dtype=torch.float64)
+    drawn = draw(scores, uniform, 1.0)
+    exact = scores.double().exp().cumsum(-1)
+    below = (exact - scores.double().exp()).gather(1, drawn[:, None])[:, 0]
+    assert ((below - 1e-6 <= uniform) & (uniform <= exact.gather(1, drawn[:, None])[:, 0] + 1e-6)).all()
+    assert scores.gather(1, drawn[:, None]).isfinite().all()
+    assert drawn[7:8].equal(draw(scores[7:8], uniform[7:8], 1.0))
+
+
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_batch_size_changes_nothing(policy, batch_size):
     asked = requests(policy, 12)
@@ -48,6 +65,19 @@ def counted(policy):
     hook = policy.decoder.get_input_embeddings().register_forward_hook(lambda _, ids, out: seen.append(ids[0].numel()))
     yield seen
     hook.remove()
+
+
+def test_turns_of_several_lengths_stay_with_their_rows(policy):
+    engine = TorchEngine(policy)
+    asked = requests(policy, 24)
+    first = engine.sample(asked, temperature=1.0, max_tokens=9, keep=True)
+    said = (" again", " again a b c e f")
+    second = [spoken(policy, [r], [s], said[len(s.ids) < 5])[0] for r, s in zip(asked, first, strict=True)]
+    ours = engine.sample(second, temperature=1.0, max_tokens=9)
+    plain = TorchEngine(policy).sample(second, temperature=1.0, max_tokens=9)
+    assert [s.ids for s in ours] == [s.ids for s in plain]
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [256, 5])
@@ -112,6 +142,35 @@ def test_several_go_on_from_one_response_and_other_prompts_beside_them(policy):
     mixed = [*branches[:6], *new, *branches[6:]]
     plain = TorchEngine(policy).sample(mixed, temperature=1.0, max_tokens=6)
     assert [s.ids for s in engine.sample(mixed, temperature=1.0, max_tokens=6)] == [s.ids for s in plain]
+
+
+@pytest.mark.parametrize("batch_size", [256, 7])
+def test_samples_share_a_prompt_as_if_each_had_its_own(policy, monkeypatch, batch_size):
+    asked = [Request(r.prompt_ids, r.seed + k) for r in requests(policy, 3) for k in range(0, 1000, 100)]
+    turns = []
+    for least in (1, 10**9):  # tokens of a prompt that is shared
+        monkeypatch.setattr("scorl.engines.torch.TRUNK", least)
+        engine = TorchEngine(policy, batch_size)
+        first = engine.sample(asked, temperature=1.0, max_tokens=9, keep=True)
+        second = spoken(policy, asked, first)
+        turns.append([*first, *engine.sample(second, temperature=1.0, max_tokens=9)])
+    assert [s.ids for s in turns[0]] == [s.ids for s in turns[1]]
+    for shared, own in zip(*turns, strict=True):
+        assert shared.logprobs == pytest.approx(own.logprobs, abs=1e-5)
+
+
+def test_rows_find_their_prompts_and_lose_those_of_others():
+    trunk = Trunk([], torch.ones(3, 2, dtype=torch.bool), torch.tensor([2, 0, 2, 1, 2]))
+    rows = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 2, 3, 4)
+    prompts = trunk.by_prompt(rows)
+    assert prompts[2, 0, ::3, 0].tolist() == [0, 2, 4]
+    assert trunk.by_row(prompts).equal(rows)
+    keys = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 2, 4)
+    some = Trunk([(keys, keys)], trunk.mask, trunk.prompt).taken(torch.tensor([0, 3]))
+    both = grafted([(some, 2), (None, 1)])
+    assert both.layers[0][0][:, 0, 0, 0].tolist() == [1, 2, 0]
+    assert both.prompt.tolist() == [1, 0, 2]
+    assert both.lengths.tolist() == [2, 2, 0]
 
 
 def test_a_model_with_a_window_says_that_it_keeps_nothing(policy, monkeypatch):

@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from scorl.engines.trunk import Trunk, grafted
+
 __all__ = ["Kept", "Rows", "joined"]
 
 SPARE = 64
@@ -82,12 +84,16 @@ class Rows:
     mask: Tensor
     """Which columns are the row's own, [rows, columns]."""
     cache: Any = field(default_factory=lambda: Cache(layer_class_to_replicate=Layer))
+    trunk: Trunk | None = None
+    """The prompts before these columns, where rows share them."""
 
     def extend(self, decoder: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute more tokens, [rows, columns], those that the mask counts; the logits behind them, [rows, words]."""
         mine = torch.ones_like(ids) if mask is None else mask
         self.mask = torch.cat([self.mask, mine], dim=1)
         positions = (self.mask.cumsum(1)[:, -ids.shape[1] :] - 1).clamp(min=0)
+        if self.trunk:
+            positions += self.trunk.lengths[:, None]
         logits: Tensor = decoder(
             input_ids=ids,
             attention_mask=self.mask,
@@ -95,6 +101,7 @@ class Rows:
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **({"trunk": self.trunk} if self.trunk else {}),
         ).logits[:, -1]
         return logits
 
@@ -107,19 +114,27 @@ class Rows:
         for layer in self.cache.layers:
             layer.shrink(holes, movers, rows)
         self.mask = self.mask[places]
+        self.trunk = self.trunk and self.trunk.taken(places)
         return places
 
     def taken(self, rows: Tensor) -> Rows:
         """Copies of some rows, without the columns that are none of theirs at the beginning."""
         mask = self.mask[rows]
-        first = int(mask.any(0).int().argmax())
+        first = int(mask.any(0).int().argmax()) if mask.shape[1] else 0
         columns = mask.shape[1] - first
         layers = [Layer(x.keys[rows, :, first:], x.values[rows, :, first:], columns) for x in self.cache.layers]
-        return Rows(mask[:, first:], Cache(layers=layers))
+        return Rows(mask[:, first:], Cache(layers=layers), self.trunk and self.trunk.taken(rows))
+
+    def branched(self, prompt: Tensor) -> Rows:
+        """Rows that go on from these, each from the one that is named, [rows], without copies of them."""
+        pairs = [(layer.keys, layer.values) for layer in self.cache.layers]
+        empty = [[x.new_empty(len(prompt), x.shape[1], SPARE, x.shape[3]) for x in pair] for pair in pairs]
+        layers = [Layer(keys, values, 0) for keys, values in empty]
+        return Rows(self.mask.new_ones(len(prompt), 0), Cache(layers=layers), Trunk(pairs, self.mask.bool(), prompt))
 
     @property
     def bytes(self) -> int:
-        """What the keys and values take."""
+        """What the keys and values take, but for those of the trunk."""
         return sum(2 * layer.keys.numel() * layer.keys.element_size() for layer in self.cache.layers)
 
 
@@ -136,7 +151,8 @@ def joined(parts: Sequence[tuple[Rows, Tensor]]) -> Rows:
             for name in ("keys", "values")
         )
         layers.append(Layer(keys, values, columns))
-    return Rows(mask, Cache(layers=layers))
+    trunks = [(part.trunk and part.trunk.taken(rows), len(rows)) for part, rows in parts]
+    return Rows(mask, Cache(layers=layers), grafted(trunks))
 
 
 def _stacked(parts: Sequence[tuple[Tensor, Tensor]], columns: int, room: int) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -18,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorl.engines.draw import draw, uniforms
 from scorl.engines.engine import Request, Sample, rooms
 from scorl.engines.rows import Kept, Rows, joined
+from scorl.engines.trunk import trunk_attention
 from scorl.logits import log_probabilities
 from scorl.policy import Policy
 
@@ -31,6 +34,8 @@ PREFILL_TOKENS = 8192
 """Tokens of prompts computed at once, padding included."""
 PADDING = 1.25
 """Prompts computed at once differ at most so much in length, unless they are short."""
+TRUNK = 64
+"""Tokens of a prompt from which on its samples share it; shorter ones are copied, which is as fast."""
 KEPT_BYTES = 2 << 30
 """Keys and values kept between two turns."""
 
@@ -51,6 +56,7 @@ class TorchEngine:
     _kept: Kept | None = field(default=None, init=False, repr=False)
     _weights: tuple[float, ...] = field(default=(), init=False, repr=False)
     """The fingerprint of the weights that `_kept` was computed with."""
+    _branching: bool | None = field(default=None, init=False, repr=False)
 
     def load(self) -> None:
         """Nothing to take over."""
@@ -59,10 +65,12 @@ class TorchEngine:
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:
         """See `scorl.engines.engine.Engine.sample`."""
-        with torch.inference_mode(), self.policy.precision():
+        branches = self._branches()
+        attention = trunk_attention(self.policy.decoder) if branches else nullcontext()
+        with torch.inference_mode(), self.policy.precision(), attention:
             known, kept = self._memory(keep)
             room = rooms(requests, max_tokens, self.policy.max_positions)
-            call = _Call(self.policy, requests, room, temperature, known, kept)
+            call = _Call(self.policy, requests, room, temperature, known, kept, branches)
             samples = call.run(self.batch_size)
         self._kept = kept
         return samples
@@ -79,6 +87,12 @@ class TorchEngine:
         self._weights = weights
         return known, Kept(self.kept_bytes) if keep else None
 
+    def _branches(self) -> bool:
+        """Whether samples may share their prompt's keys and values: tried once, for models differ."""
+        if self._branching is None:
+            self._branching = _can_branch(self.policy)
+        return self._branching
+
 
 def _why_not_kept(config: Any) -> str | None:
     """Why rows with holes between their columns would be computed wrongly; None: they are not."""
@@ -87,6 +101,24 @@ def _why_not_kept(config: Any) -> str | None:
         return f"layers of the kind {', '.join(sorted(odd))}"
     windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
     return "a sliding window" if windowed else None
+
+
+def _can_branch(policy: Policy) -> bool:
+    """Whether a model attends to trunks as to columns of its own."""
+    config = policy.decoder.config.get_text_config()
+    if config._attn_implementation != "sdpa" or _why_not_kept(config):
+        return False
+    prompt, more = torch.tensor([[1, 2, 3]], device=policy.device), torch.tensor([[2], [3]], device=policy.device)
+    both = torch.tensor([0, 0], device=policy.device)
+    with torch.inference_mode(), policy.precision(), trunk_attention(policy.decoder):
+        rows = Rows(prompt[:, :0])
+        rows.extend(policy.decoder, prompt)
+        plain = joined([(rows, both)]).extend(policy.decoder, more)
+        try:
+            ours = rows.branched(both).extend(policy.decoder, more)
+        except Exception:  # a model may refuse in any way; copies remain
+            return False
+    return torch.allclose(plain.float(), ours.float(), atol=1e-3, rtol=1e-3)
 
 
 @dataclass
@@ -118,12 +150,14 @@ class _Call:
         temperature: float,
         known: Kept | None,
         kept: Kept | None,
+        branches: bool,
     ) -> None:
+        self.branches = branches
         self.decoder, self.device = policy.decoder, policy.device
         self.requests, self.temperature, self.known, self.kept = requests, temperature, known, kept
         self.ends = torch.tensor(sorted(policy.chat.end_ids), device=self.device)
         self.rooms = torch.tensor(rooms, device=self.device)
-        draws = [_uniforms(r.seed, max(rooms, default=0)) for r in requests]
+        draws = [uniforms(r.seed, max(rooms, default=0)) for r in requests]
         self.uniform = torch.from_numpy(np.stack(draws)).to(self.device) if draws else torch.empty(0)
         self.ids: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
@@ -150,7 +184,7 @@ class _Call:
     def _step(self, flight: _Flight) -> _Flight | None:
         """Draw a token for every row; those that end leave, the others compute theirs."""
         scores = log_probabilities(flight.logits, self.temperature)
-        drawn = _draw(scores, self.uniform[flight.index, flight.count], self.temperature)
+        drawn = draw(scores, self.uniform[flight.index, flight.count], self.temperature)
         chosen = scores.gather(1, drawn[:, None])[:, 0]
         flight.count += 1
         ended = torch.isin(drawn, self.ends) | (self.rooms[flight.index] == flight.count)
@@ -181,12 +215,15 @@ class _Call:
         for group, rows, last in self._prefilled(prompts):
             place = {prompt: row for row, prompt in enumerate(group)}
             mine = [i for i in entering if self.requests[i].prompt_ids in place]
-            share = torch.tensor([place[self.requests[i].prompt_ids] for i in mine], device=self.device)
+            copied = share = torch.tensor([place[self.requests[i].prompt_ids] for i in mine], device=self.device)
+            if self.branches and len(mine) > len(group) and len(group[0]) >= TRUNK and rows.trunk is None:
+                rows, share = rows.branched(share), torch.arange(len(mine), device=self.device)
             parts.append((rows, share))
-            logits.append(last[share])
+            logits.append(last[copied])
             index += mine
         count = torch.tensor([len(self.ids[i]) for i in index], device=self.device)
-        alone = len(parts) == 1 and len(prompts) == len(index)
+        whole = torch.arange(len(parts[0][0].mask), device=self.device)
+        alone = len(parts) == 1 and torch.equal(parts[0][1], whole)
         rows = parts[0][0] if alone else joined(parts)
         return _Flight(rows, torch.tensor(index, device=self.device), count, torch.cat(logits))
 
@@ -229,16 +266,3 @@ def _padded(rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         ids[place, longest - len(tokens) :] = torch.tensor(tokens)
         mask[place, longest - len(tokens) :] = 1
     return ids, mask
-
-
-def _draw(scores: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """Draw by inverting the cumulative distribution, in float64 so that large vocabularies lose nothing."""
-    if temperature == 0:
-        return scores.argmax(-1)
-    cumulative = scores.double().exp().cumsum(-1)
-    below = cumulative < (uniform * cumulative[:, -1])[:, None]
-    return below.sum(-1).clamp(max=scores.shape[-1] - 1)
-
-
-def _uniforms(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.random.Generator(np.random.Philox(key=seed)).random(count)

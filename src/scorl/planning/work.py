@@ -17,7 +17,7 @@ from scorl.planning.setup import Setup
 from scorl.planning.shape import ModelShape
 from scorl.planning.tokens import Lesson, Writing
 
-__all__ = ["Work", "learning", "passes", "sampling", "update_flops"]
+__all__ = ["Work", "forward_flops", "learning", "passes", "sampling", "update_flops"]
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,16 @@ def update_flops(
         adapters: numbers in them; None: all weights learn.
         anchored: whether the reference computes too.
     """
-    body, head, attention = _pass_flops(shape, tokens, predictions, pairs)
-    policy = 3 * (body + head + attention)
+    once = forward_flops(shape, tokens, predictions, pairs)
+    policy = 3 * once
     if adapters is not None:
-        policy -= body + head - 6 * adapters * tokens
-    return policy + (body + head + attention if anchored else 0.0)
+        policy -= forward_flops(shape, tokens, predictions, 0) - 6 * adapters * tokens
+    return policy + (once if anchored else 0.0)
+
+
+def forward_flops(shape: ModelShape, tokens: float, predictions: float, pairs: float) -> float:
+    """Those of one pass forward, as `update_flops` counts them; all that sampling has to compute."""
+    return sum(_pass_flops(shape, tokens, predictions, pairs))
 
 
 def learning(setup: Setup, lesson: Lesson) -> list[Work]:

@@ -1,0 +1,62 @@
+"""The floor: the time that the useful operations take at the matrix rate measured in the same run.
+
+Each distinct token counts once, however it is computed: `scorl.planning.work` has the arithmetic.
+
+Operations that only save memory (logits computed again in the backward pass, checkpoints), the norms, the softmax, the
+draw, the optimiser and the layout count as overhead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from common import clock
+
+import scorl
+from scorl.learner.batch import micro_batches
+from scorl.learner.tree import Tree
+from scorl.planning.shape import ModelShape
+from scorl.planning.work import forward_flops, update_flops
+from scorl.trajectory import Lesson
+
+__all__ = ["Work", "matrix_rate", "work"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Distinct tokens of a step, those that were written, and the useful operations of its two phases."""
+
+    tokens: int
+    written: int
+    sampling: float
+    learning: float
+
+
+def work(policy: scorl.Policy, rows: Sequence[Lesson]) -> Work:
+    """What a step must compute at least, by the operations that `scorl plan` counts."""
+    (batch,) = micro_batches(rows, 10**9, "tree")
+    assert isinstance(batch.layout, Tree)
+    shape = ModelShape.of(policy.decoder.config.to_dict())
+    tokens, pairs = len(batch.layout.ids), int((batch.layout.depth + 1).sum())
+    adapters = sum(p.numel() for p in policy.parameters.values()) if policy.lora else None
+    sampling = forward_flops(shape, tokens, len(batch.position.unique()), pairs) + 2 * (adapters or 0) * tokens
+    learning = update_flops(shape, tokens, len(batch.position), pairs, adapters)
+    written = sum(len(a.ids) for row in rows for a in row.trajectory.attempts)
+    return Work(tokens, written, sampling, learning)
+
+
+def matrix_rate(policy: scorl.Policy, tokens: int = 2048) -> float:
+    """Operations a second of the model's widest layer on as many tokens as a micro-batch has."""
+    config = policy.decoder.config.get_text_config()
+    x, w = torch.randn(tokens, config.hidden_size), torch.randn(config.intermediate_size, config.hidden_size)
+    x, w = x.to(policy.device, policy.dtype), w.to(policy.device, policy.dtype)
+    best, count = float("inf"), max(1, int(2e9) // (2 * tokens * w.numel()))
+    for _ in range(5):
+        began = clock()
+        for _ in range(count):
+            y = torch.nn.functional.linear(x, w)
+        float(y[0, 0])
+        best = min(best, (clock() - began) / count)
+    return 2 * tokens * w.numel() / best

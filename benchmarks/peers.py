@@ -1,0 +1,69 @@
+"""Other samplers: `transformers.generate`, the continuous batching of transformers, and vLLM where it is installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
+
+import scorl
+
+__all__ = ["PEERS", "Ids", "generated"]
+
+Ids = list[list[int]]
+
+
+def generated(model: Any, prompts: Ids, tokens: int, pad: int) -> Ids:
+    """Responses of `transformers.generate`, all in one batch, each of so many tokens."""
+    model.generation_config.eos_token_id = None  # every response takes all its room
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    with torch.inference_mode():
+        rows = model.generate(
+            input_ids=ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=tokens, pad_token_id=pad
+        )
+    return rows[:, longest:].tolist()
+
+
+def generate(policy: scorl.Policy, tokens: int, folder: Path) -> Callable[[Ids], Ids]:
+    """`transformers.generate`, all rows in one batch."""
+    return lambda prompts: generated(policy.decoder, prompts, tokens, policy.chat.tokenizer.pad_token_id)
+
+
+def continuous(policy: scorl.Policy, tokens: int, folder: Path) -> Callable[[Ids], Ids]:
+    """The continuous batching of transformers: blocks of 16 tokens, which prompts share."""
+    asked = GenerationConfig(do_sample=True, top_k=0, max_new_tokens=tokens, eos_token_id=-1, pad_token_id=0)
+    blocks = ContinuousBatchingConfig(page_size=16, num_blocks=2048, max_batch_tokens=4096, use_async_batching=False)
+
+    def sample(prompts: Ids) -> Ids:
+        found = policy.decoder.generate_batch(prompts, asked, blocks)
+        rows = sorted(found.values(), key=lambda row: int(row.request_id.rsplit("_", 1)[-1]))
+        return [row.generated_tokens for row in rows]
+
+    return sample
+
+
+def vllm(policy: scorl.Policy, tokens: int, folder: Path) -> Callable[[Ids], Ids]:
+    """vLLM in this process, with its prefix cache."""
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "ERROR"}
+    from vllm import LLM, SamplingParams
+
+    policy.save(folder)
+    model: Any = LLM(
+        str(folder), dtype="float32", max_model_len=1024, enable_prefix_caching=True, skip_tokenizer_init=True
+    )
+    asked = SamplingParams(temperature=1.0, max_tokens=tokens, ignore_eos=True, detokenize=False)
+
+    def sample(prompts: Ids) -> Ids:
+        rows = model.generate([{"prompt_token_ids": p} for p in prompts], asked, use_tqdm=False)
+        return [list(row.outputs[0].token_ids) for row in rows]
+
+    return sample
+
+
+PEERS = {"generate": generate, "continuous": continuous, "vllm": vllm}
