@@ -27,7 +27,7 @@ __all__ = ["measure"]
 
 SAMPLING = {
     "matrices": [(torch.nn.Linear, "forward")],
-    "attention": [(torch.nn.functional, "scaled_dot_product_attention")],
+    "attention": [(llama.LlamaAttention, "forward")],
     "norms, rotations, activations": [
         (llama.LlamaRMSNorm, "forward"),
         (llama, "apply_rotary_pos_emb"),
