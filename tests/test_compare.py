@@ -1,11 +1,13 @@
 """The comparison: what each method makes of a recipe, and what the runs say together."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from scorl.compare import METHODS, chosen, compared, comparison_grid, planned_runs
+from scorl.compare import METHODS, chosen, compared, comparison_grid, jobs, planned_runs
 from scorl.compare.arms import Arm
 from scorl.errors import UserError
 from scorl.metrics import over_seeds, paired_over_seeds, tally_outcomes
@@ -172,3 +174,12 @@ def test_a_folder_with_another_recipes_run_is_refused(tmp_path):
     (run.directory / "recipe.yaml").write_text(resolve("countdown", ["seed=9"]).dump())
     with pytest.raises(UserError, match=r"another recipe[\s\S]*seed"):
         planned_runs(RECIPE, arms, 1, tmp_path)
+
+
+def test_a_run_that_the_system_killed_is_said_to_be(tmp_path, monkeypatch):
+    killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    monkeypatch.setattr(jobs, "_start", lambda *_: subprocess.Popen(killed))
+    (run,) = planned_runs(RECIPE, [Arm("base")], 1, tmp_path)
+    told: list[str] = []
+    assert jobs.carry_out([run], tmp_path, 1, told.append) == [run]
+    assert "FAILED: killed by SIGKILL, as the system does when memory runs out" in told[0]

@@ -206,7 +206,8 @@ def _with_adapters(model: Any, lora: LoraSettings) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers for it
         torch.manual_seed(0)  # fresh adapters change nothing, but the same run must start from the same ones
         try:
             return get_peft_model(model, config)

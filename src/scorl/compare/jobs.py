@@ -106,10 +106,11 @@ def carry_out(runs: Sequence[Run], out: Path, jobs: int, tell: Callable[[str], N
                 running[run] = _start(run, out, jobs)
             for run in [run for run, child in running.items() if child.poll() is not None]:
                 finished += 1
-                if running.pop(run).returncode:
+                code = running.pop(run).returncode
+                if code:
                     failed.append(run)
                 left = (time.monotonic() - began) / finished * (total - finished)
-                tell(f"{finished}/{total} {_ending(run)}, about {_clock(left)} left")
+                tell(f"{finished}/{total} {_ending(run, code)}, about {_clock(left)} left")
             time.sleep(PAUSE)
     except KeyboardInterrupt:
         _stop(running)
@@ -147,8 +148,11 @@ def _share_collected(run: Run, out: Path) -> None:
         link.symlink_to(os.path.relpath(shared, link.parent))
 
 
-def _ending(run: Run) -> str:
-    """How a run ended, in figures or in the last words of its log."""
+def _ending(run: Run, code: int) -> str:
+    """How a run ended, in figures or in the last words of its log; a negative exit code is the signal that ended it."""
+    if code < 0:
+        memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+        return f"{run.name}: FAILED: killed by {signal.Signals(-code).name}{memory} (see {run.log})"
     if not run.done:
         words = run.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"{run.name}: FAILED: {words[-1] if words else 'without a word'} (see {run.log})"
