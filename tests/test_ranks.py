@@ -173,7 +173,7 @@ def test_ctrl_c_saves_on_all_ranks_and_one_process_goes_on(recipe, tmp_path):
     while started.poll() is None and not (run / "steps.jsonl").exists():
         time.sleep(0.1)
     started.send_signal(signal.SIGINT)
-    told = started.communicate(timeout=120)[1]
+    told = started.communicate(timeout=280)[1]
     assert started.returncode == 130, told
     assert "saved after step" in told
     (step,) = [int(saved.name.removeprefix("step-")) for saved in (run / "checkpoints").glob("step-*")]
@@ -181,7 +181,7 @@ def test_ctrl_c_saves_on_all_ranks_and_one_process_goes_on(recipe, tmp_path):
     while again.poll() is None and len(lines(run)) <= step:
         time.sleep(0.1)
     again.send_signal(signal.SIGINT)
-    assert again.wait(120) == 130
+    assert again.wait(280) == 130
     assert [line["step"] for line in lines(run)] == list(range(len(lines(run))))
     assert len(lines(run)) > step
 
@@ -190,7 +190,7 @@ def test_a_rank_that_dies_ends_all_and_is_named(recipe, tmp_path):
     die = "import os\ndef reward(prompts, completions, **columns):\n    "
     die += "os.environ['RANK'] == '1' and (os.write(2, b'alas'), os._exit(7))\n    return [0.5] * len(completions)\n"
     started = scorl("train", recipe(die, 2), "--out", tmp_path / "run")
-    told = started.communicate(timeout=120)[1]
+    told = started.communicate(timeout=280)[1]
     assert started.returncode == 1
     assert "scorl: rank 1 failed (7)" in told
     assert "alas" in told
@@ -198,7 +198,7 @@ def test_a_rank_that_dies_ends_all_and_is_named(recipe, tmp_path):
 
 def test_the_number_of_processes_is_held_to_the_recipe(tmp_path):
     command = [*TORCHRUN, "-m", "scorl", "train", "countdown", "launcher.workers=3", "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode != 0
     assert "launcher.workers: 3 processes were asked for, and 2 started" in done.stderr
     with pytest.raises(UserError, match="2 processes were asked for, and 1 started"), joined(2, 1.0, "cpu"):

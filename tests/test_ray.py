@@ -24,7 +24,7 @@ learner: {{lr: 1.0e-3}}
 stages: [{{objective: reinforce, steps: 30, problems: 4, samples: 4, attempts: 2}}]
 evaluation: {{problems: 2}}
 checkpoint: {{every: 5}}
-launcher: {{name: ray, workers: 2, timeout: 60}}
+launcher: {{name: ray, workers: 2, timeout: 240}}
 """
 
 REWARD = """

@@ -25,7 +25,7 @@ def launch(work: Callable[[Ranks], T], workers: int, *, timeout: float, restarts
     Args:
         work: what each of them does; rank 0's answer is the answer. It must be able to travel.
         workers: how many.
-        timeout: seconds that ranks wait for each other.
+        timeout: seconds that ranks wait for each other, and Ray for all of them to start.
         restarts: how often all of them are started again after one was lost.
         device: of the recipe's model.
         folder: where Ray Train keeps what it notes about the run, on every node.
@@ -41,6 +41,7 @@ def launch(work: Callable[[Ranks], T], workers: int, *, timeout: float, restarts
         from ray.train.v2.api.exceptions import TrainingFailedError
     except ImportError:
         raise UserError("launcher.name: ray is not installed: pip install 'scorl[ray]'") from None
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(timeout))  # Ray's own minute is short
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
     gpus = _gpus(ray.cluster_resources(), workers, device)
