@@ -12,9 +12,11 @@ import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from scorl.errors import UserError
 from scorl.seeds import derive
+from scorl.tasks.endless import Endless
 from scorl.tasks.task import Problems, Task
 from scorl.trajectory import Problem, Verdict, user
 from scorl.verifiers.countdown import Step, verify, write
@@ -31,7 +33,6 @@ CORRECTION = (
 )
 BUCKETS = {"test": range(2), "validation": range(2, 3), "train": range(3, 8), "pretraining": range(8, 20)}
 """Twentieths of all problems; the shipped base model has read those of `pretraining` and no others."""
-TAKEN = 500
 TRIES = 2000
 
 
@@ -78,33 +79,12 @@ class Countdown:
 
 
 @dataclass(frozen=True)
-class CountdownProblems:
+class CountdownProblems(Endless):
     """The problems of one split."""
 
+    task: ClassVar[str] = "countdown"
     settings: Countdown
     split: str
-
-    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
-        """Problems number `start` to `start + count - 1` of the endless stream that `seed` names."""
-        return [self.pick("draw", seed, position) for position in range(start, start + count)]
-
-    def take(self, limit: int | None = None) -> list[Problem]:
-        """The first `limit` (None: 500) of a fixed list of distinct problems.
-
-        Raises:
-            UserError: the split holds fewer problems.
-        """
-        wanted = TAKEN if limit is None else limit
-        problems: dict[str, Problem] = {}
-        position = misses = 0
-        while len(problems) < wanted:
-            problem = self.pick("take", position)
-            misses = misses + 1 if problem.id in problems else 0
-            if misses > TRIES:
-                raise UserError(f"countdown: split '{self.split}' does not hold {wanted} different problems")
-            problems.setdefault(problem.id, problem)
-            position += 1
-        return list(problems.values())
 
     def pick(self, *stream: int | str) -> Problem:
         """The first random problem of this split in the stream of that name."""

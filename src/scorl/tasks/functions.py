@@ -14,11 +14,12 @@ import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from scorl.errors import UserError
 from scorl.seeds import derive
 from scorl.tasks.coding import check_settings, judge_in
+from scorl.tasks.endless import Endless
 from scorl.tasks.task import Problems, Task
 from scorl.trajectory import Problem, user
 from scorl.verifiers.program import SECONDS, Examination
@@ -36,8 +37,6 @@ SIGNS: tuple[Literal["+"], Literal["-"]] = ("+", "-")
 FACTORS, DIVISORS, CONSTANTS = range(2, 10), range(2, 6), range(1, 31)
 INPUTS, HIDDEN = range(1, 10), range(16)
 """Where examples are taken from, and where a program is tested beside them."""
-TAKEN = 500
-TRIES = 2000
 
 
 class Form(NamedTuple):
@@ -90,30 +89,12 @@ class Functions:
 
 
 @dataclass(frozen=True)
-class FunctionProblems:
+class FunctionProblems(Endless):
     """The problems of one split."""
 
+    task: ClassVar[str] = "functions"
     settings: Functions
     split: str
-
-    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
-        """Problems number `start` to `start + count - 1` of the endless stream that `seed` names."""
-        return [self.pick("draw", seed, position) for position in range(start, start + count)]
-
-    def take(self, limit: int | None = None) -> list[Problem]:
-        """The first `limit` (None: 500) of a fixed list of distinct problems.
-
-        Raises:
-            UserError: the split holds fewer problems.
-        """
-        wanted = TAKEN if limit is None else limit
-        problems: dict[str, Problem] = {}
-        for position in range(wanted + TRIES):
-            problem = self.pick("take", position)
-            problems.setdefault(problem.id, problem)
-            if len(problems) == wanted:
-                return list(problems.values())
-        raise UserError(f"functions: split '{self.split}' does not hold {wanted} different problems")
 
     def pick(self, *stream: int | str) -> Problem:
         """The first random problem of this split in the stream of that name."""
