@@ -51,9 +51,10 @@ def recipe(tmp_path_factory):
 
 @pytest.fixture
 def cluster():
+    """Two nodes, each with room for one of the two workers."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     made.second = made.add_node(num_cpus=1)
     made.wait_for_nodes()
     yield made
@@ -123,6 +124,10 @@ def test_a_killed_worker_is_started_again_and_the_weights_are_the_same(cluster, 
 
 
 @pytest.mark.timeout(1500)
-def test_a_lost_node_is_done_without_and_the_weights_are_the_same(cluster, recipe, straight, tmp_path):
-    disturbed(cluster, recipe, tmp_path / "run", lambda: cluster.remove_node(cluster.second, allow_graceful=False))
+def test_a_lost_node_is_replaced_and_the_weights_are_the_same(cluster, recipe, straight, tmp_path):
+    def lose() -> None:
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+
+    disturbed(cluster, recipe, tmp_path / "run", lose)
     same(tmp_path / "run", straight)
