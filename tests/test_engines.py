@@ -184,6 +184,15 @@ def test_a_model_with_a_window_says_that_it_keeps_nothing(policy, monkeypatch):
     assert sum(seen) >= sum(len(p) for p in {r.prompt_ids for r in second})
 
 
+def test_a_model_whose_samples_copy_their_prompt_says_so(policy, monkeypatch):
+    asked = requests(policy, 6)
+    shared = TorchEngine(policy).sample(asked, temperature=1.0, max_tokens=6)
+    monkeypatch.setattr(policy.decoder.config, "_attn_implementation", "eager")
+    with pytest.warns(UserWarning, match="attends by 'eager'"):
+        copied = TorchEngine(policy).sample(asked, temperature=1.0, max_tokens=6)
+    assert [s.ids for s in copied] == [s.ids for s in shared]
+
+
 def test_no_ended_row_is_computed(policy):
     asked = requests(policy, 30)
     with counted(policy) as seen:

@@ -1,6 +1,7 @@
 """Planning by hand-worked numbers, against the code it speaks of, and against steps measured here."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -289,6 +290,9 @@ def test_a_plan_without_this_machine_needs_no_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.skipif(
+    "SCORL_SLOW" not in os.environ, reason="times a run, so it wants a quiet machine; SCORL_SLOW=1 runs it"
+)
 def test_the_plan_is_near_the_run():
     """On one thread, by the process's own clock: time within 25%, memory within 15%."""
     threads = torch.get_num_threads()

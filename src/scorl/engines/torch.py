@@ -90,7 +90,12 @@ class TorchEngine:
     def _branches(self) -> bool:
         """Whether samples may share their prompt's keys and values: tried once, for models differ."""
         if self._branching is None:
-            self._branching = _can_branch(self.policy)
+            reason = _why_not_branched(self.policy)
+            if reason:
+                warnings.warn(
+                    f"each sample copies its prompt's keys and values, since this model {reason}", stacklevel=3
+                )
+            self._branching = reason is None
         return self._branching
 
 
@@ -103,11 +108,13 @@ def _why_not_kept(config: Any) -> str | None:
     return "a sliding window" if windowed else None
 
 
-def _can_branch(policy: Policy) -> bool:
-    """Whether a model attends to trunks as to columns of its own."""
+def _why_not_branched(policy: Policy) -> str | None:
+    """Why samples cannot share their prompt's keys and values, in words; None: they can."""
     config = policy.decoder.config.get_text_config()
-    if config._attn_implementation != "sdpa" or _why_not_kept(config):
-        return False
+    if reason := _why_not_kept(config):
+        return f"has {reason}"
+    if config._attn_implementation != "sdpa":
+        return f"attends by '{config._attn_implementation}', not 'sdpa'"
     prompt, more = torch.tensor([[1, 2, 3]], device=policy.device), torch.tensor([[2], [3]], device=policy.device)
     both = torch.tensor([0, 0], device=policy.device)
     with torch.inference_mode(), policy.precision(), trunk_attention(policy.decoder):
@@ -116,9 +123,10 @@ def _can_branch(policy: Policy) -> bool:
         plain = joined([(rows, both)]).extend(policy.decoder, more)
         try:
             ours = rows.branched(both).extend(policy.decoder, more)
-        except Exception:  # a model may refuse in any way; copies remain
-            return False
-    return torch.allclose(plain.float(), ours.float(), atol=1e-3, rtol=1e-3)
+        except Exception as error:  # a model may refuse in any way; copies remain
+            return f"raised {type(error).__name__}: {error}"
+    same = torch.allclose(plain.float(), ours.float(), atol=1e-3, rtol=1e-3)
+    return None if same else "attends to them otherwise"
 
 
 @dataclass
