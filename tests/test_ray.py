@@ -89,6 +89,7 @@ def disturbed(cluster, recipe: Path, run: Path, disturb) -> str:
     while started.poll() is None and len(lines(run)) < 12 and time.monotonic() < until:
         time.sleep(0.1)
     assert started.poll() is None, "".join(said)[-5000:]
+    assert len(lines(run)) >= 12, "the run has not come far enough in 10 minutes: " + "".join(said)[-5000:]
     disturb()
     try:
         assert started.wait(max(1.0, until - time.monotonic())) == 0, "".join(said)[-5000:]
