@@ -53,7 +53,7 @@ def same(one: Path, other: Path, step: int, within: float) -> None:
     for a, b in zip(lines(one), lines(other), strict=True):
         for name in ("loss", "kl_t1", "kl_t2", "logprob_gap", "beta_2"):
             assert a[name] == pytest.approx(b[name], abs=within), name
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=20 * within)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=20 * within, abs=10 * within)
         assert [a[name] for name in a if name.startswith("accuracy")] == [
             b[name] for name in b if name.startswith("accuracy")
         ]
