@@ -213,6 +213,7 @@ def test_recipes_of_the_paper_have_its_settings(model, task, lr, steps, batch, b
 def test_differences_name_the_key_and_both_values(small):
     one, other = resolve(small), resolve(small, ["stages.1.alpha=7", "seed=1"])
     assert differences(one, one) == []
+    assert differences(one, resolve(small, ["launcher.name=torchrun", "launcher.workers=2"])) == []
     assert differences(one, other) == ["seed: 0 against 1", "stages.1.alpha: 5.0 against 7.0"]
 
 

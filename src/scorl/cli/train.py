@@ -140,7 +140,7 @@ def _check_place(recipe: Recipe, out: Path, resume: str | None) -> None:
         raise UserError(
             f"{out}: there is a run already; go on with it by --resume, or choose another folder with --out"
         )
-    elif changed := [line for line in differences(resolve(out), recipe) if not line.startswith("launcher.")]:
+    elif changed := differences(resolve(out), recipe):
         raise UserError(
             "\n  ".join([f"{out}: a run goes on by the recipe it was started with, which differs:", *changed])
         )
