@@ -32,7 +32,7 @@ from scorl.policy import Policy
 from scorl.ranks import ALONE, Ranks
 from scorl.reference import ReferenceEngine
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, Sampling
-from scorl.shelf import FileShelf
+from scorl.shelf import FileShelf, Shelf
 from scorl.sources import saved_steps
 from scorl.stage import Stage
 from scorl.standings import cut_evaluations, evaluated_at, stand
@@ -70,6 +70,20 @@ class Plan:
     def total(self) -> int:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def made(self, learner: Learner, shelf: Shelf | None = None) -> Iterator[Step]:
+        """The steps as they are made by a learner, and nothing written around them; see `scorl.train`."""
+        return train(
+            self.policy,
+            self.task,
+            self.stages,
+            seed=self.seed,
+            split=self.split,
+            sampling=self.sampling,
+            engine=self.engine,
+            learner=learner,
+            shelf=shelf,
+        )
 
 
 @dataclass(frozen=True)
@@ -201,18 +215,7 @@ def _last_saved(directory: Path) -> int:
 
 
 def _steps(run: _Run) -> Iterator[Step]:
-    plan = run.plan
-    return train(
-        plan.policy,
-        plan.task,
-        plan.stages,
-        seed=plan.seed,
-        split=plan.split,
-        sampling=plan.sampling,
-        engine=plan.engine,
-        learner=run.learner,
-        shelf=FileShelf(run.directory / "collected", run.tick("collection"), run.ranks),
-    )
+    return run.plan.made(run.learner, FileShelf(run.directory / "collected", run.tick("collection"), run.ranks))
 
 
 def _line(step: Step, before: Sequence[Line]) -> Line:

@@ -18,7 +18,6 @@ from scorl.recipe import Recipe
 from scorl.recipe.plan import planned
 from scorl.run import Plan
 from scorl.steps import Step
-from scorl.training import train
 from scorl.trajectory import Lesson
 
 __all__ = ["Figures", "beside"]
@@ -48,16 +47,7 @@ def beside(recipe: Recipe, steps: int) -> tuple[Figures, Figures]:
 def _made(plan: Plan, steps: int) -> tuple[list[Step], Figures]:
     """The steps, and what they took on average."""
     learner = _Clocked(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
-    run = train(
-        plan.policy,
-        plan.task,
-        plan.stages,
-        seed=plan.seed,
-        split=plan.split,
-        sampling=plan.sampling,
-        engine=plan.engine,
-        learner=learner,
-    )
+    run = plan.made(learner)
     made, seconds = [], []
     with Peak() as peak:
         for _ in range(steps + 1):
