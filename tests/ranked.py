@@ -54,6 +54,8 @@ def main(model: str, folder: Path, cases: list[str]) -> None:
             if "rows" in more:
                 made = replace(made, learner=replace(made.learner, checkpointing=True, packing="rows"))
             perform(made, folder / case, ranks=ranks)
+        sys.setswitchinterval(100)  # what a message's thread still wants of the interpreter, it waits for
+        ranks.wait("the end")
 
 
 if __name__ == "__main__":

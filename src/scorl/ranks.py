@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,14 @@ class Ranks:
 ALONE = Ranks()
 """One process, which is all there is."""
 
+SETTLED = 0.5
+"""Seconds between the last message and the end of the process.
+
+A gloo thread lets go of its message's tensor after it has reported the message, for which it needs the interpreter; one
+that asks an interpreter that is ending aborts the process. Destroying the group ends its threads, but not with FSDP2:
+DTensor's caches keep the mesh, and that the group.
+"""
+
 LOST = ("onnection", "imed out", "imeout", "NCCL", "closed by peer", "emote process")
 """Words by which gloo, NCCL and their store say that somebody is missing."""
 
@@ -169,6 +178,7 @@ def joined(workers: int | None, timeout: float, device: str) -> Iterator[Ranks]:
     distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
     yield grouped()
     distributed.destroy_process_group()  # not after an error: the others may be gone, and this would wait for them
+    time.sleep(SETTLED)
 
 
 def grouped() -> Ranks:
