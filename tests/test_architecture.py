@@ -13,7 +13,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("version", "errors", "ranks", "seeds", "settings", "trajectory", "turns"),
     ("objectives", "verifiers", "metrics"),
     ("tasks", "lines", "judge_file", "repairs"),
-    ("chat", "sources", "logits", "policy", "engines", "reference"),
+    ("chat", "sources", "logits", "linear", "policy", "engines", "reference"),
     ("stage", "rollout", "learner", "shelf"),
     ("steps", "training", "evaluation", "standings", "checkpoint", "interruption", "run"),
     ("loggers", "progress", "recipe", "report", "compare", "planning", "launchers", "doctor", "cli", "__main__"),

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scorl.chat import Chat
 from scorl.errors import UserError
+from scorl.linear import quicken
 from scorl.settings import Dtype, LoraSettings
 from scorl.sources import Source, locate
 
@@ -54,6 +55,7 @@ class Policy:
             _forget_quantization(model)
         self.lora = lora
         self.model: Any = (_with_adapters(model, lora) if lora else model).eval()
+        quicken(self.model)
         if placed:
             self.model.to(self.device)
         generation = model.generation_config

@@ -34,7 +34,7 @@ PREFILL_TOKENS = 8192
 """Tokens of prompts computed at once, padding included."""
 PADDING = 1.25
 """Prompts computed at once differ at most so much in length, unless they are short."""
-TRUNK = 64
+TRUNK = 32
 """Tokens of a prompt from which on its samples share it; shorter ones are copied, which is as fast."""
 KEPT_BYTES = 2 << 30
 """Keys and values kept between two turns."""
@@ -224,7 +224,7 @@ class _Call:
             place = {prompt: row for row, prompt in enumerate(group)}
             mine = [i for i in entering if self.requests[i].prompt_ids in place]
             copied = share = torch.tensor([place[self.requests[i].prompt_ids] for i in mine], device=self.device)
-            if self.branches and len(mine) > len(group) and len(group[0]) >= TRUNK and rows.trunk is None:
+            if self.branches and len(mine) >= 2 * len(group) and len(group[0]) >= TRUNK and rows.trunk is None:
                 rows, share = rows.branched(share), torch.arange(len(mine), device=self.device)
             parts.append((rows, share))
             logits.append(last[copied])

@@ -22,6 +22,7 @@ from scorl import tasks
 from scorl.engines import TorchEngine
 from scorl.engines.engine import Request
 from scorl.learner import Learner
+from scorl.linear import linear
 from scorl.planning.device import Device, Rates, Reach
 from scorl.planning.setup import Setup
 from scorl.planning.shape import ModelShape
@@ -121,7 +122,7 @@ def reach(shape: ModelShape, tokens: int, queries: int, keys: int, *, held: bool
     gate, up = torch.randn(2, count, shape.inner)
 
     def matrices() -> list[Tensor]:
-        return [F.linear(tokens, weight) for tokens, weight in zip(inputs, weights, strict=True)]
+        return [linear(tokens, weight) for tokens, weight in zip(inputs, weights, strict=True)]
 
     def element_wise() -> list[Tensor]:
         return [kept for _ in range(layers) for kept in _element_wise(x, rotated, gate, up, shape.norms)]
