@@ -27,6 +27,7 @@ import sampling
 import step
 import torch
 import transformers
+import vllm_sampling
 from common import MODELS, endless, lessons
 
 import scorl
@@ -41,12 +42,20 @@ def jobs(quick: bool) -> Iterator[Job]:
     for (model, shape), size in step.STEPS.items():
         rounds = {"tiny": 5, "smollm2": 2}[model] if not quick else {"tiny": 2, "smollm2": 1}[model]
         yield f"comparisons/step {model} {shape} / trl", partial(step.measure, model, size, rounds)
+        if shape == "short" and not quick:
+            yield (
+                f"comparisons/step {model} {shape} / trl with our products",
+                partial(step.measure, model, size, 2, True),
+            )
         yield f"phases/learning {model} {shape}", partial(learned, model, size, rounds)
         for peer in ("generate", "continuous"):
             if peer == "generate" or (shape == "short" and not quick):
                 place = f"comparisons/sampling {model} {shape} / {peer}"
                 yield place, partial(sampling.measure, model, size, peer, rounds)
     yield from ((f"growth/{name}", partial(sweep, points, quick)) for name, points in growth.SWEEPS.items())
+    if vllm_sampling.PYTHON.exists() and not quick:
+        size = step.STEPS["smollm2", "short"]
+        yield "comparisons/sampling smollm2 short / vllm", partial(vllm_sampling.measure, "smollm2", size, 3)
     if not quick:
         yield "phases/sampling smollm2 of 64 rows", partial(crowd, 2)
         yield "growth/32 samples of 512 tokens", growth.roomy

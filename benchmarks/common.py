@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import scorl
-from scorl.settings import LoraSettings
+from scorl.settings import Dtype, LoraSettings
 from scorl.tasks.countdown import CORRECTION
 from scorl.tasks.task import Task
 from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict, user
@@ -30,10 +30,10 @@ clock = time.process_time
 
 
 @lru_cache(maxsize=1)
-def endless(model: str, lora: bool = False) -> scorl.Policy:
+def endless(model: str, lora: bool = False, dtype: Dtype = "float32") -> scorl.Policy:
     """A policy without end tokens, so that every response takes all its room, and with positions enough for all."""
-    policy = scorl.Policy(model, lora=LoraSettings() if lora else None)
-    policy.chat = replace(policy.chat, end_ids=frozenset({-1}))
+    policy = scorl.Policy(model, dtype=dtype, lora=LoraSettings() if lora else None)
+    policy.chat = replace(policy.chat, end_ids=frozenset())
     policy.decoder.config.max_position_embeddings = POSITIONS
     return policy
 
@@ -125,7 +125,13 @@ class Comparison:
         }
 
 
-def paired(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int, warm: bool = False) -> Comparison:
+def paired(
+    ours: Callable[[], Any],
+    peer: Callable[[], Any],
+    rounds: int,
+    warm: bool = False,
+    clock: Callable[[], float] = clock,
+) -> Comparison:
     """Time both in turns, after one round that warms up unless they are `warm`."""
     found = Comparison([], [])
     for turn in range(warm, rounds + 1):

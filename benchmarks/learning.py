@@ -15,6 +15,7 @@ from typing import Any
 from common import endless, lessons, paired
 from floor import matrix_rate, work
 from memory import Peak
+from torch.nn import functional as F
 
 import scorl
 from scorl.trajectory import Lesson
@@ -39,6 +40,7 @@ def measure(learner: scorl.Learner, rows: list[Lesson], rounds: int) -> dict[str
         learner.update(rows)
 
     rates = [matrix_rate(learner.policy)]
+    torchs = matrix_rate(learner.policy, F.linear)
     found = paired(lambda: update("tree"), lambda: update("rows"), rounds, warm=True)
     rates.append(matrix_rate(learner.policy))
     needed, rate = work(learner.policy, rows), statistics.mean(rates)
@@ -49,6 +51,7 @@ def measure(learner: scorl.Learner, rows: list[Lesson], rounds: int) -> dict[str
         "row_tokens": sum(len(r.trajectory.attempts[-1].prompt_ids + r.trajectory.attempts[-1].ids) for r in rows),
         "gflop": needed.learning / 1e9,
         "gflop_per_second": rate / 1e9,
+        "torch_gflop_per_second": torchs / 1e9,
         "seconds": seconds,
         "floor_share": {packing: needed.learning / rate / value for packing, value in seconds.items()},
         "peak_mib": memory,
@@ -64,10 +67,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="learner.tokens_per_batch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--kl", default="exact", choices=["exact", "k2", "k3"])
     args = parser.parse_args()
-    policy = endless(args.model, args.lora)
+    policy = endless(args.model, args.lora, args.dtype)
     settings = scorl.LearnerSettings(
         lr=1e-6,
         kl=args.kl,

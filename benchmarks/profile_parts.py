@@ -21,12 +21,13 @@ from step import STEPS, Size
 import scorl
 from scorl.engines import rows
 from scorl.engines import torch as engine
-from scorl.learner import update
+from scorl.learner import parallel, update
+from scorl.linear import Linear
 
 __all__ = ["measure"]
 
 SAMPLING = {
-    "matrices": [(torch.nn.Linear, "forward")],
+    "matrices": [(Linear, "forward")],
     "attention": [(llama.LlamaAttention, "forward")],
     "norms, rotations, activations": [
         (llama.LlamaRMSNorm, "forward"),
@@ -38,7 +39,7 @@ SAMPLING = {
     "drawing": [(engine, "draw"), (engine, "log_probabilities")],
 }
 LEARNING = {
-    "layers, reference and policy": [(update, "states")],
+    "layers, reference and policy": [(parallel, "states")],
     "head": [(update, "score")],
     "backward": [(torch.Tensor, "backward")],
     "layout": [(update, "micro_batches")],

@@ -16,6 +16,7 @@ from common import MODELS, endless, paired, task
 from floor import matrix_rate, work
 from peers import PEERS, Ids
 from step import STEPS, Size
+from torch.nn import functional as F
 
 from scorl.engines import Engine, Request, TorchEngine
 from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
@@ -85,7 +86,12 @@ def measure(model: str, size: Size, peer: str | None, rounds: int) -> dict[str, 
     figures = found.figures(needed.written)
     rate = matrix_rate(policy)
     share = needed.sampling / rate / needed.written * figures["ours"]
-    return {**(figures if peer else {"ours": figures["ours"]}), "floor_share": share, "gflop_per_second": rate / 1e9}
+    return {
+        **(figures if peer else {"ours": figures["ours"]}),
+        "floor_share": share,
+        "gflop_per_second": rate / 1e9,
+        "torch_gflop_per_second": matrix_rate(policy, F.linear) / 1e9,
+    }
 
 
 def main() -> None:

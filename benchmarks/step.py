@@ -41,8 +41,9 @@ STEPS = {
 }
 
 
-def measure(model: str, size: Size, rounds: int) -> dict[str, Any]:
-    """Tokens written a second by ours and TRL's steps, and what share of the floor ours reaches."""
+def measure(model: str, size: Size, rounds: int, quick: bool = False) -> dict[str, Any]:
+    """Tokens written a second by ours and TRL's steps, and what share of the floor ours reaches; a `quick` peer has our
+    linear layers."""
     from trl_peer import Peer
 
     policy = endless(MODELS[model])
@@ -55,7 +56,8 @@ def measure(model: str, size: Size, rounds: int) -> dict[str, Any]:
         row = len(prompts[0]) + 2 * size.response + len(policy.chat.follow((), (), about.correction))
         fits = max(1, size.batch // row)
         rows = max(r for r in range(1, fits + 1) if size.problems * size.samples % r == 0)
-        peer = Peer(Path(scratch, "model"), policy.chat, prompts, about.correction, size.samples, size.response, rows)
+        chat, correction = policy.chat, about.correction
+        peer = Peer(Path(scratch, "model"), chat, prompts, correction, size.samples, size.response, rows, quick)
         steps = _steps(policy, about, size, rounds + 1)
 
         def between(seconds: float) -> None:
@@ -91,10 +93,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["tiny"], choices=sorted(MODELS))
     parser.add_argument("--shapes", nargs="+", default=["short"], choices=["short", "long"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quicken-peer", action="store_true", help="give TRL's model our linear layers")
     args = parser.parse_args()
     for model in args.models:
         for shape in args.shapes:
-            print(model, shape, measure(model, STEPS[model, shape], args.rounds), flush=True)
+            print(model, shape, measure(model, STEPS[model, shape], args.rounds, args.quicken_peer), flush=True)
 
 
 if __name__ == "__main__":

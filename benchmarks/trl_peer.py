@@ -27,6 +27,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from scorl.chat import Chat
+from scorl.linear import quicken
 
 __all__ = ["Peer"]
 
@@ -48,6 +49,8 @@ class Peer:
     """Of each response."""
     rows: int
     """Of a micro-batch."""
+    quick: bool = False
+    """Whether its linear layers multiply as ours do."""
     sampling: list[float] = field(default_factory=list)
     """Processor seconds of each rollout."""
 
@@ -84,6 +87,9 @@ class Peer:
             rollout_func=self._rollout,
             callbacks=[_Clock(between)],
         )
+        if self.quick:
+            quicken(trainer.model)
+            quicken(trainer.ref_model)
         trainer.train()
 
     def _rollout(self, prompts: list[str], trainer: Any) -> dict[str, Any]:

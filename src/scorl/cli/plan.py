@@ -23,8 +23,8 @@ TOKENS = click.FloatRange(min=1)
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--gpu", type=click.Choice(sorted(DEVICES)), help="The device.  [default: this CPU, measured]")
-@click.option("--gpus", "count", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--parallel", type=click.Choice(["ddp", "fsdp2"]), default="fsdp2", show_default=True)
+@click.option("--gpus", "count", type=click.IntRange(min=1), help="How many.  [default: launcher.workers, or 1]")
+@click.option("--parallel", type=click.Choice(["ddp", "fsdp2"]), help="How they share.  [default: launcher.parallel]")
 @click.option("--engine", type=click.Choice(["torch", "vllm"]), help="What samples.  [default: the recipe's]")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The model's config.json.")
 @click.option(
@@ -47,8 +47,8 @@ def plan(
     recipe: str,
     overrides: tuple[str, ...],
     gpu: str | None,
-    count: int,
-    parallel: Parallel,
+    count: int | None,
+    parallel: Parallel | None,
     engine: str | None,
     config: Path | None,
     like: Path | None,

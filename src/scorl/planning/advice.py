@@ -98,8 +98,8 @@ def _halves(value: int, least: float) -> Iterator[int]:
 
 
 def _sharded(setup: Setup) -> tuple[str, Setup] | None:
-    wanted = setup.count > 1 and setup.parallel == "ddp"
-    return ("--parallel fsdp2", replace(setup, parallel="fsdp2")) if wanted else None
+    wanted = setup.count > 1 and setup.parallel == "ddp" and not setup.lora
+    return ("launcher.parallel=fsdp2", replace(setup, parallel="fsdp2")) if wanted else None
 
 
 def _half_precision(setup: Setup) -> tuple[str, Setup] | None:
@@ -112,9 +112,10 @@ def _adapters(setup: Setup) -> tuple[str, Setup] | None:
 
 def _more_devices(setup: Setup) -> tuple[str, Setup] | None:
     """Twice as many, and again, until it fits."""
-    if setup.device.measured:
-        return None  # several CPUs are not planned
-    made = [(f"--gpus {n}", replace(setup, count=n, parallel="fsdp2")) for n in COUNTS if n > setup.count]
+    if setup.device.measured or setup.lora:
+        return None  # several CPUs are not planned, and adapters are not divided
+    after = [replace(setup, count=n, parallel="fsdp2") for n in COUNTS if n > setup.count]
+    made = [(f"launcher.workers={each.count} launcher.parallel=fsdp2", each) for each in after]
     return _first(made, fits)
 
 

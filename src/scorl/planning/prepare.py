@@ -23,8 +23,10 @@ class Wanted:
 
     gpu: str | None = None
     """A name in `DEVICES`; None: this CPU, measured."""
-    count: int = 1
-    parallel: Parallel = "fsdp2"
+    count: int | None = None
+    """None: the recipe's `launcher.workers`."""
+    parallel: Parallel | None = None
+    """None: the recipe's."""
     engine: str | None = None
     """None: the recipe's."""
     efficiency: float = EFFICIENCY
@@ -42,8 +44,11 @@ def prepared(recipe: Recipe, wanted: Wanted, given: Given, config: Path | None =
     Raises:
         UserError: the model's configuration or the task cannot be had, or several CPUs are wanted.
     """
-    if wanted.gpu is None and wanted.count > 1:
-        raise UserError(f"--gpus {wanted.count} wants --gpu NAME: {', '.join(sorted(DEVICES))}")
+    count = _devices(recipe, wanted)
+    if wanted.gpu is None and count > 1:
+        raise UserError(
+            f"{count} devices want --gpu NAME: {', '.join(sorted(DEVICES))}; on CPUs --gpus 1 plans one process"
+        )
     lengths = lengths_of(recipe, given, by_name=config is None)
     setup = described(recipe, wanted, shape_of(recipe, config), lengths)
     if wanted.gpu:
@@ -66,7 +71,11 @@ def described(recipe: Recipe, wanted: Wanted, shape: ModelShape, lengths: Length
         engine=wanted.engine or recipe.engine.name,
         batch_size=recipe.engine.batch_size,
         temperature=recipe.engine.temperature,
-        count=wanted.count,
-        parallel=wanted.parallel,
+        count=_devices(recipe, wanted),
+        parallel=wanted.parallel or recipe.launcher.parallel,
         efficiency=wanted.efficiency,
     )
+
+
+def _devices(recipe: Recipe, wanted: Wanted) -> int:
+    return wanted.count or recipe.launcher.workers or 1
