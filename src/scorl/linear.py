@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["Linear", "linear", "quicken"]
+__all__ = ["KERNELS", "Linear", "linear", "onednn_is_faster", "quicken"]
 
 WORTH = 2_000_000
 """Operations of a product from which on oneDNN, whose calls take longer to begin, is the faster."""
+KERNELS = 2**26
+"""Bytes that the kernels which oneDNN has compiled come to in a run, about."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -85,15 +87,28 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight = ctx.needs_input_grad
+        gradients = _filled(gradient.flatten(0, -2))
         return (
-            _rows_times(gradient, weight.t()) if of_x else None,
-            _times(gradient.flatten(0, -2).t(), x.flatten(0, -2).t()) if of_weight else None,
+            _times(gradients, weight.t())[: x[..., 0].numel()].view_as(x) if of_x else None,
+            _times(gradients.t(), _filled(x.flatten(0, -2)).t()) if of_weight else None,
         )
 
 
 def _rows_times(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T, [..., n] -> [..., m]."""
-    return _times(x.flatten(0, -2), weight).view(*x.shape[:-1], len(weight))
+    rows = x.flatten(0, -2)
+    return _times(_filled(rows), weight)[: len(rows)].view(*x.shape[:-1], len(weight))
+
+
+def _filled(x: Tensor) -> Tensor:
+    """Rows of zeros below, up to the next of sixteen numbers of rows between two powers of two.
+
+    oneDNN compiles a kernel for each number of rows, and keeps most of them as long as the process lives.
+    """
+    rows = len(x)
+    step = max(1, 1 << (rows - 1).bit_length() >> 5)
+    more = -rows % step
+    return F.pad(x, (0, 0, 0, more)) if more else x
 
 
 def _times(x: Tensor, weight: Tensor) -> Tensor:

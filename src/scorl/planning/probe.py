@@ -22,7 +22,7 @@ from scorl import tasks
 from scorl.engines import TorchEngine
 from scorl.engines.engine import Request
 from scorl.learner import Learner
-from scorl.linear import linear
+from scorl.linear import KERNELS, linear, onednn_is_faster
 from scorl.planning.device import Device, Rates, Reach
 from scorl.planning.setup import Setup
 from scorl.planning.shape import ModelShape
@@ -71,7 +71,7 @@ def settled() -> float:
     _calls(1, None)
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
-    return resident()
+    return resident() + (KERNELS if onednn_is_faster() else 0)
 
 
 def resident() -> float:
@@ -108,9 +108,9 @@ def reach(shape: ModelShape, tokens: int, queries: int, keys: int, *, held: bool
         tokens: at once; rates do not rise beyond 4,096.
         queries: neighbours that attend together.
         keys: that they attend to.
-        held: whether results are held layer after layer, about as much as learning holds, so that they take new memory
-            each time, which the system has to hand out; else the matrices of many layers are gone through, so that few
-            tokens meet them outside the caches, as decoding does.
+        held: as learning does it: with both gradients of each product, and with results that are held layer after
+            layer, so that they take new memory each time, which the system has to hand out; else the matrices of many
+            layers are gone through, so that few tokens meet them outside the caches, as decoding does.
     """
     count = max(1, min(MOST_TOKENS, tokens))
     copies = 1 if held else max(1, min(shape.layers, MOST_NUMBERS * shape.layers // shape.body))
@@ -122,14 +122,18 @@ def reach(shape: ModelShape, tokens: int, queries: int, keys: int, *, held: bool
     gate, up = torch.randn(2, count, shape.inner)
 
     def matrices() -> list[Tensor]:
-        return [linear(tokens, weight) for tokens, weight in zip(inputs, weights, strict=True)]
+        found = []
+        for tokens, weight in zip(inputs, weights, strict=True):
+            made = linear(tokens, weight)
+            found += [made, linear(made, weight.t()), linear(made.t(), tokens.t())] if held else [made]
+        return found
 
     def element_wise() -> list[Tensor]:
         return [kept for _ in range(layers) for kept in _element_wise(x, rotated, gate, up, shape.norms)]
 
     with torch.inference_mode():
         return Reach(
-            flops=2 * count * sum(w.numel() for w in weights) / _seconds(matrices),
+            flops=(6 if held else 2) * count * sum(w.numel() for w in weights) / _seconds(matrices),
             attention=4
             * query.numel()
             * keys
