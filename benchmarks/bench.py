@@ -53,10 +53,10 @@ def jobs(quick: bool) -> Iterator[Job]:
                 place = f"comparisons/sampling {model} {shape} / {peer}"
                 yield place, partial(sampling.measure, model, size, peer, rounds)
     yield from ((f"growth/{name}", partial(sweep, points, quick)) for name, points in growth.SWEEPS.items())
-    if vllm_sampling.PYTHON.exists() and not quick:
-        size = step.STEPS["smollm2", "short"]
-        yield "comparisons/sampling smollm2 short / vllm", partial(vllm_sampling.measure, "smollm2", size, 3)
     if not quick:
+        if vllm_sampling.PYTHON.exists():
+            size = step.STEPS["smollm2", "short"]
+            yield "comparisons/sampling smollm2 short / vllm", partial(vllm_sampling.measure, "smollm2", size, 3)
         yield "phases/sampling smollm2 of 64 rows", partial(crowd, 2)
         yield "growth/32 samples of 512 tokens", growth.roomy
 

@@ -23,7 +23,7 @@ from scorl.planning.shape import ModelShape
 from scorl.planning.work import forward_flops, update_flops
 from scorl.trajectory import Lesson
 
-__all__ = ["Work", "matrix_rate", "work"]
+__all__ = ["Work", "least", "matrix_rate", "work"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,17 @@ def matrix_rate(policy: scorl.Policy, by: Callable[[Tensor, Tensor], Tensor] = l
     config = policy.decoder.config.get_text_config()
     x, w = torch.randn(tokens, config.hidden_size), torch.randn(config.intermediate_size, config.hidden_size)
     x, w = x.to(policy.device, policy.dtype), w.to(policy.device, policy.dtype)
-    best, count = float("inf"), max(1, int(2e9) // (2 * tokens * w.numel()))
+    operations = 2 * tokens * w.numel()
+    return operations / least(lambda: by(x, w), max(1, int(2e9) // operations))
+
+
+def least(act: Callable[[], Tensor], count: int) -> float:
+    """Seconds of a product, the least of five rounds of so many."""
+    best = float("inf")
     for _ in range(5):
         began = clock()
         for _ in range(count):
-            y = by(x, w)
-        float(y[0, 0])
+            product = act()
+        float(product[0, 0])  # a GPU has done it then
         best = min(best, (clock() - began) / count)
-    return 2 * tokens * w.numel() / best
+    return best

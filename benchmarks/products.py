@@ -8,11 +8,8 @@ gradients, in GFLOP/s of processor time. The faster is also what `scorl.linear` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from common import clock
-from torch import Tensor
+from floor import least
 from torch.nn import functional as F
 
 from scorl import linear as room
@@ -29,20 +26,8 @@ def rates(inner: int, out: int, tokens: int) -> list[float]:
     x, weight, gradient = torch.randn(tokens, inner), torch.randn(out, inner), torch.randn(tokens, out)
     pairs = ((x, weight), (gradient, weight.t()), (gradient.t(), x.t()))
     work = 2 * tokens * inner * out / 1e9
-    return [work / least(lambda by=by, pair=pair: by(*pair), work) for pair in pairs for by in (F.linear, room._times)]
-
-
-def least(act: Callable[[], Tensor], work: float) -> float:
-    """Processor seconds of one call, the least of some rounds of about a tenth of a second."""
-    act()
     count = max(1, round(10 / work))
-    found = []
-    for _ in range(5):
-        began = clock()
-        for _ in range(count):
-            act()
-        found.append((clock() - began) / count)
-    return min(found)
+    return [work / least(lambda by=by, pair=pair: by(*pair), count) for pair in pairs for by in (F.linear, room._times)]
 
 
 def main() -> None:

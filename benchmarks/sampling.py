@@ -18,10 +18,11 @@ from peers import PEERS, Ids
 from step import STEPS, Size
 from torch.nn import functional as F
 
+import scorl
 from scorl.engines import Engine, Request, TorchEngine
 from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
 
-__all__ = ["lessons", "measure", "ours", "rollout"]
+__all__ = ["asked", "lessons", "measure", "ours", "rollout"]
 
 Follow = Callable[[list[int], list[int]], list[int]]
 
@@ -55,22 +56,24 @@ def ours(engine: Engine, tokens: int) -> Callable[[Ids, int], Ids]:
     """Our engine, which keeps the first turn for the second."""
 
     def sample(prompts: Ids, left: int) -> Ids:
-        asked = [Request(tuple(p), 1000 * left + i) for i, p in enumerate(prompts)]
-        return [list(s.ids) for s in engine.sample(asked, temperature=1.0, max_tokens=tokens, keep=left > 0)]
+        requests = [Request(tuple(p), 1000 * left + i) for i, p in enumerate(prompts)]
+        return [list(s.ids) for s in engine.sample(requests, temperature=1.0, max_tokens=tokens, keep=left > 0)]
 
     return sample
+
+
+def asked(policy: scorl.Policy, size: Size) -> tuple[Ids, Follow]:
+    """The first prompt of every sample, and what makes the next one of a prompt and its response."""
+    about = task(policy, size.prompt)
+    drawn = about.split("train").draw(size.problems, 0, 0)
+    prompts = [list(policy.chat.prompt(p.prompt)) for p in drawn for _ in range(size.samples)]
+    return prompts, lambda prompt, response: list(policy.chat.follow(prompt, response, about.correction))
 
 
 def measure(model: str, size: Size, peer: str | None, rounds: int) -> dict[str, Any]:
     """Tokens a second of ours and of a peer (if any), and what share of the floor ours reaches."""
     policy = endless(MODELS[model])
-    about = task(policy, size.prompt)
-    drawn = about.split("train").draw(size.problems, 0, 0)
-    prompts = [list(policy.chat.prompt(p.prompt)) for p in drawn for _ in range(size.samples)]
-
-    def follow(prompt: list[int], response: list[int]) -> list[int]:
-        return list(policy.chat.follow(prompt, response, about.correction))
-
+    prompts, follow = asked(policy, size)
     mine = ours(TorchEngine(policy), size.response)
     other = PEERS[peer](policy, size.response) if peer else None
     sampled = rollout(mine, prompts, follow)  # warms up, and shows the work

@@ -12,8 +12,8 @@ import argparse
 import time
 from pathlib import Path
 
-from common import MODELS, Comparison, endless, paired, task
-from sampling import ours, rollout
+from common import MODELS, endless, paired
+from sampling import asked, ours, rollout
 from step import STEPS, Size
 
 from scorl.engines import TorchEngine, VllmEngine
@@ -27,16 +27,10 @@ PYTHON = Path(__file__).parents[1] / ".venv-vllm" / "bin" / "python"
 def measure(model: str, size: Size, rounds: int, python: Path = PYTHON) -> dict[str, float]:
     """Tokens a second of ours and of vLLM, once its server runs and has the weights."""
     policy = endless(MODELS[model])
-    about = task(policy, size.prompt)
-    drawn = about.split("train").draw(size.problems, 0, 0)
-    prompts = [list(policy.chat.prompt(p.prompt)) for p in drawn for _ in range(size.samples)]
-
-    def follow(prompt: list[int], response: list[int]) -> list[int]:
-        return list(policy.chat.follow(prompt, response, about.correction))
-
+    prompts, follow = asked(policy, size)
     mine = ours(TorchEngine(policy), size.response)
     theirs = ours(VllmEngine(policy, VllmSettings(python=str(python), context=1024)), size.response)
-    found: Comparison = paired(
+    found = paired(
         lambda: rollout(mine, prompts, follow),
         lambda: rollout(theirs, prompts, follow),
         rounds,

@@ -224,7 +224,8 @@ class _Call:
             place = {prompt: row for row, prompt in enumerate(group)}
             mine = [i for i in entering if self.requests[i].prompt_ids in place]
             copied = share = torch.tensor([place[self.requests[i].prompt_ids] for i in mine], device=self.device)
-            if self.branches and len(mine) >= 2 * len(group) and len(group[0]) >= TRUNK and rows.trunk is None:
+            shared = len(mine) >= 2 * len(group)  # else most places that a trunk has for its prompts' rows are empty
+            if self.branches and shared and len(group[0]) >= TRUNK and rows.trunk is None:
                 rows, share = rows.branched(share), torch.arange(len(mine), device=self.device)
             parts.append((rows, share))
             logits.append(last[copied])
