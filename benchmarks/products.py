@@ -1,9 +1,9 @@
-"""Products of matrices by MKL, which torch takes for float32, and by oneDNN, which `scorl.linear` takes on some CPUs.
+"""Products of matrices by MKL, which torch takes for float32, and by oneDNN, which scorl takes on some.
 
     OMP_NUM_THREADS=1 python benchmarks/products.py
 
 The layers of the tiny model and of SmolLM2 on as many tokens as decoding and learning have; forward, and the two
-gradients, in GFLOP/s of processor time. The faster is also what `scorl.linear` should choose.
+gradients, in GFLOP/s of processor time. The faster is also what `scorl.model.onednn` should choose.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from floor import least
 from torch.nn import functional as F
 
-from scorl import linear as room
+from scorl.model import onednn as room
 
 SHAPES = [(96, 96), (96, 256), (256, 96), (576, 576), (576, 1536), (1536, 576), (576, 49152)]
 """Inputs and outputs."""
@@ -32,7 +32,7 @@ def rates(inner: int, out: int, tokens: int) -> list[float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    print(f"scorl.linear takes oneDNN here: {room.onednn_is_faster()}, from {room.WORTH:,} operations on\n")
+    print(f"scorl.model.onednn takes oneDNN here: {room.onednn_is_faster()}, from {room.WORTH:,} operations on\n")
     print("| inputs, outputs | tokens | operations | forward | gradient of inputs | of weights |")
     print("|---|---|---|---|---|---|")
     for inner, out in SHAPES:

@@ -22,7 +22,7 @@ import scorl
 from scorl.engines import rows
 from scorl.engines import torch as engine
 from scorl.learner import parallel, update
-from scorl.linear import Linear
+from scorl.model.onednn import Linear
 
 __all__ = ["measure"]
 

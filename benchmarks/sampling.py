@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 import scorl
 from scorl.engines import Engine, Request, TorchEngine
-from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
+from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
 
-__all__ = ["asked", "lessons", "measure", "ours", "rollout"]
+__all__ = ["asked", "examples", "measure", "ours", "rollout"]
 
 Follow = Callable[[list[int], list[int]], list[int]]
 
@@ -39,7 +39,7 @@ def rollout(
     return turns
 
 
-def lessons(turns: list[tuple[Ids, Ids]]) -> list[Lesson]:
+def examples(turns: list[tuple[Ids, Ids]]) -> list[TrainingExample]:
     """What was sampled, with credit on every attempt."""
     rows = []
     for number in range(len(turns[0][0])):
@@ -48,7 +48,7 @@ def lessons(turns: list[tuple[Ids, Ids]]) -> list[Lesson]:
             for turn, (p, y) in enumerate(turns)
         )
         credit = Credit(advantage=(-1.0) ** number, beta=0.01)
-        rows.append(Lesson(Trajectory(Problem(str(number), ()), 0, written), (credit,) * len(written)))
+        rows.append(TrainingExample(Trajectory(Problem(str(number), ()), 0, written), (credit,) * len(written)))
     return rows
 
 
@@ -85,7 +85,7 @@ def measure(model: str, size: Size, peer: str | None, rounds: int) -> dict[str, 
         rounds,
         warm=True,
     )
-    needed = work(policy, lessons(sampled))
+    needed = work(policy, examples(sampled))
     figures = found.figures(needed.written)
     rate = matrix_rate(policy)
     share = needed.sampling / rate / needed.written * figures["ours"]

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from scorl import tasks
+from scorl.sandbox.bubblewrap import interpreter
+from scorl.sandbox.pool import examine_all, found_level, pids, scale
 from scorl.tasks import Problems
 from scorl.trajectory import Problem
 from scorl.verifiers.program import Examination, task
-from scorl.verifiers.programs.pool import examine_all, found_level, pids, scale
-from scorl.verifiers.programs.sandbox import interpreter
 
 ADD = "def add(a, b):\n    return a + b\n"
 TESTS = Examination(tests=("assert add(2, 3) == 5", "assert add(-1, 1) == 0", "assert add(10, 20) == 30"))
@@ -106,7 +106,7 @@ def report(title: str, name: str, settings: dict[str, Any]) -> None:
     print(f"{title}: {passed:.0f} of {len(problems)} in {time.perf_counter() - begun:.0f} s")
     for problem, verdict in zip(problems, verdicts, strict=True):
         if not verdict.reward:
-            print(f"  {problem.id}: {verdict.verdict}, {verdict.reason}")
+            print(f"  {problem.id}: {verdict.outcome}, {verdict.reason}")
 
 
 def hostile(file: str) -> None:

@@ -17,7 +17,7 @@ from floor import matrix_rate, work
 
 import scorl
 from scorl.settings import LearnerSettings, Sampling
-from scorl.steps import Step
+from scorl.training.step import Step
 
 __all__ = ["STEPS", "measure"]
 
@@ -68,7 +68,7 @@ def measure(model: str, size: Size, rounds: int, quick: bool = False) -> dict[st
                 found.peer.append(seconds)
 
         peer.train(rounds + 1, between, Path(scratch, "trl"))
-    needed = work(policy, last[0].lessons)
+    needed = work(policy, last[0].examples)
     rate = matrix_rate(policy)
     middle = statistics.median(found.ours)
     return {

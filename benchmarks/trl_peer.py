@@ -26,8 +26,8 @@ from peers import generated
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from scorl.chat import Chat
-from scorl.linear import quicken
+from scorl.model.chat import Chat
+from scorl.model.onednn import quicken
 
 __all__ = ["Peer"]
 

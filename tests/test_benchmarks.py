@@ -19,12 +19,12 @@ def benchmarks(monkeypatch):
 
 @pytest.mark.usefixtures("benchmarks")
 def test_the_floor_counts_each_distinct_token_once():
-    from common import endless, lessons
+    from common import endless, examples
     from floor import work
 
     policy = endless("scorl:countdown-base")
-    one = work(policy, lessons(policy, (10, 4, 3), problems=1, samples=1, spread=0))
-    two = work(policy, lessons(policy, (10, 4, 3), problems=1, samples=2, spread=0))
+    one = work(policy, examples(policy, (10, 4, 3), problems=1, samples=1, spread=0))
+    two = work(policy, examples(policy, (10, 4, 3), problems=1, samples=2, spread=0))
     assert (one.tokens, one.written) == (10 + 4 + 3 + 4 - 1, 8)
     assert (two.tokens, two.written) == (10 + 2 * (4 + 3 + 4 - 1), 16)
     layer = 4 * 96 * 96 + 3 * 96 * 256

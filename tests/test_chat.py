@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from templates import SHAPES, SPECIAL, chat_of, tokenizer_of
+from support.templates import SHAPES, SPECIAL, chat_of, tokenizer_of
 
-from scorl.chat import Chat
 from scorl.errors import UserError
+from scorl.model.chat import Chat
 from scorl.trajectory import Message, user
 
 KINDS = ("bytes", "pieces", "glue")

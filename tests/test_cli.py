@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from worlds import save_model
+from support.worlds import save_model
 
 from scorl.cli import commands, main
 from scorl.cli.output import written
 from scorl.cli.train import run_directory
 from scorl.errors import UserError
-from scorl.progress import Progress, describe
 from scorl.recipe import resolve
+from scorl.run.progress import Progress, describe
 from scorl.version import __version__
 
 LINE = {
@@ -135,7 +135,7 @@ def test_our_own_mistake_keeps_its_traceback(monkeypatch):
     def broken():
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("scorl.doctor.of_installation", broken)
+    monkeypatch.setattr("scorl.cli.checks.of_installation", broken)
     with pytest.raises(RuntimeError, match="ours"):
         main(["doctor"])
 
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_with_130(scorl, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scorl.doctor.of_installation", interrupted)
+    monkeypatch.setattr("scorl.cli.checks.of_installation", interrupted)
     code, _, err = scorl("doctor")
     assert code == 130
     assert "interrupted" in err

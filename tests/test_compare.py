@@ -45,7 +45,7 @@ def test_what_the_methods_are():
     assert [s.offline for s in stages("offline_only")] == [1.0, 1.0]
     assert [s.offline for s in stages("offline_mixed")] == [0.0, 0.5]
     assert [type(s.objective) for s in stages("interleaved")] == [StageOne, StageTwo] * 2
-    assert [(s.attempts, s.renew_reference) for s in stages("three_attempts")] == [(2, False), (3, True), (3, False)]
+    assert [(s.attempts, s.reset_reference) for s in stages("three_attempts")] == [(2, False), (3, True), (3, False)]
 
 
 def test_arms_are_read_and_mistakes_are_named():

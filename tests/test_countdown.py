@@ -37,7 +37,7 @@ NUMBERS, TARGET = (7, 3, 5), 16
     ],
 )
 def test_right_answers_in_many_clothes(response: str) -> None:
-    assert verify(response, NUMBERS, TARGET).verdict == "correct"
+    assert verify(response, NUMBERS, TARGET).outcome == "correct"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_reason_names_the_first_fault(response: str, reason: str) -> None:
     verdict = verify(response, NUMBERS, TARGET)
     assert verdict.reward == 0.0
     assert verdict.reason == reason
-    assert verdict.verdict == ("unparsable" if reason == "no steps found" else "incorrect")
+    assert verdict.outcome == ("unparsable" if reason == "no steps found" else "incorrect")
 
 
 def test_division_is_exact_and_zero_divides_nothing() -> None:

@@ -191,7 +191,7 @@ def flat(values: object, path: str = "") -> list[str]:
     return [path]
 
 
-LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("recipes/**/*.md"))]
+LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("tools/**/*.md"))]
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
@@ -206,8 +206,10 @@ def test_the_readme_links_every_document():
     assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in text] == []
 
 
-def test_the_tree_in_the_readme_is_the_tree():
-    tree = next(block.text for block in blocks(README) if block.text.startswith("src/scorl/"))
+def test_the_tree_of_the_architecture_page_is_the_tree():
+    tree = next(
+        block.text for block in blocks(ROOT / "docs" / "architecture.md") if block.text.startswith("src/scorl/")
+    )
     told = set(re.findall(r"^  (\S+?)/? ", tree, re.MULTILINE))
     there = {path.name for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "models")}
     assert told - {"models"} == there

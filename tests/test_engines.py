@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from engine_contract import Engine, SamplesAPolicy, requests, shaken, spoken
-from worlds import tiny_policy
+from support.engine_contract import Engine, SamplesAPolicy, requests, shaken, spoken
+from support.worlds import tiny_policy
 
 from scorl.engines import Request, ScriptedEngine, TorchEngine
-from scorl.engines.draw import draw
-from scorl.engines.rows import Kept, Rows
-from scorl.engines.trunk import Trunk, grafted
+from scorl.engines.kv_cache import Kept, Rows
+from scorl.engines.sampling import draw
+from scorl.engines.shared_prefix import Trunk, grafted
 from scorl.settings import LoraSettings
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from templates import chat_of
+from support.templates import chat_of
 
 from scorl.engines.scripted import ScriptedEngine
 from scorl.errors import UserError
 from scorl.evaluation import Evaluation, evaluate
-from scorl.lines import attempt_line, read_attempts
+from scorl.run.files import attempt_line, read_attempts
 from scorl.tasks.task import Task
 from scorl.trajectory import Credit, Problem, Verdict, user
 

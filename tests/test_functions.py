@@ -9,7 +9,8 @@ import pytest
 from scorl.engines import TorchEngine
 from scorl.errors import UserError
 from scorl.evaluation import evaluate
-from scorl.policy import Policy
+from scorl.model.policy import Policy
+from scorl.sandbox.bubblewrap import level
 from scorl.tasks.functions import (
     BUCKETS,
     Form,
@@ -22,7 +23,6 @@ from scorl.tasks.functions import (
     written,
 )
 from scorl.trajectory import Verdict
-from scorl.verifiers.programs.sandbox import level
 
 full = pytest.mark.skipif(not level().full, reason=f"no full sandbox here: {level().reason}")
 FORM = Form("3*x", "+", 4)
@@ -118,7 +118,7 @@ def test_the_judge_pays_for_the_function_and_not_for_its_shown_values():
         "3*x+4": "unparsable",
     }
     verdicts = functions().judge([(PROBLEM, text) for text in responses])
-    assert [verdict.verdict for verdict in verdicts] == list(responses.values())
+    assert [verdict.outcome for verdict in verdicts] == list(responses.values())
     assert verdicts[0].answer == verdicts[2].answer  # comments are no other answer
 
 

@@ -89,8 +89,8 @@ def expected_gradient(table: Table, objective, group_size: int, settings: Learne
     gradient = torch.zeros_like(table.logits)
     for group in itertools.product(pairs, repeat=group_size):
         p = sum((table.logp((), y1) + table.logp(y1, y2)) for y1, y2 in group).exp().detach()
-        lessons = objective([trajectory(y1, y2, i) for i, (y1, y2) in enumerate(group)])
-        batches = micro_batches(lessons, 10_000, "rows")
+        examples = objective([trajectory(y1, y2, i) for i, (y1, y2) in enumerate(group)])
+        batches = micro_batches(examples, 10_000, "rows")
         if not batches:  # nothing was to be learned
             continue
         (batch,) = batches
@@ -103,7 +103,7 @@ def expected_gradient(table: Table, objective, group_size: int, settings: Learne
         scores = table.scores()[rows]
         logprobs = scores.gather(1, target[:, None])[:, 0]
         kl = kl_per_token(settings.kl, scores, table.reference.log_softmax(-1)[rows], target)
-        value = loss(batch, logprobs, kl, len(lessons), settings)
+        value = loss(batch, logprobs, kl, len(examples), settings)
         gradient += p * torch.autograd.grad(value, table.logits)[0]
     return gradient
 
@@ -174,9 +174,10 @@ def _only_kl(beta: float):
     """Stage I's credit without any reward."""
 
     def objective(group):
-        lessons = Reinforce(beta_1=beta)(group)
+        examples = Reinforce(beta_1=beta)(group)
         return [
-            type(lesson)(lesson.trajectory, tuple(type(c)(0.0, c.beta) for c in lesson.credits)) for lesson in lessons
+            type(example)(example.trajectory, tuple(type(c)(0.0, c.beta) for c in example.credits))
+            for example in examples
         ]
 
     return objective

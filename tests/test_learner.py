@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from worlds import letters, save_model, tiny_policy
+from support.worlds import letters, save_model, tiny_policy
 
 from scorl.engines import TorchEngine
 from scorl.errors import UserError
@@ -13,13 +13,13 @@ from scorl.learner import GuardError, Learner, forward
 from scorl.learner.batch import micro_batches
 from scorl.learner.loss import importance, kl_per_token, kl_to_go, loss
 from scorl.learner.schedule import learning_rate
-from scorl.logits import log_probabilities
+from scorl.model.logprobs import log_probabilities
+from scorl.model.policy import Policy
 from scorl.objectives import StageTwo
-from scorl.policy import Policy
 from scorl.rollout import rollout
 from scorl.seeds import derive
 from scorl.settings import KL_IN, LearnerSettings, LoraSettings
-from scorl.trajectory import Credit, Lesson
+from scorl.trajectory import Credit, TrainingExample
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def policy(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lessons(policy):
+def examples(policy):
     """Lessons of different lengths with rewards, so that nothing cancels."""
     task = letters()
     groups = rollout(
@@ -42,20 +42,20 @@ def lessons(policy):
         max_tokens=6,
         seed=lambda problem, sample, turn: derive(problem.id, sample, turn),
     )
-    rows = [lesson for group in groups for lesson in StageTwo()(group)]
+    rows = [example for group in groups for example in StageTwo()(group)]
     return [
-        Lesson(row.trajectory, tuple(Credit(0.3 * (i % 5) - 0.5, 0.2, 0.1 * (i % 2)) for _ in row.credits))
+        TrainingExample(row.trajectory, tuple(Credit(0.3 * (i % 5) - 0.5, 0.2, 0.1 * (i % 2)) for _ in row.credits))
         for i, row in enumerate(rows)
     ]
 
 
-def gradient(policy, lessons, settings, drift=0.05):
+def gradient(policy, examples, settings, drift=0.05):
     """The gradient of one step against a reference that lies a little apart."""
     learner = Learner(policy, settings, total=1)
     torch.manual_seed(0)
     for parameter in learner.reference.head.parameters():
         parameter.data += drift * torch.randn_like(parameter)
-    tally = learner._accumulate(lessons)
+    tally = learner._accumulate(examples)
     found = {name: p.grad.clone() for name, p in policy.parameters.items()}
     learner.optimizer.zero_grad(set_to_none=True)
     return found, tally
@@ -67,11 +67,11 @@ def close(one, other):
 
 
 @pytest.mark.parametrize(("kl", "kl_in"), [(kl, place) for kl, places in KL_IN.items() for place in places])
-def test_the_gradient_does_not_depend_on_micro_batches_padding_or_order(policy, lessons, kl, kl_in):
+def test_the_gradient_does_not_depend_on_micro_batches_padding_or_order(policy, examples, kl, kl_in):
     settings = LearnerSettings(kl=kl, kl_in=kl_in)
-    whole, tally = gradient(policy, lessons, settings)
-    single, tally_single = gradient(policy, lessons, replace(settings, tokens_per_batch=1))
-    shuffled, _ = gradient(policy, lessons[::-1], replace(settings, tokens_per_batch=100))
+    whole, tally = gradient(policy, examples, settings)
+    single, tally_single = gradient(policy, examples, replace(settings, tokens_per_batch=1))
+    shuffled, _ = gradient(policy, examples[::-1], replace(settings, tokens_per_batch=100))
     close(whole, single)
     close(whole, shuffled)
     assert tally.loss == pytest.approx(tally_single.loss, abs=1e-5)
@@ -79,24 +79,24 @@ def test_the_gradient_does_not_depend_on_micro_batches_padding_or_order(policy, 
     assert tally.gap < 1e-4
 
 
-def test_the_gradient_does_not_depend_on_the_chunks_of_the_head(policy, lessons, monkeypatch):
-    whole, _ = gradient(policy, lessons, LearnerSettings())
+def test_the_gradient_does_not_depend_on_the_chunks_of_the_head(policy, examples, monkeypatch):
+    whole, _ = gradient(policy, examples, LearnerSettings())
     monkeypatch.setattr(forward, "_CHUNK_NUMBERS", 70)
-    chunked, _ = gradient(policy, lessons, LearnerSettings())
+    chunked, _ = gradient(policy, examples, LearnerSettings())
     close(whole, chunked)
 
 
-def test_the_loss_is_what_its_formula_says(policy, lessons):
+def test_the_loss_is_what_its_formula_says(policy, examples):
     """Everything again in the plainest way, row by row and attempt by attempt."""
     settings = LearnerSettings()
-    _, tally = gradient(policy, lessons, settings)
+    _, tally = gradient(policy, examples, settings)
     learner = Learner(policy, settings, total=1)
     torch.manual_seed(0)
     for parameter in learner.reference.head.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     total = 0.0
-    for lesson in lessons:
-        for attempt, credit in zip(lesson.trajectory.attempts, lesson.credits, strict=True):
+    for example in examples:
+        for attempt, credit in zip(example.trajectory.attempts, example.credits, strict=True):
             ids = torch.tensor([attempt.prompt_ids + attempt.ids])
             span = slice(len(attempt.prompt_ids) - 1, -1)
             with torch.no_grad():
@@ -108,11 +108,11 @@ def test_the_loss_is_what_its_formula_says(policy, lessons):
             total += float(
                 (credit.beta * kl - (credit.advantage - credit.beta * to_go + credit.imitation) * logp).sum()
             )
-    assert tally.loss == pytest.approx(total / len(lessons), abs=1e-4)
+    assert tally.loss == pytest.approx(total / len(examples), abs=1e-4)
 
 
-def test_kl_to_go_by_hand(lessons):
-    (batch,) = micro_batches(lessons[:2], 10_000, "tree")
+def test_kl_to_go_by_hand(examples):
+    (batch,) = micro_batches(examples[:2], 10_000, "tree")
     kl = torch.arange(1.0, len(batch.prediction) + 1)
     after, from_here = kl_to_go(kl, batch, inclusive=False), kl_to_go(kl, batch, inclusive=True)
     first = int(batch.length[0])
@@ -129,10 +129,10 @@ def test_estimators_by_hand():
     assert kl_per_token("k3", policy, reference, target).item() == pytest.approx(0.5 - 1 + ln2)
 
 
-def test_importance_weights_by_hand(lessons):
+def test_importance_weights_by_hand(examples):
     pi, mu = torch.tensor([0.5, 0.2, 0.9]).log(), torch.tensor([0.25, 0.4, 0.001]).log()
     assert importance(pi, mu, 2.5).tolist() == pytest.approx([2.0, 0.5, 2.5])
-    (batch,) = micro_batches(lessons[:2], 10_000, "tree")
+    (batch,) = micro_batches(examples[:2], 10_000, "tree")
     logprobs = (batch.sampled + math.log(1.5)).requires_grad_()
     advantage, imitation = batch.advantage[batch.attempt], batch.imitation[batch.attempt]
     for cap, weight in ((None, 1.0), (2.0, 1.5), (1.2, 1.2)):
@@ -141,29 +141,29 @@ def test_importance_weights_by_hand(lessons):
         torch.testing.assert_close(gradient, -(weight * advantage + imitation) / 2)
 
 
-def test_importance_weights_leave_what_the_policy_itself_sampled(policy, lessons):
-    plain, _ = gradient(policy, lessons, LearnerSettings())
-    weighed, _ = gradient(policy, lessons, LearnerSettings(importance_cap=2.0))
+def test_importance_weights_leave_what_the_policy_itself_sampled(policy, examples):
+    plain, _ = gradient(policy, examples, LearnerSettings())
+    weighed, _ = gradient(policy, examples, LearnerSettings(importance_cap=2.0))
     close(plain, weighed)
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
-def test_the_reference_is_the_start_until_it_is_renewed(lessons, tmp_path, lora):
+def test_the_reference_is_the_start_until_it_is_renewed(examples, tmp_path, lora):
     policy = tiny_policy(tmp_path, lora=lora)
     learner = Learner(policy, LearnerSettings(lr=1e-2, max_logprob_gap=9.0), total=4)
-    assert learner.update(lessons).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
-    moved = learner.update(lessons).kl
+    assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
+    moved = learner.update(examples).kl
     assert moved[0] > 1e-4
     learner.reference.renew()
-    assert learner.update(lessons).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
-    assert learner.update(lessons).kl[0] > 1e-4
+    assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
+    assert learner.update(examples).kl[0] > 1e-4
 
 
-def test_lora_trains_adapters_alone_and_saves_a_whole_model(lessons, tmp_path):
+def test_lora_trains_adapters_alone_and_saves_a_whole_model(examples, tmp_path):
     policy = tiny_policy(tmp_path / "base", lora=LoraSettings(rank=4))
     before = {n: p.clone() for n, p in policy.model.named_parameters() if not p.requires_grad}
     learner = Learner(policy, LearnerSettings(lr=1e-2), total=1)
-    learner.update(lessons)
+    learner.update(examples)
     assert all(torch.equal(before[n], p) for n, p in policy.model.named_parameters() if not p.requires_grad)
     policy.save(tmp_path / "saved")
     from transformers import AutoModelForCausalLM
@@ -173,19 +173,19 @@ def test_lora_trains_adapters_alone_and_saves_a_whole_model(lessons, tmp_path):
     torch.testing.assert_close(again(ids).logits, policy.model(ids).logits, atol=1e-5, rtol=1e-4)
 
 
-def test_state_goes_on_to_the_bit(lessons, tmp_path):
+def test_state_goes_on_to_the_bit(examples, tmp_path):
     def learner():
         return Learner(tiny_policy(tmp_path), LearnerSettings(lr=1e-2, max_logprob_gap=9.0), total=4)
 
     straight, first, second = learner(), learner(), learner()
     for _ in range(4):
-        straight.update(lessons)
+        straight.update(examples)
     for _ in range(2):
-        first.update(lessons)
+        first.update(examples)
     torch.save(first.state(), tmp_path / "state.pt")
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     for _ in range(2):
-        second.update(lessons)
+        second.update(examples)
     assert all(torch.equal(p, second.policy.parameters[name]) for name, p in straight.policy.parameters.items())
 
 
@@ -206,30 +206,30 @@ class TestGuards:
         with pytest.raises(GuardError, match="no parameter is trainable"):
             Learner(policy, LearnerSettings(), total=1)
 
-    def test_a_reference_that_is_not_the_start(self, lessons, tmp_path):
+    def test_a_reference_that_is_not_the_start(self, examples, tmp_path):
         learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=1)
         next(iter(learner.policy.parameters.values())).data += 0.05 * torch.randn(13, 32)
         with pytest.raises(GuardError, match=r"should be 0|disagree"):
-            learner.update(lessons)
+            learner.update(examples)
 
-    def test_a_sampler_that_disagrees(self, lessons, tmp_path):
+    def test_a_sampler_that_disagrees(self, examples, tmp_path):
         learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=1, temperature=0.6)
         with pytest.raises(GuardError, match="sampler and learner disagree"):
-            learner.update(lessons)
+            learner.update(examples)
 
-    def test_weights_that_do_not_move(self, lessons, tmp_path):
+    def test_weights_that_do_not_move(self, examples, tmp_path):
         learner = Learner(tiny_policy(tmp_path), LearnerSettings(lr=1e-60), total=1)
         with pytest.raises(GuardError, match="weights did not change"):
-            learner.update(lessons)
+            learner.update(examples)
 
-    def test_non_finite_weights_are_reported_as_such(self, lessons, tmp_path):
+    def test_non_finite_weights_are_reported_as_such(self, examples, tmp_path):
         learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=3)
         next(iter(learner.policy.parameters.values())).data[5] = float("nan")
-        assert learner.update(lessons).skipped
+        assert learner.update(examples).skipped
 
-    def test_one_non_finite_step_is_skipped_and_a_second_stops(self, lessons, tmp_path):
+    def test_one_non_finite_step_is_skipped_and_a_second_stops(self, examples, tmp_path):
         learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=3)
-        broken = [Lesson(row.trajectory, (Credit(float("nan")),) * 2) for row in lessons]
+        broken = [TrainingExample(row.trajectory, (Credit(float("nan")),) * 2) for row in examples]
         before = {name: p.clone() for name, p in learner.policy.parameters.items()}
         assert learner.update(broken).skipped
         assert all(torch.equal(before[name], p) for name, p in learner.policy.parameters.items())
@@ -237,11 +237,11 @@ class TestGuards:
             learner.update(broken)
 
 
-def test_half_precision_computes_on_float32_weights(lessons, tmp_path):
+def test_half_precision_computes_on_float32_weights(examples, tmp_path):
     policy = Policy(save_model(tmp_path), dtype="bfloat16")
     learner = Learner(policy, LearnerSettings(lr=1e-5), total=1)
     before = {name: p.clone() for name, p in policy.parameters.items()}
-    assert learner.update(lessons).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
+    assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
     moved = [(before[name] != p).float().mean() for name, p in policy.parameters.items()]
     assert min(moved) > 0.5  # in bfloat16 weights a step of 1e-5 would round away
 

@@ -15,7 +15,7 @@ def trajectory(*rewards: float, sample: int = 0) -> Trajectory:
 
 def advantages(objective, *rows):
     group = [trajectory(*row, sample=i) for i, row in enumerate(rows)]
-    return [tuple(credit.advantage for credit in lesson.credits) for lesson in objective(group)]
+    return [tuple(credit.advantage for credit in example.credits) for example in objective(group)]
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_reinforce_credits_each_attempt_with_its_own_reward():
 
 
 def test_stage_one_pays_the_second_attempt_only_and_holds_the_first():
-    lessons = StageOne(beta_1=0.01, beta_2=0.1)([trajectory(1, 0), trajectory(0, 1)])
-    assert lessons[0].credits == (Credit(0.0, pytest.approx(0.11)), Credit(-1.0, 0.01))
-    assert lessons[1].credits == (Credit(0.0, pytest.approx(0.11)), Credit(1.0, 0.01))
+    examples = StageOne(beta_1=0.01, beta_2=0.1)([trajectory(1, 0), trajectory(0, 1)])
+    assert examples[0].credits == (Credit(0.0, pytest.approx(0.11)), Credit(-1.0, 0.01))
+    assert examples[1].credits == (Credit(0.0, pytest.approx(0.11)), Credit(1.0, 0.01))
 
 
 def test_stage_one_of_three_attempts_holds_the_first_two():
-    (lesson, _) = StageOne(beta_1=0.0, beta_2=0.3)([trajectory(1, 1, 1), trajectory(0, 0, 0)])
-    assert lesson.credits == (Credit(0.0, 0.3), Credit(0.0, 0.3), Credit(1.0, 0.0))
+    (example, _) = StageOne(beta_1=0.0, beta_2=0.3)([trajectory(1, 1, 1), trajectory(0, 0, 0)])
+    assert example.credits == (Credit(0.0, 0.3), Credit(0.0, 0.3), Credit(1.0, 0.0))
 
 
 def test_stage_two_by_hand():
@@ -91,7 +91,7 @@ def branched(*families):
 
 
 def credited(objective, group):
-    return [tuple(credit.advantage for credit in lesson.credits) for lesson in objective(group)]
+    return [tuple(credit.advantage for credit in example.credits) for example in objective(group)]
 
 
 def test_branches_compare_second_attempts_with_their_siblings():
@@ -129,8 +129,8 @@ def test_an_adaptive_beta_follows_the_kl_to_its_target():
 
 def test_star_takes_what_went_from_wrong_to_right():
     group = [trajectory(*rewards, sample=i) for i, rewards in enumerate([(0, 1), (1, 1), (1, 0), (0, 0)])]
-    assert [lesson.trajectory.sample for lesson in Star()(group)] == [0]
-    assert [lesson.trajectory.sample for lesson in Star(keep_right=True)(group)] == [0, 1]
+    assert [example.trajectory.sample for example in Star()(group)] == [0]
+    assert [example.trajectory.sample for example in Star(keep_right=True)(group)] == [0, 1]
     assert Star()(group)[0].credits == (Credit(), Credit(imitation=1.0))
     assert Star(imitate="all")(group)[0].credits == (Credit(imitation=1.0),) * 2
 
@@ -144,13 +144,13 @@ def test_pair_sft_sets_a_right_answer_after_each_wrong_first_attempt():
         return Trajectory(Problem("p", ()), number, attempts)
 
     group = [named(i, rewards) for i, rewards in enumerate([(0, 0), (1, 0), (0, 1)])]
-    lessons = PairSFT()(group)
-    assert [lesson.trajectory.sample for lesson in lessons] == [0, 2]
-    for lesson in lessons:
-        first, second = lesson.trajectory.attempts
+    examples = PairSFT()(group)
+    assert [example.trajectory.sample for example in examples] == [0, 2]
+    for example in examples:
+        first, second = example.trajectory.attempts
         assert not first.right
         assert second.right
         assert second.ids in {(10,), (21,)}  # the right ones of all attempts
-        assert second.prompt_ids == (1, lesson.trajectory.sample, 1)
-    assert [lesson.trajectory.sample for lesson in PairSFT(keep_right=True)(group)] == [0, 1, 2]
+        assert second.prompt_ids == (1, example.trajectory.sample, 1)
+    assert [example.trajectory.sample for example in PairSFT(keep_right=True)(group)] == [0, 1, 2]
     assert PairSFT()([named(0, (0, 0))]) == []

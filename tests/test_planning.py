@@ -16,6 +16,7 @@ from scorl.errors import UserError
 from scorl.learner import forward
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import micro_batch
+from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Star, Supervised
 from scorl.planning.advice import fits, remedies
 from scorl.planning.check import beside
@@ -28,11 +29,10 @@ from scorl.planning.shape import ModelShape
 from scorl.planning.texts import lengths_in
 from scorl.planning.tokens import KEPT_BYTES, lesson, writings
 from scorl.planning.work import update_flops
-from scorl.policy import Policy
 from scorl.recipe import changed, resolve
 from scorl.settings import Evaluations, LoraSettings
-from scorl.stage import Stage
-from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
+from scorl.training.stage import Stage
+from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
 
 LLAMA_3_8B = {
     "model_type": "llama",
@@ -190,7 +190,9 @@ def rows(policy, problems=3, samples=6, prompt=30, response=24):
         for sample in range(samples):
             first = attempt(0, asked, tokens(response))
             second = attempt(1, asked + first.ids + tokens(8), tokens(response))
-            found.append(Lesson(Trajectory(Problem(str(problem), ()), sample, (first, second)), (Credit(1, 0.1),) * 2))
+            found.append(
+                TrainingExample(Trajectory(Problem(str(problem), ()), sample, (first, second)), (Credit(1, 0.1),) * 2)
+            )
     return found
 
 

@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile import ADD, CHEATS, HONEST, OBJECTS, TESTS
+from support.hostile import ADD, CHEATS, HONEST, OBJECTS, TESTS
 
+from scorl.cli.judge_file import judge_lines
 from scorl.errors import UserError
-from scorl.judge_file import judge_lines
-from scorl.verifiers import program
+from scorl.sandbox import pool
+from scorl.sandbox.bubblewrap import level
+from scorl.sandbox.wire import Handle, WireError, decode, encode
+from scorl.verifiers import program, sandbox_test
 from scorl.verifiers.program import Examination, task, verify
-from scorl.verifiers.programs import pool, proof
-from scorl.verifiers.programs.sandbox import level
-from scorl.verifiers.programs.wire import Handle, WireError, decode, encode
 
 full = pytest.mark.skipif(not level().full, reason=f"no full sandbox here: {level().reason}")
 DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -120,7 +120,7 @@ def test_bombs_do_not_disturb_their_neighbours():
 @full
 def test_nothing_stays_behind(tmp_path):
     code = (
-        "import os\nfrom scorl.verifiers.programs import pool\nfrom scorl.verifiers.program import *\n"
+        "import os\nfrom scorl.sandbox import pool\nfrom scorl.verifiers.program import *\n"
         "from scorl.verifiers.program import task\n"
         'text = \'import os, subprocess\\nopen("left", "w").close()\\nos.fork()\\ndef add(a, b):\\n    return a + b\'\n'
         "jobs = [task(text, Examination(tests=('assert add(1, 2) == 3',), timeout=2.0))] * 6\n"
@@ -138,7 +138,7 @@ def test_nothing_stays_behind(tmp_path):
 
 @full
 def test_the_sandbox_holds_what_doctor_tries():
-    assert all(proof.held().values())
+    assert all(sandbox_test.held().values())
 
 
 @full
@@ -167,8 +167,8 @@ def test_less_than_the_full_sandbox_is_refused_or_announced():
         "try:\n    verify('def add(a, b): return a + b', exam)\n"
         "except UserError as error:\n    print('refused', error)\n"
         "for sign in '+-':\n"
-        "    print(verify(f'def add(a, b):\\n    return a {sign} b', exam, 'preferred').verdict)\n"
-        "print(verify('import sys\\nsys.exit(0)', exam, 'preferred').verdict)\n"
+        "    print(verify(f'def add(a, b):\\n    return a {sign} b', exam, 'preferred').outcome)\n"
+        "print(verify('import sys\\nsys.exit(0)', exam, 'preferred').outcome)\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PATH": "/nowhere"}
@@ -286,8 +286,8 @@ def test_tests_that_are_none_are_refused(tmp_path, tests, message):
 def test_equal_programs_are_judged_once_and_alike():
     exam = Examination(tests=TESTS, timeout=2.0)
     verdict = verify(f"```python\n{ADD}\n```", exam)
-    assert (verdict.reward, verdict.verdict, verdict.answer) == (1.0, "passed", ADD.strip())
-    assert verify("x" * (program.LENGTH + 1) + " = 1", exam).verdict == "unparsable"
+    assert (verdict.reward, verdict.outcome, verdict.answer) == (1.0, "passed", ADD.strip())
+    assert verify("x" * (program.LENGTH + 1) + " = 1", exam).outcome == "unparsable"
 
 
 @full

@@ -11,25 +11,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranked import plan
 from safetensors.torch import load_file
-from worlds import save_model
+from support.ranked import plan
+from support.worlds import save_model
 
-from scorl.checkpoint import load
-from scorl.errors import LostError, UserError
+from scorl.distributed.ranks import ALONE, Ranks, process_group
+from scorl.errors import PeerLostError, UserError
 from scorl.learner import Learner
-from scorl.ranks import ALONE, Ranks, joined
-from scorl.run import perform
+from scorl.run.checkpoint import load
+from scorl.run.run import perform
 
 TESTS = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 KINDS = {"full-ddp": 10, "full-fsdp2": 10, "full-lora": 10, "few-fsdp2": 2, "collected-ddp": 2, "full-fsdp2-rows": 10}
 """The cases and their steps."""
 
 
 def on_two_ranks(model: str, folder: Path, *cases: str) -> None:
-    command = [*TORCHRUN, str(TESTS / "ranked.py"), model, str(folder), *cases]
+    command = [*TORCHRUN, "-m", "support.ranked", model, str(folder), *cases]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[-5000:]
 
@@ -201,28 +206,29 @@ def test_the_number_of_processes_is_held_to_the_recipe(tmp_path):
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode != 0
     assert "launcher.workers: 3 processes were asked for, and 2 started" in done.stderr
-    with pytest.raises(UserError, match="2 processes were asked for, and 1 started"), joined(2, 1.0, "cpu"):
+    with pytest.raises(UserError, match="2 processes were asked for, and 1 started"), process_group(2, 1.0, "cpu"):
         pass
 
 
 def test_shares_are_neighbours_and_leave_nothing_out():
     for size in range(1, 5):
         for count in range(9):
-            shares = [list(range(count))[Ranks(rank, size).span(count)] for rank in range(size)]
+            shares = [list(range(count))[Ranks(rank, size).shard(count)] for rank in range(size)]
             assert [item for share in shares for item in share] == list(range(count))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_what_is_waited_for_is_named():
-    with pytest.raises(LostError, match="rank 1 of 2 waited for the sum of gradients in vain"):  # noqa: SIM117
-        with Ranks(1, 2).waiting("the sum of gradients"):
+    with pytest.raises(PeerLostError, match="rank 1 of 2 waited for the sum of gradients in vain"):  # noqa: SIM117
+        with Ranks(1, 2).collective("the sum of gradients"):
             raise RuntimeError("Connection closed by peer [127.0.0.1]:1")
-    with pytest.raises(RuntimeError, match="shape"), Ranks(1, 2).waiting("anything"):
+    with pytest.raises(RuntimeError, match="shape"), Ranks(1, 2).collective("anything"):
         raise RuntimeError("a wrong shape")
 
 
 def test_one_process_does_without_torch_distributed():
-    code = "import sys; from scorl.ranks import ALONE as a; a.any(True, ''), a.told(dict, ''), a.gather(1, '')"
+    code = "import sys; from scorl.distributed.ranks import ALONE as a"
+    code += "; a.any(True, ''), a.broadcast(dict, ''), a.all_gather(1, '')"
     code += "; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert ALONE.span(3) == slice(0, 3)
+    assert ALONE.shard(3) == slice(0, 3)

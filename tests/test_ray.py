@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from worlds import save_model
+from support.worlds import save_model
 
 ray = pytest.importorskip("ray", reason="make test-ray")
 

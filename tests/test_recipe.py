@@ -10,7 +10,7 @@ from scorl.objectives import StageOne, StageTwo
 from scorl.recipe import SHIPPED_FOLDER, differences, json_schema, resolve, resolve_task, shipped_recipes
 from scorl.recipe.models import descriptions
 from scorl.recipe.source import header, parse
-from scorl.stage import Stage
+from scorl.training.stage import Stage
 
 SMALL = """\
 model: {path: some/model}

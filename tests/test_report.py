@@ -17,10 +17,10 @@ from test_metrics import groups, trajectory
 
 from scorl.errors import UserError
 from scorl.evaluation import Evaluation
-from scorl.lines import attempt_line
 from scorl.report import before_after, evaluation_grid, show, to_markdown, to_rich, write_report
 from scorl.report.curves import chart
 from scorl.report.show import changes
+from scorl.run.files import attempt_line
 
 
 def evaluation(*rights: str) -> Evaluation:

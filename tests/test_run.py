@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.worlds import letters, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from worlds import letters, save_model
 
 from scorl.engines import TorchEngine
 from scorl.errors import UserError
-from scorl.interruption import alone
+from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Supervised
-from scorl.policy import Policy
-from scorl.run import Plan, perform
+from scorl.run.run import Plan, perform
+from scorl.run.signals import alone
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoraSettings, Sampling
-from scorl.stage import Stage
+from scorl.training.stage import Stage
 
 CONTRACT = [
     "step",
@@ -60,7 +60,7 @@ def plan(model: str, lora: bool = False) -> Plan:
     policy = Policy(model, lora=LoraSettings(rank=2) if lora else None)
     stages = (
         Stage(Supervised(), 2, problems=3, samples=1, attempts=1),
-        Stage(StageOne(), 3, problems=2, samples=4, renew_reference=True),
+        Stage(StageOne(), 3, problems=2, samples=4, reset_reference=True),
         Stage(StageTwo(), 4, problems=2, samples=4),
     )
     return Plan(

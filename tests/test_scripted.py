@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from templates import chat_of
+from support.templates import chat_of
 
 from scorl.engines.engine import Engine, Request
 from scorl.engines.scripted import ScriptedEngine

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorl.errors import UserError
+from scorl.tasks.data import Finite, by_hash, hub_rows
 from scorl.tasks.files import Files, files
 from scorl.tasks.grade_school import Gsm8k, Svamp, from_infix, from_prefix, gsm8k, steps, svamp
 from scorl.tasks.math import Math, math
-from scorl.tasks.rows import Finite, by_hash, hub_rows
 from scorl.tasks.task import Problems
 from scorl.tasks.word_problems import KINDS, Endless, WordProblems, word_problems
 from scorl.trajectory import Problem, user
@@ -66,7 +66,7 @@ def test_splits_by_hash_do_not_depend_on_the_order_of_the_rows() -> None:
 def test_word_problems_have_right_solutions(kind: str) -> None:
     task = word_problems(WordProblems(kinds=(kind,)))
     problems = task.split("train").draw(100, 0, seed=0)
-    assert {verdict.verdict for verdict in task.judge([(p, str(p.solution)) for p in problems])} == {"correct"}
+    assert {verdict.outcome for verdict in task.judge([(p, str(p.solution)) for p in problems])} == {"correct"}
     for problem in problems:
         *worked, last = str(problem.solution).split(". ")
         assert last == f"The answer is {problem.answer}."
@@ -268,7 +268,7 @@ def test_reward_functions_have_trls_signature(tmp_path: Path) -> None:
     task = files(Files(path=path, test_path=path, verifier=f"{tmp_path}/rewards.py:by_length"))
     first, second = task.split("train").take(None)
     verdicts = task.judge([(first, "abc"), (second, "abc")])
-    assert [(v.reward, v.verdict, v.answer) for v in verdicts] == [
+    assert [(v.reward, v.outcome, v.answer) for v in verdicts] == [
         (1, "correct", "abc"),
         (0, "incorrect", "abc"),
     ]

@@ -10,10 +10,10 @@ import pytest
 from scorl import tasks
 from scorl.cli import main
 from scorl.errors import UserError
-from scorl.repairs import repairs
+from scorl.sandbox.bubblewrap import level
 from scorl.tasks.plus import restored
+from scorl.tasks.repairs import repairs
 from scorl.trajectory import Attempt, Trajectory, Verdict
-from scorl.verifiers.programs.sandbox import level
 
 full = pytest.mark.skipif(not level().full, reason=f"no full sandbox here: {level().reason}")
 DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -197,7 +197,7 @@ def test_programs_of_ones_own(tmp_path):
     train, test = (task.split(name).take(None) for name in ("train", "test"))
     assert (len(train), len(test)) == (8, 2)
     verdicts = task.judge([(problem, problem.solution) for problem in [*train, *test]])
-    assert {verdict.verdict for verdict in verdicts} == {"passed"}
+    assert {verdict.outcome for verdict in verdicts} == {"passed"}
 
 
 @full

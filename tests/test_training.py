@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from worlds import letters, tiny_policy
+from support.worlds import letters, tiny_policy
 
 from scorl.engines import TorchEngine
 from scorl.errors import GuardError
 from scorl.evaluation import evaluate
 from scorl.learner import Learner
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised
+from scorl.run.collected import FileRolloutStore
 from scorl.settings import LearnerSettings, Sampling
-from scorl.shelf import FileShelf
-from scorl.stage import Stage
-from scorl.training import train
+from scorl.training.loop import train
+from scorl.training.stage import Stage
 
 SAMPLING = Sampling(max_tokens=1)
 
@@ -97,7 +97,7 @@ def test_interleaved_stages(tmp_path):
 def test_the_warm_up_can_become_the_reference(tmp_path):
     policy = tiny_policy(tmp_path)
     warm = Stage(Supervised(), 10, problems=6, samples=1, attempts=1)
-    held = Stage(StageOne(), 2, problems=2, samples=4, renew_reference=True)
+    held = Stage(StageOne(), 2, problems=2, samples=4, reset_reference=True)
     steps = run(policy, warm, held)
     assert steps[10].progress.kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
 
@@ -133,16 +133,16 @@ def test_star_and_pair_sft_learn_second_attempts_from_what_they_collect(tmp_path
         policy = tiny_policy(tmp_path / name)
         steps = run(policy, Stage(objective, 60, problems=6, samples=16))
         assert steps[0].collected["trajectories"] == 60 * 6 * 16
-        assert steps[0].collected["lessons"] * objective.epochs == sum(len(step.lessons) for step in steps)
+        assert steps[0].collected["examples"] * objective.epochs == sum(len(step.examples) for step in steps)
         assert steps[1].collected is None
-        assert {lesson.trajectory.attempts[1].right for step in steps for lesson in step.lessons} == {True}
+        assert {example.trajectory.attempts[1].right for step in steps for example in step.examples} == {True}
         assert accuracy(policy, 2) == 1
 
 
 def test_an_epoch_goes_once_through_what_was_collected(tmp_path):
     (stage,) = (Stage(Star(keep_right=True, epochs=2), 5, problems=3, samples=32),)
     steps = run(tiny_policy(tmp_path), stage)
-    seen = [id(lesson) for step in steps for lesson in step.lessons]
+    seen = [id(example) for step in steps for example in step.examples]
     assert sorted(map(seen.count, set(seen))) == [2] * len(set(seen))
 
 
@@ -153,13 +153,13 @@ def test_too_few_lessons_are_said_to_be_too_few(tmp_path):
 
 def test_what_was_collected_is_kept_and_read_back(tmp_path):
     told = []
-    shelf = FileShelf(tmp_path / "kept", lambda done, total: told.append((done, total)))
+    store = FileRolloutStore(tmp_path / "kept", lambda done, total: told.append((done, total)))
 
     def once():
         policy = tiny_policy(tmp_path / "model")
         learner = Learner(policy, LearnerSettings(lr=1e-2), total=4)
         stages = [Stage(PairSFT(), 4, problems=3, samples=8)]
-        return list(train(policy, letters(), stages, sampling=SAMPLING, learner=learner, shelf=shelf))
+        return list(train(policy, letters(), stages, sampling=SAMPLING, learner=learner, store=store))
 
     first, again = once(), once()
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]  # the second time nothing was sampled

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.worlds import tiny_policy
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -13,31 +14,30 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
 )
-from worlds import tiny_policy
 
-from scorl.learner import Learner, trial
+from scorl.learner import Learner, tree_check
 from scorl.learner.attention import tree_attention, tree_states
 from scorl.learner.batch import micro_batches, row_of
 from scorl.learner.tree import pack
-from scorl.policy import hidden_states
+from scorl.model.policy import hidden_states
 from scorl.settings import KL_IN, LearnerSettings, LoraSettings
-from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
+from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
 
 ROWS = [(1, 2, 3), (1, 2, 4, 5), (1, 2, 4, 6), (7, 8), (1, 2, 3), (7, 8, 9)]
 
 
-def lesson(prompt, *answers, advantage=0.0):
+def example(prompt, *answers, advantage=0.0):
     """A trajectory of as many attempts as answers; the token 9 asks for the next one."""
     attempts, context = [], tuple(prompt)
     for turn, answer in enumerate(answers):
         attempts.append(Attempt(turn, context, answer, (0.0,) * len(answer), "", "stop", Verdict(0.0, "")))
         context += (*answer, 9)
     credits = tuple(Credit(advantage + turn, 0.2 + 0.1 * turn, 0.1 * turn) for turn in range(len(answers)))
-    return Lesson(Trajectory(Problem("p", ()), 0, tuple(attempts)), credits)
+    return TrainingExample(Trajectory(Problem("p", ()), 0, tuple(attempts)), credits)
 
 
 @pytest.fixture(scope="module")
-def lessons():
+def examples():
     """Two problems; samples share prompts, some share first attempts, or the beginnings of second ones."""
     draw = torch.Generator().manual_seed(0)
 
@@ -49,9 +49,9 @@ def lessons():
         prompt = tokens(size)
         for i in range(3):
             first = tokens(3 + 4 * i)
-            found += [lesson(prompt, first, tokens(2 + 3 * j), advantage=i - 0.5 * j) for j in range(3)]
-        found.append(lesson(prompt, first, (), advantage=0.3))
-        found.append(lesson(prompt, (), advantage=0.3))
+            found += [example(prompt, first, tokens(2 + 3 * j), advantage=i - 0.5 * j) for j in range(3)]
+        found.append(example(prompt, first, (), advantage=0.3))
+        found.append(example(prompt, (), advantage=0.3))
     return found
 
 
@@ -67,7 +67,7 @@ def test_a_tree_by_hand():
     assert rest.mask[2, 0].int().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
 
 
-def gradient(policy, lessons, settings):
+def gradient(policy, examples, settings):
     """The gradient of one step against a reference that lies a little apart, and its tally."""
     if policy.lora:  # adapters that were trained before would be the reference
         for parameter in policy.parameters.values():
@@ -80,7 +80,7 @@ def gradient(policy, lessons, settings):
     else:
         for parameter in learner.reference.head.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
-    tally = learner._accumulate(lessons)
+    tally = learner._accumulate(examples)
     found = {name: p.grad.clone() for name, p in policy.parameters.items()}
     learner.optimizer.zero_grad(set_to_none=True)
     return found, tally
@@ -88,13 +88,13 @@ def gradient(policy, lessons, settings):
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
 @pytest.mark.parametrize("kl", KL_IN)
-def test_trees_have_the_gradient_of_rows(lessons, tmp_path, kl, lora):
+def test_trees_have_the_gradient_of_rows(examples, tmp_path, kl, lora):
     policy = tiny_policy(tmp_path, lora=lora)
     rows = LearnerSettings(kl=kl, kl_in=KL_IN[kl][0], packing="rows")
-    plain, tally = gradient(policy, lessons, rows)
+    plain, tally = gradient(policy, examples, rows)
     assert max(g.abs().max() for g in plain.values()) > 0.01
     for tokens, order in ((10_000, 1), (60, -1), (1, 1)):
-        packed, other = gradient(policy, lessons[::order], replace(rows, packing="tree", tokens_per_batch=tokens))
+        packed, other = gradient(policy, examples[::order], replace(rows, packing="tree", tokens_per_batch=tokens))
         for name in plain:
             torch.testing.assert_close(packed[name], plain[name], atol=1e-5, rtol=1e-5)
         assert other.loss == pytest.approx(tally.loss, abs=1e-5)
@@ -103,7 +103,7 @@ def test_trees_have_the_gradient_of_rows(lessons, tmp_path, kl, lora):
 
 @pytest.mark.parametrize("packing", ["tree", "rows"])
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
-def test_checkpointing_keeps_the_gradient_and_less_memory(lessons, tmp_path, lora, packing):
+def test_checkpointing_keeps_the_gradient_and_less_memory(examples, tmp_path, lora, packing):
     policy = tiny_policy(tmp_path, lora=lora)
     found, kept = [], []
     for checkpointing in (False, True):
@@ -115,7 +115,7 @@ def test_checkpointing_keeps_the_gradient_and_less_memory(lessons, tmp_path, lor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             settings = LearnerSettings(packing=packing, checkpointing=checkpointing)
-            found.append(gradient(policy, lessons, settings)[0])
+            found.append(gradient(policy, examples, settings)[0])
         kept.append(sum(sizes))
     for name in found[0]:
         torch.testing.assert_close(found[1][name], found[0][name], atol=1e-6, rtol=1e-6)
@@ -123,14 +123,14 @@ def test_checkpointing_keeps_the_gradient_and_less_memory(lessons, tmp_path, lor
     assert not any(module.training for module in policy.model.modules())
 
 
-def test_shared_attempts_are_predicted_once(lessons):
-    (batch,) = micro_batches(lessons, 10_000, "tree")
-    rows = {row_of(lesson) for lesson in lessons}
+def test_shared_attempts_are_predicted_once(examples):
+    (batch,) = micro_batches(examples, 10_000, "tree")
+    rows = {row_of(example) for example in examples}
     prefixes = {row[: i + 1] for row in rows for i in range(len(row))}
     predictions = {
         (attempt.prompt_ids + attempt.ids)[: len(attempt.prompt_ids) + i + 1]
-        for lesson in lessons
-        for attempt in lesson.trajectory.attempts
+        for example in examples
+        for attempt in example.trajectory.attempts
         for i in range(len(attempt.ids))
     }
     assert len(batch.layout.ids) == len(prefixes)
@@ -138,16 +138,16 @@ def test_shared_attempts_are_predicted_once(lessons):
 
 
 @pytest.mark.parametrize("tokens", [1, 25, 60, 10_000])
-def test_micro_batches_hold_to_their_tokens(lessons, tokens):
-    batches = micro_batches(lessons, tokens, "tree")
+def test_micro_batches_hold_to_their_tokens(examples, tokens):
+    batches = micro_batches(examples, tokens, "tree")
     for batch in batches:
         assert len(batch.layout.ids) <= tokens or batch.layout.depth.diff().eq(1).all()
-    written = sum(len(a.ids) for lesson in lessons for a in lesson.trajectory.attempts)
+    written = sum(len(a.ids) for example in examples for a in example.trajectory.attempts)
     assert sum(len(batch.prediction) for batch in batches) == written
 
 
 def test_a_problem_that_fits_is_not_divided():
-    problems = [[lesson((p, p, p, p), (i,), (i, p)) for i in range(2, 5)] for p in (5, 6, 7)]
+    problems = [[example((p, p, p, p), (i,), (i, p)) for i in range(2, 5)] for p in (5, 6, 7)]
     batches = micro_batches([row for rows in problems for row in rows], 20, "tree")
     assert [len(batch.length) for batch in batches] == [6, 6, 6]
 
@@ -180,11 +180,11 @@ _SMALL = {
     ],
     ids=["groups of heads", "sliding window", "soft cap and windows"],
 )
-def test_states_are_those_of_rows(lessons, model):
+def test_states_are_those_of_rows(examples, model):
     torch.manual_seed(1)
     decoder = model().eval()
     before = decoder.config._attn_implementation
-    tree, paths = pack([row_of(lesson) for lesson in lessons if row_of(lesson)])
+    tree, paths = pack([row_of(example) for example in examples if row_of(example)])
     with tree_attention(decoder):
         states = tree_states(decoder, tree)
     assert decoder.config._attn_implementation == before
@@ -194,18 +194,18 @@ def test_states_are_those_of_rows(lessons, model):
         torch.testing.assert_close(states[torch.from_numpy(path)], plain, atol=1e-5, rtol=1e-5)
 
 
-def test_a_model_that_trees_do_not_fit_learns_from_rows(lessons, tmp_path, monkeypatch):
+def test_a_model_that_trees_do_not_fit_learns_from_rows(examples, tmp_path, monkeypatch):
     settings = LearnerSettings(max_logprob_gap=9.0)
     learner = Learner(tiny_policy(tmp_path), settings, total=1)
-    monkeypatch.setattr(trial, "tree_attention", lambda *_: tree_attention())  # it goes on attending as ever
+    monkeypatch.setattr(tree_check, "tree_attention", lambda *_: tree_attention())  # it goes on attending as ever
     with pytest.warns(UserWarning, match="plain rows"):
-        learner.update(lessons)
+        learner.update(examples)
     assert learner.packing == "rows"
 
 
-def test_the_trial_passes_for_a_model_that_trees_fit(lessons, tmp_path):
+def test_the_trial_passes_for_a_model_that_trees_fit(examples, tmp_path):
     learner = Learner(tiny_policy(tmp_path), LearnerSettings(max_logprob_gap=9.0), total=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        learner.update(lessons)
+        learner.update(examples)
     assert learner.packing == "tree"

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scorl.cli.judge_file import judge_lines
 from scorl.errors import UserError
-from scorl.judge_file import judge_lines
 from scorl.trajectory import Problem
 from scorl.verifiers import math, workers
-from scorl.verifiers.answers import final_answer, last_box
-from scorl.verifiers.spelling import normalise, number
+from scorl.verifiers.extract_answer import final_answer, last_box
+from scorl.verifiers.normalize import normalise, number
 from scorl.verifiers.workers import Check, Outcome, Worker
 
 ROOT = Path(__file__).parents[1]
@@ -154,7 +154,7 @@ def test_equal_answers_have_one_name() -> None:
 def test_symbolic_equality(answer: str, gold: str, right: bool) -> None:
     pytest.importorskip("math_verify")
     verdict = math.verify(f"\\boxed{{{answer}}}", gold)
-    assert (verdict.reward, verdict.verdict) == ((1.0, "correct") if right else (0.0, "incorrect"))
+    assert (verdict.reward, verdict.outcome) == ((1.0, "correct") if right else (0.0, "incorrect"))
 
 
 HOSTILE = {
@@ -190,7 +190,7 @@ def test_hostile_responses_get_a_verdict(name: str) -> None:
     begun = time.monotonic()
     verdict = math.verify(HOSTILE[name], "12")
     assert verdict.reward == 0
-    assert verdict.verdict in ("unparsable", "incorrect")
+    assert verdict.outcome in ("unparsable", "incorrect")
     assert time.monotonic() - begun < 3
 
 
@@ -233,7 +233,7 @@ def test_outcomes_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math, "_cache", {})
     monkeypatch.setattr(math, "CACHED", 2)
     pairs = [(Problem("p", (), "y+z"), f"\\boxed{{y+{name}}}") for name in ("a", "a", "b")]
-    assert [verdict.verdict for verdict in math.judge(pairs)] == ["timeout"] * 3
+    assert [verdict.outcome for verdict in math.judge(pairs)] == ["timeout"] * 3
     assert len(asked) == 2
     math.judge(pairs[:1])
     assert len(asked) == 2
@@ -256,7 +256,7 @@ def test_workers_end_with_their_parent() -> None:
 
 def test_floor_one_imports_without_torch() -> None:
     program = (
-        "import sys, scorl.verifiers.math, scorl.judge_file, scorl.tasks.files, scorl.tasks.word_problems;"
+        "import sys, scorl.verifiers.math, scorl.cli.judge_file, scorl.tasks.files, scorl.tasks.word_problems;"
         "print([name for name in ('torch', 'transformers', 'sympy', 'pyarrow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)

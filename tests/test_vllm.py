@@ -13,22 +13,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_contract import SamplesAPolicy, moved, requests, shaken
 from safetensors.torch import load_file
-from worlds import letters, tiny_policy
+from support.engine_contract import SamplesAPolicy, moved, requests, shaken
+from support.worlds import letters, tiny_policy
 
 from scorl.engines import Request, TorchEngine, VllmEngine
+from scorl.engines.reference import ReferenceEngine
 from scorl.engines.vllm.check import check_sync, learners
 from scorl.engines.vllm.server import Server, environment
 from scorl.errors import GuardError, UserError
 from scorl.learner import Learner
 from scorl.objectives import StageOne
 from scorl.recipe import resolve
-from scorl.recipe.plan import planned
-from scorl.reference import ReferenceEngine
+from scorl.run.build import planned
 from scorl.settings import LearnerSettings, LoraSettings, VllmSettings
-from scorl.stage import Stage
-from scorl.training import train
+from scorl.training.loop import train
+from scorl.training.stage import Stage
 
 
 class Pretended:

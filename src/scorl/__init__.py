@@ -16,32 +16,32 @@ from scorl.version import __version__
 
 if TYPE_CHECKING:
     from scorl import tasks
-    from scorl.chat import Chat
     from scorl.engines import ScriptedEngine, TorchEngine, VllmEngine
     from scorl.evaluation import Evaluation, evaluate
     from scorl.learner import Learner
     from scorl.metrics import measure
+    from scorl.model.chat import Chat
+    from scorl.model.policy import Policy
     from scorl.objectives import OBJECTIVES, PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised
-    from scorl.policy import Policy
     from scorl.settings import LearnerSettings, LoraSettings, Sampling, VllmSettings
-    from scorl.stage import Stage
-    from scorl.steps import Step
-    from scorl.training import train
-    from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
+    from scorl.training.loop import train
+    from scorl.training.stage import Stage
+    from scorl.training.step import Step
+    from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
 
 _HOMES = {
-    "scorl.chat": ("Chat",),
+    "scorl.model.chat": ("Chat",),
     "scorl.engines": ("ScriptedEngine", "TorchEngine", "VllmEngine"),
     "scorl.evaluation": ("Evaluation", "evaluate"),
     "scorl.learner": ("Learner",),
     "scorl.metrics": ("measure",),
     "scorl.objectives": ("OBJECTIVES", "PairSFT", "Reinforce", "StageOne", "StageTwo", "Star", "Supervised"),
-    "scorl.policy": ("Policy",),
+    "scorl.model.policy": ("Policy",),
     "scorl.settings": ("LearnerSettings", "LoraSettings", "Sampling", "VllmSettings"),
-    "scorl.stage": ("Stage",),
-    "scorl.steps": ("Step",),
-    "scorl.training": ("train",),
-    "scorl.trajectory": ("Attempt", "Credit", "Lesson", "Problem", "Trajectory", "Verdict"),
+    "scorl.training.stage": ("Stage",),
+    "scorl.training.step": ("Step",),
+    "scorl.training.loop": ("train",),
+    "scorl.trajectory": ("Attempt", "Credit", "TrainingExample", "Problem", "Trajectory", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

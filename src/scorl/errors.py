@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["GuardError", "LostError", "UserError", "nearest"]
+__all__ = ["GuardError", "PeerLostError", "UserError", "nearest"]
 
 
 class UserError(ValueError):
@@ -16,7 +16,7 @@ class GuardError(RuntimeError):
     """A run that must not go on; the message says what was seen and what usually causes it."""
 
 
-class LostError(RuntimeError):
+class PeerLostError(RuntimeError):
     """Another process of the same run is gone; the message says what was waited for. Never the cause of a failure."""
 
     exit_code = 75

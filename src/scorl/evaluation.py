@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scorl import metrics
-from scorl.chat import Chat
+from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines.engine import Engine
 from scorl.errors import UserError
-from scorl.ranks import ALONE, Ranks
+from scorl.model.chat import Chat
 from scorl.rollout import Given, rollout
 from scorl.seeds import derive
 from scorl.tasks.task import Task
@@ -98,7 +98,7 @@ def evaluate(
     groups: list[Group] = []
     for start in range(0, len(problems), CHUNK * ranks.size):
         chunk = problems[start : start + CHUNK * ranks.size]
-        mine = ranks.span(len(chunk))
+        mine = ranks.shard(len(chunk))
         found = rollout(
             engine,
             chat,
@@ -112,7 +112,7 @@ def evaluate(
             given=given,
             before=chunk[: mine.start],
         )
-        groups += ranks.joined(found, "a part of the evaluation")
+        groups += ranks.all_concat(found, "a part of the evaluation")
         if progress:
             progress(len(groups), len(problems))
     return Evaluation(model, task.name, split, attempts, temperature, samples, max_tokens, seed, tuple(groups))

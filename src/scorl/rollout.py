@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from scorl.chat import Chat
 from scorl.engines.engine import Engine, Request, Sample
 from scorl.errors import UserError
+from scorl.model.chat import Chat
 from scorl.tasks.task import Task
+from scorl.tasks.turns import Turn
 from scorl.trajectory import Attempt, Group, Problem, Trajectory, Verdict
-from scorl.turns import Turn
 
 __all__ = ["Given", "SeedOf", "demonstrate", "rollout"]
 

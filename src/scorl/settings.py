@@ -12,6 +12,7 @@ __all__ = [
     "Dtype",
     "Evaluations",
     "LearnerSettings",
+    "LoggerName",
     "LoraSettings",
     "Packing",
     "Sampling",
@@ -23,6 +24,10 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 Packing = Literal["tree", "rows"]
 """How trajectories are laid out for the learner's forward pass."""
+
+
+LoggerName = Literal["tensorboard", "wandb", "trackio"]
+"""Loggers, which are named as their packages."""
 
 
 @dataclass(frozen=True)

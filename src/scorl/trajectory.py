@@ -21,9 +21,9 @@ __all__ = [
     "Credit",
     "Finish",
     "Group",
-    "Lesson",
     "Message",
     "Problem",
+    "TrainingExample",
     "Trajectory",
     "Verdict",
     "user",
@@ -67,7 +67,7 @@ class Verdict:
 
     reward: float
     """r(y, y*): 1.0 right, 0.0 wrong; Python reward functions may return other numbers."""
-    verdict: str
+    outcome: str
     """One word: `correct`, `incorrect`, `unparsable`, `timeout`, `error`; of programs `passed` and `failed` in place
     of the first two, `memory`, `forbidden`."""
     reason: str = ""
@@ -138,7 +138,7 @@ class Credit:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingExample:
     """A trajectory and the credit of each of its attempts."""
 
     trajectory: Trajectory

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_contract import SamplesAPolicy, moved, requests, shaken
-from worlds import letters, tiny_policy
+from support.engine_contract import SamplesAPolicy, moved, requests, shaken
+from support.worlds import letters, tiny_policy
 
 from scorl.engines import Request, VllmEngine
 from scorl.engines.vllm.check import learners, probe_ids
 from scorl.errors import GuardError
 from scorl.learner import Learner
+from scorl.model.policy import Policy
 from scorl.objectives import StageOne
-from scorl.policy import Policy
 from scorl.recipe import resolve
-from scorl.recipe.plan import planned
+from scorl.run.build import planned
 from scorl.settings import LearnerSettings, LoraSettings, VllmSettings
-from scorl.stage import Stage
-from scorl.training import train
+from scorl.training.loop import train
+from scorl.training.stage import Stage
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("SCORL_VLLM_PYTHON", str(ROOT / ".venv-vllm" / "bin" / "python"))

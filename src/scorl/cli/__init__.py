@@ -20,8 +20,8 @@ from scorl.cli.plan import plan
 from scorl.cli.recipes import recipes, schema
 from scorl.cli.show import report, show
 from scorl.cli.train import train
-from scorl.errors import GuardError, LostError, UserError
-from scorl.ranks import rank_here
+from scorl.distributed.ranks import launched_rank
+from scorl.errors import GuardError, PeerLostError, UserError
 from scorl.version import __version__
 
 __all__ = ["commands", "main"]
@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except GuardError as error:
         click.echo(f"{_name()}: stopped: {error}", err=True)
         sys.exit(1)
-    except LostError as error:
+    except PeerLostError as error:
         click.echo(f"{_name()}: stopped: {error}", err=True)
-        sys.exit(LostError.exit_code)
+        sys.exit(PeerLostError.exit_code)
     except click.Abort:
         click.echo("scorl: interrupted", err=True)
         sys.exit(INTERRUPTED)
@@ -66,5 +66,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _name() -> str:
     """The command's name in messages, with its rank where the others speak too."""
-    rank = rank_here()
+    rank = launched_rank()
     return f"scorl (rank {rank})" if rank else "scorl"

@@ -48,8 +48,8 @@ def collect_repairs(
 
     from scorl.engines import TorchEngine
     from scorl.evaluation import evaluate
-    from scorl.policy import Policy
-    from scorl.repairs import repairs
+    from scorl.model.policy import Policy
+    from scorl.tasks.repairs import repairs
 
     quiet()
     policy = Policy(model)

@@ -38,9 +38,9 @@ def compare(
     """
     from scorl.cli.train import run_directory
     from scorl.compare import chosen, compared, comparison_grid, draw, planned_runs
-    from scorl.lines import write_text
     from scorl.recipe import resolve
     from scorl.report import to_markdown
+    from scorl.run.files import write_text
 
     place = out or run_directory(recipe).with_name(f"compare-{run_directory(recipe).name}")
     runs = planned_runs(resolve(recipe, overrides), chosen(methods), seeds, place)

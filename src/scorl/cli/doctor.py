@@ -13,7 +13,7 @@ __all__ = ["doctor"]
 @click.argument("model", required=False)
 def doctor(model: str | None) -> None:
     """Say what this machine, this installation and, if given, MODEL can do."""
-    from scorl.doctor import of_installation, of_model, of_rates, of_sandbox
+    from scorl.cli.checks import of_installation, of_model, of_rates, of_sandbox
 
     quiet()
     for name, text in of_installation():

@@ -59,7 +59,7 @@ def evaluate(
 
     from scorl.engines import TorchEngine
     from scorl.evaluation import evaluate as measure
-    from scorl.policy import Policy
+    from scorl.model.policy import Policy
     from scorl.report import evaluation_grid
 
     quiet()
@@ -96,7 +96,7 @@ def _task(model: str, name: str | None, settings: tuple[str, ...]) -> tuple[Task
 
 
 def _write(evaluation: Evaluation, out: Path | None, attempts_out: Path | None) -> None:
-    from scorl.lines import attempt_line
+    from scorl.run.files import attempt_line
 
     if out:
         with written(out) as handle:

@@ -29,7 +29,7 @@ def judge(file: Path, verifier: str, sandbox: Literal["required", "preferred"], 
     math reads {"id", "response", "answer"}, countdown {"id", "response", "numbers", "target"}, program
     {"id", "response", "tests"} with tests as assert statements; each gives {"id", "reward", "verdict", "reason"}.
     """
-    from scorl.judge_file import judge_lines
+    from scorl.cli.judge_file import judge_lines
 
     judged = right = 0
     with written(out) as handle:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import print_grid, quiet
+from scorl.distributed.ranks import launched_rank, process_group
 from scorl.errors import UserError
-from scorl.ranks import joined, rank_here
 
 if TYPE_CHECKING:
-    from scorl.ranks import Ranks
+    from scorl.distributed.ranks import Ranks
     from scorl.recipe import Recipe
-    from scorl.run import Result
+    from scorl.run.run import Result
 
 __all__ = ["run_directory", "train"]
 
@@ -47,24 +47,24 @@ def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resu
         recipe, resume = resume, "yes"
     resolved, out = _recipe_and_place(recipe, overrides, out, resume)
     launcher = resolved.launcher
-    if launcher.name == "torchrun" and launcher.workers != 1 and rank_here() is None:
+    if launcher.name == "torchrun" and launcher.workers != 1 and launched_rank() is None:
         again = ["train", recipe, *overrides, "--out", str(out), *([f"--resume={resume}"] if resume else [])]
         raise SystemExit(_by_torchrun(resolved, again, out))
     if launcher.name == "ray":
         _tell(_by_ray(resolved, out.resolve()), resolved)
         return
-    with joined(launcher.workers, launcher.timeout, resolved.model.device) as ranks:
+    with process_group(launcher.workers, launcher.timeout, resolved.model.device) as ranks:
         result = _run(resolved, out, ranks)
         if ranks.main:
             _tell(result, resolved)
-        ranks.wait("what rank 0 writes at the end")
+        ranks.barrier("what rank 0 writes at the end")
     if result.interrupted:
         raise SystemExit(130)
 
 
 def _by_torchrun(recipe: Recipe, arguments: list[str], out: Path) -> int:
     """The same command on processes of this machine; its exit code."""
-    from scorl.launchers.torchrun import launch
+    from scorl.distributed.torchrun import launch
 
     where, device = recipe.launcher, recipe.model.device
     return launch(arguments, where.workers or 1, timeout=where.timeout, device=device, logs=out / "ranks")
@@ -72,7 +72,7 @@ def _by_torchrun(recipe: Recipe, arguments: list[str], out: Path) -> int:
 
 def _by_ray(recipe: Recipe, out: Path) -> Result:
     """The run on the workers of a Ray cluster."""
-    from scorl.launchers.ray import launch
+    from scorl.distributed.ray import launch
 
     where = recipe.launcher
     return launch(
@@ -113,7 +113,7 @@ def _recipe_and_place(
     if is_run and out.resolve() == Path(recipe).resolve() and resume is None:
         raise UserError(f"{recipe} is a run: go on with it by --resume, or start another from its recipe with --out")
     resolved = resolve(recipe, overrides)
-    if not rank_here():  # of several ranks the first looks, and the others wait for it
+    if not launched_rank():  # of several ranks the first looks, and the others wait for it
         _check_place(resolved, out, resume)
     return resolved, out
 
@@ -147,10 +147,10 @@ def _check_place(recipe: Recipe, out: Path, resume: str | None) -> None:
 
 
 def _run(recipe: Recipe, out: Path, ranks: Ranks) -> Result:
-    from scorl.loggers import loggers
-    from scorl.progress import Progress
-    from scorl.recipe.plan import planned
-    from scorl.run import perform
+    from scorl.run.build import planned
+    from scorl.run.loggers import loggers
+    from scorl.run.progress import Progress
+    from scorl.run.run import perform
 
     quiet()
     plan = planned(recipe, ranks)

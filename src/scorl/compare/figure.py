@@ -11,9 +11,9 @@ from typing import Any
 from scorl.compare.jobs import Run
 from scorl.compare.results import Comparison, Row
 from scorl.errors import UserError
-from scorl.lines import read_attempts, read_lines
 from scorl.metrics import edit_ratio
 from scorl.report.show import trajectories
+from scorl.run.files import read_attempts, read_lines
 
 __all__ = ["draw"]
 

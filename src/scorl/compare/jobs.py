@@ -19,8 +19,8 @@ from typing import Any
 
 from scorl.compare.arms import Arm
 from scorl.errors import UserError
-from scorl.lines import read_evaluations, write_text
 from scorl.recipe import Recipe, differences, resolve
+from scorl.run.files import read_evaluations, write_text
 
 __all__ = ["Run", "carry_out", "planned_runs"]
 

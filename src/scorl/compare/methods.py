@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from scorl.errors import UserError
 from scorl.objectives import Objective, PairSFT, Reinforce, StageOne, StageTwo, Star
 from scorl.recipe import Recipe
-from scorl.stage import Stage
+from scorl.training.stage import Stage
 
 __all__ = ["METHODS", "Method"]
 
@@ -129,7 +129,7 @@ def _three_attempts(shape: Shape) -> tuple[Stage, ...]:
     half = one.steps // 2
     return (
         replace(one, steps=half, name="stage_one_a"),
-        replace(one, steps=one.steps - half, name="stage_one_b", attempts=3, renew_reference=True),
+        replace(one, steps=one.steps - half, name="stage_one_b", attempts=3, reset_reference=True),
         replace(two, steps=shape.steps - one.steps, attempts=3),
     )
 

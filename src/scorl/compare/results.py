@@ -9,8 +9,8 @@ from typing import Any
 
 from scorl.compare.arms import Arm
 from scorl.compare.jobs import Run
-from scorl.lines import read_lines
 from scorl.metrics import Difference, Interval, Tally, over_seeds, paired_over_seeds, tally_outcomes
+from scorl.run.files import read_lines
 
 __all__ = ["Comparison", "Row", "compared"]
 

@@ -50,7 +50,7 @@ def _notes(comparison: Comparison, differ: bool, published: bool) -> tuple[str, 
         for stage, about in (row.collected or {}).items():
             name = row.arm.label if len(row.collected or {}) == 1 else f"{row.arm.label}, {stage}"
             notes.append(
-                f"{name}: {about['lessons']} of {about['trajectories']} collected trajectories entered the data set."
+                f"{name}: {about['examples']} of {about['trajectories']} collected trajectories entered the data set."
             )
     return tuple(notes)
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scorl.chat import Chat
 from scorl.engines.engine import Request, Sample
 from scorl.errors import UserError, nearest
+from scorl.model.chat import Chat
 
 __all__ = ["ScriptedEngine"]
 

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorl.engines.draw import draw, uniforms
 from scorl.engines.engine import Request, Sample, rooms
-from scorl.engines.rows import Kept, Rows, joined
-from scorl.engines.trunk import trunk_attention
-from scorl.logits import log_probabilities
-from scorl.policy import Policy
+from scorl.engines.kv_cache import Kept, Rows, joined
+from scorl.engines.sampling import draw, uniforms
+from scorl.engines.shared_prefix import trunk_attention
+from scorl.model.logprobs import log_probabilities
+from scorl.model.policy import Policy
 
 __all__ = ["TorchEngine"]
 

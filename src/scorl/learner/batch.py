@@ -1,4 +1,4 @@
-"""Micro-batches: lessons as rows of tokens, laid out for the model, with the places that carry loss."""
+"""Micro-batches: examples as rows of tokens, laid out for the model, with the places that carry loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorl.learner.tree import Tree, pack, shared
 from scorl.settings import Packing
-from scorl.trajectory import Attempt, Credit, Lesson
+from scorl.trajectory import Attempt, Credit, TrainingExample
 
 __all__ = ["MicroBatch", "Rows", "layout_of", "micro_batch", "micro_batches", "row_of"]
 
@@ -88,58 +88,60 @@ class MicroBatch:
             first = last
 
 
-def micro_batches(lessons: Sequence[Lesson], tokens: int, packing: Packing) -> list[MicroBatch]:
-    """Split lessons into micro-batches of at most `tokens` tokens (a longer row stands alone).
+def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Packing) -> list[MicroBatch]:
+    """Split examples into micro-batches of at most `tokens` tokens (a longer row stands alone).
 
     Lessons in which nothing carries loss are left out. How a step is cut does not touch the gradient.
 
     Args:
-        lessons: of one step.
+        examples: of one step.
         tokens: distinct tokens of trees, or tokens of rows with their padding.
         packing: `tree` computes what rows begin with in common once, `rows` each row by itself.
     """
-    written = [lesson for lesson in lessons if row_of(lesson)]
+    written = [example for example in examples if row_of(example)]
     cut = _trees if packing == "tree" else _rows
     return [micro_batch(batch, packing) for batch in cut(written, tokens)]
 
 
-def row_of(lesson: Lesson) -> tuple[int, ...]:
+def row_of(example: TrainingExample) -> tuple[int, ...]:
     """The tokens from which something is predicted: all before the last one that was written."""
-    last = lesson.trajectory.attempts[-1]
-    length = max((len(a.prompt_ids) + len(a.ids) - 1 for a, _ in taught(lesson)), default=0)
+    last = example.trajectory.attempts[-1]
+    length = max((len(a.prompt_ids) + len(a.ids) - 1 for a, _ in taught(example)), default=0)
     return (last.prompt_ids + last.ids)[:length]
 
 
-def taught(lesson: Lesson) -> list[tuple[Attempt, Credit]]:
+def taught(example: TrainingExample) -> list[tuple[Attempt, Credit]]:
     """The attempts that carry loss: what the policy wrote itself, unless it has no credit at all.
 
     One whose advantage is 0 still has its KL; one with neither teaches nothing.
     """
-    pairs = zip(lesson.trajectory.attempts, lesson.credits, strict=True)
+    pairs = zip(example.trajectory.attempts, example.credits, strict=True)
     return [(attempt, credit) for attempt, credit in pairs if attempt.ids and not attempt.given and credit != NOTHING]
 
 
 NOTHING = Credit()
 
 
-def _trees(lessons: Sequence[Lesson], tokens: int) -> Iterator[list[Lesson]]:
+def _trees(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[TrainingExample]]:
     """By their first prompts: the samples of a problem stay together unless they are more than a micro-batch."""
-    batch: list[Lesson] = []
+    batch: list[TrainingExample] = []
     size = 0
     before: tuple[int, ...] = ()
-    ordered = sorted((lesson.trajectory.attempts[0].prompt_ids, row_of(lesson), i) for i, lesson in enumerate(lessons))
+    ordered = sorted(
+        (example.trajectory.attempts[0].prompt_ids, row_of(example), i) for i, example in enumerate(examples)
+    )
     for _, problem in groupby(ordered, key=lambda item: item[0]):
-        members = [(row, lessons[i]) for _, row, i in problem]
+        members = [(row, examples[i]) for _, row, i in problem]
         if batch and size + _new(before, [row for row, _ in members]) > tokens:
             yield batch
             batch, size, before = [], 0, ()
-        for row, lesson in members:
+        for row, example in members:
             if batch and size + len(row) - shared(before, row) > tokens:
                 yield batch
                 batch, size, before = [], 0, ()
             size += len(row) - shared(before, row)
             before = row
-            batch.append(lesson)
+            batch.append(example)
     if batch:
         yield batch
 
@@ -149,25 +151,25 @@ def _new(before: tuple[int, ...], rows: Sequence[tuple[int, ...]]) -> int:
     return sum(len(row) - shared(last, row) for last, row in zip([before, *rows], rows, strict=False))
 
 
-def _rows(lessons: Sequence[Lesson], tokens: int) -> Iterator[list[Lesson]]:
+def _rows(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[TrainingExample]]:
     """Rows of like length together, so that little is padding."""
-    batch: list[Lesson] = []
-    for lesson in sorted(lessons, key=lambda lesson: len(row_of(lesson))):
-        if batch and len(row_of(lesson)) * (len(batch) + 1) > tokens:
+    batch: list[TrainingExample] = []
+    for example in sorted(examples, key=lambda example: len(row_of(example))):
+        if batch and len(row_of(example)) * (len(batch) + 1) > tokens:
             yield batch
             batch = []
-        batch.append(lesson)
+        batch.append(example)
     if batch:
         yield batch
 
 
-def micro_batch(lessons: Sequence[Lesson], packing: Packing) -> MicroBatch:
+def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroBatch:
     """Lessons in which something was written, in their order, as one micro-batch."""
-    layout, places = layout_of([row_of(lesson) for lesson in lessons], packing)
+    layout, places = layout_of([row_of(example) for example in examples], packing)
     spans = [
         (place, attempt, credit)
-        for place, lesson in zip(places, lessons, strict=True)
-        for attempt, credit in taught(lesson)
+        for place, example in zip(places, examples, strict=True)
+        for attempt, credit in taught(example)
     ]
     position = torch.cat([p[len(a.prompt_ids) - 1 : len(a.prompt_ids) + len(a.ids) - 1] for p, a, _ in spans])
     target = torch.tensor([token for _, a, _ in spans for token in a.ids])

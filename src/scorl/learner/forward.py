@@ -12,9 +12,9 @@ from scorl.learner.attention import tree_states
 from scorl.learner.batch import MicroBatch, Rows
 from scorl.learner.loss import kl_per_token
 from scorl.learner.tree import Tree
-from scorl.logits import log_probabilities
-from scorl.policy import Policy, final_logits, hidden_states
-from scorl.reference import Reference
+from scorl.model.logprobs import log_probabilities
+from scorl.model.policy import Policy, final_logits, hidden_states
+from scorl.model.reference import Reference
 from scorl.settings import LearnerSettings
 
 __all__ = ["at_once", "score", "states"]

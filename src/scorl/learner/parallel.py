@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from scorl.distributed.ranks import Ranks
 from scorl.errors import GuardError, UserError
 from scorl.learner.batch import MicroBatch, Rows, layout_of
 from scorl.learner.forward import states
 from scorl.learner.tree import Tree
-from scorl.policy import Policy, final_logits
-from scorl.ranks import Ranks
+from scorl.model.policy import Policy, final_logits
 
 __all__ = ["Division", "Replicated", "Sharded", "divided", "local", "number"]
 
@@ -70,7 +70,10 @@ class Replicated:
         self._check_same("do all of them read the same model?")
 
     def _check_same(self, cause: str) -> None:
-        if self.ranks.size > 1 and len(set(self.ranks.gather(self.policy.fingerprint(), "everybody's weights"))) > 1:
+        if (
+            self.ranks.size > 1
+            and len(set(self.ranks.all_gather(self.policy.fingerprint(), "everybody's weights"))) > 1
+        ):
             raise GuardError(f"the ranks hold different weights: {cause}")
 
     def accumulate(self, batches: Sequence[MicroBatch], learn: Learn, idle: Rows | Tree) -> None:
@@ -82,7 +85,7 @@ class Replicated:
         parameters = list(self.policy.parameters.values())
         for p in parameters:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        self.ranks.sum([p.grad for p in parameters if p.grad is not None], "the sum of gradients")
+        self.ranks.all_reduce([p.grad for p in parameters if p.grad is not None], "the sum of gradients")
 
     def states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
         """See `Division`."""
@@ -119,7 +122,7 @@ class Sharded:
 
     def accumulate(self, batches: Sequence[MicroBatch], learn: Learn, idle: Rows | Tree) -> None:
         """See `Division`; FSDP2 sums the gradients as it goes."""
-        asked = self._ranks.gather([batch.anchored for batch in batches], "the number of passes")
+        asked = self._ranks.all_gather([batch.anchored for batch in batches], "the number of passes")
         for number in range(max(map(len, asked))):
             anchored = any(number < len(theirs) and theirs[number] for theirs in asked)
             if number < len(batches):
@@ -139,7 +142,7 @@ class Sharded:
 
     def states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
         """See `Division`."""
-        with self._ranks.waiting("the weights of the layers"):
+        with self._ranks.collective("the weights of the layers"):
             found: Tensor = decoder.states(layout)
         return found
 
@@ -148,7 +151,7 @@ class Sharded:
         """See `Division`; in the type that is computed in."""
         decoders = [self._policy.decoder, *([self._reference] if reference else [])]
         try:
-            with self._ranks.waiting("the whole weights"):
+            with self._ranks.collective("the whole weights"):
                 for decoder in decoders:
                     for module in _fsdp_modules(decoder):
                         module.set_reshard_after_forward(False, recurse=False)
@@ -164,7 +167,7 @@ class Sharded:
         """See `Division`; each weight is gathered in turn, and rank 0 holds all of them in its own memory."""
         whole: dict[int, Tensor] = {}
         names = self._policy.decoder.state_dict(keep_vars=True)
-        with self._ranks.waiting("the weights to be saved"):
+        with self._ranks.collective("the weights to be saved"):
             for weight in names.values():
                 if id(weight) not in whole:  # tied weights go by two names
                     full = weight.detach().full_tensor() if hasattr(weight, "full_tensor") else weight.detach()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from scorl.distributed.ranks import ALONE, Ranks
 from scorl.errors import GuardError
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, layout_of, micro_batches
@@ -26,13 +27,12 @@ from scorl.learner.guards import (
 from scorl.learner.loss import loss
 from scorl.learner.parallel import divided, like, local, number
 from scorl.learner.schedule import learning_rate
-from scorl.learner.tally import Tally
-from scorl.learner.trial import why_not_trees
-from scorl.policy import Policy
-from scorl.ranks import ALONE, Ranks
-from scorl.reference import Reference
+from scorl.learner.statistics import Tally
+from scorl.learner.tree_check import why_not_trees
+from scorl.model.policy import Policy
+from scorl.model.reference import Reference
 from scorl.settings import LearnerSettings, Packing
-from scorl.trajectory import Lesson
+from scorl.trajectory import TrainingExample
 
 __all__ = ["Learner", "Progress"]
 
@@ -61,7 +61,7 @@ class Learner:
         settings: optimiser, KL and batching.
         total: updates in the whole run, for the schedule.
         temperature: of sampling; log-probabilities are taken at it.
-        ranks: who learns together, each from lessons of its own.
+        ranks: who learns together, each from examples of its own.
         parallel: what of the weights each of them keeps.
     """
 
@@ -89,7 +89,7 @@ class Learner:
         self._at_reference = True
         self.packing: Packing | None = None
 
-    def renew_reference(self) -> None:
+    def reset_reference(self) -> None:
         """Make the policy as it stands the reference."""
         self.reference.renew()
         self._at_reference = True
@@ -103,16 +103,16 @@ class Learner:
             parameters, lr=self.settings.lr, betas=self.settings.betas, weight_decay=decay, fused=True
         )
 
-    def update(self, lessons: Sequence[Lesson]) -> Progress:
-        """One update of the policy from the lessons of one step: this rank's share of them.
+    def update(self, examples: Sequence[TrainingExample]) -> Progress:
+        """One update of the policy from the examples of one step: this rank's share of them.
 
         Raises:
             GuardError: see `scorl.learner.guards`.
         """
         if self.packing is None:
-            self.packing = self._choose_packing(lessons)
+            self.packing = self._choose_packing(examples)
         lr = learning_rate(self.updates, self.total, self.settings)
-        tally = self._accumulate(lessons)
+        tally = self._accumulate(examples)
         check_gap(tally.gap, self.settings.max_logprob_gap)
         if self._at_reference:
             check_reference(list(tally.kl.values()))
@@ -163,24 +163,24 @@ class Learner:
         self._nonfinite, self._moved = state["nonfinite"], state["moved"]
         self._at_reference = state["at_reference"]
 
-    def _choose_packing(self, lessons: Sequence[Lesson]) -> Packing:
+    def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing:
         """The packing that was asked for, unless this model cannot do it."""
         if self.settings.packing == "rows":
             return "rows"
         with self.whole():
-            found = why_not_trees(self.policy, lessons)
-        reason = next((why for why in self.ranks.gather(found, "the trial of trees") if why), None)
+            found = why_not_trees(self.policy, examples)
+        reason = next((why for why in self.ranks.all_gather(found, "the trial of trees") if why), None)
         if reason is None:
             return "tree"
         warnings.warn(f"learner.packing: this model learns from plain rows, since on trees {reason}", stacklevel=3)
         return "rows"
 
-    def _accumulate(self, lessons: Sequence[Lesson]) -> Tally:
+    def _accumulate(self, examples: Sequence[TrainingExample]) -> Tally:
         """Gradients of the whole step, one micro-batch after the other, and their sum over the ranks."""
         tally = Tally()
         packing = self.packing or self.settings.packing
-        trajectories = sum(self.ranks.gather(len(lessons), "the trajectories of a step"))
-        batches = micro_batches(lessons, self.settings.tokens_per_batch, packing)
+        trajectories = sum(self.ranks.all_gather(len(examples), "the trajectories of a step"))
+        batches = micro_batches(examples, self.settings.tokens_per_batch, packing)
         idle, _ = layout_of([(0,)], packing)
 
         def learn(batch: MicroBatch, anchored: bool) -> None:
@@ -190,7 +190,7 @@ class Learner:
         layers = checkpointed(self.policy.decoder) if self.settings.checkpointing else nullcontext()
         with trees, layers:
             self.division.accumulate(batches, learn, idle.to(self.policy.device))
-        return Tally.together(self.ranks.gather(tally, "the tallies of a step"))
+        return Tally.together(self.ranks.all_gather(tally, "the tallies of a step"))
 
     def _learn(self, batch: MicroBatch, anchored: bool, trajectories: int, tally: Tally) -> None:
         """Gradients of a micro-batch; `anchored` says that the reference is run, be it for another rank's sake.

@@ -1,4 +1,4 @@
-"""Objectives: small pure objects that turn a group of judged trajectories into lessons.
+"""Objectives: small pure objects that turn a group of judged trajectories into examples.
 
 A new method is a new file here and a line in `OBJECTIVES`; sampling, loss and loop know no method.
 """

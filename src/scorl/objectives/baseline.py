@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from scorl.trajectory import Credit, Group, Lesson
+from scorl.trajectory import Credit, Group, TrainingExample
 
-__all__ = ["advantages", "leave_one_out", "lessons", "returns"]
+__all__ = ["advantages", "examples", "leave_one_out", "returns"]
 
 
 def leave_one_out(rewards: Sequence[float]) -> list[float]:
@@ -64,7 +64,7 @@ def advantages(group: Group, credited: Sequence[Sequence[float]]) -> list[tuple[
     return [tuple(row) for row in found]
 
 
-def lessons(group: Group, credited: Sequence[Sequence[float]], beta: float) -> list[Lesson]:
-    """A lesson a trajectory: the advantage of each attempt's return, and one KL coefficient for all."""
+def examples(group: Group, credited: Sequence[Sequence[float]], beta: float) -> list[TrainingExample]:
+    """A example a trajectory: the advantage of each attempt's return, and one KL coefficient for all."""
     rows = zip(group, advantages(group, credited), strict=True)
-    return [Lesson(trajectory, tuple(Credit(a, beta) for a in row)) for trajectory, row in rows]
+    return [TrainingExample(trajectory, tuple(Credit(a, beta) for a in row)) for trajectory, row in rows]

@@ -1,7 +1,7 @@
 """Fine-tuning on collected attempts: the baselines STaR and Pair-SFT of the paper.
 
 A stage with one of these collects first: the policy as it stands when the stage begins answers all problems that
-the stage would draw, and the lessons are made of that. Loss mask (open in the paper): the second attempt alone, so
+the stage would draw, and the examples are made of that. Loss mask (open in the paper): the second attempt alone, so
 that no wrong first attempt is imitated; `imitate: all` covers both.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from scorl.seeds import derive
-from scorl.trajectory import Attempt, Credit, Group, Lesson, Trajectory
+from scorl.trajectory import Attempt, Credit, Group, TrainingExample, Trajectory
 
 __all__ = ["PairSFT", "Star"]
 
@@ -31,10 +31,10 @@ class Star:
     epochs: int = 1
     """Passes over what was collected, spread evenly over the stage's steps."""
 
-    def __call__(self, group: Group) -> list[Lesson]:
-        """A lesson for each trajectory that enters the data set."""
+    def __call__(self, group: Group) -> list[TrainingExample]:
+        """A example for each trajectory that enters the data set."""
         return [
-            _lesson(t, self.imitate) for t in group if _enters(t.attempts[0], self.keep_right) and t.attempts[-1].right
+            _example(t, self.imitate) for t in group if _enters(t.attempts[0], self.keep_right) and t.attempts[-1].right
         ]
 
 
@@ -49,11 +49,13 @@ class PairSFT:
     epochs: int = 1
     """Passes over what was collected, spread evenly over the stage's steps."""
 
-    def __call__(self, group: Group) -> list[Lesson]:
-        """A lesson for each first attempt that enters; the right answer is drawn from all attempts of the group."""
+    def __call__(self, group: Group) -> list[TrainingExample]:
+        """A example for each first attempt that enters; the right answer is drawn from all attempts of the group."""
         right = [attempt for attempt in _distinct(group) if attempt.right]
         return [
-            _lesson(_paired(t, right), self.imitate) for t in group if right and _enters(t.attempts[0], self.keep_right)
+            _example(_paired(t, right), self.imitate)
+            for t in group
+            if right and _enters(t.attempts[0], self.keep_right)
         ]
 
 
@@ -61,9 +63,9 @@ def _enters(first: Attempt, keep_right: bool) -> bool:
     return keep_right or not first.right
 
 
-def _lesson(trajectory: Trajectory, imitate: Imitate) -> Lesson:
+def _example(trajectory: Trajectory, imitate: Imitate) -> TrainingExample:
     earlier = Credit(imitation=float(imitate == "all"))
-    return Lesson(trajectory, (earlier,) * (len(trajectory.attempts) - 1) + (Credit(imitation=1.0),))
+    return TrainingExample(trajectory, (earlier,) * (len(trajectory.attempts) - 1) + (Credit(imitation=1.0),))
 
 
 def _distinct(group: Group) -> Iterator[Attempt]:

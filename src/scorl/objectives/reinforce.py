@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scorl.objectives.baseline import lessons, returns
-from scorl.trajectory import Attempt, Group, Lesson
+from scorl.objectives.baseline import examples, returns
+from scorl.trajectory import Attempt, Group, TrainingExample
 
 __all__ = ["Reinforce"]
 
@@ -21,9 +21,9 @@ class Reinforce:
     gamma: float = 0.0
     """Discount of later rewards in an attempt's return; 1 pays every attempt the joint reward (the paper: 0)."""
 
-    def __call__(self, group: Group) -> list[Lesson]:
+    def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of attempt t: its return less the mean over what it is compared with (`advantages`)."""
-        return lessons(group, [returns(self._rewards(t.attempts), self.gamma) for t in group], self.beta_1)
+        return examples(group, [returns(self._rewards(t.attempts), self.gamma) for t in group], self.beta_1)
 
     def _rewards(self, attempts: tuple[Attempt, ...]) -> list[float]:
         weights = self.weights or (1.0,) * len(attempts)

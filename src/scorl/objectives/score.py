@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from scorl.objectives.baseline import advantages, lessons, returns
-from scorl.trajectory import Credit, Group, Lesson, Trajectory
+from scorl.objectives.baseline import advantages, examples, returns
+from scorl.trajectory import Credit, Group, TrainingExample, Trajectory
 
 __all__ = ["StageOne", "StageTwo", "shaped_rewards"]
 
@@ -32,12 +32,12 @@ class StageOne:
     """Nats at which beta_2 holds the first attempt's KL, rising and falling step by step; null: beta_2 stays (the
     paper allows an adaptive one and gives no formula; this is the proportional controller of arXiv 1909.08593)."""
 
-    def __call__(self, group: Group) -> list[Lesson]:
+    def __call__(self, group: Group) -> list[TrainingExample]:
         """The last attempt gets its reward; the earlier ones get no reward at all, only the KL."""
         last = [[0.0] * (len(t.attempts) - 1) + [t.attempts[-1].reward] for t in group]
         held = Credit(0.0, self.beta_1 + self.beta_2)
         return [
-            Lesson(trajectory, (held,) * (len(row) - 1) + (Credit(row[-1], self.beta_1),))
+            TrainingExample(trajectory, (held,) * (len(row) - 1) + (Credit(row[-1], self.beta_1),))
             for trajectory, row in zip(group, advantages(group, last), strict=True)
         ]
 
@@ -64,9 +64,9 @@ class StageTwo:
     """Discount of later rewards in an attempt's return. Anything above 0 pays for wrong first attempts: with 1 the
     first is credited (1 - alpha) r_1 (the paper: 0)."""
 
-    def __call__(self, group: Group) -> list[Lesson]:
+    def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of attempt t: its shaped return less the mean over what it is compared with (`advantages`)."""
-        return lessons(group, [self._credited(t) for t in group], self.beta_1)
+        return examples(group, [self._credited(t) for t in group], self.beta_1)
 
     def _credited(self, trajectory: Trajectory) -> list[float]:
         credited = returns(shaped_rewards(trajectory, self.alpha), self.gamma)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scorl.trajectory import Credit, Group, Lesson
+from scorl.trajectory import Credit, Group, TrainingExample
 
 __all__ = ["Supervised"]
 
@@ -13,6 +13,8 @@ __all__ = ["Supervised"]
 class Supervised:
     """Imitate each problem's reference solution as the first attempt; nothing is sampled."""
 
-    def __call__(self, group: Group) -> list[Lesson]:
+    def __call__(self, group: Group) -> list[TrainingExample]:
         """Imitation weight 1 on every token of the solution, its end token included."""
-        return [Lesson(trajectory, (Credit(imitation=1.0),) * len(trajectory.attempts)) for trajectory in group]
+        return [
+            TrainingExample(trajectory, (Credit(imitation=1.0),) * len(trajectory.attempts)) for trajectory in group
+        ]

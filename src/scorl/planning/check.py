@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from statistics import fmean as mean
 
 from scorl.learner import Learner, Progress
-from scorl.lines import attempt_line
 from scorl.planning.memory import memory
 from scorl.planning.prepare import Wanted, described
 from scorl.planning.probe import clock, resident, settled, this_cpu
 from scorl.planning.seconds import step_time
 from scorl.planning.texts import lengths_in, shape_of
 from scorl.recipe import Recipe
-from scorl.recipe.plan import planned
-from scorl.run import Plan
-from scorl.steps import Step
-from scorl.trajectory import Lesson
+from scorl.run.build import planned
+from scorl.run.files import attempt_line
+from scorl.run.run import Plan
+from scorl.training.step import Step
+from scorl.trajectory import TrainingExample
 
 __all__ = ["Figures", "beside"]
 
@@ -60,7 +60,7 @@ def _made(plan: Plan, steps: int) -> tuple[list[Step], Figures]:
 
 def _lines(step: Step) -> list[dict[str, object]]:
     return [
-        attempt_line(step.index, a, lesson.trajectory) for lesson in step.lessons for a in lesson.trajectory.attempts
+        attempt_line(step.index, a, lesson.trajectory) for lesson in step.examples for a in lesson.trajectory.attempts
     ]
 
 
@@ -69,7 +69,7 @@ class _Clocked(Learner):
 
     seconds = 0.0
 
-    def update(self, lessons: Sequence[Lesson]) -> Progress:
+    def update(self, lessons: Sequence[TrainingExample]) -> Progress:
         """See `Learner.update`."""
         began = clock()
         progress = super().update(lessons)

@@ -12,7 +12,7 @@ from scorl.planning.seconds import StepTime, step_time
 from scorl.planning.setup import Setup
 from scorl.planning.tokens import lesson, micro_batches
 from scorl.settings import Evaluations
-from scorl.stage import Stage
+from scorl.training.stage import Stage
 
 __all__ = ["Estimate", "StageEstimate", "estimated"]
 

@@ -22,18 +22,18 @@ from scorl import tasks
 from scorl.engines import TorchEngine
 from scorl.engines.engine import Request
 from scorl.learner import Learner
-from scorl.linear import KERNELS, linear, onednn_is_faster
+from scorl.model.onednn import KERNELS, linear, onednn_is_faster
+from scorl.model.policy import Policy
 from scorl.planning.device import Device, Rates, Reach
 from scorl.planning.setup import Setup
 from scorl.planning.shape import ModelShape
 from scorl.planning.tokens import lesson, micro_batches, writings
 from scorl.planning.work import passes
-from scorl.policy import Policy
 from scorl.rollout import rollout
 from scorl.seeds import derive
 from scorl.settings import LearnerSettings, LoraSettings
-from scorl.stage import Stage
-from scorl.trajectory import Attempt, Credit, Lesson, Problem, Trajectory, Verdict
+from scorl.training.stage import Stage
+from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
 
 __all__ = ["clock", "measured", "reach", "resident", "settled", "this_cpu"]
 
@@ -218,10 +218,10 @@ def _smallest(layers: int, lora: LoraSettings | None = None) -> Policy:
     return policy
 
 
-def _lesson(token: int) -> Lesson:
+def _lesson(token: int) -> TrainingExample:
     """Two attempts of two tokens."""
     attempts = tuple(
         Attempt(turn, (1, 2, *(token, 5, 6) * turn), (token, 5), (0.0, 0.0), "", "stop", Verdict(0.0, ""))
         for turn in (0, 1)
     )
-    return Lesson(Trajectory(Problem("", ()), 0, attempts), (Credit(1.0, 0.1), Credit(-1.0, 0.1)))
+    return TrainingExample(Trajectory(Problem("", ()), 0, attempts), (Credit(1.0, 0.1), Credit(-1.0, 0.1)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from scorl.planning.setup import Setup
 from scorl.planning.tokens import lesson, micro_batches, writings
 from scorl.planning.work import Work, learning, sampling
-from scorl.stage import Stage
+from scorl.training.stage import Stage
 
 __all__ = ["StepTime", "step_time"]
 

@@ -10,7 +10,7 @@ from scorl.errors import UserError
 from scorl.planning.device import EFFICIENCY, Device, Rates
 from scorl.planning.shape import ModelShape
 from scorl.settings import Dtype, LearnerSettings, LoraSettings
-from scorl.stage import Stage
+from scorl.training.stage import Stage
 
 __all__ = ["Lengths", "Parallel", "Response", "Setup"]
 

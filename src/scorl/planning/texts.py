@@ -11,13 +11,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from scorl.chat import Chat
 from scorl.errors import UserError
-from scorl.lines import read_lines
+from scorl.model.chat import Chat
+from scorl.model.loading import resolve_model
 from scorl.planning.setup import Lengths, Response
 from scorl.planning.shape import ModelShape
 from scorl.recipe import Recipe
-from scorl.sources import locate
+from scorl.run.files import read_lines
 from scorl.trajectory import Message
 
 __all__ = ["Given", "lengths_in", "lengths_like", "lengths_of", "shape_of"]
@@ -61,7 +61,7 @@ def shape_of(recipe: Recipe, config: Path | None) -> ModelShape:
     """
     if config is not None:
         return ModelShape.of(_read(config))
-    source = locate(recipe.model.path)
+    source = resolve_model(recipe.model.path)
     if source.gguf_file is None and (local := Path(source.path) / "config.json").is_file():
         return ModelShape.of(_read(local))
     from transformers import AutoConfig
@@ -182,7 +182,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _loaded(kind: Any, name: str) -> Any:
     """`from_pretrained` of a configuration or a tokenizer."""
-    source = locate(name)
+    source = resolve_model(name)
     options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
         return kind.from_pretrained(source.path, **options)

@@ -8,7 +8,7 @@ from math import ceil
 
 from scorl.objectives import PairSFT, Star
 from scorl.planning.setup import Response, Setup
-from scorl.stage import Stage
+from scorl.training.stage import Stage
 
 __all__ = ["KEPT_BYTES", "Lesson", "Writing", "lesson", "micro_batches", "writings"]
 

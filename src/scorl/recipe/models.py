@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from scorl.loggers import LOGGERS
 from scorl.objectives import OBJECTIVES
 from scorl.recipe.sections import ModelSettings, Recipe, TaskChoice
-from scorl.stage import Stage
+from scorl.settings import LoggerName
 from scorl.tasks import TASKS
+from scorl.training.stage import Stage
 
 __all__ = ["descriptions", "recipe_model", "stage_model", "task_model"]
 
@@ -51,13 +51,12 @@ HELP = {
 
 def recipe_model(task: Any, stages: Any) -> type[BaseModel]:
     """The model of a whole recipe, given the types of its task and of its stages."""
-    logger: Any = Literal[tuple(LOGGERS)]
     made: dict[str, Any] = {
         "seed": (Annotated[int, Field(ge=0)], 0),
         "model": (_model(ModelSettings), ...),
         "task": (task, ...),
         "stages": (stages, ...),
-        "loggers": (tuple[logger, ...], ()),
+        "loggers": (tuple[LoggerName, ...], ()),
     }
     for name, kind in get_type_hints(Recipe).items():
         if name not in made:

@@ -25,8 +25,8 @@ from scorl.recipe.sections import (
 )
 from scorl.recipe.source import assign, load
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings
-from scorl.stage import Stage
 from scorl.tasks import TASKS
+from scorl.training.stage import Stage
 
 __all__ = ["changed", "differences", "resolve", "resolve_task"]
 

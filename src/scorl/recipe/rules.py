@@ -6,10 +6,9 @@ import importlib.util
 import re
 from collections.abc import Iterator
 
-from scorl.loggers import missing
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Supervised
 from scorl.recipe.sections import Recipe
-from scorl.stage import Stage
+from scorl.training.stage import Stage
 
 __all__ = ["contradictions"]
 
@@ -67,7 +66,7 @@ def _machine(recipe: Recipe) -> Iterator[str]:
         yield "model.lora: adapters need peft: pip install 'scorl[lora]', or lora: null"
     if recipe.checkpoint.every < 1:
         yield "checkpoint.every: should be at least 1, not 0"
-    for name in missing(recipe.loggers):
+    for name in [name for name in recipe.loggers if not importlib.util.find_spec(name)]:
         yield f"loggers: {name} is not installed: pip install 'scorl[loggers]'"
 
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import yaml
 
 from scorl.settings import Checkpoints, Dtype, Evaluations, LearnerSettings, LoraSettings, VllmSettings
-from scorl.stage import Stage
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
-from scorl.turns import CRITIQUE, REWRITE
+from scorl.tasks.turns import CRITIQUE, REWRITE
+from scorl.training.stage import Stage
 
 __all__ = [
     "EngineSettings",

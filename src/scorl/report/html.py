@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.lines import Line, read_attempts, read_evaluations, read_lines
 from scorl.report.curves import Mark, chart
 from scorl.report.show import FLIPS, flip_class, heading, judgement, marked, trajectories, visible
 from scorl.report.style import STYLE
 from scorl.report.table import Grid, before_after_grid, evaluation_grid
+from scorl.run.files import Line, read_attempts, read_evaluations, read_lines
 
 __all__ = ["write_report"]
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scorl.errors import UserError, nearest
-from scorl.lines import Line, read_attempts
+from scorl.run.files import Line, read_attempts
 
 __all__ = ["FLIPS", "Piece", "changes", "flip_class", "marked", "select", "show", "trajectories", "visible"]
 

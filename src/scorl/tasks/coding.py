@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from scorl.errors import UserError
+from scorl.sandbox.pool import Requirement
 from scorl.tasks.task import Judge
 from scorl.trajectory import Problem, Verdict
 from scorl.verifiers import program
-from scorl.verifiers.programs.pool import Requirement
 
 __all__ = ["CORRECTION", "block", "check_settings", "has_check", "judge_in", "pairs_of", "tests_of"]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from scorl.errors import UserError, nearest
+from scorl.tasks.data import Finite, Row, ask, column, digest, read_rows, split_off
 from scorl.tasks.reward import judge_by, load_function
-from scorl.tasks.rows import Finite, Row, ask, column, digest, read_rows, split_off
 from scorl.tasks.task import Judge, Task
 from scorl.trajectory import Message, Problem, Verdict
 from scorl.verifiers import math
-from scorl.verifiers.answers import final_answer
+from scorl.verifiers.extract_answer import final_answer
 
 __all__ = ["Files", "files"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from scorl.errors import UserError
-from scorl.tasks.rows import Finite, Row, ask, by_hash, column, hub_rows, read_rows
+from scorl.tasks.data import Finite, Row, ask, by_hash, column, hub_rows, read_rows
 from scorl.tasks.task import Problems, Task
 from scorl.tasks.word_problems import CORRECTION, PROMPT
 from scorl.trajectory import Problem

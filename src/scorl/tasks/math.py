@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scorl.errors import UserError
-from scorl.tasks.rows import Finite, Row, ask, column, digest, hub_rows, read_rows
+from scorl.tasks.data import Finite, Row, ask, column, digest, hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
-from scorl.verifiers.answers import last_box
+from scorl.verifiers.extract_answer import last_box
 from scorl.verifiers.math import judge
 
 __all__ = ["CORRECTION", "PROMPT", "Math", "math"]

@@ -13,7 +13,7 @@ from typing import Literal
 
 from scorl.errors import UserError
 from scorl.tasks.coding import CORRECTION, block, check_settings, judge_in, tests_of
-from scorl.tasks.rows import Finite, Row, column, hub_rows, read_rows
+from scorl.tasks.data import Finite, Row, column, hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Message, Problem, user
 from scorl.verifiers.program import SECONDS, Examination

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from scorl.errors import UserError
 from scorl.tasks.coding import CORRECTION, block, check_settings, judge_in
+from scorl.tasks.data import Finite, Row, column, read_rows
 from scorl.tasks.humaneval import PROMPT, beginning
-from scorl.tasks.rows import Finite, Row, column, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
 from scorl.verifiers.program import Examination

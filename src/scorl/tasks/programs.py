@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from scorl.errors import UserError
 from scorl.tasks.coding import CORRECTION, block, check_settings, has_check, judge_in, pairs_of, tests_of
+from scorl.tasks.data import Finite, Row, ask, column, digest, read_rows, split_off
 from scorl.tasks.files import guess, messages
-from scorl.tasks.rows import Finite, Row, ask, column, digest, read_rows, split_off
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.program import SECONDS, Examination

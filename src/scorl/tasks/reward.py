@@ -19,7 +19,7 @@ from typing import Any
 from scorl.errors import UserError, nearest
 from scorl.tasks.task import Judge
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers.answers import final_answer
+from scorl.verifiers.extract_answer import final_answer
 
 __all__ = ["judge_by", "load_function"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from scorl.errors import UserError, nearest
+from scorl.tasks.turns import Turn, correction, self_refine
 from scorl.trajectory import Problem, Verdict
-from scorl.turns import Turn, correction, self_refine
 
 __all__ = ["Judge", "Problems", "Task"]
 

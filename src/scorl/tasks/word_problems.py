@@ -16,7 +16,7 @@ from itertools import islice
 
 from scorl.errors import UserError, nearest
 from scorl.seeds import derive
-from scorl.tasks.rows import ask
+from scorl.tasks.data import ask
 from scorl.tasks.stories import ONE_STEP, TWO_STEP, Story
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers.answers import final_answer, reference
-from scorl.verifiers.spelling import normalise, number, same_number
+from scorl.verifiers.extract_answer import final_answer, reference
+from scorl.verifiers.normalize import normalise, number, same_number
 from scorl.verifiers.workers import Check, Outcome, compare_all
 
 __all__ = ["judge", "judge_numbers", "verify"]

@@ -1,6 +1,6 @@
 """The verifier for programs: does the program in an answer pass the tests?
 
-The program runs in a sandbox and the tests run outside of it (verifiers/programs/, docs/code.md). Whatever an
+The program runs in a sandbox and the tests run outside of it (sandbox/, docs/code.md). Whatever an
 answer holds gives a verdict; that the sandbox broke gives an error.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scorl.sandbox.pool import Requirement, examine_all, scale
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers.program_text import program_in, without_comments
-from scorl.verifiers.programs.pool import Requirement, examine_all, scale
+from scorl.verifiers.extract_code import program_in, without_comments
 
 __all__ = ["SECONDS", "Examination", "judge", "verify"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scorl.errors import UserError
-from scorl.verifiers.crew import Crew
+from scorl.sandbox.workers import Crew
 
 __all__ = ["Check", "Outcome", "compare_all", "pids"]
 

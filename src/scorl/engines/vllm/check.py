@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from scorl.errors import GuardError
-from scorl.logits import log_probabilities
-from scorl.policy import Policy, final_logits, hidden_states
+from scorl.model.logprobs import log_probabilities
+from scorl.model.policy import Policy, final_logits, hidden_states
 from scorl.trajectory import user
 
 __all__ = ["check_sync", "learners", "probe_ids"]

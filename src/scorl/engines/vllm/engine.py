@@ -16,7 +16,7 @@ from scorl.engines.vllm.check import check_sync, learners, probe_ids
 from scorl.engines.vllm.launch import launched
 from scorl.engines.vllm.server import Poster
 from scorl.engines.vllm.transfer import packed
-from scorl.policy import Policy
+from scorl.model.policy import Policy
 from scorl.settings import VllmSettings
 
 __all__ = ["VllmEngine"]

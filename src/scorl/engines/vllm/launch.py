@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scorl.engines.vllm.server import SOCKET, Server, environment
 from scorl.engines.vllm.transfer import by_ipc
-from scorl.policy import Policy
+from scorl.model.policy import Policy
 from scorl.settings import VllmSettings
 
 __all__ = ["launched"]

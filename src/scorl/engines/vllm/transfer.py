@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
-from scorl.policy import Policy
+from scorl.model.policy import Policy
 from scorl.settings import VllmSettings
 
 __all__ = ["by_ipc", "packed"]

@@ -1,0 +1,1 @@
+"""Many processes: what they say to each other (`ranks`), and what starts them (`torchrun`, `ray`)."""

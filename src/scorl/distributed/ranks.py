@@ -1,0 +1,213 @@
+"""Ranks: the processes that learn together, and all that they say to each other.
+
+Every rank runs the same program and asks the same questions in the same order; what follows from an answer is then the
+same everywhere. Rank 0 alone touches the run directory and tells the others what it found there. One process alone is
+rank 0 of 1: it asks nobody, and does not import torch.distributed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from scorl.errors import GuardError, PeerLostError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["ALONE", "Ranks", "current_ranks", "launched_rank", "local_world_size", "process_group"]
+
+T = TypeVar("T")
+
+BUCKET = 2**24
+"""Numbers summed in one message: 64 MiB of float32."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that learn together.
+
+    Every wait ends after the process group's time limit. `what` names in the error what was waited for.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this rank writes the run directory."""
+        return self.rank == 0
+
+    def shard(self, count: int) -> slice:
+        """This rank's share of so many things: neighbours, and as many as the others have but for one.
+
+        >>> [Ranks(rank, 2).shard(5) for rank in (0, 1)]
+        [slice(0, 2, None), slice(2, 5, None)]
+        """
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def all_gather(self, value: T, what: str) -> list[T]:
+        """Every rank's value, in order of ranks; values are pickled."""
+        if self.size == 1:
+            return [value]
+        from torch import distributed
+
+        values: list[T | None] = [None] * self.size
+        with self.collective(what):
+            distributed.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def all_concat(self, values: Sequence[T], what: str) -> list[T]:
+        """The values of all ranks, one list behind the other."""
+        return [value for part in self.all_gather(list(values), what) for value in part]
+
+    def any(self, flag: bool, what: str) -> bool:
+        """Whether one rank at least says so."""
+        return any(self.all_gather(flag, what))
+
+    def broadcast(self, find: Callable[[], T], what: str) -> T:
+        """What rank 0 finds; the others do not look. Its complaints to the user are raised everywhere."""
+        if self.size == 1:
+            return find()
+        from torch import distributed
+
+        found: list[tuple[T | None, Exception | None]] = [(None, None)]
+        if self.main:
+            try:
+                found = [(find(), None)]
+            except (UserError, GuardError) as error:
+                found = [(None, error)]
+        with self.collective(what):
+            distributed.broadcast_object_list(found, src=0)
+        value, complaint = found[0]
+        if complaint is not None:
+            raise complaint
+        return value  # type: ignore[return-value]
+
+    def all_reduce(self, tensors: Sequence[Tensor], what: str) -> None:
+        """Replace tensors of one type by their sums over the ranks."""
+        if self.size == 1:
+            return
+        import torch
+
+        with self.collective(what):
+            for bucket in _buckets(tensors):
+                flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+                torch.distributed.all_reduce(flat)
+                parts = torch.split(flat, [tensor.numel() for tensor in bucket])
+                for tensor, part in zip(bucket, parts, strict=True):
+                    tensor.copy_(part.view_as(tensor))
+
+    def barrier(self, what: str) -> None:
+        """Until all ranks are here."""
+        self.all_gather(None, what)
+
+    @contextmanager
+    def collective(self, what: str) -> Iterator[None]:
+        """Messages between ranks within are about `what`.
+
+        Raises:
+            PeerLostError: another rank has ended, or did not come in time.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or not any(word in str(error) for word in LOST):
+                raise
+            raise PeerLostError(
+                f"rank {self.rank} of {self.size} waited for {what} in vain: another rank has ended, or takes longer "
+                f"than launcher.timeout: {error}"
+            ) from error
+
+
+ALONE = Ranks()
+"""One process, which is all there is."""
+
+SETTLED = 0.5
+"""Seconds between the last message and the end of the process.
+
+A gloo thread lets go of its message's tensor after it has reported the message, for which it needs the interpreter; one
+that asks an interpreter that is ending aborts the process. Destroying the group ends its threads, but not with FSDP2:
+DTensor's caches keep the mesh, and that the group.
+"""
+
+LOST = ("onnection", "imed out", "imeout", "NCCL", "closed by peer", "emote process")
+"""Words by which gloo, NCCL and their store say that somebody is missing."""
+
+
+def launched_rank() -> int | None:
+    """Which rank a launcher such as torchrun has made this process; None: it was started by itself."""
+    return int(os.environ["RANK"]) if {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ) else None
+
+
+def local_world_size() -> int:
+    """Ranks on this machine, which share its cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+@contextmanager
+def process_group(workers: int | None, timeout: float, device: str) -> Iterator[Ranks]:
+    """The ranks that a launcher such as torchrun has started, of which this process becomes one.
+
+    Args:
+        workers: how many there should be; None: as many as there are.
+        timeout: seconds that any of them waits for the others.
+        device: what the model is to run on, as recipes say it.
+
+    Raises:
+        UserError: there are more or fewer.
+    """
+    size = int(os.environ["WORLD_SIZE"]) if launched_rank() is not None else 1
+    if workers not in (None, size):
+        raise UserError(
+            f"launcher.workers: {workers} processes were asked for, and {size} started: let launcher.name start them, "
+            f"or run torchrun --nproc-per-node {workers} -m scorl train ..."
+        )
+    if size == 1:
+        yield ALONE
+        return
+    from torch import distributed
+
+    backend = _prepare(device)
+    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    yield current_ranks()
+    distributed.destroy_process_group()  # not after an error: the others may be gone, and this would wait for them
+    time.sleep(SETTLED)
+
+
+def current_ranks() -> Ranks:
+    """This process in torch's process group, whoever made that."""
+    from torch import distributed
+
+    return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+def _prepare(device: str) -> str:
+    """Give each rank its GPU, or gloo the interface that leads to this machine; the name of the backend."""
+    import torch
+
+    if device != "cpu" and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        return "cpu:gloo,cuda:nccl"
+    names = [name for _, name in socket.if_nameindex()]
+    if str(local_world_size()) == os.environ["WORLD_SIZE"] and "lo" in names:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name may lead to no interface at all
+    return "gloo"
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The tensors in order, in lists of at most `BUCKET` numbers; a larger one stands alone."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(t.numel() for t in bucket) + tensor.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket

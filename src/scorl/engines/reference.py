@@ -1,0 +1,29 @@
+"""An engine that samples from the reference policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scorl.engines.engine import Engine, Request, Sample
+from scorl.model.reference import Reference
+
+__all__ = ["ReferenceEngine"]
+
+
+@dataclass(frozen=True)
+class ReferenceEngine:
+    """The policy's engine, writing as the reference policy."""
+
+    engine: Engine
+    reference: Reference
+
+    def load(self) -> None:
+        """Nothing by itself: the engine takes the reference's weights when it samples, and the policy's afterwards."""
+
+    def sample(
+        self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
+    ) -> list[Sample]:
+        """See `scorl.engines.engine.Engine.sample`; nothing is kept, for the policy goes on."""
+        with self.reference.in_place():
+            return self.engine.sample(requests, temperature=temperature, max_tokens=max_tokens)

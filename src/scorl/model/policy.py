@@ -1,0 +1,217 @@
+"""The policy: a Hugging Face decoder, its tokenizer and chat, and what of it is trained."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from scorl.errors import UserError
+from scorl.model.chat import Chat
+from scorl.model.loading import Source, resolve_model
+from scorl.model.onednn import quicken
+from scorl.settings import Dtype, LoraSettings
+
+__all__ = ["Policy", "final_logits", "hidden_states"]
+
+
+class Policy:
+    """A causal language model that is sampled from and trained.
+
+    Args:
+        path: whatever `scorl.model.loading.resolve_model` understands.
+        dtype: of the computation; weights that are trained stay in float32, frozen ones beside adapters are in it.
+        device: `auto` takes a GPU where there is one.
+        lora: train adapters instead of all weights.
+        chat_template: a jinja file to use in place of the tokenizer's template.
+        placed: whether the model goes to the device; a learner that divides it takes it there in shards.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        dtype: Dtype = "float32",
+        device: str = "auto",
+        lora: LoraSettings | None = None,
+        chat_template: str | None = None,
+        placed: bool = True,
+    ) -> None:
+        self.path = path
+        self.device = _device(device)
+        source = resolve_model(path)
+        self.tokenizer: Any = _load(AutoTokenizer, source, path)
+        if chat_template is not None:
+            self.tokenizer.chat_template = _text(Path(chat_template))
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        model = _load(AutoModelForCausalLM, source, path, dtype=self.dtype if lora else torch.float32)
+        if source.gguf_file:
+            _forget_quantization(model)
+        self.lora = lora
+        self.model: Any = (_with_adapters(model, lora) if lora else model).eval()
+        quicken(self.model)
+        if placed:
+            self.model.to(self.device)
+        generation = model.generation_config
+        self.chat = Chat.of(self.tokenizer, generation.eos_token_id if generation else None)
+        _check_supported(self.decoder, path)
+
+    @property
+    def decoder(self) -> Any:
+        """The Hugging Face model itself, adapters (if any) in place inside it."""
+        return self.model.get_base_model() if self.lora else self.model
+
+    def precision(self) -> torch.autocast:
+        """The context that every forward runs in: half precision computes on float32 weights."""
+        return torch.autocast(self.device.type, self.dtype, enabled=not self.lora and self.dtype != torch.float32)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest context in tokens, where the model names one."""
+        return getattr(self.decoder.config, "max_position_embeddings", None)
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Exchange the trainable parameters' storage, unseen by autograd; the tensors are taken, not copied."""
+        for name, parameter in self.parameters.items():
+            parameter.data = weights[name]
+
+    def fingerprint(self) -> tuple[float, ...]:
+        """Numbers that change when the weights do, or when adapters are switched off."""
+        off = (
+            [float(getattr(module, "_disable_adapters", False)) for module in self.model.modules()] if self.lora else []
+        )
+        with torch.no_grad():
+            sums = [p.sum(dtype=torch.float32) for p in self.parameters.values()]
+        return (*(torch.stack(sums).tolist() if sums else ()), *off)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights under their Hugging Face names, in the type that is computed in; adapters that are on are merged
+        in. Tied weights come once.
+        """
+        for name, parameter in self.decoder.named_parameters():
+            weight = parameter.detach()
+            if ".base_layer.weight" in name:
+                layer = self.decoder.get_submodule(name.removesuffix(".base_layer.weight"))
+                for adapter in () if layer.disable_adapters else layer.active_adapters:
+                    weight = weight + layer.get_delta_weight(adapter).detach()
+            if ".lora_" not in name:
+                yield name.replace(".base_layer.", "."), weight.to(self.dtype)
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write an ordinary Hugging Face folder; adapters are merged into a copy of the weights.
+
+        `weights` are the decoder's by name, where it holds shards of them alone.
+        """
+        model = self.decoder
+        if self.lora:
+            model = copy.deepcopy(self.model).merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.save_pretrained(folder, state_dict=weights)
+        self.tokenizer.save_pretrained(folder)
+
+
+def final_logits(decoder: Any, hidden: Tensor) -> Tensor:
+    """Logits from the last hidden states, [..., width] -> [..., vocabulary], as the model itself makes them."""
+    logits: Tensor = decoder.get_output_embeddings()(hidden)
+    cap = getattr(decoder.config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def hidden_states(decoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """The last hidden states, [rows, tokens, width], of right-padded rows."""
+    hidden: Tensor = decoder.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return hidden
+
+
+_CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Layers whose cache is keys and values, which rows can share and leave."""
+
+
+def _check_supported(decoder: Any, path: str) -> None:
+    """Refuse what would be sampled or scored wrongly."""
+    odd = set(getattr(decoder.config.get_text_config(), "layer_types", None) or ()) - _CACHED
+    if odd:
+        raise UserError(f"{path}: layers of the kind {', '.join(sorted(odd))} keep another state than keys and values")
+    if not _head_is_plain(decoder):
+        raise UserError(f"{path}: this model does more than a linear head and a soft cap behind its last layer")
+    head, words = decoder.get_output_embeddings(), decoder.get_input_embeddings()
+    if hasattr(head, "lora_A") or (hasattr(words, "lora_A") and head.weight is words.weight):
+        raise UserError(f"{path}: model.lora.targets reach the output head, which the reference shares")
+
+
+def _device(name: str) -> torch.device:
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"model.device: '{name}', but torch sees no GPU here")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"model.chat_template: {error}") from None
+
+
+@torch.no_grad()
+def _head_is_plain(decoder: Any) -> bool:
+    """Whether hidden states and `final_logits` give what the model's own forward gives."""
+    ids = torch.arange(1, 5, device=decoder.device)[None]
+    mask = torch.ones_like(ids)
+    ours = final_logits(decoder, hidden_states(decoder, ids, mask))
+    theirs = decoder(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-3)
+
+
+def _load(kind: Any, source: Source, name: str, **options: Any) -> Any:
+    """`from_pretrained`, with a user's mistake told apart from ours."""
+    if source.gguf_file:
+        options["gguf_file"] = source.gguf_file
+    try:
+        return kind.from_pretrained(source.path, **options)
+    except ImportError as error:
+        raise UserError(f"cannot load model '{name}': {error}. GGUF files need: pip install 'scorl[gguf]'") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load model '{name}': {error}") from error
+
+
+def _forget_quantization(model: Any) -> None:
+    """A GGUF file was unpacked: its weights are plain now, and are saved as such."""
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def _with_adapters(model: Any, lora: LoraSettings) -> Any:
+    """The model with fresh adapters, which change nothing until they are trained."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise UserError("model.lora needs peft: pip install 'scorl[lora]'") from None
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=targets,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers for it
+        torch.manual_seed(0)  # fresh adapters change nothing, but the same run must start from the same ones
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise UserError(f"model.lora.targets: {error}") from None

@@ -1,0 +1,96 @@
+"""The reference policy: what the KL is measured against."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from scorl.model.policy import Policy
+
+__all__ = ["Reference"]
+
+
+class Reference:
+    """The policy that the KL is measured against; it changes only by `renew`.
+
+    Full fine-tuning keeps a frozen copy of the model. With adapters the reference is the model without them, which
+    costs no memory, until `renew` keeps a copy of the adapters' weights as they stand.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._copy = None if policy.lora else _frozen(policy.model)
+        self._adapters: dict[str, Tensor] | None = None
+        self.renewed = False
+        if policy.lora and any(p.any() for name, p in policy.parameters.items() if "lora_B" in name):
+            self.renew()  # the adapters were trained before: without them it would be another policy
+
+    @contextmanager
+    def active(self) -> Iterator[Any]:
+        """The Hugging Face model of the reference; the policy's own weights are back in place afterwards."""
+        if self._copy is not None:
+            yield self._copy
+        elif self._adapters is None:
+            with self._policy.model.disable_adapter():
+                yield self._policy.decoder
+        else:
+            with self._exchanged(self._adapters):
+                yield self._policy.decoder
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the reference's weights in the policy's place, for an engine that samples from the policy."""
+        if self._copy is None:
+            with self.active():
+                yield
+        else:
+            with self._exchanged({name: p.data for name, p in self._copy.named_parameters()}):
+                yield
+
+    @contextmanager
+    def _exchanged(self, weights: dict[str, Tensor]) -> Iterator[None]:
+        """Other weights in the policy; its own are back in place afterwards."""
+        own = {name: p.data for name, p in self._policy.parameters.items()}
+        self._policy.set_weights(weights)
+        try:
+            yield
+        finally:
+            self._policy.set_weights(own)
+
+    @property
+    def head(self) -> Any:
+        """The model whose output head is the reference's; adapters never touch the head."""
+        return self._policy.decoder if self._copy is None else self._copy
+
+    def renew(self) -> None:
+        """Make the policy as it stands the reference."""
+        self.load_state(_snapshot(self._policy))
+
+    def state(self) -> dict[str, Tensor] | None:
+        """What a checkpoint must hold: the reference's weights once it was renewed, else None."""
+        if not self.renewed:
+            return None
+        if self._copy is None:
+            return self._adapters
+        return {name: p.detach() for name, p in self._copy.named_parameters()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Set the reference's weights."""
+        self.renewed = True
+        if self._copy is None:
+            self._adapters = {name: weights.to(self._policy.device) for name, weights in state.items()}
+            return
+        for name, parameter in self._copy.named_parameters():
+            parameter.data.copy_(state[name])
+
+
+def _frozen(model: Any) -> Any:
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _snapshot(policy: Policy) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in policy.parameters.items()}

@@ -1,0 +1,214 @@
+"""A sandboxed interpreter as the broker sees it: started, spoken to with deadlines, ended with all it started."""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+from scorl.sandbox.bubblewrap import Level, command, environment
+from scorl.sandbox.cgroups import Group
+from scorl.sandbox.seccomp import system_calls
+from scorl.sandbox.wire import WireError
+
+__all__ = ["BrokenError", "Child", "EndedError", "LateError"]
+
+START_SECONDS = 60.0
+"""For a sandbox to stand; some hundredths of a second on an idle machine."""
+END_SECONDS = 1.0
+PACKAGE = "scorl.sandbox"
+
+
+class BrokenError(Exception):
+    """The sandbox does not stand."""
+
+
+class LateError(Exception):
+    """The deadline has passed."""
+
+
+class EndedError(Exception):
+    """The other side is gone."""
+
+
+class Child:
+    """One interpreter in a sandbox, and the pipes to it."""
+
+    def __init__(self, level: Level, modules: tuple[str, ...], group: Group | None, longest: int) -> None:
+        self.group, self.longest = group, longest
+        self.starved_before = group.exhausted() if group else 0
+        self.folder = None if level.bubblewrap else tempfile.mkdtemp(prefix="scorl-program-")
+        self.start_limit = time.monotonic() + START_SECONDS
+        with system_calls() as seccomp:
+            self.process = subprocess.Popen(
+                command(level, seccomp),
+                env=environment(self.folder),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=seccomp,
+                start_new_session=True,
+                preexec_fn=group.join if group else None,
+                cwd=self.folder or "/",
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.input, self.answers = self.process.stdin.fileno(), self.process.stdout.fileno()
+        os.set_blocking(self.input, False)
+        os.set_blocking(self.answers, False)
+        try:
+            self.send(bundle(modules), self.start_limit)
+            if self.receive(self.start_limit) != b"ready":
+                raise WireError("another greeting")
+        except (LateError, EndedError, WireError) as error:
+            self.kill_first()
+            said = self.process.stderr.read(1000).decode(errors="replace").strip()
+            self.end()
+            raise BrokenError(f"the sandbox does not stand ({type(error).__name__}): {said}") from None
+
+    def send(self, body: bytes, deadline: float) -> None:
+        """Sends a frame.
+
+        Raises:
+            LateError, EndedError: it was not taken in time, or nobody is there.
+        """
+        data = memoryview(len(body).to_bytes(4, "big") + body)
+        while data:
+            wait(deadline, writable=self.input)
+            try:
+                data = data[os.write(self.input, data[: 1 << 16]) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise EndedError from None
+
+    def receive(self, deadline: float) -> bytes:
+        """The next frame.
+
+        Raises:
+            LateError, EndedError: there is none.
+            WireError: it is too long to be one.
+        """
+        size = int.from_bytes(self.read(4, deadline), "big")
+        if size > self.longest:
+            raise WireError("too long")
+        return self.read(size, deadline)
+
+    def read(self, count: int, deadline: float) -> bytes:
+        """So many bytes."""
+        parts = []
+        while count:
+            wait(deadline, readable=self.answers)
+            part = os.read(self.answers, min(count, 1 << 20))
+            if not part:
+                raise EndedError
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def output(self, most: int, deadline: float) -> bytes:
+        """All that is written until the other side closes.
+
+        Raises:
+            LateError: it does not close in time.
+            WireError: it is too much.
+        """
+        parts = b""
+        with contextlib.suppress(EndedError):
+            while len(parts) <= most:
+                parts += self.read(1, deadline) + self.collective()
+            raise WireError("too much output")
+        return parts
+
+    def collective(self) -> bytes:
+        """What can be read at once."""
+        try:
+            return os.read(self.answers, 1 << 16)
+        except BlockingIOError:
+            return b""
+
+    def status(self) -> int:
+        """The exit status of a process that has closed its side, if it comes soon; else 0."""
+        try:
+            return self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return 0
+
+    def starved(self) -> bool:
+        """Whether a process of the group was ended for want of memory."""
+        return self.group is not None and self.group.exhausted() > self.starved_before
+
+    def end(self) -> None:
+        """Kills every process of the sandbox and waits until it is gone."""
+        self.kill_first()
+        if self.group is not None:
+            end_members(self.group)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def kill_first(self) -> None:
+        """Kills process 1 of the sandbox, with which its whole namespace ends, then what had started it."""
+        try:
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        except OSError:
+            children = []
+        for child in children:
+            with contextlib.suppress(OSError):
+                os.kill(int(child), signal.SIGKILL)
+        if not children:
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def end_members(group: Group) -> None:
+    """Kills what is left in a group, and takes the exit status of what became a child of ours by that."""
+    while members := group.members():
+        for member in members:
+            with contextlib.suppress(OSError):
+                os.kill(member, signal.SIGKILL)
+        for member in members:
+            with contextlib.suppress(OSError):
+                os.waitpid(member, os.WNOHANG)
+        time.sleep(0.001)
+
+
+def wait(deadline: float, readable: int | None = None, writable: int | None = None) -> None:
+    """Waits for a pipe.
+
+    Raises:
+        LateError: the deadline has passed.
+    """
+    reading, writing = [] if readable is None else [readable], [] if writable is None else [writable]
+    if not any(select.select(reading, writing, [], max(0.0, deadline - time.monotonic()))):
+        raise LateError
+
+
+@cache
+def bundle(modules: tuple[str, ...]) -> bytes:
+    """Modules of this folder, compiled, as the interpreter in the sandbox takes them."""
+    here = Path(__file__).parent
+    compiled = []
+    for name in modules:
+        source = (here / f"{name}.py").read_text(encoding="utf-8")
+        compiled.append((f"{PACKAGE}.{name}", compile(source, f"{name}.py", "exec", dont_inherit=True)))
+    return marshal.dumps(compiled)

@@ -1,0 +1,56 @@
+"""A stage: an objective, and for how long and on how much it is pursued."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scorl.objectives import OBJECTIVES, Objective, PairSFT, Star, Supervised
+
+__all__ = ["Stage"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One entry of the list that a run goes through; interleaving and further attempts are longer lists."""
+
+    objective: Objective
+    steps: int
+    """Updates of the policy (open in the paper: how 3,000 steps divide between the stages)."""
+    problems: int = 64
+    """Problems per step; the paper's batch of 512 is read as 64 problems of 8 samples (open)."""
+    samples: int = 8
+    """Samples per problem; the leave-one-out baseline is taken among them (open)."""
+    attempts: int = 2
+    """Attempts per sample."""
+    branches: int = 1
+    """Trajectories that go on from each first attempt; later attempts are then compared among these siblings."""
+    offline: float = 0.0
+    """Share of the samples whose first attempt the reference policy writes: context for the second attempt, and not
+    trained on (the paper mixes such samples in; the share is open)."""
+    name: str | None = None
+    """What steps.jsonl calls the stage; the objective's name by default."""
+    reset_reference: bool = False
+    """Whether the reference policy becomes the policy as it stands when this stage starts (open: the base stays
+    the reference; set it after a `supervised` warm-up and for stage I(b) of three attempts)."""
+    reset_optimizer: bool = False
+    """Whether the optimiser forgets its moments when this stage starts (open: it keeps them)."""
+
+    @property
+    def objective_name(self) -> str:
+        """The objective's name in recipes."""
+        return next(name for name, kind in OBJECTIVES.items() if isinstance(self.objective, kind))
+
+    @property
+    def collects(self) -> bool:
+        """Whether all is sampled when the stage begins, and the steps learn from that."""
+        return isinstance(self.objective, Star | PairSFT)
+
+    @property
+    def samples_nothing(self) -> bool:
+        """Whether the examples are reference solutions."""
+        return isinstance(self.objective, Supervised)
+
+    @property
+    def label(self) -> str:
+        """`name`, or the objective's name."""
+        return self.name or self.objective_name

@@ -1,0 +1,61 @@
+"""What tests/test_ranks.py runs on two ranks: python tests/support/ranked.py MODEL FOLDER CASE ..., under torchrun."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from scorl.distributed.ranks import process_group
+from scorl.engines import TorchEngine
+from scorl.model.policy import Policy
+from scorl.objectives import StageOne, StageTwo, Star, Supervised
+from scorl.run.run import Plan, perform
+from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoraSettings, Sampling
+from scorl.training.stage import Stage
+from support.worlds import letters
+
+STAGES = {
+    "full": (
+        Stage(Supervised(), 1, problems=3, samples=1, attempts=1),
+        Stage(StageOne(target_kl=0.01), 4, problems=3, samples=4, reset_reference=True),
+        Stage(StageTwo(), 5, problems=5, samples=4, branches=2, offline=0.5),
+    ),
+    "collected": (Stage(Star(), 2, problems=3, samples=150),),
+    "few": (Stage(StageTwo(), 2, problems=1, samples=8),),  # the second rank has nothing to learn
+}
+
+
+def plan(model: str, stages: str, kind: str = "ddp") -> Plan:
+    """Steps that have everything in them, in micro-batches so small that ranks need different numbers of them."""
+    lora = LoraSettings(rank=2) if kind == "lora" else None
+    sharded = kind in ("fsdp2", "half")
+    policy = Policy(model, lora=lora, placed=not sharded, dtype="bfloat16" if kind.startswith("half") else "float32")
+    return Plan(
+        model=model,
+        policy=policy,
+        engine=TorchEngine(policy),
+        task=letters(),
+        stages=STAGES[stages],
+        recipe="seed: 0\n",
+        sampling=Sampling(max_tokens=3),
+        learner=LearnerSettings(lr=1e-3, tokens_per_batch=40, schedule="cosine", warmup=2),
+        evaluations=Evaluations(every=4, problems=3, fixed=stages == "full"),
+        checkpoints=Checkpoints(every=3, keep=9),
+        parallel="fsdp2" if sharded else "ddp",
+    )
+
+
+def main(model: str, folder: Path, cases: list[str]) -> None:
+    """Each case is STAGES-KIND, and goes on with what lies in its folder."""
+    with process_group(2, 120.0, "cpu") as ranks:
+        for case in cases:
+            stages, kind, *more = case.split("-")
+            made = plan(model, stages, kind)
+            if "rows" in more:
+                made = replace(made, learner=replace(made.learner, checkpointing=True, packing="rows"))
+            perform(made, folder / case, ranks=ranks)
+        sys.setswitchinterval(100)  # what a message's thread still wants of the interpreter, it waits for
+        ranks.barrier("the end")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,85 @@
+"""A small world for tests: a Llama with random weights, a word tokenizer, and a task that can be learned in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from scorl.model.policy import Policy
+from scorl.settings import LoraSettings
+from scorl.tasks.task import Task
+from scorl.trajectory import Problem, Verdict, user
+
+__all__ = ["WORDS", "letters", "save_model", "tiny_policy"]
+
+WORDS = ["a", "b", "c", "d", "e", "f", "say", "again"]
+TEMPLATE = (
+    "{%- for m in messages -%}{{ '<' + m.role + '>' + m.content }}"
+    "{%- if m.role == 'assistant' -%}{{ '<end>' }}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<assistant>' }}{%- endif -%}"
+)
+
+
+def save_model(folder: Path, seed: int = 0, width: int = 32) -> str:
+    """Write a Llama of two layers and two heads with its tokenizer; the folder's path."""
+    special = ["<pad>", "<end>", "<user>", "<assistant>"]
+    vocabulary = {word: i for i, word in enumerate([*special, *WORDS, "?"])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    words.add_special_tokens(special)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<pad>")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=width,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+def tiny_policy(folder: Path, seed: int = 0, lora: LoraSettings | None = None, width: int = 32) -> Policy:
+    """A policy over `save_model`."""
+    return Policy(save_model(folder, seed, width), lora=lora)
+
+
+@dataclass(frozen=True)
+class _Letters:
+    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
+        return [_problem(i % 3) for i in range(start, start + count)]
+
+    def take(self, limit: int | None) -> list[Problem]:
+        return [_problem(i) for i in range(3)][:limit]
+
+
+def letters() -> Task:
+    """Say the letter that is named: right if the response is that letter and nothing else."""
+    problems = _Letters()
+    return Task("letters", {"train": problems, "test": problems}, "again", _judge)
+
+
+def _problem(number: int) -> Problem:
+    letter = WORDS[number]
+    return Problem(f"letters-{letter}", (user(f"say {letter}"),), answer=letter, solution=letter)
+
+
+def _judge(pairs: object) -> list[Verdict]:
+    return [
+        Verdict(float(text.strip() == problem.answer), "correct", "", text.strip())
+        for problem, text in pairs  # type: ignore[attr-defined]
+    ]

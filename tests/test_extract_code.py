@@ -1,0 +1,79 @@
+"""The program in an answer, found without running or parsing anything."""
+
+import pytest
+
+from scorl.verifiers.extract_code import program_in, without_comments
+
+ADD = "def add(a, b):\n    return a + b"
+SUB = "def sub(a, b):\n    return a - b"
+
+
+def fenced(text, mark="python"):
+    return f"```{mark}\n{text}\n```"
+
+
+@pytest.mark.parametrize(
+    ("answer", "program"),
+    [
+        (fenced(ADD), ADD),
+        (fenced(ADD, ""), ADD),
+        (fenced(ADD, "Python"), ADD),
+        (f"Here it is:\n\n{fenced(ADD)}\n\nIt adds `a` and `b`.", ADD),
+        (f"~~~py\n{ADD}\n~~~", ADD),
+        (f"````\n{ADD}\n````", ADD),
+        (f"1. First:\n   ```python\n   {ADD.replace(chr(10), chr(10) + '   ')}\n   ```", ADD),
+        (fenced(ADD).replace("\n", "\r\n"), ADD),
+        (f"```python\n{ADD}", ADD),  # cut off
+        (f"<think>```python\nx = 1\n```</think>{fenced(ADD)}", ADD),
+        (f"{fenced(SUB)}\nBetter:\n{fenced(ADD)}", ADD),  # the last definition counts
+        (f"{fenced(ADD)}\nUse it so:\n{fenced('print(add(1, 2))')}", ADD),  # a call defines nothing
+        (f"{fenced(ADD)}\nOutput:\n{fenced('3', 'text')}", ADD),
+        (f"{fenced('pip install x', 'bash')}\n{fenced(ADD)}", ADD),
+        (ADD, ADD),
+        (f"Sure, here is the function.\n\n{ADD}\n\nThis function adds two numbers.", ADD),
+        (f"import math\n\n{ADD}\nx = add(1, 2)\nmain()", f"import math\n\n{ADD}\nx = add(1, 2)\nmain()"),
+        ("n = int(input())\nprint(n * 2)", "n = int(input())\nprint(n * 2)"),
+        ("    return a + b\n", "    return a + b"),  # goes on from a head
+        (
+            '"""A module.\n\nWith some more words here.\n"""\n' + ADD,
+            '"""A module.\n\nWith some more words here.\n"""\n' + ADD,
+        ),
+        ("def f(x):\n    return [\n1,\n2\n]", "def f(x):\n    return [\n1,\n2\n]"),
+        ("while True: pass", "while True: pass"),
+        ("for i in range(3): print(i)\nHope that helps", "for i in range(3): print(i)"),
+        ("if you ask me: no, I do not know.", None),
+        ("I do not know.", None),
+        ("", None),
+        (fenced("rm -rf /", "bash"), None),
+        (fenced(""), None),
+    ],
+)
+def test_the_program_is_found(answer, program):
+    assert program_in(answer) == program
+
+
+def test_the_block_with_the_entry_point_counts():
+    answer = f"{fenced(ADD)}\nand a helper:\n{fenced(SUB)}"
+    assert program_in(answer) == SUB
+    assert program_in(answer, "add") == ADD
+    assert program_in(answer, "mul") == SUB
+    assert program_in(f"{fenced('class Stack: ...')}\n{fenced(ADD)}", "Stack") == "class Stack: ..."
+
+
+def test_an_entry_point_is_a_name_and_no_pattern():
+    assert program_in(fenced(ADD), "a.*(") == ADD
+
+
+@pytest.mark.parametrize(
+    ("program", "bare"),
+    [
+        ("# 1+1=2 ok\ndef f():\n    # two\n\n    return 2  # kept", "def f():\n    return 2  # kept"),
+        ('x = """\n# text\n"""', 'x = """\n# text\n"""'),
+        ("x = 'a\\\n# text'", "x = 'a\\\n# text'"),
+        ("x = '''a'''\n# note", "x = '''a'''\n# note"),  # a string might go on: left as it is
+        ("\xa0# no space of Python's\nx = 1", "\xa0# no space of Python's\nx = 1"),
+        ("# nothing", ""),
+    ],
+)
+def test_comments_are_left_out_where_they_cannot_be_part_of_a_string(program, bare):
+    assert without_comments(program) == bare
