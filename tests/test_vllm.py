@@ -120,7 +120,9 @@ def test_the_reference_writes_with_its_own_weights(engine, policy):
     as_reference = TorchEngine(policy).sample(asked, temperature=1.0, max_tokens=4)
     with moved(policy):
         own = engine.sample(asked, temperature=1.0, max_tokens=4)
-        theirs = ReferenceEngine(engine, reference).sample(asked, temperature=1.0, max_tokens=4)
+        as_it_was = ReferenceEngine(engine, reference)
+        assert as_it_was.chat is policy.chat
+        theirs = as_it_was.sample(asked, temperature=1.0, max_tokens=4)
         again = engine.sample(asked, temperature=1.0, max_tokens=4)
     assert [s.ids for s in theirs] == [s.ids for s in as_reference] != [s.ids for s in own]
     assert [s.ids for s in again] == [s.ids for s in own]

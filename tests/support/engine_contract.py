@@ -86,6 +86,9 @@ class Engine:
         one, other = engine.sample([Request(prompt, 1), Request(prompt, 2)], temperature=0, max_tokens=4)
         assert same([one], [other])
 
+    def test_it_brings_the_chat_of_its_model(self, engine, policy):
+        assert engine.chat is policy.chat
+
     def test_no_request_no_sample(self, engine):
         assert engine.sample([], temperature=1.0, max_tokens=4) == []
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from scorl.model.chat import Chat
 from scorl.trajectory import Finish
 
 __all__ = ["Engine", "Request", "Sample", "rooms"]
@@ -30,6 +31,11 @@ class Sample:
 
 class Engine(Protocol):
     """Writes responses with the current policy."""
+
+    @property
+    def chat(self) -> Chat:
+        """Makes the prompts of this engine's model, and says what ends its responses."""
+        ...
 
     def load(self) -> float | None:
         """Take over the policy's weights as they stand, where the engine has weights of its own.

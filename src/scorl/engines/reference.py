@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scorl.engines.engine import Engine, Request, Sample
+from scorl.model.chat import Chat
 from scorl.model.reference import Reference
 
 __all__ = ["ReferenceEngine"]
@@ -17,6 +18,11 @@ class ReferenceEngine:
 
     engine: Engine
     reference: Reference
+
+    @property
+    def chat(self) -> Chat:
+        """The chat of the engine."""
+        return self.engine.chat
 
     def load(self) -> None:
         """Nothing by itself: the engine takes the reference's weights when it samples, and the policy's afterwards."""

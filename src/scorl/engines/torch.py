@@ -23,6 +23,7 @@ from scorl.engines.engine import Request, Sample, rooms
 from scorl.engines.kv_cache import Kept, Rows, joined
 from scorl.engines.sampling import draw, uniforms
 from scorl.engines.shared_prefix import trunk_attention
+from scorl.model.chat import Chat
 from scorl.model.logprobs import log_probabilities
 from scorl.model.policy import Policy
 
@@ -57,6 +58,11 @@ class TorchEngine:
     _weights: tuple[float, ...] = field(default=(), init=False, repr=False)
     """The fingerprint of the weights that `_kept` was computed with."""
     _branching: bool | None = field(default=None, init=False, repr=False)
+
+    @property
+    def chat(self) -> Chat:
+        """The chat of the policy."""
+        return self.policy.chat
 
     def load(self) -> None:
         """Nothing to take over."""

@@ -16,6 +16,7 @@ from scorl.engines.vllm.check import check_sync, learners, probe_ids
 from scorl.engines.vllm.launch import launched
 from scorl.engines.vllm.server import Poster
 from scorl.engines.vllm.transfer import packed
+from scorl.model.chat import Chat
 from scorl.model.policy import Policy
 from scorl.settings import VllmSettings
 
@@ -44,6 +45,11 @@ class VllmEngine:
     """The fingerprint of the weights that the server has."""
     _gap: float | None = field(default=None, init=False, repr=False)
     _asleep: bool = field(default=False, init=False, repr=False)
+
+    @property
+    def chat(self) -> Chat:
+        """The chat of the policy."""
+        return self.policy.chat
 
     def load(self) -> float | None:
         """See `scorl.engines.engine.Engine.load`.
