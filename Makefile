@@ -2,6 +2,7 @@
 # make demo    train the shipped tiny model to correct itself on countdown, then print before and after
 # make test    format, lint, types, tests
 # make lint    the first three of them
+# make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
 # make bench   speed against TRL, generate and the machine's floor (docs/speed.md); bench-quick in at most 8 minutes
@@ -11,11 +12,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 
 RAY := .venv-ray
 VLLM := .venv-vllm
 
-.PHONY: setup demo test lint test-ray test-vllm bench bench-quick
+.PHONY: setup demo test lint format test-ray test-vllm bench bench-quick
 
 setup: $(INSTALLED)
 
@@ -32,8 +34,14 @@ demo: setup
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mdformat --check $(PAGES)
 	$(BIN)/mypy
 	$(BIN)/mypy tools/tiny_models/functions-base
+
+format: setup
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/mdformat $(PAGES)
 
 test: lint
 	$(BIN)/pytest

@@ -1,4 +1,4 @@
-"""The tables of all recipe keys in recipes.md, from the JSON schema: python docs/keys.py writes them anew."""
+"""docs/reference.md, the page of all recipe keys, from the JSON schema: python docs/keys.py writes it anew."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import mdformat
+
 from scorl.recipe import json_schema
 
-PAGE = Path(__file__).with_name("recipes.md")
-BEGIN, END = "<!-- keys -->\n", "<!-- /keys -->\n"
+PAGE = Path(__file__).with_name("reference.md")
+INTRODUCTION = """# Every key of a recipe
+
+Written by `python docs/keys.py` from the code; a test holds the two together. How a recipe is written and read:
+[recipes.md](recipes.md). "Stated" and "open" say whether the paper gives the value. A `supervised` stage has 1 sample
+and 1 attempt, whatever the others have.
+"""
 Schema = Mapping[str, Any]
 KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true, false", "null": "null"}
-SHORT = 40
-"""Longer texts among the defaults stand below their table."""
 
 
-def page(text: str) -> str:
-    """The page with its tables renewed."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}{tables()}{END}{rest.split(END)[1]}"
+def page() -> str:
+    """The page, in the format that `make lint` asks of every page."""
+    return mdformat.text(f"{INTRODUCTION}\n{sections()}", extensions={"gfm", "tables"}, options={"wrap": 100})
 
 
-def tables() -> str:
-    """A heading and a table for each section of a recipe, in the order in which a recipe is written."""
+def sections() -> str:
+    """A heading and a list for each section of a recipe, in the order in which a recipe is written."""
     schema = json_schema()
     defs, top = schema["$defs"], schema["properties"]
     tasks, stages = top["task"]["discriminator"], top["stages"]["items"]["discriminator"]
@@ -66,13 +70,21 @@ def variants(name: str, prefix: str, kinds: Mapping[str, Schema], shared: tuple[
 
 
 def section(title: str, prefix: str, keys: Schema) -> str:
-    """A heading, the table of its keys, and the defaults that are too long for it."""
-    rows = [
-        f"| `{prefix}{key}` | {kind(v)} | {default(v)} | {cell(v.get('description', ''))} |" for key, v in keys.items()
-    ]
-    long = [f"- `{prefix}{key}`: `{json.dumps(v['default'])}`" for key, v in keys.items() if is_long(v)]
-    lines = [f"### {title}", "", "| key | value | default | what |", "|---|---|---|---|", *rows, ""]
-    return "\n".join([*lines, "Default wordings, as JSON:", "", *long, ""] if long else lines)
+    """A heading and the list of its keys."""
+    return "\n".join([f"## {title}", "", *(entry(prefix + key, value) for key, value in keys.items()), ""])
+
+
+def entry(key: str, value: Schema) -> str:
+    """One key: what may be given, the default as YAML has it, and what it does."""
+    default = f"; default {code(json.dumps(value['default']))}" if "default" in value else ""
+    what = f": {value['description']}" if "description" in value else ""
+    return f"- `{key}` ({kind(value)}{default}){what}"
+
+
+def code(text: str) -> str:
+    """An inline code span, also of a text with a fenced block in it."""
+    ticks = "````" if "`" in text else "`"
+    return f"{ticks}{text}{ticks}"
 
 
 def kind(value: Schema) -> str:
@@ -99,22 +111,5 @@ def bound(value: Schema) -> str:
     return f", above {value['exclusiveMinimum']:g}" if "exclusiveMinimum" in value else ""
 
 
-def default(value: Schema) -> str:
-    """The default as YAML has it."""
-    if "default" not in value:
-        return ""
-    return "below" if is_long(value) else f"`{json.dumps(value['default'])}`"
-
-
-def is_long(value: Schema) -> bool:
-    """Whether the default is a text too long for a table."""
-    return isinstance(value.get("default"), str) and len(value["default"]) > SHORT
-
-
-def cell(text: str) -> str:
-    """A text as a table takes it."""
-    return text.replace("|", "\\|")
-
-
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

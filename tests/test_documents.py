@@ -174,8 +174,8 @@ def test_shipped_recipes_resolve(name):
 
 
 def test_every_recipe_key_is_documented_as_the_code_has_it():
-    page = (ROOT / "docs" / "recipes.md").read_text()
-    assert page == runpy.run_path(str(ROOT / "docs" / "keys.py"))["page"](page), "run: python docs/keys.py"
+    page = (ROOT / "docs" / "reference.md").read_text()
+    assert page == runpy.run_path(str(ROOT / "docs" / "keys.py"))["page"](), "run: python docs/keys.py"
     keys = {
         re.sub(r"^stages\.\d+", "stages.N", key) for name in shipped_recipes() for key in flat(resolve(name).as_dict())
     }
