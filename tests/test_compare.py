@@ -4,15 +4,12 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from scorl.compare import METHODS, chosen, compared, comparison_grid, jobs, planned_runs
 from scorl.compare.arms import Arm
 from scorl.errors import UserError
-from scorl.metrics import over_seeds, paired_over_seeds, tally_outcomes
-from scorl.metrics.hierarchy import student_tail
-from scorl.metrics.intervals import wilson
+from scorl.metrics import tally_outcomes
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star
 from scorl.recipe import resolve
 
@@ -63,64 +60,6 @@ def test_arms_are_read_and_mistakes_are_named():
         chosen("score:stages.1.alhpa=0")[0].recipe(RECIPE)
     with pytest.raises(UserError, match="score_stage_one"):
         METHODS["star"].of(resolve("countdown-multi-turn"))
-
-
-def words(pattern, names=4):
-    return tally_outcomes({f"p{i}": word for i, word in enumerate(pattern.split())})
-
-
-def test_means_over_seeds_by_hand():
-    found = over_seeds([words("01 11 00 10"), words("11 11 00 00")])
-    assert found["accuracy_t1"].value == pytest.approx((2 / 4 + 2 / 4) / 2)
-    assert found["accuracy_t2"].value == pytest.approx((2 / 4 + 2 / 4) / 2)
-    assert found["fix_rate"].value == pytest.approx((1 / 2 + 0 / 2) / 2)
-    assert found["accuracy_t2"].low <= 0.5 <= found["accuracy_t2"].high
-
-
-def test_the_interval_knows_seeds_and_problems():
-    rng = np.random.default_rng(0)
-    problems = rng.random(400) < 0.5
-
-    def seeds(spread):
-        rates = 0.5 + spread * np.array([-1, -0.5, 0, 0.5, 1])
-        return [words(" ".join("11" if r < rate else "00" for r in rng.random(400))) for rate in rates]
-
-    narrow, wide = (over_seeds(seeds(s))["accuracy_t1"] for s in (0.0, 0.2))
-    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
-    same = [words(" ".join("11" if p else "00" for p in problems))] * 5  # seeds agree: problems alone vary
-    interval = over_seeds(same)["accuracy_t1"]
-    assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.1)
-
-
-def test_a_rate_that_never_varies_is_not_certain():
-    intervals = over_seeds([words("01 " * 10), words("01 " * 10)])
-    low, high = wilson(1.0, 10)
-    assert (intervals["accuracy_t2"].low, intervals["accuracy_t2"].high) == (low, high)
-    assert intervals["accuracy_t1"].low == 0
-    assert intervals["accuracy_t1"].high == pytest.approx(1 - low)
-
-
-def test_paired_differences_over_seeds():
-    base = [words("01 11 00 10 " * 50)]
-    better = [words("01 11 01 11 " * 50)] * 5
-    found = paired_over_seeds(base, better)
-    assert found["accuracy_t2"].value == pytest.approx(0.5)
-    assert found["accuracy_t2"].p < 0.001
-    assert paired_over_seeds(better, better)["delta"].p == 1.0
-    with pytest.raises(ValueError, match="same problems"):
-        paired_over_seeds(base, [words("01 11")])
-
-
-def test_the_p_of_few_seeds_is_no_smaller_than_a_t_test():
-    one = [words("11 " * 50 + "00 " * 50)] * 3
-    other = [words("11 " * n + "00 " * (100 - n)) for n in (50, 60, 55)]
-    t = 5 / (5 / 3**0.5)
-    assert paired_over_seeds(one, other)["accuracy_t1"].p >= student_tail(t, 2) - 1e-9
-
-
-@pytest.mark.parametrize(("t", "degrees"), [(12.7062, 1), (4.302653, 2), (2.776445, 4), (2.570582, 5), (2.228139, 10)])
-def test_students_tail_against_its_table(t, degrees):
-    assert student_tail(t, degrees) == pytest.approx(0.05, abs=1e-5)
 
 
 def finished(run, outcomes):

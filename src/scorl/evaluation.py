@@ -56,7 +56,7 @@ class Evaluation:
             "samples": self.samples,
             "max_tokens": self.max_tokens,
             "seed": self.seed,
-            "metrics": {k: asdict(interval) for k, interval in metrics.with_intervals(self.groups).items()},
+            "metrics": {k: asdict(interval) for k, interval in metrics.measure_intervals(self.groups).items()},
             "mcnemar_p": metrics.delta_p(self.groups),
             "outcomes": metrics.outcomes(self.groups),
             "edit_ratios": metrics.edit_ratios(self.groups),

@@ -9,7 +9,7 @@ from typing import Any
 
 from scorl.compare.arms import Arm
 from scorl.compare.jobs import Run
-from scorl.metrics import Difference, Interval, Tally, over_seeds, paired_over_seeds, tally_outcomes
+from scorl.metrics import Difference, Interval, Tally, bootstrap_differences, bootstrap_intervals, tally_outcomes
 from scorl.run.files import read_lines
 
 __all__ = ["Comparison", "Row", "compared"]
@@ -74,9 +74,9 @@ def _row(arm: Arm, runs: Sequence[Run], anchors: Sequence[Run]) -> Row:
     return Row(
         arm,
         tuple(run.seed for run in runs),
-        over_seeds(tallies),
+        bootstrap_intervals(tallies),
         _to_score(runs, anchors),
-        over_seeds(fixed) if fixed else {},
+        bootstrap_intervals(fixed) if fixed else {},
         _collected(runs[0]),
     )
 
@@ -89,7 +89,7 @@ def _to_score(runs: Sequence[Run], anchors: Sequence[Run]) -> dict[str, Differen
     if not anchors or runs[0].arm.name == ANCHOR:
         return {}
     theirs, ours = ([_tally(_evaluation(run)) for run in side] for side in (anchors, runs))
-    return paired_over_seeds(theirs, ours)
+    return bootstrap_differences(theirs, ours)
 
 
 def _evaluation(run: Run) -> dict[str, Any]:

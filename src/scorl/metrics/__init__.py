@@ -3,8 +3,14 @@
 from scorl.metrics.accuracy import HEADLINES, Tally, edit_ratios, measure, outcomes, tally, tally_outcomes
 from scorl.metrics.alarms import Alarm, alarms, raised
 from scorl.metrics.edits import answer_changed, edit_ratio
-from scorl.metrics.hierarchy import over_seeds, paired_over_seeds
-from scorl.metrics.intervals import Difference, Interval, delta_p, mcnemar, paired, wilson, with_intervals
+from scorl.metrics.intervals import (
+    Difference,
+    Interval,
+    bootstrap_differences,
+    bootstrap_intervals,
+    measure_intervals,
+)
+from scorl.metrics.significance import delta_p, mcnemar, wilson
 
 __all__ = [
     "HEADLINES",
@@ -14,18 +20,17 @@ __all__ = [
     "Tally",
     "alarms",
     "answer_changed",
+    "bootstrap_differences",
+    "bootstrap_intervals",
     "delta_p",
     "edit_ratio",
     "edit_ratios",
     "mcnemar",
     "measure",
+    "measure_intervals",
     "outcomes",
-    "over_seeds",
-    "paired",
-    "paired_over_seeds",
     "raised",
     "tally",
     "tally_outcomes",
     "wilson",
-    "with_intervals",
 ]

@@ -1,12 +1,13 @@
-"""How sure the metrics are: bootstrap intervals over problems, exact McNemar, paired differences.
+"""How sure the metrics are: bootstrap intervals and paired differences over problems, and over seeds where runs repeat.
 
 Problems are what is drawn at random, so problems are what the bootstrap resamples, each with all its samples
-(a cluster bootstrap); a ratio such as the fix rate is recomputed as a ratio of sums in every resample.
+(a cluster bootstrap); a ratio such as the fix rate is recomputed as a ratio of sums in every resample. Several seeds
+answer the same problems, so the two are crossed: a resample draws seeds too, and takes every drawn problem in every
+drawn seed. A single evaluation is the case of one seed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,13 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorl.metrics.accuracy import Tally, tally
+from scorl.metrics.significance import t_test, wilson
 from scorl.trajectory import Group
 
-__all__ = ["Difference", "Interval", "bounds", "delta_p", "mcnemar", "paired", "wilson", "with_intervals"]
+__all__ = ["Difference", "Interval", "bootstrap_differences", "bootstrap_intervals", "measure_intervals"]
 
 Array = NDArray[np.float64]
+Sums = tuple[Array, Array]
+"""Numerators and denominators, both [seeds, problems, metrics]."""
+
 CELLS = 2_000_000
 """Weights held at a time while resampling: a bound on memory (16 MB)."""
+MEANS = ("tokens", "edit_ratio")
+"""How the names of metrics begin that are no rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,99 +49,133 @@ class Difference:
     p: float | None
 
 
-def with_intervals(groups: Iterable[Group], seed: int = 0, resamples: int = 10_000) -> dict[str, Interval]:
-    """Every metric of `measure` with its 95% percentile bootstrap interval over problems.
+def measure_intervals(groups: Iterable[Group], seed: int = 0, resamples: int = 10_000) -> dict[str, Interval]:
+    """Every metric of `measure` with its 95% percentile bootstrap interval over problems."""
+    return bootstrap_intervals([tally(groups)], seed, resamples)
+
+
+def bootstrap_intervals(tallies: Sequence[Tally], seed: int = 0, resamples: int = 10_000) -> dict[str, Interval]:
+    """The mean over seeds of every metric, with its 95% interval over seeds and problems; one tally a seed.
 
     Where all problems agree (0 of n) the bootstrap has no width; see `_widen`.
+
+    Raises:
+        ValueError: the tallies are not about the same problems.
     """
-    counts = tally(groups)
-    draws = _bootstrap(counts.top, counts.bottom, seed, resamples)
+    names = _shared_names(tallies)
+    sums = _stack(tallies, tallies[0].problems, names)
+    (means,) = _resample([sums], seed, resamples)
+    return {name: _interval(name, _values(sums, k), means[:, k], _counting(sums, k)) for k, name in enumerate(names)}
+
+
+def bootstrap_differences(
+    before: Sequence[Tally], after: Sequence[Tally], seed: int = 0, resamples: int = 10_000
+) -> dict[str, Difference]:
+    """after - before of every metric that both know: problems are paired, and so are seeds.
+
+    A side with a single tally (a model that is not trained) stays the same in every resample of the seeds.
+
+    p is twice the smaller share of resampled differences on one side of 0 (a tie counts on both sides; one is added to
+    count and total, so p is never 0). A bootstrap of few seeds is somewhat narrow: p is no smaller than a t-test's.
+
+    Raises:
+        ValueError: the tallies are not about the same problems, or the sides have several seeds, and not as many.
+    """
+    if len(before) != len(after) and 1 not in (len(before), len(after)):
+        raise ValueError("paired differences need as many seeds on both sides, or one")
+    names, problems = _shared_names([*before, *after]), before[0].problems
+    old, new = (_stack(side, problems, names) for side in (before, after))
+    old_means, new_means = _resample([old, new], seed, resamples)
+    changes = new_means - old_means
     return {
-        name: Interval(value, *bounds(name, value, draws[:, k], int(np.count_nonzero(counts.bottom[:, k]))))
-        for k, (name, value) in enumerate(counts.values().items())
+        name: _difference(name, _values(old, k), _values(new, k), changes[:, k], len(problems))
+        for k, name in enumerate(names)
     }
 
 
-def paired(before: Tally, after: Tally, seed: int = 0, resamples: int = 10_000) -> dict[str, Difference]:
-    """after - before of every metric that both know, on the same problems, resampled together.
-
-    p is twice the smaller share of resampled differences on one side of 0 (a tie counts on both sides; one is
-    added to count and total, so p is never 0).
-
-    Raises:
-        ValueError: the two are not about the same problems.
-    """
-    if set(before.problems) != set(after.problems):
-        raise ValueError("paired differences need the same problems before and after")
-    names = [name for name in before.names if name in after.names]
-    row = {problem: index for index, problem in enumerate(after.problems)}
-    rows = [row[problem] for problem in before.problems]
-    b, a = [before.names.index(n) for n in names], [after.names.index(n) for n in names]
-    top = np.hstack([before.top[:, b], after.top[rows][:, a]])
-    bottom = np.hstack([before.bottom[:, b], after.bottom[rows][:, a]])
-    draws = _bootstrap(top, bottom, seed, resamples)
-    change = draws[:, len(names) :] - draws[:, : len(names)]
-    old, new = before.values(), after.values()
-    return {n: _difference(n, old[n], new[n], change[:, k], len(rows)) for k, n in enumerate(names)}
+def _shared_names(tallies: Sequence[Tally]) -> list[str]:
+    return [name for name in tallies[0].names if all(name in one.names for one in tallies)]
 
 
-def mcnemar(differences: Sequence[int]) -> float:
-    """The exact two-sided p of no change, from r2 - r1 of every problem (summed over its samples).
-
-    With one sample a problem this is McNemar's exact test: binomial(1/2) on the discordant pairs. With more
-    it is the permutation test that swaps the attempts of whole problems (flips the sign of a problem's sum);
-    its distribution is worked out exactly, not sampled.
-
-    >>> mcnemar([1] * 5 + [-1] + [0] * 94)    # 2 * (C(6,0) + C(6,1)) / 2**6
-    0.21875
-    """
-    steps = [abs(d) for d in differences if d]
-    chance = np.ones(1)
-    for step in steps:
-        gap = np.zeros(step)
-        chance = (np.concatenate([chance, gap]) + np.concatenate([gap, chance])) / 2
-    total = sum(steps)
-    reached = np.abs(2 * np.arange(total + 1) - total) >= abs(sum(differences))
-    return min(1.0, float(chance[reached].sum()))
+def _stack(tallies: Sequence[Tally], problems: Sequence[str], names: Sequence[str]) -> Sums:
+    """The tallies as one, problems and metrics in the order that is asked for."""
+    tops, bottoms = [], []
+    for one in tallies:
+        row = {problem: index for index, problem in enumerate(one.problems)}
+        if row.keys() != set(problems):
+            raise ValueError("seeds and sides can be compared only on the same problems")
+        cells = np.ix_([row[problem] for problem in problems], [one.names.index(name) for name in names])
+        tops.append(one.top[cells])
+        bottoms.append(one.bottom[cells])
+    return np.stack(tops), np.stack(bottoms)
 
 
-def delta_p(groups: Iterable[Group]) -> float | None:
-    """`mcnemar` for Delta(t1, t2); None for a single attempt."""
-    counts = tally(groups)
-    k = counts.names.index("delta")
-    return mcnemar([int(d) for d in counts.top[:, k]]) if counts.bottom[:, k].any() else None
+def _resample(sides: Sequence[Sums], seed: int, resamples: int) -> list[Array]:
+    """Each side's mean over seeds of each metric [resamples, metrics]; all sides draw the same problems and seeds."""
+    seeds, problems = max(len(top) for top, _ in sides), sides[0][0].shape[1]
+    chunks = [
+        [_means(side, drawn_problems, drawn_seeds if len(side[0]) == seeds else None) for side in sides]
+        for drawn_problems, drawn_seeds in _draw(seeds, problems, seed, resamples)
+    ]
+    return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
 
-def wilson(value: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% score interval of a rate seen over n independent problems."""
-    z = 1.959963984540054
-    centre = (value + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
-    return max(0.0, round(centre - half, 12)), min(1.0, round(centre + half, 12))
-
-
-def _bootstrap(top: Array, bottom: Array, seed: int, resamples: int) -> Array:
-    """Ratios of resampled sums [resamples, metrics]; NaN where a resample leaves a metric undefined."""
-    sums = [(weights @ top, weights @ bottom) for weights in _weights(len(top), resamples, seed)]
-    above, below = (np.concatenate(part) for part in zip(*sums, strict=True))
-    ratios: Array = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-    return ratios
-
-
-def _weights(problems: int, resamples: int, seed: int) -> Iterator[Array]:
-    """How often each problem is drawn in each resample, [some resamples, problems] at a time."""
+def _draw(seeds: int, problems: int, seed: int, resamples: int) -> Iterator[tuple[Array, Array]]:
+    """How often each problem and each seed is drawn, [some resamples, problems] and [.., seeds] at a time."""
     rng = np.random.default_rng(seed)
     chunk = max(1, CELLS // problems)
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
-        cells = rng.integers(problems, size=(size, problems)) + problems * np.arange(size)[:, None]
-        yield np.bincount(cells.ravel(), minlength=size * problems).reshape(size, problems).astype(np.float64)
+        yield _count_draws(rng, size, problems), _count_draws(rng, size, seeds)
 
 
-def bounds(name: str, value: float | None, draws: Array, n: int) -> tuple[float | None, float | None]:
-    """The 95% interval of a metric, given its bootstrap draws over n problems; None where it is undefined."""
-    if value is None:
-        return None, None
+def _count_draws(rng: np.random.Generator, resamples: int, n: int) -> Array:
+    """How often each of n is drawn in n draws with replacement, [resamples, n]."""
+    cells = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(cells.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
+
+
+def _means(sums: Sums, problems: Array, seeds: Array | None) -> Array:
+    """The mean over drawn seeds of the ratio over drawn problems [resamples, metrics]; NaN where it is undefined."""
+    above, below = (np.tensordot(problems, part, axes=(1, 1)) for part in sums)  # [resamples, seeds, metrics]
+    ratios = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    weights = (below > 0) * (1.0 if seeds is None else seeds[:, :, None])
+    total, weighted = weights.sum(axis=1), (weights * ratios).sum(axis=1)
+    means: Array = np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0)
+    return means
+
+
+def _values(sums: Sums, metric: int) -> list[float]:
+    """A metric of each seed in which it is defined."""
+    tops, bottoms = (part[:, :, metric].sum(axis=1).tolist() for part in sums)
+    return [top / bottom for top, bottom in zip(tops, bottoms, strict=True) if bottom]
+
+
+def _counting(sums: Sums, metric: int) -> int:
+    """How many problems count for a metric in any seed: for the fix rate, those with a wrong first attempt."""
+    return int(np.count_nonzero(sums[1][:, :, metric].any(axis=0)))
+
+
+def _interval(name: str, values: Sequence[float], means: Array, n: int) -> Interval:
+    if not values:
+        return Interval(None, None, None)
+    value = sum(values) / len(values)
+    return Interval(value, *_bounds(name, value, means, n))
+
+
+def _difference(name: str, old: Sequence[float], new: Sequence[float], changes: Array, n: int) -> Difference:
+    if not old or not new:
+        return Difference(None, None, None, None)
+    value = sum(new) / len(new) - sum(old) / len(old)
+    defined = changes[~np.isnan(changes)]
+    side = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    p = min(1.0, 2 * (int(side) + 1) / (len(defined) + 1))
+    kind = name if name.startswith(MEANS) else "delta"
+    return Difference(value, *_bounds(kind, value, defined, n), max(p, t_test(old, new)))
+
+
+def _bounds(name: str, value: float, draws: Array, n: int) -> tuple[float, float]:
+    """The 95% interval of a metric, given its bootstrap draws over n problems."""
     low, high = (float(q) for q in np.nanpercentile(draws, [2.5, 97.5]))
     return (low, high) if low < high else _widen(name, value, n)
 
@@ -146,19 +187,9 @@ def _widen(name: str, value: float, n: int) -> tuple[float, float]:
     value -/+ Wilson's upper limit of 0 of n: what Newcombe's interval gives when no outcome differs.
     A mean of something else (tokens, edit ratios) stays as it is.
     """
-    if name.startswith(("tokens", "edit_ratio")):
+    if name.startswith(MEANS):
         return value, value
     if not name.startswith("delta"):
         return wilson(value, n)
     reach = wilson(0.0, n)[1]
     return max(-1.0, value - reach), min(1.0, value + reach)
-
-
-def _difference(name: str, old: float | None, new: float | None, draws: Array, n: int) -> Difference:
-    if old is None or new is None:
-        return Difference(None, None, None, None)
-    kind = name if name.startswith("tokens") else "delta"
-    known = draws[~np.isnan(draws)]
-    side = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
-    p = min(1.0, 2 * (int(side) + 1) / (len(known) + 1))
-    return Difference(new - old, *bounds(kind, new - old, known, n), p)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from scorl.metrics import Difference, paired, tally_outcomes
+from scorl.metrics import Difference, bootstrap_differences, tally_outcomes
 
 if TYPE_CHECKING:  # reading a run's files needs no model, hence no torch
     from scorl.evaluation import Evaluation, Summary
@@ -122,7 +122,7 @@ def _paired(old: Summary, new: Summary) -> dict[str, Difference]:
     words = old.get("outcomes", {}), new.get("outcomes", {})
     if not words[0] or words[0].keys() != words[1].keys():
         return {}
-    return paired(tally_outcomes(words[0]), tally_outcomes(words[1]))
+    return bootstrap_differences([tally_outcomes(words[0])], [tally_outcomes(words[1])])
 
 
 def _summary(evaluation: Evaluation | Summary) -> Summary:

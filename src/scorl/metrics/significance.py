@@ -1,0 +1,78 @@
+"""Exact tests and limits: McNemar's, Student's, Wilson's; no resampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from scorl.metrics.accuracy import tally
+from scorl.trajectory import Group
+
+__all__ = ["delta_p", "mcnemar", "student_tail", "t_test", "wilson"]
+
+
+def mcnemar(differences: Sequence[int]) -> float:
+    """The exact two-sided p of no change, from r2 - r1 of every problem (summed over its samples).
+
+    With one sample a problem this is McNemar's exact test: binomial(1/2) on the discordant pairs. With more
+    it is the permutation test that swaps the attempts of whole problems (flips the sign of a problem's sum);
+    its distribution is worked out exactly, not sampled.
+
+    >>> mcnemar([1] * 5 + [-1] + [0] * 94)    # 2 * (C(6,0) + C(6,1)) / 2**6
+    0.21875
+    """
+    steps = [abs(d) for d in differences if d]
+    chance = np.ones(1)
+    for step in steps:
+        gap = np.zeros(step)
+        chance = (np.concatenate([chance, gap]) + np.concatenate([gap, chance])) / 2
+    total = sum(steps)
+    reached = np.abs(2 * np.arange(total + 1) - total) >= abs(sum(differences))
+    return min(1.0, float(chance[reached].sum()))
+
+
+def delta_p(groups: Iterable[Group]) -> float | None:
+    """`mcnemar` for Delta(t1, t2); None for a single attempt."""
+    counts = tally(groups)
+    k = counts.names.index("delta")
+    return mcnemar([int(d) for d in counts.top[:, k]]) if counts.bottom[:, k].any() else None
+
+
+def wilson(value: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a rate seen over n independent problems."""
+    z = 1.959963984540054
+    centre = (value + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    return max(0.0, round(centre - half, 12)), min(1.0, round(centre + half, 12))
+
+
+def t_test(old: Sequence[float], new: Sequence[float]) -> float:
+    """Two-sided p of equal means over seeds: paired where there are as many, one-sample against a single value.
+
+    0 where it says nothing, with fewer than two seeds or other numbers of them.
+    """
+    size = max(len(old), len(new))
+    if size < 2 or any(len(side) not in (1, size) for side in (old, new)):
+        return 0.0
+    gaps = np.broadcast_to(np.array(new) - np.array(old), size)
+    spread = gaps.std(ddof=1)
+    if spread == 0:
+        return 0.0 if gaps.mean() else 1.0
+    return student_tail(abs(float(gaps.mean() / spread * math.sqrt(size))), size - 1)
+
+
+def student_tail(t: float, degrees: int) -> float:
+    """The two-sided tail of Student's t at `t`, in closed form for whole degrees of freedom.
+
+    >>> round(student_tail(2.776445, 4), 4), round(student_tail(12.7062, 1), 4)
+    (0.05, 0.05)
+    """
+    angle = math.atan(t / math.sqrt(degrees))
+    odd = degrees % 2
+    term, inside = math.cos(angle) if odd else 1.0, 0.0
+    for k in range(2 + odd, degrees + 1, 2):
+        inside += term
+        term *= math.cos(angle) ** 2 * (k - 1) / k
+    return 1 - (2 / math.pi * (angle + math.sin(angle) * inside) if odd else math.sin(angle) * inside)
