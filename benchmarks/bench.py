@@ -69,11 +69,11 @@ def sweep(points: list[growth.Point], quick: bool) -> dict[str, Any]:
 def learned(model: str, size: step.Size, rounds: int) -> dict[str, Any]:
     """Trees against rows, on examples of the whole step's size."""
     policy = endless(MODELS[model])
-    settings = LearnerSettings(lr=1e-6, tokens_per_batch=size.batch, max_logprob_gap=float("inf"))
+    settings = LearnerSettings(learning_rate=1e-6, tokens_per_microbatch=size.batch, max_logprob_gap=float("inf"))
     shape = (size.prompt, size.response, 30)
     rows = examples(policy, shape, size.problems, size.samples, spread=0)
     figures = learning.measure(scorl.Learner(policy, settings, total=10**6), rows, rounds)
-    return {**figures, "floor_share": figures["floor_share"]["tree"]}
+    return {**figures, "floor_share": figures["floor_share"]["prefix_tree"]}
 
 
 def crowd(rounds: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Work:
 
 def work(policy: scorl.Policy, rows: Sequence[TrainingExample]) -> Work:
     """What a step must compute at least, by the operations that `scorl plan` counts."""
-    (batch,) = micro_batches(rows, 10**9, "tree")
+    (batch,) = micro_batches(rows, 10**9, "prefix_tree")
     assert isinstance(batch.layout, Tree)
     shape = ModelShape.of(policy.decoder.config.to_dict())
     tokens, pairs = len(batch.layout.ids), int((batch.layout.depth + 1).sum())

@@ -55,7 +55,7 @@ PROBLEMS = 2
 def measure(point: Point, rounds: int) -> dict[str, Any]:
     """Seconds of the two phases, the least of some rounds, and the peak memory in MiB."""
     with _sized(point.width, point.vocabulary) as policy:
-        step = Step(policy, point, tokens_per_batch=2048)
+        step = Step(policy, point, tokens_per_microbatch=2048)
         with Peak() as peak:
             step.sample(), step.learn()
         seconds = [(_timed(step.sample), _timed(step.learn)) for _ in range(rounds)]
@@ -68,7 +68,7 @@ def roomy(samples: int = 32, response: int = 512, learned: int = 4) -> dict[str,
     micro-batches of 1024 tokens and makes the rest of them alike."""
     policy = endless(MODELS["smollm2"])
     point = replace(BASE, samples=samples, response=response, attempts=1)
-    step = Step(policy, point, tokens_per_batch=1024, problems=1)
+    step = Step(policy, point, tokens_per_microbatch=1024, problems=1)
     with Peak() as sampling:
         step.sample()
     step.rows = step.rows[:learned]
@@ -80,8 +80,12 @@ def roomy(samples: int = 32, response: int = 512, learned: int = 4) -> dict[str,
 class Step:
     """Sampling and learning from it, one after the other."""
 
-    def __init__(self, policy: scorl.Policy, point: Point, tokens_per_batch: int, problems: int = PROBLEMS) -> None:
-        settings = LearnerSettings(lr=1e-6, tokens_per_batch=tokens_per_batch, max_logprob_gap=float("inf"))
+    def __init__(
+        self, policy: scorl.Policy, point: Point, tokens_per_microbatch: int, problems: int = PROBLEMS
+    ) -> None:
+        settings = LearnerSettings(
+            learning_rate=1e-6, tokens_per_microbatch=tokens_per_microbatch, max_logprob_gap=float("inf")
+        )
         self.learner = scorl.Learner(policy, settings, total=10**6)
         self.engine, self.point = TorchEngine(policy), point
         draw = random.Random(0)

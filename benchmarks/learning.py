@@ -29,7 +29,7 @@ SHAPES = {"short": (40, 30, 10), "long": (400, 60, 20), "answers": (60, 200, 20)
 def measure(learner: scorl.Learner, rows: list[TrainingExample], rounds: int) -> dict[str, Any]:
     """Seconds and memory of updates by packing, taken in turns."""
     memory = {}
-    for packing in ("tree", "rows"):  # shows the memory; giving it back to the system would cost time below
+    for packing in ("prefix_tree", "padded"):  # shows the memory; giving it back to the system would cost time below
         learner.packing = packing
         with Peak() as peak:
             learner.update(rows)
@@ -41,10 +41,10 @@ def measure(learner: scorl.Learner, rows: list[TrainingExample], rounds: int) ->
 
     rates = [matrix_rate(learner.policy)]
     torchs = matrix_rate(learner.policy, F.linear)
-    found = paired(lambda: update("tree"), lambda: update("rows"), rounds, warm=True)
+    found = paired(lambda: update("prefix_tree"), lambda: update("padded"), rounds, warm=True)
     rates.append(matrix_rate(learner.policy))
     needed, rate = work(learner.policy, rows), statistics.mean(rates)
-    seconds = {"tree": statistics.median(found.ours), "rows": statistics.median(found.peer)}
+    seconds = {"prefix_tree": statistics.median(found.ours), "padded": statistics.median(found.peer)}
     return {
         **found.figures(needed.tokens),
         "distinct_tokens": needed.tokens,
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["short"], choices=sorted(SHAPES))
     parser.add_argument("--problems", type=int, default=16)
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=4096, help="learner.tokens_per_batch")
+    parser.add_argument("--tokens", type=int, default=4096, help="learner.tokens_per_microbatch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -73,10 +73,10 @@ def main() -> None:
     args = parser.parse_args()
     policy = endless(args.model, args.lora, args.dtype)
     settings = scorl.LearnerSettings(
-        lr=1e-6,
+        learning_rate=1e-6,
         kl=args.kl,
-        tokens_per_batch=args.tokens,
-        checkpointing=args.checkpointing,
+        tokens_per_microbatch=args.tokens,
+        gradient_checkpointing=args.checkpointing,
         max_logprob_gap=float("inf"),
     )
     learner = scorl.Learner(policy, settings, total=10**6)
@@ -86,10 +86,10 @@ def main() -> None:
         rows = examples(policy, SHAPES[name], args.problems, args.samples)
         f = measure(learner, rows, args.rounds)
         print(
-            f"| {name} | {f['distinct_tokens']}, {f['row_tokens']} | {f['seconds']['tree']:.3f} "
-            f"| {f['seconds']['rows']:.3f} | {f['ratio']:.2f} | {f['ours']:.0f} "
-            f"| {f['floor_share']['tree']:.0%}, {f['floor_share']['rows']:.0%} "
-            f"| {f['peak_mib']['tree']:.0f}, {f['peak_mib']['rows']:.0f} |",
+            f"| {name} | {f['distinct_tokens']}, {f['row_tokens']} | {f['seconds']['prefix_tree']:.3f} "
+            f"| {f['seconds']['padded']:.3f} | {f['ratio']:.2f} | {f['ours']:.0f} "
+            f"| {f['floor_share']['prefix_tree']:.0%}, {f['floor_share']['padded']:.0%} "
+            f"| {f['peak_mib']['prefix_tree']:.0f}, {f['peak_mib']['padded']:.0f} |",
             flush=True,
         )
 

@@ -82,7 +82,7 @@ def measure(model: str, size: Size, rounds: int, quick: bool = False) -> dict[st
 
 
 def _steps(policy: scorl.Policy, about: Any, size: Size, count: int) -> Any:
-    settings = LearnerSettings(lr=1e-6, tokens_per_batch=size.batch, max_logprob_gap=float("inf"))
+    settings = LearnerSettings(learning_rate=1e-6, tokens_per_microbatch=size.batch, max_logprob_gap=float("inf"))
     stage = scorl.Stage(scorl.StageTwo(), steps=count, problems=size.problems, samples=size.samples)
     learner = scorl.Learner(policy, settings, total=count)
     return scorl.train(policy, about, [stage], sampling=Sampling(max_tokens=size.response), learner=learner)

@@ -29,7 +29,7 @@ def measure(model: str, size: Size, rounds: int, python: Path = PYTHON) -> dict[
     policy = endless(MODELS[model])
     prompts, follow = asked(policy, size)
     mine = ours(TorchEngine(policy), size.response)
-    theirs = ours(VllmEngine(policy, VllmSettings(python=str(python), context=1024)), size.response)
+    theirs = ours(VllmEngine(policy, VllmSettings(python=str(python), max_model_len=1024)), size.response)
     found = paired(
         lambda: rollout(mine, prompts, follow),
         lambda: rollout(theirs, prompts, follow),

@@ -66,7 +66,7 @@ def recipe(tmp_path, model):
         "engine: {max_tokens: 4}\n"
         "stages: [{objective: supervised, steps: 2, problems: 2}]\n"
         "evaluation: {problems: 3}\n"
-        "checkpoint: {every: 1}\n"
+        "checkpoint: {save_steps: 1}\n"
     )
     return path
 

@@ -220,7 +220,7 @@ def test_the_longest_kept_beginning_is_found():
 
 
 def test_adapters_switched_off_are_other_weights(tmp_path):
-    policy = tiny_policy(tmp_path, lora=LoraSettings(rank=2))
+    policy = tiny_policy(tmp_path, lora=LoraSettings(r=2))
     on = policy.fingerprint()
     with policy.model.disable_adapter():
         assert policy.fingerprint() != on

@@ -90,7 +90,7 @@ def expected_gradient(table: Table, objective, group_size: int, settings: Learne
     for group in itertools.product(pairs, repeat=group_size):
         p = sum((table.logp((), y1) + table.logp(y1, y2)) for y1, y2 in group).exp().detach()
         examples = objective([trajectory(y1, y2, i) for i, (y1, y2) in enumerate(group)])
-        batches = micro_batches(examples, 10_000, "rows")
+        batches = micro_batches(examples, 10_000, "padded")
         if not batches:  # nothing was to be learned
             continue
         (batch,) = batches
@@ -163,8 +163,8 @@ def test_importance_weights_make_another_samplers_draws_unbiased():
         found[cap] = torch.zeros_like(exact)
         for (y,) in responses(1):
             first = Attempt(0, (0,), (y,), (float(sampler[y].log()),), "", "stop", Verdict(REWARD_1[y, y], ""))
-            (batch,) = micro_batches(Reinforce()([Trajectory(Problem("p", ()), 0, (first,))]), 10_000, "rows")
-            value = loss(batch, table.logp((), (y,))[None], None, 1, LearnerSettings(importance_cap=cap))
+            (batch,) = micro_batches(Reinforce()([Trajectory(Problem("p", ()), 0, (first,))]), 10_000, "padded")
+            value = loss(batch, table.logp((), (y,))[None], None, 1, LearnerSettings(importance_sampling_cap=cap))
             found[cap] -= sampler[y] * torch.autograd.grad(value, table.logits)[0]
     torch.testing.assert_close(found[100.0], exact, atol=1e-6, rtol=1e-6)
     assert not torch.allclose(found[None], exact, atol=1e-2)

@@ -70,8 +70,8 @@ def close(one, other):
 def test_the_gradient_does_not_depend_on_micro_batches_padding_or_order(policy, examples, kl, kl_in):
     settings = LearnerSettings(kl=kl, kl_in=kl_in)
     whole, tally = gradient(policy, examples, settings)
-    single, tally_single = gradient(policy, examples, replace(settings, tokens_per_batch=1))
-    shuffled, _ = gradient(policy, examples[::-1], replace(settings, tokens_per_batch=100))
+    single, tally_single = gradient(policy, examples, replace(settings, tokens_per_microbatch=1))
+    shuffled, _ = gradient(policy, examples[::-1], replace(settings, tokens_per_microbatch=100))
     close(whole, single)
     close(whole, shuffled)
     assert tally.loss == pytest.approx(tally_single.loss, abs=1e-5)
@@ -112,7 +112,7 @@ def test_the_loss_is_what_its_formula_says(policy, examples):
 
 
 def test_kl_to_go_by_hand(examples):
-    (batch,) = micro_batches(examples[:2], 10_000, "tree")
+    (batch,) = micro_batches(examples[:2], 10_000, "prefix_tree")
     kl = torch.arange(1.0, len(batch.prediction) + 1)
     after, from_here = kl_to_go(kl, batch, inclusive=False), kl_to_go(kl, batch, inclusive=True)
     first = int(batch.length[0])
@@ -132,25 +132,25 @@ def test_estimators_by_hand():
 def test_importance_weights_by_hand(examples):
     pi, mu = torch.tensor([0.5, 0.2, 0.9]).log(), torch.tensor([0.25, 0.4, 0.001]).log()
     assert importance(pi, mu, 2.5).tolist() == pytest.approx([2.0, 0.5, 2.5])
-    (batch,) = micro_batches(examples[:2], 10_000, "tree")
+    (batch,) = micro_batches(examples[:2], 10_000, "prefix_tree")
     logprobs = (batch.sampled + math.log(1.5)).requires_grad_()
     advantage, imitation = batch.advantage[batch.attempt], batch.imitation[batch.attempt]
     for cap, weight in ((None, 1.0), (2.0, 1.5), (1.2, 1.2)):
-        value = loss(batch, logprobs, None, 2, LearnerSettings(importance_cap=cap))
+        value = loss(batch, logprobs, None, 2, LearnerSettings(importance_sampling_cap=cap))
         (gradient,) = torch.autograd.grad(value, logprobs)
         torch.testing.assert_close(gradient, -(weight * advantage + imitation) / 2)
 
 
 def test_importance_weights_leave_what_the_policy_itself_sampled(policy, examples):
     plain, _ = gradient(policy, examples, LearnerSettings())
-    weighed, _ = gradient(policy, examples, LearnerSettings(importance_cap=2.0))
+    weighed, _ = gradient(policy, examples, LearnerSettings(importance_sampling_cap=2.0))
     close(plain, weighed)
 
 
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=4)], ids=["full", "lora"])
 def test_the_reference_is_the_start_until_it_is_renewed(examples, tmp_path, lora):
     policy = tiny_policy(tmp_path, lora=lora)
-    learner = Learner(policy, LearnerSettings(lr=1e-2, max_logprob_gap=9.0), total=4)
+    learner = Learner(policy, LearnerSettings(learning_rate=1e-2, max_logprob_gap=9.0), total=4)
     assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
     moved = learner.update(examples).kl
     assert moved[0] > 1e-4
@@ -160,9 +160,9 @@ def test_the_reference_is_the_start_until_it_is_renewed(examples, tmp_path, lora
 
 
 def test_lora_trains_adapters_alone_and_saves_a_whole_model(examples, tmp_path):
-    policy = tiny_policy(tmp_path / "base", lora=LoraSettings(rank=4))
+    policy = tiny_policy(tmp_path / "base", lora=LoraSettings(r=4))
     before = {n: p.clone() for n, p in policy.model.named_parameters() if not p.requires_grad}
-    learner = Learner(policy, LearnerSettings(lr=1e-2), total=1)
+    learner = Learner(policy, LearnerSettings(learning_rate=1e-2), total=1)
     learner.update(examples)
     assert all(torch.equal(before[n], p) for n, p in policy.model.named_parameters() if not p.requires_grad)
     policy.save(tmp_path / "saved")
@@ -175,7 +175,7 @@ def test_lora_trains_adapters_alone_and_saves_a_whole_model(examples, tmp_path):
 
 def test_state_goes_on_to_the_bit(examples, tmp_path):
     def learner():
-        return Learner(tiny_policy(tmp_path), LearnerSettings(lr=1e-2, max_logprob_gap=9.0), total=4)
+        return Learner(tiny_policy(tmp_path), LearnerSettings(learning_rate=1e-2, max_logprob_gap=9.0), total=4)
 
     straight, first, second = learner(), learner(), learner()
     for _ in range(4):
@@ -191,12 +191,12 @@ def test_state_goes_on_to_the_bit(examples, tmp_path):
 
 def test_schedules_by_hand():
     def rates(**settings):
-        return [learning_rate(step, 4, LearnerSettings(lr=1.0, **settings)) for step in range(4)]
+        return [learning_rate(step, 4, LearnerSettings(learning_rate=1.0, **settings)) for step in range(4)]
 
     assert rates() == [1, 1, 1, 1]
-    assert rates(warmup=2) == [0.5, 1, 1, 1]
-    assert rates(schedule="linear") == [1, 0.75, 0.5, 0.25]
-    assert rates(schedule="cosine") == pytest.approx([1, 0.8535534, 0.5, 0.1464466])
+    assert rates(warmup_steps=2) == [0.5, 1, 1, 1]
+    assert rates(lr_scheduler_type="linear") == [1, 0.75, 0.5, 0.25]
+    assert rates(lr_scheduler_type="cosine") == pytest.approx([1, 0.8535534, 0.5, 0.1464466])
 
 
 class TestGuards:
@@ -218,7 +218,7 @@ class TestGuards:
             learner.update(examples)
 
     def test_weights_that_do_not_move(self, examples, tmp_path):
-        learner = Learner(tiny_policy(tmp_path), LearnerSettings(lr=1e-60), total=1)
+        learner = Learner(tiny_policy(tmp_path), LearnerSettings(learning_rate=1e-60), total=1)
         with pytest.raises(GuardError, match="weights did not change"):
             learner.update(examples)
 
@@ -239,7 +239,7 @@ class TestGuards:
 
 def test_half_precision_computes_on_float32_weights(examples, tmp_path):
     policy = Policy(save_model(tmp_path), dtype="bfloat16")
-    learner = Learner(policy, LearnerSettings(lr=1e-5), total=1)
+    learner = Learner(policy, LearnerSettings(learning_rate=1e-5), total=1)
     before = {name: p.clone() for name, p in policy.parameters.items()}
     assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
     moved = [(before[name] != p).float().mean() for name, p in policy.parameters.items()]

@@ -117,7 +117,7 @@ def test_a_config_that_is_no_dense_decoder_is_refused():
 
 
 def test_adapters_are_as_many_as_peft_makes():
-    lora = LoraSettings(rank=4)
+    lora = LoraSettings(r=4)
     policy = Policy("scorl:countdown-base", lora=lora)
     shape = ModelShape.of(policy.decoder.config.to_dict())
     assert shape.adapters(lora) == sum(p.numel() for p in policy.parameters.values())
@@ -164,7 +164,7 @@ def test_weights_gradients_and_moments_by_hand():
     shared = memory(setup(count=4))
     assert (shared.always["weights"], shared.learn["gradients"]) == (n, n)
     assert memory(setup(count=4, parallel="ddp")).always == whole.always
-    lora = LoraSettings(rank=1)
+    lora = LoraSettings(r=1)
     adapted = memory(setup(dtype="bfloat16", lora=lora))
     assert adapted.always["weights"] == 2 * n + 4 * TINY.adapters(lora)
     assert (adapted.always["reference"], adapted.always["optimiser"]) == (0, 8 * TINY.adapters(lora))
@@ -196,10 +196,10 @@ def rows(policy, problems=3, samples=6, prompt=30, response=24):
     return found
 
 
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=8)], ids=["all weights", "adapters"])
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=8)], ids=["all weights", "adapters"])
 def test_activations_are_what_autograd_keeps(lora):
     policy = Policy("scorl:countdown-base", lora=lora)
-    batch = micro_batch(rows(policy), "tree")
+    batch = micro_batch(rows(policy), "prefix_tree")
     weights = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
     kept, held = {}, []
 
@@ -230,8 +230,10 @@ def test_what_does_not_fit_is_told_with_what_would():
         larger = remedy.change.partition("--gpu ")[2].split()
         assert remedy.bytes <= DEVICES[larger[0] if larger else "h100"].usable()
         keys = [word for word in remedy.change.split() if "=" in word]
-        assert changed(recipe, keys, "it").learner.checkpointing == ("learner.checkpointing=true" in keys)
-    assert fits(small.with_learner(checkpointing=True))
+        assert changed(recipe, keys, "it").learner.gradient_checkpointing == (
+            "learner.gradient_checkpointing=true" in keys
+        )
+    assert fits(small.with_learner(gradient_checkpointing=True))
     assert estimated(small, Evaluations()).remedies == tuple(found)
 
 
@@ -240,7 +242,7 @@ def test_seconds_fall_with_devices_and_rise_with_checkpoints():
     one, eight = step_time(whole, stage), step_time(replace(whole, count=8), stage)
     assert one.learn / 8 <= eight.learn < one.learn / 4
     assert (one.exchange, eight.exchange > 0) == (0, True)
-    assert step_time(whole.with_learner(checkpointing=True), stage).learn > one.learn
+    assert step_time(whole.with_learner(gradient_checkpointing=True), stage).learn > one.learn
     assert step_time(replace(whole, engine="vllm"), stage).sample < one.sample
 
 
@@ -271,7 +273,7 @@ def test_the_command_plans_without_a_model_or_a_network(tmp_path, capsys):
     assert plan["cost"] == pytest.approx(2 * plan["device_hours"])
     code, told = run(capsys, *given[:5], "--gpu", "4090")
     assert code == 1
-    assert "learner.checkpointing=true" in told.out
+    assert "learner.gradient_checkpointing=true" in told.out
 
 
 def test_the_recipes_launcher_says_how_many_devices_there_are(tmp_path, capsys):

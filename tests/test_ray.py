@@ -20,10 +20,10 @@ RECIPE = """
 model: {{path: "{model}", device: cpu}}
 task: {{name: files, path: "{data}", test_path: "{data}", verifier: "{reward}:reward"}}
 engine: {{max_tokens: 3}}
-learner: {{lr: 1.0e-3}}
+learner: {{learning_rate: 1.0e-3}}
 stages: [{{objective: reinforce, steps: 30, problems: 4, samples: 4, attempts: 2}}]
 evaluation: {{problems: 2}}
-checkpoint: {{every: 5}}
+checkpoint: {{save_steps: 5}}
 launcher: {{name: ray, workers: 2, timeout: 240}}
 """
 

@@ -1,6 +1,7 @@
 """Recipes: what is read, what is refused in which words; schema and shipped files hold to the code."""
 
 import json
+import re
 from dataclasses import asdict
 
 import pytest
@@ -9,7 +10,9 @@ from scorl.errors import UserError
 from scorl.objectives import StageOne, StageTwo
 from scorl.recipe import SHIPPED_FOLDER, differences, json_schema, resolve, resolve_task, shipped_recipes
 from scorl.recipe.models import descriptions
+from scorl.recipe.renamed import RENAMED
 from scorl.recipe.source import header, parse
+from scorl.settings import LearnerSettings
 from scorl.training.stage import Stage
 
 SMALL = """\
@@ -42,14 +45,16 @@ def test_a_recipe_becomes_the_objects_that_it_writes_down(small):
 
 
 def test_overrides_are_dotted_typed_and_in_order(small):
-    recipe = resolve(small, ["stages.1.alpha=7", "seed=2", "learner.lr=5e-6", "seed=3", "learner.betas=[0.9, 0.95]"])
+    recipe = resolve(
+        small, ["stages.1.alpha=7", "seed=2", "learner.learning_rate=5e-6", "seed=3", "learner.adam_beta2=0.95"]
+    )
     assert recipe.stages[1].objective == StageTwo(alpha=7.0)
-    assert (recipe.seed, recipe.learner.lr, recipe.learner.betas) == (3, 5e-6, (0.9, 0.95))
+    assert (recipe.seed, recipe.learner.learning_rate, recipe.learner.adam_beta2) == (3, 5e-6, 0.95)
 
 
 def test_an_override_reaches_into_a_section_that_was_null(small):
-    assert resolve(small, ["model.lora.rank=4"]).model.lora.rank == 4
-    assert resolve(small, ["model.lora={}"]).model.lora.alpha == 32
+    assert resolve(small, ["model.lora.r=4"]).model.lora.r == 4
+    assert resolve(small, ["model.lora={}"]).model.lora.lora_alpha == 32
 
 
 @pytest.mark.parametrize(
@@ -61,8 +66,8 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["stages.0.steps=true"], ["stages.0.steps", "a whole number", "True"]),
         (["stages.0.steps=1.5"], ["stages.0.steps", "1.5"]),
         (["stages.0.steps=0"], ["stages.0.steps", "at least 1, not 0"]),
-        (["learner.lr=0"], ["learner.lr", "greater than 0, not 0"]),
-        (["learner.lr=.nan"], ["learner.lr", "a finite number"]),
+        (["learner.learning_rate=0"], ["learner.learning_rate", "greater than 0, not 0"]),
+        (["learner.learning_rate=.nan"], ["learner.learning_rate", "a finite number"]),
         (["stages.0.steps=null"], ["stages.0.steps", "not None"]),
         (
             ["stages.0.objective=score_stage_on"],
@@ -78,17 +83,17 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["task=countdown"], ["task.name"]),
         (["task.name=countdwn"], ["task.name", "did you mean 'countdown'?"]),
         (["task.numbrs=4"], ["task.numbrs", "did you mean 'numbers'?"]),
-        (["model.lora.rnk=4"], ["model.lora.rnk", "did you mean 'rank'?"]),
+        (["model.lora.lora_alpa=4"], ["model.lora.lora_alpa", "did you mean 'lora_alpha'?"]),
         (["model.device=gpu"], ["model.device", "cuda"]),
         (["model.path=3"], ["model.path", "text, not 3"]),
         (["learner=3"], ["learner", "a mapping of keys, not 3"]),
-        (["learner.optimizer=adm"], ["learner.optimizer", "'adm'", "did you mean 'adam'?", "adamw"]),
+        (["learner.optim=adm"], ["learner.optim", "'adm'", "did you mean 'adam'?", "adamw"]),
         (["engine.top_p=0.9"], ["engine.top_p", "sampler and learner would disagree"]),
         (["engine.top_k=50"], ["engine.top_k", "sampler and learner would disagree"]),
         (["loggers=[wandbb]"], ["loggers.0", "did you mean 'wandb'?"]),
         (["extends=countdown"], ["extends", "only a recipe's file"]),
         (["seed"], ["'seed' is no override", "key=value"]),
-        (["learner.lr={"], ["the value of learner.lr is no YAML"]),
+        (["learner.learning_rate={"], ["the value of learner.learning_rate is no YAML"]),
         # combinations that cannot be meant
         (["stages.0.attempts=1"], ["stages.0.attempts", "score_stage_one needs at least 2, not 1"]),
         (["stages=[{objective: supervised, steps: 1, attempts: 2}]"], ["stages.0.attempts", "supervised"]),
@@ -105,7 +110,7 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["launcher.workers=0"], ["launcher.workers", "at least 1"]),
         (["launcher.parallel=fsdp2", "model.lora={}"], ["launcher.parallel", "with model.lora use ddp"]),
         (["launcher.name=torchrun", "launcher.workers=2", "model.device=cuda:1"], ["model.device", "not cuda:1"]),
-        (["checkpoint.every=0"], ["checkpoint.every", "at least 1"]),
+        (["checkpoint.save_steps=0"], ["checkpoint.save_steps", "at least 1"]),
     ],
 )
 def test_what_is_refused_is_named_by_its_path(small, overrides, words):
@@ -114,11 +119,35 @@ def test_what_is_refused_is_named_by_its_path(small, overrides, words):
         assert word in message
 
 
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_former_key_is_refused_with_its_present_name(small, old):
+    key, _, value = old.replace("N", "1").partition("=")
+    if key[-2:] in (".0", ".1"):
+        key, value = key[:-2], "[0.9, 0.99]"
+    present = RENAMED[old].replace("=", ".").split(".")[-1]
+    assert re.search(rf"{key}(\.\d)?: (.* )?is called (learner\.)?{present} now", refusal(small, f"{key}={value or 1}"))
+
+
+def test_a_run_that_was_written_with_former_keys_is_read_with_the_present_ones(small):
+    learner = "learner: {lr: 0.1, betas: [0.8, 0.9], packing: rows, clip: 2.0}\n"
+    small.write_text(SMALL.replace("steps: 2}", "steps: 2, renew_reference: true}") + learner)
+    assert "stages.0.renew_reference: is called reset_reference now" in refusal(small)
+    run = small.with_name("run")
+    run.mkdir()
+    (run / "recipe.yaml").write_text(small.read_text() + "versions: {scorl: 0.1.0}\n")
+    recipe = resolve(run, ["seed=3"])
+    assert recipe.learner == LearnerSettings(
+        learning_rate=0.1, adam_beta1=0.8, adam_beta2=0.9, packing="padded", max_grad_norm=2.0
+    )
+    assert recipe.stages[0].reset_reference
+    assert "learner.clip: is called max_grad_norm now" in refusal(run, "learner.clip=1")
+
+
 def test_all_faults_are_told_at_once(small):
-    message = refusal(small, "sede=1", "learner.lr=fast", "stages.0.alpah=2")
+    message = refusal(small, "sede=1", "learner.learning_rate=fast", "stages.0.alpah=2")
     assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == [
         "stages.0.alpah",
-        "learner.lr",
+        "learner.learning_rate",
         "sede",
     ]
 
@@ -131,10 +160,12 @@ def test_a_logger_that_is_not_installed_is_refused_before_anything_is_loaded(sma
 
 def test_a_recipe_extends_another_and_replaces_lists_whole(small):
     child = small.with_name("child.yaml")
-    child.write_text("extends: small.yaml\nlearner: {lr: 1e-3}\nstages: [{objective: reinforce, steps: 9}]\n")
-    recipe = resolve(child, ["learner.warmup=2"])
+    child.write_text(
+        "extends: small.yaml\nlearner: {learning_rate: 1e-3}\nstages: [{objective: reinforce, steps: 9}]\n"
+    )
+    recipe = resolve(child, ["learner.warmup_steps=2"])
     assert recipe.model.path == "some/model"
-    assert (recipe.learner.lr, recipe.learner.warmup) == (1e-3, 2)
+    assert (recipe.learner.learning_rate, recipe.learner.warmup_steps) == (1e-3, 2)
     assert [stage.objective_name for stage in recipe.stages] == ["reinforce"]
 
 
@@ -172,7 +203,9 @@ def test_no_key_twice():
 
 
 def test_a_dumped_recipe_is_read_back_as_the_same(small):
-    recipe = resolve(small, ["model.lora.targets=[q_proj, v_proj]", "learner.lr=5e-6", "task.numbers=4"])
+    recipe = resolve(
+        small, ["model.lora.target_modules=[q_proj, v_proj]", "learner.learning_rate=5e-6", "task.numbers=4"]
+    )
     small.write_text(recipe.dump({"torch": "2.13.0"}))
     assert resolve(small) == recipe
     assert "torch: 2.13.0" in small.read_text()
@@ -204,7 +237,7 @@ def test_recipes_of_the_paper_have_its_settings(model, task, lr, steps, batch, b
     one, two = recipe.stages
     assert model.split("-")[0] in recipe.model.path.lower()
     assert (recipe.task.name, recipe.steps, recipe.engine.temperature) == (task, steps, 1.0)
-    assert (recipe.learner.optimizer, recipe.learner.lr) == ("adam", lr)
+    assert (recipe.learner.optim, recipe.learner.learning_rate) == ("adam", lr)
     assert {stage.problems * stage.samples for stage in recipe.stages} == {batch}
     assert one.objective == StageOne(beta_1=0.01, beta_2=beta_2)
     assert two.objective == StageTwo(beta_1=0.01, alpha=10)

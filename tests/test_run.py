@@ -57,7 +57,7 @@ ATTEMPT = [
 
 def plan(model: str, lora: bool = False) -> Plan:
     """Nine steps over three stages, saved every second one; micro-batches so small that every step accumulates."""
-    policy = Policy(model, lora=LoraSettings(rank=2) if lora else None)
+    policy = Policy(model, lora=LoraSettings(r=2) if lora else None)
     stages = (
         Stage(Supervised(), 2, problems=3, samples=1, attempts=1),
         Stage(StageOne(), 3, problems=2, samples=4, reset_reference=True),
@@ -71,9 +71,11 @@ def plan(model: str, lora: bool = False) -> Plan:
         stages=stages,
         recipe="seed: 0\n",
         sampling=Sampling(max_tokens=2),
-        learner=LearnerSettings(lr=1e-2, tokens_per_batch=20, schedule="cosine", warmup=2),
-        evaluations=Evaluations(every=3, problems=3),
-        checkpoints=Checkpoints(every=2, keep=2),
+        learner=LearnerSettings(
+            learning_rate=1e-2, tokens_per_microbatch=20, lr_scheduler_type="cosine", warmup_steps=2
+        ),
+        evaluations=Evaluations(eval_steps=3, problems=3),
+        checkpoints=Checkpoints(save_steps=2, save_total_limit=2),
     )
 
 

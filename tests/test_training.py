@@ -21,7 +21,7 @@ SAMPLING = Sampling(max_tokens=1)
 
 def run(policy, *stages, lr=5e-3, seed=0, task=None):
     total = sum(stage.steps for stage in stages)
-    learner = Learner(policy, LearnerSettings(lr=lr), total=total)
+    learner = Learner(policy, LearnerSettings(learning_rate=lr), total=total)
     return list(train(policy, task or letters(), stages, seed=seed, sampling=SAMPLING, learner=learner))
 
 
@@ -157,7 +157,7 @@ def test_what_was_collected_is_kept_and_read_back(tmp_path):
 
     def once():
         policy = tiny_policy(tmp_path / "model")
-        learner = Learner(policy, LearnerSettings(lr=1e-2), total=4)
+        learner = Learner(policy, LearnerSettings(learning_rate=1e-2), total=4)
         stages = [Stage(PairSFT(), 4, problems=3, samples=8)]
         return list(train(policy, letters(), stages, sampling=SAMPLING, learner=learner, store=store))
 

@@ -86,23 +86,25 @@ def gradient(policy, examples, settings):
     return found, tally
 
 
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=4)], ids=["full", "lora"])
 @pytest.mark.parametrize("kl", KL_IN)
 def test_trees_have_the_gradient_of_rows(examples, tmp_path, kl, lora):
     policy = tiny_policy(tmp_path, lora=lora)
-    rows = LearnerSettings(kl=kl, kl_in=KL_IN[kl][0], packing="rows")
+    rows = LearnerSettings(kl=kl, kl_in=KL_IN[kl][0], packing="padded")
     plain, tally = gradient(policy, examples, rows)
     assert max(g.abs().max() for g in plain.values()) > 0.01
     for tokens, order in ((10_000, 1), (60, -1), (1, 1)):
-        packed, other = gradient(policy, examples[::order], replace(rows, packing="tree", tokens_per_batch=tokens))
+        packed, other = gradient(
+            policy, examples[::order], replace(rows, packing="prefix_tree", tokens_per_microbatch=tokens)
+        )
         for name in plain:
             torch.testing.assert_close(packed[name], plain[name], atol=1e-5, rtol=1e-5)
         assert other.loss == pytest.approx(tally.loss, abs=1e-5)
         assert other.kl == pytest.approx(tally.kl, abs=1e-5)
 
 
-@pytest.mark.parametrize("packing", ["tree", "rows"])
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
+@pytest.mark.parametrize("packing", ["prefix_tree", "padded"])
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=4)], ids=["full", "lora"])
 def test_checkpointing_keeps_the_gradient_and_less_memory(examples, tmp_path, lora, packing):
     policy = tiny_policy(tmp_path, lora=lora)
     found, kept = [], []
@@ -114,7 +116,7 @@ def test_checkpointing_keeps_the_gradient_and_less_memory(examples, tmp_path, lo
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            settings = LearnerSettings(packing=packing, checkpointing=checkpointing)
+            settings = LearnerSettings(packing=packing, gradient_checkpointing=checkpointing)
             found.append(gradient(policy, examples, settings)[0])
         kept.append(sum(sizes))
     for name in found[0]:
@@ -124,7 +126,7 @@ def test_checkpointing_keeps_the_gradient_and_less_memory(examples, tmp_path, lo
 
 
 def test_shared_attempts_are_predicted_once(examples):
-    (batch,) = micro_batches(examples, 10_000, "tree")
+    (batch,) = micro_batches(examples, 10_000, "prefix_tree")
     rows = {row_of(example) for example in examples}
     prefixes = {row[: i + 1] for row in rows for i in range(len(row))}
     predictions = {
@@ -139,7 +141,7 @@ def test_shared_attempts_are_predicted_once(examples):
 
 @pytest.mark.parametrize("tokens", [1, 25, 60, 10_000])
 def test_micro_batches_hold_to_their_tokens(examples, tokens):
-    batches = micro_batches(examples, tokens, "tree")
+    batches = micro_batches(examples, tokens, "prefix_tree")
     for batch in batches:
         assert len(batch.layout.ids) <= tokens or batch.layout.depth.diff().eq(1).all()
     written = sum(len(a.ids) for example in examples for a in example.trajectory.attempts)
@@ -148,7 +150,7 @@ def test_micro_batches_hold_to_their_tokens(examples, tokens):
 
 def test_a_problem_that_fits_is_not_divided():
     problems = [[example((p, p, p, p), (i,), (i, p)) for i in range(2, 5)] for p in (5, 6, 7)]
-    batches = micro_batches([row for rows in problems for row in rows], 20, "tree")
+    batches = micro_batches([row for rows in problems for row in rows], 20, "prefix_tree")
     assert [len(batch.length) for batch in batches] == [6, 6, 6]
 
 
@@ -200,7 +202,7 @@ def test_a_model_that_trees_do_not_fit_learns_from_rows(examples, tmp_path, monk
     monkeypatch.setattr(tree_check, "tree_attention", lambda *_: tree_attention())  # it goes on attending as ever
     with pytest.warns(UserWarning, match="plain rows"):
         learner.update(examples)
-    assert learner.packing == "rows"
+    assert learner.packing == "padded"
 
 
 def test_the_trial_passes_for_a_model_that_trees_fit(examples, tmp_path):
@@ -208,4 +210,4 @@ def test_the_trial_passes_for_a_model_that_trees_fit(examples, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         learner.update(examples)
-    assert learner.packing == "tree"
+    assert learner.packing == "prefix_tree"

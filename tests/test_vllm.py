@@ -157,7 +157,7 @@ def test_the_check_by_hand():
 
 
 def test_the_server_sleeps_when_no_turn_follows(engine, policy):
-    engine.settings = VllmSettings(sleep=True)
+    engine.settings = VllmSettings(enable_sleep_mode=True)
     asked = requests(policy, 1)
     for keep in (True, False, False):
         engine.sample(asked, temperature=1.0, max_tokens=1, keep=keep)
@@ -172,7 +172,7 @@ def test_the_server_sleeps_when_no_turn_follows(engine, policy):
     assert engine.server.calls[::-1].index("/wake_up") > engine.server.calls[::-1].index("/start_weight_update")
 
 
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=2)], ids=["full", "lora"])
 def test_what_is_sent_is_what_would_be_saved(tmp_path, lora):
     policy = tiny_policy(tmp_path / "base", lora=lora)
     before = {name: weight.clone() for name, weight in policy.weights()}
@@ -190,7 +190,7 @@ def test_what_is_sent_is_what_would_be_saved(tmp_path, lora):
 
 def test_a_run_logs_what_each_transfer_took_and_how_far_it_was_off(engine, policy):
     stages = [Stage(StageOne(), steps=2, problems=2, samples=2)]
-    learner = Learner(policy, LearnerSettings(lr=1e-2, importance_cap=2.0), total=2)
+    learner = Learner(policy, LearnerSettings(learning_rate=1e-2, importance_sampling_cap=2.0), total=2)
     lines = [step.line() for step in train(policy, letters(), stages, engine=engine, learner=learner)]
     assert all(0 <= line["sync_gap"] < 1e-4 and line["seconds"]["sync"] > 0 for line in lines)
     assert all(line["logprob_gap"] < 1e-4 for line in lines)
@@ -248,7 +248,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path, fault, patience, messag
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/hang", r"did not answer /hang within 1 s \(engine.vllm.patience\)"),
+        ("/hang", r"did not answer /hang within 1 s \(engine.vllm.timeout\)"),
         ("/die", r"is gone: /die got no answer"),
         ("/refuse", r"refused /refuse with status 400"),
     ],
@@ -298,5 +298,5 @@ def test_a_missing_vllm_is_named_before_a_model_is_loaded(python, message):
 
 def test_settings_of_vllm_belong_to_vllm():
     with pytest.raises(UserError, match=r"engine.vllm: these settings go with `name: vllm`, not with 'torch'"):
-        resolve("countdown", ["engine.vllm.sleep=true"])
+        resolve("countdown", ["engine.vllm.enable_sleep_mode=true"])
     assert resolve("countdown", ["engine.name=vllm"]).engine.vllm is None

@@ -22,7 +22,7 @@ __all__ = [
 Dtype = Literal["float32", "bfloat16", "float16"]
 """The type of a model's weights."""
 
-Packing = Literal["tree", "rows"]
+Packing = Literal["prefix_tree", "padded"]
 """How trajectories are laid out for the learner's forward pass."""
 
 
@@ -34,11 +34,11 @@ LoggerName = Literal["tensorboard", "wandb", "trackio"]
 class LoraSettings:
     """Low-rank adapters (peft) in place of full fine-tuning."""
 
-    rank: int = 16
+    r: int = 16
     """Rank of each adapter."""
-    alpha: int = 32
-    """Scale: the adapter's output is multiplied by alpha / rank."""
-    targets: str | tuple[str, ...] = "all-linear"
+    lora_alpha: int = 32
+    """Scale: the adapter's output is multiplied by lora_alpha / r."""
+    target_modules: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get one."""
 
 
@@ -51,16 +51,16 @@ class VllmSettings:
     max_sync_gap: float | None = None
     """The run stops when, after weights were sent, the server and the learner differ by more than this on the
     log-probability of one of some fixed tokens; null: 0.001 in float32, 0.3 in bfloat16, 0.1 in float16."""
-    context: int | None = None
+    max_model_len: int | None = None
     """The longest prompt and response together, in tokens; null: what the model allows."""
-    gpu_memory: float = 0.4
+    gpu_memory_utilization: float = 0.4
     """Share of the GPU's memory that vLLM takes for its weights, keys and values beside the learner; read on GPUs."""
-    tensor_parallel: int = 1
+    tensor_parallel_size: int = 1
     """GPUs that hold the server's model together; read on GPUs."""
-    sleep: bool = False
+    enable_sleep_mode: bool = False
     """Give the memory back to the learner whenever no further turn is to be written (vLLM's sleep mode, level 1);
     without effect on a CPU."""
-    patience: float = 600.0
+    timeout: float = 600.0
     """Seconds that the server's start, or any one answer, may take."""
 
 
@@ -78,19 +78,21 @@ class Sampling:
 class LearnerSettings:
     """Optimiser, schedule, KL estimator and batching; the defaults are the paper's where it states them."""
 
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optim: Literal["adam", "adamw"] = "adam"
     """Adam (stated in the paper), or AdamW with `weight_decay`."""
-    lr: float = 5e-6
+    learning_rate: float = 5e-6
     """Peak learning rate: 5e-6 on MATH, 1e-5 on MBPP (stated)."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's decay rates (open: torch's defaults)."""
+    adam_beta1: float = 0.9
+    """Decay rate of Adam's mean of gradients (open: torch's default)."""
+    adam_beta2: float = 0.999
+    """Decay rate of Adam's mean of squared gradients (open: torch's default)."""
     weight_decay: float = 0.0
     """Decoupled weight decay; read by adamw alone."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate goes on after the warm-up, over the steps of all stages (open: constant)."""
-    warmup: int = 0
-    """Steps over which the learning rate rises linearly to `lr` (open: none)."""
-    clip: float = 1.0
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    """The learning rate after the warm-up, over the steps of all stages: constant, or falling to 0 (open: constant)."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly to `learning_rate` (open: none)."""
+    max_grad_norm: float = 1.0
     """Largest gradient norm; 0 switches clipping off (open: 1.0)."""
     kl: Literal["exact", "k1", "k2", "k3"] = "exact"
     """KL at each token: exact over the vocabulary, or a sampled estimator (open: exact; see docs/loss.md)."""
@@ -99,16 +101,17 @@ class LearnerSettings:
     `both` with `exact` is the unbiased gradient of the KL between whole attempts (open)."""
     kl_over: Literal["sum", "mean"] = "sum"
     """Whether an attempt's KL is the sum over its tokens (the KL of whole responses, Eq. 2) or their mean (open)."""
-    tokens_per_batch: int = 16384
-    """Distinct tokens per micro-batch (with `packing: rows` tokens and padding); gradients accumulate over as many
+    tokens_per_microbatch: int = 16384
+    """Distinct tokens per micro-batch (with `packing: padded` tokens and padding); gradients accumulate over as many
     micro-batches as a step needs."""
-    packing: Packing = "tree"
-    """`tree` computes what trajectories begin with in common once, `rows` every trajectory by itself; equal results."""
-    checkpointing: bool = False
+    packing: Packing = "prefix_tree"
+    """`prefix_tree` computes what trajectories begin with in common once, `padded` each trajectory as its own row;
+    equal results."""
+    gradient_checkpointing: bool = False
     """Compute the layers again in the backward pass in place of keeping what they computed: slower, far less memory."""
     max_logprob_gap: float = 0.05
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average."""
-    importance_cap: float | None = None
+    importance_sampling_cap: float | None = None
     """Weigh each token's advantage by min(learner's probability / sampler's, this), which corrects what an engine other
     than `torch` samples differently; 2 is usual. null: no weights, right where both share weights and arithmetic."""
 
@@ -128,7 +131,7 @@ KL_IN = {"exact": ("both", "loss"), "k1": ("reward",), "k2": ("both", "loss"), "
 class Evaluations:
     """When and how the policy is evaluated during a run."""
 
-    every: int = 0
+    eval_steps: int = 0
     """Steps between evaluations; 0: only before the first and after the last step."""
     problems: int = 200
     """Held-out problems."""
@@ -146,7 +149,7 @@ class Evaluations:
 class Checkpoints:
     """When the run is saved, and how much of it stays."""
 
-    every: int = 50
+    save_steps: int = 50
     """Steps between checkpoints; the end of a run and Ctrl-C save as well."""
-    keep: int = 3
+    save_total_limit: int = 3
     """The last ones kept, besides the best by training reward."""

@@ -26,7 +26,7 @@ STAGES = {
 
 def plan(model: str, stages: str, kind: str = "ddp") -> Plan:
     """Steps that have everything in them, in micro-batches so small that ranks need different numbers of them."""
-    lora = LoraSettings(rank=2) if kind == "lora" else None
+    lora = LoraSettings(r=2) if kind == "lora" else None
     sharded = kind in ("fsdp2", "half")
     policy = Policy(model, lora=lora, placed=not sharded, dtype="bfloat16" if kind.startswith("half") else "float32")
     return Plan(
@@ -37,9 +37,11 @@ def plan(model: str, stages: str, kind: str = "ddp") -> Plan:
         stages=STAGES[stages],
         recipe="seed: 0\n",
         sampling=Sampling(max_tokens=3),
-        learner=LearnerSettings(lr=1e-3, tokens_per_batch=40, schedule="cosine", warmup=2),
-        evaluations=Evaluations(every=4, problems=3, fixed=stages == "full"),
-        checkpoints=Checkpoints(every=3, keep=9),
+        learner=LearnerSettings(
+            learning_rate=1e-3, tokens_per_microbatch=40, lr_scheduler_type="cosine", warmup_steps=2
+        ),
+        evaluations=Evaluations(eval_steps=4, problems=3, fixed=stages == "full"),
+        checkpoints=Checkpoints(save_steps=3, save_total_limit=9),
         parallel="fsdp2" if sharded else "ddp",
     )
 
@@ -51,7 +53,7 @@ def main(model: str, folder: Path, cases: list[str]) -> None:
             stages, kind, *more = case.split("-")
             made = plan(model, stages, kind)
             if "rows" in more:
-                made = replace(made, learner=replace(made.learner, checkpointing=True, packing="rows"))
+                made = replace(made, learner=replace(made.learner, gradient_checkpointing=True, packing="padded"))
             perform(made, folder / case, ranks=ranks)
         sys.setswitchinterval(100)  # what a message's thread still wants of the interpreter, it waits for
         ranks.barrier("the end")

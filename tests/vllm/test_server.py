@@ -102,9 +102,9 @@ def test_a_killed_server_stops_the_run_with_one_clear_error(tmp_path):
 def test_adapters_cross_merged_and_half_precision_stays_within_its_limit(tmp_path):
     """A bfloat16 model with adapters, which learn."""
     path = tiny_policy(tmp_path, width=64).path
-    policy = Policy(path, dtype="bfloat16", lora=LoraSettings(rank=4))
+    policy = Policy(path, dtype="bfloat16", lora=LoraSettings(r=4))
     engine = VllmEngine(policy, SETTINGS)
-    learner = Learner(policy, LearnerSettings(lr=1e-2, importance_cap=2.0), total=3)
+    learner = Learner(policy, LearnerSettings(learning_rate=1e-2, importance_sampling_cap=2.0), total=3)
     stages = [Stage(StageOne(), steps=3, problems=3, samples=4, offline=0.5)]
     lines = [step.line() for step in train(policy, letters(), stages, engine=engine, learner=learner)]
     print([line["sync_gap"] for line in lines], [line["logprob_gap"] for line in lines])

@@ -96,10 +96,10 @@ def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Pac
     Args:
         examples: of one step.
         tokens: distinct tokens of trees, or tokens of rows with their padding.
-        packing: `tree` computes what rows begin with in common once, `rows` each row by itself.
+        packing: `prefix_tree` computes what rows begin with in common once, `padded` each row by itself.
     """
     written = [example for example in examples if row_of(example)]
-    cut = _trees if packing == "tree" else _rows
+    cut = _trees if packing == "prefix_tree" else _rows
     return [micro_batch(batch, packing) for batch in cut(written, tokens)]
 
 
@@ -193,7 +193,7 @@ def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroB
 
 def layout_of(rows: Sequence[tuple[int, ...]], packing: Packing) -> tuple[Rows | Tree, list[Tensor]]:
     """Rows as the model takes them, and for each where its tokens lie among all tokens laid flat."""
-    if packing == "tree":
+    if packing == "prefix_tree":
         tree, paths = pack(rows)
         return tree, [torch.from_numpy(path) for path in paths]
     padded = _padded(rows)

@@ -22,7 +22,7 @@ def checkpointed(decoder: Any) -> Iterator[None]:
     """
     layers = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise UserError("learner.checkpointing: transformers cannot do that with this model")
+        raise UserError("learner.gradient_checkpointing: transformers cannot do that with this model")
     enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     try:

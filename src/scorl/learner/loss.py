@@ -72,7 +72,7 @@ def loss(
         logprobs: log pi(y_j), [tokens], with gradient.
         kl: `kl_per_token`, [tokens], with gradient; None where no attempt has a KL coefficient.
         trajectories: N, of the whole step.
-        settings: `kl_in`, `kl_over` and `importance_cap`.
+        settings: `kl_in`, `kl_over` and `importance_sampling_cap`.
     """
     advantage, imitation = batch.advantage[batch.attempt], batch.imitation[batch.attempt]
     penalty = logprobs.new_zeros(())
@@ -84,6 +84,6 @@ def loss(
             advantage = advantage - beta * kl_to_go(kl, batch, inclusive=settings.kl_in == "reward")
         if settings.kl_in != "reward":
             penalty = (beta * kl).sum()
-    if settings.importance_cap is not None:
-        advantage = advantage * importance(logprobs, batch.sampled, settings.importance_cap)
+    if settings.importance_sampling_cap is not None:
+        advantage = advantage * importance(logprobs, batch.sampled, settings.importance_sampling_cap)
     return (penalty - ((advantage + imitation) * logprobs).sum()) / trajectories

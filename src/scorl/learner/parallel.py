@@ -117,7 +117,7 @@ class Sharded:
         for decoder in (reference, policy.decoder):
             _shard(decoder, policy, ranks)
             with torch.no_grad(), policy.precision():  # the first pass settles which module is the outermost
-                self.states(decoder, layout_of([(0,)], "rows")[0].to(policy.device))
+                self.states(decoder, layout_of([(0,)], "padded")[0].to(policy.device))
             decoder.reset_iter_state()
 
     def accumulate(self, batches: Sequence[MicroBatch], learn: Learn, idle: Rows | Tree) -> None:

@@ -12,14 +12,15 @@ __all__ = ["learning_rate"]
 def learning_rate(step: int, total: int, settings: LearnerSettings) -> float:
     """The rate of update `step` (from 0) of `total`: linear warm-up, then constant, linear or cosine towards 0.
 
-    >>> [learning_rate(s, 4, LearnerSettings(lr=1.0, warmup=2, schedule="linear")) for s in range(4)]
+    >>> settings = LearnerSettings(learning_rate=1.0, warmup_steps=2, lr_scheduler_type="linear")
+    >>> [learning_rate(step, 4, settings) for step in range(4)]
     [0.5, 1.0, 1.0, 0.5]
     """
-    if step < settings.warmup:
-        return settings.lr * (step + 1) / settings.warmup
-    share = (step - settings.warmup) / max(1, total - settings.warmup)
-    if settings.schedule == "linear":
-        return settings.lr * (1 - share)
-    if settings.schedule == "cosine":
-        return settings.lr * (1 + math.cos(math.pi * share)) / 2
-    return settings.lr
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    share = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    if settings.lr_scheduler_type == "linear":
+        return settings.learning_rate * (1 - share)
+    if settings.lr_scheduler_type == "cosine":
+        return settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
+    return settings.learning_rate

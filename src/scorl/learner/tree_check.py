@@ -37,10 +37,10 @@ def why_not_trees(policy: Policy, examples: Sequence[TrainingExample]) -> str | 
         return None
     try:
         with tree_attention(policy.decoder):
-            ours = _predicting(policy, few, "tree")
+            ours = _predicting(policy, few, "prefix_tree")
     except Exception as error:  # a model may refuse in any way; plain rows remain
         return f"it raised {type(error).__name__}: {error}"
-    plain = _predicting(policy, few, "rows")
+    plain = _predicting(policy, few, "padded")
     gap = float((ours - plain).norm() / plain.norm())
     return f"its hidden states differ by {gap:.1%}" if gap > _GAP[policy.dtype] else None
 

@@ -44,7 +44,7 @@ class Progress:
     loss: float
     grad_norm: float
     """Before clipping."""
-    lr: float
+    learning_rate: float
     kl: dict[int, float]
     """By turn: the mean over attempts of their KL to the reference, in nats; empty where no KL was needed."""
     logprob_gap: float | None
@@ -96,12 +96,11 @@ class Learner:
 
     def reset_optimizer(self) -> None:
         """Forget the optimiser's moments."""
-        kind = torch.optim.Adam if self.settings.optimizer == "adam" else torch.optim.AdamW
-        decay = self.settings.weight_decay if self.settings.optimizer == "adamw" else 0.0
+        kind = torch.optim.Adam if self.settings.optim == "adam" else torch.optim.AdamW
+        decay = self.settings.weight_decay if self.settings.optim == "adamw" else 0.0
         parameters = list(self.policy.parameters.values())
-        self.optimizer = kind(
-            parameters, lr=self.settings.lr, betas=self.settings.betas, weight_decay=decay, fused=True
-        )
+        betas = (self.settings.adam_beta1, self.settings.adam_beta2)
+        self.optimizer = kind(parameters, lr=self.settings.learning_rate, betas=betas, weight_decay=decay, fused=True)
 
     def update(self, examples: Sequence[TrainingExample]) -> Progress:
         """One update of the policy from the examples of one step: this rank's share of them.
@@ -165,29 +164,29 @@ class Learner:
 
     def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing:
         """The packing that was asked for, unless this model cannot do it."""
-        if self.settings.packing == "rows":
-            return "rows"
+        if self.settings.packing == "padded":
+            return "padded"
         with self.whole():
             found = why_not_trees(self.policy, examples)
         reason = next((why for why in self.ranks.all_gather(found, "the trial of trees") if why), None)
         if reason is None:
-            return "tree"
+            return "prefix_tree"
         warnings.warn(f"learner.packing: this model learns from plain rows, since on trees {reason}", stacklevel=3)
-        return "rows"
+        return "padded"
 
     def _accumulate(self, examples: Sequence[TrainingExample]) -> Tally:
         """Gradients of the whole step, one micro-batch after the other, and their sum over the ranks."""
         tally = Tally()
         packing = self.packing or self.settings.packing
         trajectories = sum(self.ranks.all_gather(len(examples), "the trajectories of a step"))
-        batches = micro_batches(examples, self.settings.tokens_per_batch, packing)
+        batches = micro_batches(examples, self.settings.tokens_per_microbatch, packing)
         idle, _ = layout_of([(0,)], packing)
 
         def learn(batch: MicroBatch, anchored: bool) -> None:
             self._learn(batch.to(self.policy.device), anchored, trajectories, tally)
 
-        trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "tree" else nullcontext()
-        layers = checkpointed(self.policy.decoder) if self.settings.checkpointing else nullcontext()
+        trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "prefix_tree" else nullcontext()
+        layers = checkpointed(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
             self.division.accumulate(batches, learn, idle.to(self.policy.device))
         return Tally.together(self.ranks.all_gather(tally, "the tallies of a step"))
@@ -216,7 +215,7 @@ class Learner:
             hidden.backward(mine.grad)  # type: ignore[no-untyped-call]
 
     def _clip(self) -> float:
-        limit = self.settings.clip or float("inf")
+        limit = self.settings.max_grad_norm or float("inf")
         return number(torch.nn.utils.clip_grad_norm_(self.policy.parameters.values(), limit))
 
     def _step(self, lr: float, grad_norm: float) -> None:

@@ -148,7 +148,7 @@ def _check_supported(decoder: Any, path: str) -> None:
         raise UserError(f"{path}: this model does more than a linear head and a soft cap behind its last layer")
     head, words = decoder.get_output_embeddings(), decoder.get_input_embeddings()
     if hasattr(head, "lora_A") or (hasattr(words, "lora_A") and head.weight is words.weight):
-        raise UserError(f"{path}: model.lora.targets reach the output head, which the reference shares")
+        raise UserError(f"{path}: model.lora.target_modules reach the output head, which the reference shares")
 
 
 def _device(name: str) -> torch.device:
@@ -199,10 +199,10 @@ def _with_adapters(model: Any, lora: LoraSettings) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise UserError("model.lora needs peft: pip install 'scorl[lora]'") from None
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
         target_modules=targets,
         lora_dropout=0.0,
         bias="none",
@@ -214,4 +214,4 @@ def _with_adapters(model: Any, lora: LoraSettings) -> Any:
         try:
             return get_peft_model(model, config)
         except ValueError as error:
-            raise UserError(f"model.lora.targets: {error}") from None
+            raise UserError(f"model.lora.target_modules: {error}") from None

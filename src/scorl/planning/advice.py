@@ -69,15 +69,15 @@ Change = Callable[[Setup], tuple[str, Setup] | None]
 
 
 def _checkpointing(setup: Setup) -> tuple[str, Setup] | None:
-    after = setup.with_learner(checkpointing=True)
-    return None if setup.learner.checkpointing else ("learner.checkpointing=true", after)
+    after = setup.with_learner(gradient_checkpointing=True)
+    return None if setup.learner.gradient_checkpointing else ("learner.gradient_checkpointing=true", after)
 
 
 def _smaller_batches(setup: Setup) -> tuple[str, Setup] | None:
     """Micro-batches halved until learning fits, but no smaller than the longest trajectory."""
     longest = max(lesson(setup, stage).longest for stage in setup.stages)
-    sizes = list(_halves(setup.learner.tokens_per_batch, longest))
-    made = [(f"learner.tokens_per_batch={n}", setup.with_learner(tokens_per_batch=n)) for n in sizes]
+    sizes = list(_halves(setup.learner.tokens_per_microbatch, longest))
+    made = [(f"learner.tokens_per_microbatch={n}", setup.with_learner(tokens_per_microbatch=n)) for n in sizes]
     return _first(made, lambda after: memory(after).at_learning <= after.device.usable())
 
 

@@ -105,7 +105,11 @@ def _learning(setup: Setup, stage: Stage) -> dict[str, float]:
     half = setup.size == 2 and not setup.lora
     gathered = 2 * setup.size * shape.parameters / shape.layers if setup.shards > 1 else 0.0
     layer = tokens * _kept_by_layer(setup, learned.keys / learned.tokens, learned.computed_pairs / learned.tokens)
-    kept = layer + shape.layers * tokens * 4 * shape.width if setup.learner.checkpointing else shape.layers * layer
+    kept = (
+        layer + shape.layers * tokens * 4 * shape.width
+        if setup.learner.gradient_checkpointing
+        else shape.layers * layer
+    )
     return {
         "gradients": 4 * setup.trained / setup.shards,
         "copy of the weights": gathered or (setup.size * shape.parameters if half else 0.0),
@@ -126,5 +130,5 @@ def _kept_by_layer(setup: Setup, keys: float, pairs: float) -> float:
     norms = shape.norms * shape.width * (4 + size + (0 if setup.lora else 4))
     attention = (2 * PADDING + 1) * shape.query_width + 2 * PADDING * keys * shape.key_width
     mask = pairs * PADDING * shape.heads / shape.groups
-    adapters = len(shape.linears) * setup.lora.rank if setup.lora else 0
+    adapters = len(shape.linears) * setup.lora.r if setup.lora else 0
     return norms + size * (attention + mask + 4 * shape.inner + adapters)

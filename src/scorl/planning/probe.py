@@ -177,7 +177,7 @@ def _calls(layers: int, lora: LoraSettings | None) -> tuple[float, float]:
     policy = _smallest(layers, lora)
     policy.decoder.config.max_position_embeddings = DRAWN + 4  # the room that is left ends the rows one by one
     requests = [Request((1,) * (row + 4), row) for row in range(DRAWN)]
-    learner = Learner(policy, LearnerSettings(lr=1e-9, max_logprob_gap=float("inf")), total=10**6)
+    learner = Learner(policy, LearnerSettings(learning_rate=1e-9, max_logprob_gap=float("inf")), total=10**6)
     lessons = [_lesson(3), _lesson(4)]
 
     def drawing(tokens: int) -> float:

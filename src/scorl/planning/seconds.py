@@ -71,7 +71,7 @@ def _exchange(setup: Setup, stage: Stage) -> float:
         moved = 2.0 * gradients
     else:
         learned = lesson(setup, stage)
-        passes = 2 + learned.anchored + setup.learner.checkpointing
+        passes = 2 + learned.anchored + setup.learner.gradient_checkpointing
         weights = setup.size * setup.shape.parameters
         moved = micro_batches(setup, learned) * (passes * weights + gradients) + weights * (not stage.samples_nothing)
     return share * moved / setup.device.between(setup.count)

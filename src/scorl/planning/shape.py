@@ -123,12 +123,12 @@ class ModelShape:
         """Numbers in low-rank adapters; targets that are no names of `linears` count as none.
 
         >>> shape = ModelShape(1, 4, 2, 1, 2, 8, 10, True, 2, 8, None, False)
-        >>> shape.adapters(LoraSettings(rank=2, targets=("k_proj",)))
+        >>> shape.adapters(LoraSettings(r=2, target_modules=("k_proj",)))
         12
         """
         sizes = self.linears
-        named = sizes if lora.targets == "all-linear" else [n for n in sizes if n in lora.targets]
-        return self.layers * lora.rank * sum(sum(sizes[name]) for name in named)
+        named = sizes if lora.target_modules == "all-linear" else [n for n in sizes if n in lora.target_modules]
+        return self.layers * lora.r * sum(sum(sizes[name]) for name in named)
 
     def cache(self, size: int) -> int:
         """Bytes of the keys and values of one token, at `size` bytes a number."""

@@ -153,4 +153,4 @@ def _learned(stage: Stage, turn: int, response: Response, last: bool) -> float:
 
 def micro_batches(setup: Setup, lesson: Lesson) -> int:
     """Into how many micro-batches a step is cut."""
-    return max(1, ceil(lesson.tokens / setup.learner.tokens_per_batch))
+    return max(1, ceil(lesson.tokens / setup.learner.tokens_per_microbatch))

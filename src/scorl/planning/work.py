@@ -84,7 +84,7 @@ def forward_flops(shape: ModelShape, tokens: float, predictions: float, pairs: f
 def learning(setup: Setup, lesson: Lesson) -> list[Work]:
     """What the learner of one device does in a step."""
     shape, tokens, predictions = setup.shape, lesson.tokens, lesson.predictions
-    layers, again = shape.layers, 1 if setup.learner.checkpointing else 0
+    layers, again = shape.layers, 1 if setup.learner.gradient_checkpointing else 0
     body, head, attention = _pass_flops(shape, tokens, predictions, lesson.computed_pairs)
     frozen = 1 if setup.lora else 0
     adapters = setup.trained * tokens if setup.lora else 0

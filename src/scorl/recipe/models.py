@@ -28,15 +28,17 @@ BOUNDS: dict[str, dict[str, float]] = {
         (
             "ge",
             1,
-            "steps problems samples attempts branches epochs max_tokens batch_size tokens_per_batch keep rank workers "
-            "context tensor_parallel",
+            "steps problems samples attempts branches epochs max_tokens batch_size tokens_per_microbatch save_steps "
+            "save_total_limit r workers max_model_len tensor_parallel_size",
         ),
-        ("ge", 0, "seed every warmup clip weight_decay temperature alpha beta_1 beta_2 restarts"),
-        ("gt", 0, "lr max_logprob_gap target_kl importance_cap max_sync_gap patience timeout"),
+        ("ge", 0, "seed eval_steps warmup_steps max_grad_norm weight_decay temperature alpha beta_1 beta_2 restarts"),
+        ("gt", 0, "learning_rate max_logprob_gap target_kl importance_sampling_cap max_sync_gap timeout"),
     )
     for name in names.split()
 }
-BOUNDS |= {name: {"ge": 0.0, "le": 1.0} for name in ("offline", "gamma")} | {"gpu_memory": {"gt": 0.0, "lt": 1.0}}
+BOUNDS |= {name: {"ge": 0.0, "le": 1.0} for name in ("offline", "gamma")}
+BOUNDS |= {name: {"ge": 0.0, "lt": 1.0} for name in ("adam_beta1", "adam_beta2")}
+BOUNDS |= {"gpu_memory_utilization": {"gt": 0.0, "lt": 1.0}}
 """Least (and greatest) values by field name, the same in every section; tasks check their own."""
 
 SUPERVISED = {"attempts": 1, "samples": 1}

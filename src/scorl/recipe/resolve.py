@@ -14,6 +14,7 @@ from scorl.errors import UserError, nearest
 from scorl.objectives import OBJECTIVES
 from scorl.recipe.messages import complaints
 from scorl.recipe.models import recipe_model, stage_model, task_model
+from scorl.recipe.renamed import leaves, rename
 from scorl.recipe.rules import contradictions
 from scorl.recipe.sections import (
     EngineSettings,
@@ -60,7 +61,7 @@ def resolve_task(name: str, overrides: Iterable[str] = ()) -> TaskChoice:
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
     """Where two recipes differ, a line for each key; but for the launcher, who changes nothing that is computed."""
-    flat, flat_other = dict(_leaves(one.as_dict())), dict(_leaves(other.as_dict()))
+    flat, flat_other = ({".".join(map(str, path)): value for path, value in leaves(r.as_dict())} for r in (one, other))
     keys = [*flat, *(key for key in flat_other if key not in flat)]
     return [
         f"{key}: {flat.get(key)!r} against {flat_other.get(key)!r}"
@@ -69,7 +70,9 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
     ]
 
 
-def _resolved(values: Mapping[str, Any], what: str) -> Recipe:
+def _resolved(values: dict[str, Any], what: str) -> Recipe:
+    values, former = rename(values)
+    _refuse(former, what)
     checked = _checked(recipe_model(_task_type(values), _stage_types(values)), values, what)
     found = _recipe(checked)
     _refuse(contradictions(found), what)
@@ -145,10 +148,3 @@ def _built(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         inner = [option for option in get_args(hints[field.name]) if dataclasses.is_dataclass(option)]
         given[field.name] = _built(inner[0], value) if inner and isinstance(value, dict) else value  # type: ignore[arg-type]
     return kind(**given)
-
-
-def _leaves(values: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else None
-    if not pairs:
-        return [(path, values)]
-    return [leaf for key, inner in pairs for leaf in _leaves(inner, f"{path}.{key}".lstrip("."))]

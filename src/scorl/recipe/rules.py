@@ -53,8 +53,8 @@ def _sampling(recipe: Recipe) -> Iterator[str]:
 
 def _learning(recipe: Recipe) -> Iterator[str]:
     learner = recipe.learner
-    if learner.weight_decay and learner.optimizer == "adam":
-        yield "learner.weight_decay: adam does not read it; use optimizer: adamw"
+    if learner.weight_decay and learner.optim == "adam":
+        yield "learner.weight_decay: adam does not read it; use optim: adamw"
 
 
 def _machine(recipe: Recipe) -> Iterator[str]:
@@ -64,8 +64,6 @@ def _machine(recipe: Recipe) -> Iterator[str]:
         yield f"model.device: '{recipe.model.device}' is no device. Allowed: auto, cpu, cuda, cuda:N"
     if recipe.model.lora and not importlib.util.find_spec("peft"):
         yield "model.lora: adapters need peft: pip install 'scorl[lora]', or lora: null"
-    if recipe.checkpoint.every < 1:
-        yield "checkpoint.every: should be at least 1, not 0"
     for name in [name for name in recipe.loggers if not importlib.util.find_spec(name)]:
         yield f"loggers: {name} is not installed: pip install 'scorl[loggers]'"
 

@@ -81,9 +81,9 @@ class EngineSettings:
     """What writes the attempts in training."""
 
     name: Literal["torch", "vllm", "scripted"] = "torch"
-    """`torch` samples from the policy; `vllm` from a vLLM server, which is sent the policy's weights (docs/vllm.md; set
-    learner.importance_cap); `scripted` gives canned answers, for trying things out (the learner disagrees about their
-    probability, so raise learner.max_logprob_gap)."""
+    """`torch` samples from the policy; `vllm` from a vLLM server, which is sent the policy's weights (docs/vllm.md;
+    set learner.importance_sampling_cap); `scripted` gives canned answers, for trying things out (the learner disagrees
+    about their probability, so raise learner.max_logprob_gap)."""
     temperature: float = 1.0
     """Sampling temperature of training (stated: 1.0); the learner uses the same."""
     max_tokens: int = 256

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from scorl.errors import UserError, nearest
+from scorl.recipe.renamed import rename
 
 __all__ = ["SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
 
@@ -79,7 +80,8 @@ def load(recipe: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     values = parse(path.read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys, not {type(values).__name__}")
-    values.pop("versions", None)
+    if values.pop("versions", None) is not None:  # a run wrote it, perhaps before a key was renamed: no user's typo
+        values, _ = rename(values)
     base = values.pop("extends", None)
     if base is None:
         return dict(values)

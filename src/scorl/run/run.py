@@ -191,7 +191,7 @@ def _go_on(run: _Run) -> bool:
                 _record(run.directory, step, lines[-1])
                 run.report(lines[-1])
             stop = run.stopped() and learner.updates < plan.total
-            if stop or learner.updates == plan.total or learner.updates % plan.checkpoints.every == 0:
+            if stop or learner.updates == plan.total or learner.updates % plan.checkpoints.save_steps == 0:
                 _save(run)
             if stop:
                 return False
@@ -208,7 +208,7 @@ def _save(run: _Run) -> None:
     reward = _training_reward(directory, _last_saved(directory)) if run.ranks.main else None
     checkpoint.save(directory, run.learner, reward)
     if run.ranks.main:
-        checkpoint.prune(directory, run.plan.checkpoints.keep)
+        checkpoint.prune(directory, run.plan.checkpoints.save_total_limit)
 
 
 def _last_saved(directory: Path) -> int:
@@ -264,7 +264,7 @@ def _cut(directory: Path, done: int) -> None:
 def _evaluate_if_due(run: _Run, done: int) -> None:
     """Evaluate before the first step, after the last, and every so many between."""
     plan, wanted = run.plan, run.plan.evaluations
-    due = done in (0, plan.total) or (wanted.every > 0 and done % wanted.every == 0)
+    due = done in (0, plan.total) or (wanted.eval_steps > 0 and done % wanted.eval_steps == 0)
     if not due or run.ranks.broadcast(lambda: evaluated_at(run.directory, wanted.split, done), "what was evaluated"):
         return
     with run.learner.whole(reference=wanted.fixed):

@@ -56,7 +56,7 @@ class Step:
             **kl,
             "loss": _finite(self.progress.loss),
             "grad_norm": _finite(self.progress.grad_norm),
-            "lr": self.progress.lr,
+            "learning_rate": self.progress.learning_rate,
             "beta_2": self.beta_2,
             "logprob_gap": _finite(self.progress.logprob_gap),
             **({} if self.sync_gap is None else {"sync_gap": self.sync_gap}),

@@ -86,7 +86,7 @@ class VllmEngine:
             samples = list(threads.map(one, requests, room))
         finally:
             threads.shutdown(cancel_futures=True)  # after a failure nothing more is asked
-        if self.settings.sleep and not keep:
+        if self.settings.enable_sleep_mode and not keep:
             server.post("/sleep?level=1")
             self._asleep = True
         return samples
@@ -97,7 +97,7 @@ class VllmEngine:
 
     @property
     def _limit(self) -> int | None:
-        return self.settings.context or self.policy.max_positions
+        return self.settings.max_model_len or self.policy.max_positions
 
     def _answered(self, server: Poster, prompt: Sequence[int], wanted: dict[str, Any]) -> Sample:
         answer = _generate(server, prompt, wanted)["choices"][0]

@@ -29,7 +29,7 @@ def launched(policy: Policy, settings: VllmSettings, batch_size: int) -> Server:
     variables = environment(os.environ, own_python=settings.python is not None)
     if policy.device.index is not None:
         variables["CUDA_VISIBLE_DEVICES"] = _visible(policy.device.index, variables)
-    return Server(_command(policy, settings, batch_size, folder), folder, settings.patience, variables)
+    return Server(_command(policy, settings, batch_size, folder), folder, settings.timeout, variables)
 
 
 def _command(policy: Policy, settings: VllmSettings, batch_size: int, folder: Path) -> list[str]:
@@ -46,12 +46,12 @@ def _command(policy: Policy, settings: VllmSettings, batch_size: int, folder: Pa
         "worker-extension-cls": "scorl_in_vllm.Extension",
     }
     flags = ["skip-tokenizer-init", "enable-prefix-caching", "enable-scale-out", "disable-uvicorn-access-log"]
-    if settings.context is not None:
-        options["max-model-len"] = settings.context
+    if settings.max_model_len is not None:
+        options["max-model-len"] = settings.max_model_len
     if policy.device.type == "cuda":
-        options["gpu-memory-utilization"] = settings.gpu_memory
-        options["tensor-parallel-size"] = settings.tensor_parallel
-        flags += ["enable-sleep-mode"] if settings.sleep else []
+        options["gpu-memory-utilization"] = settings.gpu_memory_utilization
+        options["tensor-parallel-size"] = settings.tensor_parallel_size
+        flags += ["enable-sleep-mode"] if settings.enable_sleep_mode else []
     else:
         options["block-size"] = 32  # of 128, as on CPUs by default, a prompt often fills none: nothing would be kept
         flags.append("enforce-eager")

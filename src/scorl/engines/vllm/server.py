@@ -117,7 +117,7 @@ class Server:
         try:
             status, answer = self._call("POST", path, json.dumps(body or {}), self.patience)
         except TimeoutError:
-            raise self._error(f"did not answer {path} within {self.patience:g} s (engine.vllm.patience)") from None
+            raise self._error(f"did not answer {path} within {self.patience:g} s (engine.vllm.timeout)") from None
         except (OSError, http.client.HTTPException) as error:
             raise self._error(f"is gone: {path} got no answer ({type(error).__name__}: {error})") from None
         if status != http.client.OK:
@@ -142,7 +142,7 @@ class Server:
             if self._process.poll() is not None:
                 raise self._error("did not start")
             if time.monotonic() > end:
-                raise self._error(f"was not ready within {self.patience:g} s (engine.vllm.patience)")
+                raise self._error(f"was not ready within {self.patience:g} s (engine.vllm.timeout)")
             time.sleep(0.2)
 
     def _healthy(self) -> bool:

@@ -27,7 +27,7 @@ __all__ = ["by_ipc", "packed"]
 
 def by_ipc(policy: Policy, settings: VllmSettings) -> bool:
     """Whether the weights stay on the GPU."""
-    return policy.device.type == "cuda" and settings.tensor_parallel == 1
+    return policy.device.type == "cuda" and settings.tensor_parallel_size == 1
 
 
 @contextmanager
