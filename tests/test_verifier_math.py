@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scorl.cli.judge_file import judge_lines
+from scorl.cli.judge import judge
+from scorl.cli.judge_file import ANSWERS, judge_lines
 from scorl.errors import UserError
 from scorl.trajectory import Problem
-from scorl.verifiers import math, workers
+from scorl.verifiers import VERIFIERS, math, workers
 from scorl.verifiers.extract_answer import final_answer, last_box
 from scorl.verifiers.normalize import normalise, number
 from scorl.verifiers.workers import Check, Outcome, Worker
@@ -302,6 +303,21 @@ def test_judge_lines_for_countdown(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert [line["reward"] for line in judge_lines(path, "countdown")] == [1.0, 0.0]
+
+
+def test_judge_lines_by_characters(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    rows = [
+        {"id": i, "response": text, "answer": "Yes"} for i, text in enumerate(["Yes ", "The answer is Yes.", "yes"])
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert [line["reward"] for line in judge_lines(path, "exact")] == [1.0, 1.0, 0.0]
+
+
+def test_every_verifier_can_be_named() -> None:
+    assert set(ANSWERS) == set(VERIFIERS)
+    assert judge.help is not None
+    assert [name for name in VERIFIERS if name not in judge.help] == []
 
 
 @pytest.mark.parametrize(

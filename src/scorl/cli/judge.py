@@ -15,7 +15,7 @@ __all__ = ["judge"]
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--verifier", type=click.Choice(["math", "countdown", "program"]), required=True)
+@click.option("--verifier", metavar="NAME", required=True, help="One of those above.")
 @click.option(
     "--sandbox",
     type=click.Choice(["required", "preferred"]),
@@ -26,7 +26,7 @@ __all__ = ["judge"]
 def judge(file: Path, verifier: str, sandbox: Literal["required", "preferred"], out: Path | None) -> None:
     """Judge the responses in FILE, one JSON object a line, in their order.
 
-    math reads {"id", "response", "answer"}, countdown {"id", "response", "numbers", "target"}, program
+    math and exact read {"id", "response", "answer"}, countdown {"id", "response", "numbers", "target"}, program
     {"id", "response", "tests"} with tests as assert statements; each gives {"id", "reward", "verdict", "reason"}.
     """
     from scorl.cli.judge_file import judge_lines

@@ -18,8 +18,8 @@ from scorl.errors import UserError
 from scorl.seeds import derive
 from scorl.tasks.endless import Endless
 from scorl.tasks.task import Problems, Task
-from scorl.trajectory import Problem, Verdict, user
-from scorl.verifiers.countdown import Step, verify, write
+from scorl.trajectory import Problem, user
+from scorl.verifiers.countdown import Step, judge, write
 
 __all__ = ["CORRECTION", "PROMPT", "Countdown", "CountdownProblems", "countdown", "legal_steps", "solutions"]
 
@@ -105,11 +105,6 @@ def countdown(settings: Countdown | None = None) -> Task:
     settings = settings or Countdown()
     splits: dict[str, Problems] = {name: CountdownProblems(settings, name) for name in BUCKETS}
     return Task("countdown", splits, settings.correction, judge)
-
-
-def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-    """Judge (problem, response) pairs with the countdown verifier."""
-    return [verify(text, problem.answer["numbers"], problem.answer["target"]) for problem, text in pairs]
 
 
 def make_problem(settings: Countdown, numbers: Sequence[int], target: int, steps: Sequence[Step]) -> Problem:

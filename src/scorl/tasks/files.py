@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,8 @@ from scorl.errors import UserError, nearest
 from scorl.tasks.data import Finite, Row, ask, column, digest, read_rows, split_off
 from scorl.tasks.reward import judge_by, load_function
 from scorl.tasks.task import Judge, Task
-from scorl.trajectory import Message, Problem, Verdict
-from scorl.verifiers import math
-from scorl.verifiers.extract_answer import final_answer
+from scorl.trajectory import Message, Problem
+from scorl.verifiers import TEXT_VERIFIERS
 
 __all__ = ["Files", "files"]
 
@@ -50,23 +48,9 @@ class Files:
     def __post_init__(self) -> None:
         if not 0 < self.test_fraction < 1:
             raise UserError(f"files: test_fraction is {self.test_fraction}, but should lie between 0 and 1")
-        if ":" not in self.verifier and self.verifier not in JUDGES:
-            hint = nearest(self.verifier, [*JUDGES, "module:function", "file.py:function"])
+        if ":" not in self.verifier and self.verifier not in TEXT_VERIFIERS:
+            hint = nearest(self.verifier, [*TEXT_VERIFIERS, "module:function", "file.py:function"])
             raise UserError(f"files: no verifier '{self.verifier}': {hint}")
-
-
-def judge_exact(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-    """Right where the final answer, or the whole response, is the gold answer character by character."""
-    return [exact(response.strip(), str(problem.answer).strip()) for problem, response in pairs]
-
-
-def exact(response: str, gold: str) -> Verdict:
-    """The verdict on one response; white space around it does not count."""
-    answer = response if response == gold else (final_answer(response) or response).strip()
-    return Verdict(float(answer == gold), "correct" if answer == gold else "incorrect", "", answer)
-
-
-JUDGES: Mapping[str, Judge] = {"math": math.judge, "exact": judge_exact}
 
 
 def files(settings: Files) -> Task:
@@ -89,8 +73,8 @@ def files(settings: Files) -> Task:
 
 def judge_of(settings: Files, chat: bool) -> Judge:
     """The judge that the settings name."""
-    if settings.verifier in JUDGES:
-        return JUDGES[settings.verifier]
+    if settings.verifier in TEXT_VERIFIERS:
+        return TEXT_VERIFIERS[settings.verifier]
     return judge_by(load_function(settings.verifier), settings.verifier, chat)
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from scorl.trajectory import Verdict
+from scorl.trajectory import Problem, Verdict
 
-__all__ = ["Step", "fault", "find_steps", "verify", "write"]
+__all__ = ["Step", "fault", "find_steps", "judge", "verify", "write"]
 
 Step = tuple[int, str, int, int]
 """`(7, "*", 3, 21)` is 7*3=21."""
@@ -35,6 +35,11 @@ STEP = re.compile(
     re.ASCII,
 )
 JOIN = re.compile(r"(?:[\W_]|\b(?:and|then|so|ok|next|now|finally|step)\b|\b\d{1,2}[.):])*+", re.IGNORECASE)
+
+
+def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+    """The verdicts on responses, in order; `Problem.answer` is `{"numbers": [7, 3, 5], "target": 16}`."""
+    return [verify(text, problem.answer["numbers"], problem.answer["target"]) for problem, text in pairs]
 
 
 def verify(response: str, numbers: Sequence[int], target: int) -> Verdict:
