@@ -22,7 +22,7 @@ from sampling import examples, ours, rollout
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import scorl
-from scorl.engines import TorchEngine
+from scorl.engines.torch import TorchEngine
 from scorl.settings import LearnerSettings
 
 __all__ = ["SWEEPS", "Point", "Step", "measure", "roomy"]

@@ -19,7 +19,8 @@ from step import STEPS, Size
 from torch.nn import functional as F
 
 import scorl
-from scorl.engines import Engine, Request, TorchEngine
+from scorl.engines import Engine, Request
+from scorl.engines.torch import TorchEngine
 from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
 
 __all__ = ["asked", "examples", "measure", "ours", "rollout"]

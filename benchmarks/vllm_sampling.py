@@ -16,7 +16,8 @@ from common import MODELS, endless, paired
 from sampling import asked, ours, rollout
 from step import STEPS, Size
 
-from scorl.engines import TorchEngine, VllmEngine
+from scorl.engines.torch import TorchEngine
+from scorl.engines.vllm.engine import VllmEngine
 from scorl.settings import VllmSettings
 
 __all__ = ["PYTHON", "measure"]

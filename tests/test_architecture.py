@@ -81,6 +81,7 @@ def test_one_place_knows_each_special_library(module):
         "verifiers",
         "metrics",
         "objectives",
+        "engines",
         "run.files",
         "cli.judge_file",
         "planning.estimate",

@@ -8,11 +8,12 @@ import torch
 from support.engine_contract import Engine, SamplesAPolicy, requests, shaken, spoken
 from support.worlds import tiny_policy
 
-from scorl.engines import Request, ScriptedEngine, TorchEngine
+from scorl.engines import ENGINES, Request, ScriptedEngine
 from scorl.engines.kv_cache import Kept, Rows
 from scorl.engines.sampling import draw
 from scorl.engines.shared_prefix import Trunk, grafted
-from scorl.settings import LoraSettings
+from scorl.engines.torch import TorchEngine
+from scorl.settings import LoraSettings, ModelSettings
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,19 @@ class TestScripted(Engine):
     @classmethod
     def engine(cls, policy):
         return ScriptedEngine(policy.chat, ["a", "b c", "d e f"])
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("name", ["torch", "scripted"])
+def test_an_engine_is_built_by_name_for_a_policy_or_for_a_model(policy, tmp_path, name, trained):
+    (tmp_path / "answers.jsonl").write_text('{"prompt_contains": "", "response": "a"}\n')
+    kind = ENGINES[name]
+    settings = kind.settings(str(tmp_path / "answers.jsonl")) if name == "scripted" else kind.settings(batch_size=3)
+    kind.check(settings)
+    engine = kind.build(settings, ModelSettings(policy.path), policy if trained else None)
+    assert (engine.chat is policy.chat) == trained
+    assert engine.chat.end_ids == policy.chat.end_ids
+    assert len(engine.sample(requests(policy, 4), temperature=1.0, max_tokens=2)) == 4
 
 
 class TestTorch(SamplesAPolicy):

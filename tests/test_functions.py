@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scorl.engines import TorchEngine
+from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.evaluation import evaluate
 from scorl.model.policy import Policy

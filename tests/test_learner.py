@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.worlds import letters, save_model, tiny_policy
 
-from scorl.engines import TorchEngine
+from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.learner import GuardError, Learner, forward
 from scorl.learner.batch import micro_batches

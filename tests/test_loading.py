@@ -1,9 +1,15 @@
 """Where models come from."""
 
+import json
+
 import pytest
+from support.worlds import save_model
+from transformers import AutoModelForCausalLM
 
 from scorl.errors import UserError
+from scorl.model.chat import Chat
 from scorl.model.loading import resolve_model
+from scorl.model.policy import Policy
 
 
 def test_shipped_models_have_names():
@@ -36,3 +42,30 @@ def test_hub_names_and_gguf_files_pass(tmp_path):
     (tmp_path / "tiny.gguf").touch()
     source = resolve_model(str(tmp_path / "tiny.gguf"))
     assert (source.path, source.gguf_file) == (str(tmp_path), "tiny.gguf")
+
+
+@pytest.mark.parametrize("eos", [[1, 2], 2, None], ids=["listed", "another", "none"])
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_a_chat_without_weights_ends_where_the_model_does(tmp_path, file, eos):
+    path = save_model(tmp_path)
+    if file == "config.json":
+        (tmp_path / "generation_config.json").unlink()
+    values = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps(values | {"eos_token_id": eos}))
+    model = AutoModelForCausalLM.from_pretrained(path)
+    (tmp_path / "model.safetensors").unlink()
+    chat = Chat.load(path)
+    assert model.generation_config.eos_token_id == eos
+    assert chat.end_ids == Chat.of(chat.tokenizer, eos).end_ids
+
+
+def test_a_chat_takes_another_template(tmp_path):
+    path = save_model(tmp_path)
+    (tmp_path / "other.jinja").write_text("{% for m in messages %}<user> {{ m.content }} <end>{% endfor %}")
+    template = str(tmp_path / "other.jinja")
+    prompts = [c.prompt([{"role": "user", "content": "a"}]) for c in (Chat.load(path), Chat.load(path, template))]
+    assert (
+        prompts[0] != prompts[1] == Policy(path, chat_template=template).chat.prompt([{"role": "user", "content": "a"}])
+    )
+    with pytest.raises(UserError, match=r"model\.chat_template: .*no\.jinja"):
+        Chat.load(path, str(tmp_path / "no.jinja"))

@@ -11,7 +11,7 @@ import torch
 from support.worlds import letters, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from scorl.engines import TorchEngine
+from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Supervised

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.worlds import letters, tiny_policy
 
-from scorl.engines import TorchEngine
+from scorl.engines.torch import TorchEngine
 from scorl.errors import GuardError
 from scorl.evaluation import evaluate
 from scorl.learner import Learner

@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from support.engine_contract import SamplesAPolicy, moved, requests, shaken
 from support.worlds import letters, tiny_policy
 
-from scorl.engines import Request, TorchEngine, VllmEngine
+from scorl.engines import Request
 from scorl.engines.reference import ReferenceEngine
+from scorl.engines.torch import TorchEngine
 from scorl.engines.vllm.check import check_sync, learners
+from scorl.engines.vllm.engine import VllmEngine
 from scorl.engines.vllm.server import Server, environment
 from scorl.errors import GuardError, UserError
 from scorl.learner import Learner

@@ -16,7 +16,9 @@ from scorl.version import __version__
 
 if TYPE_CHECKING:
     from scorl import tasks
-    from scorl.engines import ScriptedEngine, TorchEngine, VllmEngine
+    from scorl.engines import ScriptedEngine
+    from scorl.engines.torch import TorchEngine
+    from scorl.engines.vllm.engine import VllmEngine
     from scorl.evaluation import Evaluation, evaluate
     from scorl.learner import Learner
     from scorl.metrics import measure
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "scorl.model.chat": ("Chat",),
-    "scorl.engines": ("ScriptedEngine", "TorchEngine", "VllmEngine"),
+    "scorl.engines.scripted": ("ScriptedEngine",),
+    "scorl.engines.torch": ("TorchEngine",),
+    "scorl.engines.vllm.engine": ("VllmEngine",),
     "scorl.evaluation": ("Evaluation", "evaluate"),
     "scorl.learner": ("Learner",),
     "scorl.metrics": ("measure",),

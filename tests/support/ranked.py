@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scorl.distributed.ranks import process_group
-from scorl.engines import TorchEngine
+from scorl.engines.torch import TorchEngine
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Star, Supervised
 from scorl.run.run import Plan, perform

@@ -13,8 +13,9 @@ import torch
 from support.engine_contract import SamplesAPolicy, moved, requests, shaken
 from support.worlds import letters, tiny_policy
 
-from scorl.engines import Request, VllmEngine
+from scorl.engines import Request
 from scorl.engines.vllm.check import learners, probe_ids
+from scorl.engines.vllm.engine import VllmEngine
 from scorl.errors import GuardError
 from scorl.learner import Learner
 from scorl.model.policy import Policy
@@ -76,7 +77,7 @@ def test_a_prefix_is_computed_once(engine, policy):
 def test_the_server_ends_with_a_killed_parent(policy, tmp_path):
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom worlds import tiny_policy\n"
-        "from scorl.engines import VllmEngine\nfrom scorl.settings import VllmSettings\n"
+        "from scorl.engines.vllm.engine import VllmEngine\nfrom scorl.settings import VllmSettings\n"
         "engine = VllmEngine(tiny_policy(Path(sys.argv[1]), width=64), VllmSettings(python=sys.argv[2]))\n"
         "engine.load()\nprint(engine.server._process.pid, engine.server.folder, flush=True)\nos.kill(os.getpid(), 9)"
     )

@@ -11,8 +11,8 @@ from importlib import metadata
 import torch
 import transformers
 
-from scorl.engines import TorchEngine
 from scorl.engines.engine import Request
+from scorl.engines.torch import TorchEngine
 from scorl.model.policy import Policy
 from scorl.planning.probe import reach
 from scorl.planning.shape import ModelShape

@@ -46,7 +46,7 @@ def collect_repairs(
     task.split(split)
     check_writable(out)
 
-    from scorl.engines import TorchEngine
+    from scorl.engines.torch import TorchEngine
     from scorl.evaluation import evaluate
     from scorl.model.policy import Policy
     from scorl.tasks.repairs import repairs

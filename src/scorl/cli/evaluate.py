@@ -57,7 +57,7 @@ def evaluate(
     for path in (out, attempts_out):
         check_writable(path)
 
-    from scorl.engines import TorchEngine
+    from scorl.engines.torch import TorchEngine
     from scorl.evaluation import evaluate as measure
     from scorl.model.policy import Policy
     from scorl.report import evaluation_grid

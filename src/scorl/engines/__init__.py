@@ -1,8 +1,64 @@
-"""Engines: token ids in, sampled token ids with their log-probabilities out."""
+"""Engines: token ids in, sampled token ids with their log-probabilities out.
+
+A new engine is a settings dataclass, a class that keeps the protocol `Engine`, a builder, and a line in `ENGINES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scorl.engines.engine import Engine, Request, Sample
 from scorl.engines.scripted import ScriptedEngine
-from scorl.engines.torch import TorchEngine
-from scorl.engines.vllm import VllmEngine
+from scorl.engines.vllm.server import check_installed
+from scorl.model.chat import Chat
+from scorl.settings import ModelSettings, ScriptedSettings, TorchSettings, VllmSettings
 
-__all__ = ["Engine", "Request", "Sample", "ScriptedEngine", "TorchEngine", "VllmEngine"]
+if TYPE_CHECKING:
+    from scorl.model.policy import Policy
+
+__all__ = ["ENGINES", "Engine", "EngineKind", "Request", "Sample", "ScriptedEngine"]
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine as it is chosen by name."""
+
+    settings: type[Any]
+    """The dataclass of its settings."""
+    build: Callable[[Any, ModelSettings, Policy | None], Engine]
+    """An engine by its settings that samples from a policy as it stands; None: from the model as it is loaded."""
+    check: Callable[[Any], None] = lambda settings: None
+    """Raises `UserError` where an engine of these settings cannot run here, before a model is loaded."""
+
+
+# The builders import what needs torch when they are called: names and settings must not wait for it.
+
+
+def _torch(settings: TorchSettings, model: ModelSettings, policy: Policy | None) -> Engine:
+    from scorl.engines.torch import TorchEngine
+    from scorl.model.policy import Policy
+
+    return TorchEngine(policy or Policy.of(model), settings.batch_size)
+
+
+def _vllm(settings: VllmSettings, model: ModelSettings, policy: Policy | None) -> Engine:
+    from scorl.engines.vllm.engine import VllmEngine
+    from scorl.model.policy import Policy
+
+    return VllmEngine(policy or Policy.of(model), settings, settings.batch_size)
+
+
+def _scripted(settings: ScriptedSettings, model: ModelSettings, policy: Policy | None) -> Engine:
+    chat = policy.chat if policy else Chat.load(model.path, model.chat_template)
+    return ScriptedEngine.load_answers(chat, Path(settings.answers))
+
+
+ENGINES = {
+    "torch": EngineKind(TorchSettings, _torch),
+    "vllm": EngineKind(VllmSettings, _vllm, lambda settings: check_installed(settings.python)),
+    "scripted": EngineKind(ScriptedSettings, _scripted),
+}
+"""The engines by the names that recipes and commands use."""

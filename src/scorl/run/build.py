@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 import transformers
 
 from scorl.distributed.ranks import ALONE, Ranks
-from scorl.engines import ScriptedEngine, TorchEngine, VllmEngine
-from scorl.engines.engine import Engine
-from scorl.engines.vllm.server import check_installed
+from scorl.engines import ENGINES
 from scorl.errors import UserError
 from scorl.model.policy import Policy
 from scorl.objectives import Supervised
-from scorl.recipe.sections import EngineSettings, Recipe
+from scorl.recipe.sections import Recipe
 from scorl.run.run import Plan
-from scorl.settings import Sampling, VllmSettings
+from scorl.settings import Sampling
 from scorl.tasks.task import Task
 from scorl.version import __version__
 
-__all__ = ["ENGINES", "planned", "versions"]
-
-
-def _scripted(policy: Policy, settings: EngineSettings) -> Engine:
-    return ScriptedEngine.load_answers(policy.chat, Path(settings.answers or ""))
-
-
-def _torch(policy: Policy, settings: EngineSettings) -> Engine:
-    return TorchEngine(policy, batch_size=settings.batch_size)
-
-
-def _vllm(policy: Policy, settings: EngineSettings) -> Engine:
-    return VllmEngine(policy, settings.vllm or VllmSettings(), settings.batch_size)
-
-
-ENGINES: dict[str, Callable[[Policy, EngineSettings], Engine]] = {
-    "scripted": _scripted,
-    "torch": _torch,
-    "vllm": _vllm,
-}
-"""The engines by the names that recipes use."""
+__all__ = ["planned", "versions"]
 
 
 def planned(recipe: Recipe, ranks: Ranks = ALONE) -> Plan:
@@ -53,21 +30,13 @@ def planned(recipe: Recipe, ranks: Ranks = ALONE) -> Plan:
     """
     task = recipe.turns.of(recipe.task.build())
     _check_problems(recipe, task)
-    if recipe.engine.name == "vllm":
-        check_installed((recipe.engine.vllm or VllmSettings()).python)
-    settings = recipe.model
-    policy = Policy(
-        settings.path,
-        dtype=settings.dtype,
-        device=settings.device,
-        lora=settings.lora,
-        chat_template=settings.chat_template,
-        placed=ranks.size == 1 or recipe.launcher.parallel == "ddp",
-    )
+    engine = ENGINES[recipe.engine.name]
+    engine.check(recipe.engine.settings)
+    policy = Policy.of(recipe.model, placed=ranks.size == 1 or recipe.launcher.parallel == "ddp")
     return Plan(
-        model=settings.path,
+        model=recipe.model.path,
         policy=policy,
-        engine=ENGINES[recipe.engine.name](policy, recipe.engine),
+        engine=engine.build(recipe.engine.settings, recipe.model, policy),
         task=task,
         stages=recipe.stages,
         recipe=recipe.dump(versions()),

@@ -1,5 +1,1 @@
 """The engine `vllm`: vLLM's server beside the learner, weights sent after every update, each transfer checked."""
-
-from scorl.engines.vllm.engine import VllmEngine
-
-__all__ = ["VllmEngine"]
