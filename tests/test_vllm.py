@@ -4,11 +4,14 @@ tests/vllm runs the same contract, and more, against vLLM itself.
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,18 +20,19 @@ from safetensors.torch import load_file
 from support.engine_contract import SamplesAPolicy, moved, requests, shaken
 from support.worlds import letters, tiny_policy
 
-from scorl.engines import Request
+from scorl.engines import ENGINES, Request
 from scorl.engines.reference import ReferenceEngine
 from scorl.engines.torch import TorchEngine
-from scorl.engines.vllm.check import check_sync, learners
+from scorl.engines.vllm.check import check_sync, policy_logprobs
 from scorl.engines.vllm.engine import VllmEngine
-from scorl.engines.vllm.server import Server, environment
+from scorl.engines.vllm.launch import PROGRAM, ServedModel, start_server
+from scorl.engines.vllm.server import Server, server_environment
 from scorl.errors import GuardError, UserError
 from scorl.learner import Learner
 from scorl.objectives import StageOne
 from scorl.recipe import resolve
 from scorl.run.build import planned
-from scorl.settings import LearnerSettings, LoraSettings, VllmSettings
+from scorl.settings import LearnerSettings, LoraSettings, ModelSettings, VllmSettings
 from scorl.training.loop import train
 from scorl.training.stage import Stage
 
@@ -62,7 +66,7 @@ class Pretended:
         )
         prompt = None
         if "prompt_logprobs" in p:
-            scored = zip(token_ids[1:], learners(self.policy, token_ids), strict=True)
+            scored = zip(token_ids[1:], policy_logprobs(self.policy, token_ids), strict=True)
             prompt = [None, *({token: {"logprob": logprob}} for token, logprob in scored)]
         content = [{"token_id": t, "logprob": x} for t, x in zip(sample.ids, sample.logprobs, strict=True)]
         choice = {"token_ids": sample.ids, "finish_reason": sample.finish, "logprobs": {"content": content}}
@@ -83,7 +87,9 @@ class TestProtocol(SamplesAPolicy):
     @classmethod
     def engine(cls, policy, tmp_path_factory):
         other = tiny_policy(tmp_path_factory.mktemp("other"), seed=5, width=64)
-        return VllmEngine(policy, batch_size=8, server=Pretended(other, tmp_path_factory.mktemp("server")))
+        return VllmEngine(
+            policy, VllmSettings(batch_size=8), server=Pretended(other, tmp_path_factory.mktemp("server"))
+        )
 
 
 @pytest.fixture
@@ -94,6 +100,50 @@ def policy(tmp_path):
 @pytest.fixture
 def engine(policy, tmp_path):
     return VllmEngine(policy, server=Pretended(tiny_policy(tmp_path / "other", seed=5), tmp_path))
+
+
+class TestServedModel(SamplesAPolicy):
+    """A model that the server loads by itself: the whole contract but for weights, of which none cross."""
+
+    draws = 100
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def policy(cls, tmp_path_factory):
+        return shaken(tiny_policy(tmp_path_factory.mktemp("model"), width=64))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, policy, tmp_path_factory):
+        model = ServedModel.of(ModelSettings(policy.path))
+        return VllmEngine(
+            model, VllmSettings(batch_size=8), server=Pretended(policy, tmp_path_factory.mktemp("server"))
+        )
+
+    def test_it_brings_the_chat_of_its_model(self, engine, policy):
+        assert engine.chat.end_ids == policy.chat.end_ids
+        assert engine.load() is None
+        assert set(engine.server.calls) <= {"/inference/v1/generate"}
+
+
+def test_only_a_policys_server_starts_without_weights(policy, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr("scorl.engines.vllm.launch.SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr("scorl.engines.vllm.launch.Server", lambda command, *unused: commands.append(command))
+    served = ServedModel.of(ModelSettings(policy.path, dtype="bfloat16"))
+    for model in (policy, served):
+        start_server(model, VllmSettings(batch_size=8))
+    ours, its_own = ({k: v for k, v in pairwise(c) if k.startswith("--")} for c in commands)
+    assert ours.keys() - its_own.keys() == {"--load-format", "--weight-transfer-config", "--worker-extension-cls"}
+    assert (its_own["--model"], its_own["--dtype"], its_own["--max-num-seqs"]) == (policy.path, "bfloat16", "8")
+    assert Path(ours["--model"], "config.json").is_file()
+
+
+def test_a_model_that_is_not_trained_is_loaded_by_the_server_alone(policy, monkeypatch):
+    monkeypatch.setattr("scorl.model.policy.Policy.__init__", None)
+    engine = ENGINES["vllm"].build(VllmSettings(), ModelSettings(policy.path), None)
+    assert isinstance(engine.model, ServedModel)
+    assert (engine.model.path, engine.model.max_positions) == (policy.path, 128)
 
 
 SENT = ["/start_weight_update", "/update_weights", "/finish_weight_update", "/reset_prefix_cache"]
@@ -224,9 +274,9 @@ Sockets(folder + "/socket", Handler).serve_forever()
 """
 
 
-def stand_in(folder, fault="none", patience=20.0):
+def stand_in(folder, fault="none", timeout=20.0):
     folder.mkdir()
-    return Server([sys.executable, "-c", STAND_IN, str(folder), fault], folder, patience, environment({}, False))
+    return Server([sys.executable, "-c", STAND_IN, str(folder), fault], folder, timeout, server_environment({}, False))
 
 
 def test_a_server_answers_and_ends(tmp_path):
@@ -238,13 +288,13 @@ def test_a_server_answers_and_ends(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fault", "patience", "message"),
+    ("fault", "timeout", "message"),
     [("start", 20.0, r"did not start; the process ended with code 1"), ("ready", 1.0, r"not ready within 1 s")],
 )
-def test_a_server_that_does_not_start_says_why(tmp_path, fault, patience, message, monkeypatch):
+def test_a_server_that_does_not_start_says_why(tmp_path, fault, timeout, message, monkeypatch):
     monkeypatch.setattr("scorl.engines.vllm.server.GRACE_SECONDS", 0.1)
     with pytest.raises(GuardError, match=rf"(?s){message}.*hello from the log"):
-        stand_in(tmp_path / "s", fault, patience)
+        stand_in(tmp_path / "s", fault, timeout)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +307,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path, fault, patience, messag
 )
 def test_a_server_that_fails_says_at_what(tmp_path, path, message):
     server = stand_in(tmp_path / "s")
-    server.patience = 1.0
+    server.timeout = 1.0
     with pytest.raises(GuardError, match=rf"(?s){message}.*hello from the log"):
         server.post(path)
     server.close()
@@ -266,8 +316,8 @@ def test_a_server_that_fails_says_at_what(tmp_path, path, message):
 def test_a_server_ends_with_a_killed_parent(tmp_path):
     (tmp_path / "s").mkdir()
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom scorl.engines.vllm.server import Server, environment\n"
-        "server = Server(sys.argv[2:], Path(sys.argv[1]), 60.0, environment(os.environ, False))\n"
+        "import os, sys\nfrom pathlib import Path\nfrom scorl.engines.vllm.server import Server, server_environment\n"
+        "server = Server(sys.argv[2:], Path(sys.argv[1]), 60.0, server_environment(os.environ, False))\n"
         "print(server._process.pid, flush=True)\nos.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-c", STAND_IN, str(tmp_path / "s"), "none"]
@@ -281,10 +331,37 @@ def test_a_server_ends_with_a_killed_parent(tmp_path):
         time.sleep(0.05)
 
 
+VLLM = {
+    "distributed.weight_transfer.base": "class WeightTransferEngine: ...\n"
+    "class WeightTransferInitInfo: ...\nclass WeightTransferUpdateInfo: ...",
+    "distributed.weight_transfer.factory": "WeightTransferEngineFactory = None",
+    "model_executor.layers.vocab_parallel_embedding": "ParallelLMHead = None",
+    "model_executor.model_loader.reload": "finalize_layerwise_reload = initialize_layerwise_reload = None",
+    "entrypoints.openai.api_server": "import time\ntime.sleep(60)",
+}
+"""As much of vLLM as `scorl_in_vllm` imports."""
+
+
+def test_what_ends_with_its_parent_removes_its_own_folder_and_not_the_models(policy, tmp_path):
+    for name, text in VLLM.items():
+        file = Path(tmp_path, "path", "vllm", *name.split(".")).with_suffix(".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    command = [sys.executable, str(PROGRAM), "--model", policy.path, "--uds", str(folder / "socket")]
+    variables = os.environ | {"PYTHONPATH": str(tmp_path / "path")}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=variables) as server:
+        server.stdin.close()
+        assert server.wait(timeout=60) == -signal.SIGTERM
+    assert not folder.exists()
+    assert Path(policy.path, "config.json").is_file()
+
+
 def test_the_servers_environment():
     given = {"PATH": "p", "PYTHONPATH": "mine", "RANK": "1", "MASTER_ADDR": "h", "VLLM_CPU_KVCACHE_SPACE": "4"}
     for own, kept in ((True, {"PATH"}), (False, {"PATH", "PYTHONPATH"})):
-        made = environment(given, own_python=own)
+        made = server_environment(given, own_python=own)
         assert made.keys() & given.keys() == kept | {"VLLM_CPU_KVCACHE_SPACE"}
         assert (made["VLLM_CPU_KVCACHE_SPACE"], made["VLLM_SERVER_DEV_MODE"]) == ("4", "1")
 

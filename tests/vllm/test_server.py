@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from support.engine_contract import SamplesAPolicy, moved, requests, shaken
 from support.worlds import letters, tiny_policy
 
 from scorl.engines import Request
-from scorl.engines.vllm.check import learners, probe_ids
+from scorl.engines.vllm.check import policy_logprobs, probe_ids
 from scorl.engines.vllm.engine import VllmEngine
 from scorl.errors import GuardError
 from scorl.learner import Learner
@@ -45,7 +46,7 @@ def policy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(policy):
-    engine = VllmEngine(policy, SETTINGS, batch_size=16)
+    engine = VllmEngine(policy, replace(SETTINGS, batch_size=16))
     yield engine
     engine.server.close()
 
@@ -96,7 +97,7 @@ def test_a_killed_server_stops_the_run_with_one_clear_error(tmp_path):
     engine.load()
     os.killpg(engine.server._process.pid, signal.SIGKILL)
     with pytest.raises(GuardError, match=r"the vLLM server is gone: /inference/v1/generate got no answer"):
-        engine.sample(requests(engine.policy, 3), temperature=1.0, max_tokens=2)
+        engine.sample(requests(engine.model, 3), temperature=1.0, max_tokens=2)
     engine.server.close()
 
 
@@ -120,14 +121,14 @@ def test_twenty_steps_on_smollm2_and_the_fault_in_the_next():
     plan = planned(resolve(Path(__file__).with_name("smollm2.yaml"), [f"engine.vllm.python={PYTHON}"]))
     learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
     steps = train(plan.policy, plan.task, plan.stages, sampling=plan.sampling, engine=plan.engine, learner=learner)
-    start = learners(plan.policy, probe_ids(plan.policy, None))
+    start = policy_logprobs(plan.policy, probe_ids(plan.policy, None))
     lines = []
     for step in islice(steps, 20):
         lines.append(step.line())
         print({key: lines[-1][key] for key in ("step", "sync_gap", "logprob_gap", "tokens", "seconds")}, flush=True)
     assert max(line["sync_gap"] for line in lines) < 2e-4
     assert max(line["logprob_gap"] for line in lines) < 1e-4
-    end = learners(plan.policy, probe_ids(plan.policy, None))
+    end = policy_logprobs(plan.policy, probe_ids(plan.policy, None))
     assert (torch.tensor(end) - torch.tensor(start)).abs().max() > 1e-2  # it did learn
     plan.engine.mend = False
     with pytest.raises(GuardError, match="stale output head") as caught:

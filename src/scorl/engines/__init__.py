@@ -14,6 +14,7 @@ from scorl.engines.engine import Engine, Request, Sample
 from scorl.engines.scripted import ScriptedEngine
 from scorl.engines.vllm.server import check_installed
 from scorl.model.chat import Chat
+from scorl.model.loading import resolve_model
 from scorl.settings import ModelSettings, ScriptedSettings, TorchSettings, VllmSettings
 
 if TYPE_CHECKING:
@@ -46,9 +47,12 @@ def _torch(settings: TorchSettings, model: ModelSettings, policy: Policy | None)
 
 def _vllm(settings: VllmSettings, model: ModelSettings, policy: Policy | None) -> Engine:
     from scorl.engines.vllm.engine import VllmEngine
+    from scorl.engines.vllm.launch import ServedModel
     from scorl.model.policy import Policy
 
-    return VllmEngine(policy or Policy.of(model), settings, settings.batch_size)
+    if policy is None and resolve_model(model.path).gguf_file:
+        policy = Policy.of(model)  # vLLM calls its own reading of GGUF files highly experimental
+    return VllmEngine(policy or ServedModel.of(model), settings)
 
 
 def _scripted(settings: ScriptedSettings, model: ModelSettings, policy: Policy | None) -> Engine:

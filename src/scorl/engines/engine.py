@@ -9,7 +9,7 @@ from typing import Protocol
 from scorl.model.chat import Chat
 from scorl.trajectory import Finish
 
-__all__ = ["Engine", "Request", "Sample", "rooms"]
+__all__ = ["Engine", "Request", "Sample", "token_budgets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Engine(Protocol):
     def load(self) -> float | None:
         """Take over the policy's weights as they stand, where the engine has weights of its own.
 
-        Returns the largest difference that the check behind it found on a token's log-probability; None: the engine
-        samples with the policy's own weights. `sample` does it too, so it need not be called.
+        Returns the largest difference that the check behind it saw on a token's log-probability; None: no weights
+        are ever sent. `sample` does it too, so it need not be called.
         """
         ...
 
@@ -50,7 +50,7 @@ class Engine(Protocol):
     ) -> list[Sample]:
         """One sample for each request, in order; temperature 0 is greedy.
 
-        `keep` says that the next call goes on from these responses: what was computed of them may be kept for it.
+        `keep` says that the next call continues these responses: what was computed of them may be kept for it.
 
         The log-probabilities are those of the distribution drawn from (at temperature 0: of temperature 1).
         A response that runs into the model's own limit of positions ends with "length" too; it is empty where the
@@ -61,6 +61,8 @@ class Engine(Protocol):
         ...
 
 
-def rooms(requests: Sequence[Request], max_tokens: int, limit: int | None) -> list[int]:
+def token_budgets(requests: Sequence[Request], max_tokens: int, max_positions: int | None) -> list[int]:
     """How many tokens each response may take; 0 where the prompt alone fills the model's positions."""
-    return [max_tokens if limit is None else max(0, min(max_tokens, limit - len(r.prompt_ids))) for r in requests]
+    if max_positions is None:
+        return [max_tokens] * len(requests)
+    return [max(0, min(max_tokens, max_positions - len(request.prompt_ids))) for request in requests]

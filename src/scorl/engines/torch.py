@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorl.engines.engine import Request, Sample, rooms
+from scorl.engines.engine import Request, Sample, token_budgets
 from scorl.engines.kv_cache import Kept, Rows, joined
 from scorl.engines.sampling import draw, uniforms
 from scorl.engines.shared_prefix import trunk_attention
@@ -75,8 +75,8 @@ class TorchEngine:
         attention = trunk_attention(self.policy.decoder) if branches else nullcontext()
         with torch.inference_mode(), self.policy.precision(), attention:
             known, kept = self._memory(keep)
-            room = rooms(requests, max_tokens, self.policy.max_positions)
-            call = _Call(self.policy, requests, room, temperature, known, kept, branches)
+            budgets = token_budgets(requests, max_tokens, self.policy.max_positions)
+            call = _Call(self.policy, requests, budgets, temperature, known, kept, branches)
             samples = call.run(self.batch_size)
         self._kept = kept
         return samples

@@ -18,7 +18,7 @@ from scorl.model.loading import load_pretrained, resolve_model
 from scorl.model.onednn import quicken
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
-__all__ = ["Policy", "final_logits", "hidden_states"]
+__all__ = ["Policy", "final_logits", "hidden_states", "resolve_device"]
 
 
 class Policy:
@@ -44,7 +44,7 @@ class Policy:
         placed: bool = True,
     ) -> None:
         self.path = path
-        self.device = _device(device)
+        self.device = resolve_device(device)
         self.chat = Chat.load(path, chat_template)
         self.tokenizer: Any = self.chat.tokenizer
         self.dtype: torch.dtype = getattr(torch, dtype)
@@ -159,7 +159,12 @@ def _check_supported(decoder: Any, path: str) -> None:
         raise UserError(f"{path}: model.lora.target_modules reach the output head, which the reference shares")
 
 
-def _device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
+    """A device by name: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        UserError: a GPU is asked for, and there is none.
+    """
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"model.device: '{name}', but torch sees no GPU here")
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

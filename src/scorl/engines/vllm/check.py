@@ -11,7 +11,7 @@ from scorl.model.logprobs import log_probabilities
 from scorl.model.policy import Policy, final_logits, hidden_states
 from scorl.trajectory import user
 
-__all__ = ["check_sync", "learners", "probe_ids"]
+__all__ = ["check_sync", "policy_logprobs", "probe_ids"]
 
 LENGTH = 160
 """Tokens of the probe: more than a block of the prefix cache, so that a stale one would be found."""
@@ -27,7 +27,7 @@ def probe_ids(policy: Policy, limit: int | None) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def learners(policy: Policy, ids: Sequence[int]) -> list[float]:
+def policy_logprobs(policy: Policy, ids: Sequence[int]) -> list[float]:
     """The policy's own log-probabilities of every token but the first, at temperature 1."""
     row = torch.tensor([ids], device=policy.device)
     with policy.precision():
@@ -36,16 +36,18 @@ def learners(policy: Policy, ids: Sequence[int]) -> list[float]:
     return logprobs
 
 
-def check_sync(ours: Sequence[float], theirs: Sequence[float], limit: float | None, dtype: torch.dtype) -> float:
-    """The largest difference between two lists of log-probabilities.
+def check_sync(
+    policy_logprobs: Sequence[float], server_logprobs: Sequence[float], limit: float | None, dtype: torch.dtype
+) -> float:
+    """The largest difference between what policy and server say of the same tokens.
 
     Raises:
         GuardError: it is above the limit (None: `LIMITS` of the dtype), or no number.
     """
     limit = LIMITS[dtype] if limit is None else limit
-    gaps = torch.tensor(ours).sub(torch.tensor(theirs)).abs()
+    gaps = torch.tensor(policy_logprobs).sub(torch.tensor(server_logprobs)).abs()
     gap = float(gaps.max())
-    if not gap <= limit:
+    if not gap <= limit:  # so written that no number is above it too
         raise GuardError(
             f"after the weights were sent, vLLM and the learner differ by {gap:.3g} on a token's log-probability "
             f"(by more than {limit:g} on {int((gaps > limit).sum())} of {len(gaps)} tokens), so it would sample from "

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from scorl.engines.engine import Request, Sample, rooms
-from scorl.engines.vllm.check import check_sync, learners, probe_ids
-from scorl.engines.vllm.launch import launched
+from scorl.engines.engine import Request, Sample, token_budgets
+from scorl.engines.vllm.check import check_sync, policy_logprobs, probe_ids
+from scorl.engines.vllm.launch import ServedModel, start_server
 from scorl.engines.vllm.server import Poster
-from scorl.engines.vllm.transfer import packed
+from scorl.engines.vllm.transfer import pack_weights
 from scorl.model.chat import Chat
 from scorl.model.policy import Policy
 from scorl.settings import VllmSettings
@@ -23,6 +23,7 @@ from scorl.settings import VllmSettings
 __all__ = ["VllmEngine"]
 
 GENERATE = "/inference/v1/generate"
+"""vLLM's route that takes and gives token ids."""
 
 
 @dataclass(eq=False)
@@ -30,26 +31,26 @@ class VllmEngine:
     """Samples with vLLM, whose server starts with the first call.
 
     Args:
-        policy: its weights are sent whenever they have changed since the last call.
+        model: a policy, whose weights are sent whenever they have changed since the last call; or a model that the
+            server loads by itself, to evaluate it.
         settings: of the server and of the check.
-        batch_size: most rows decoded at once.
         mend: process a tied head after a transfer; tests switch it off to see that the check finds what follows.
+        server: one that runs already.
     """
 
-    policy: Policy
+    model: Policy | ServedModel
     settings: VllmSettings = field(default_factory=VllmSettings)
-    batch_size: int = 256
     mend: bool = True
     server: Poster | None = None
-    _weights: tuple[float, ...] = field(default=(), init=False, repr=False)
-    """The fingerprint of the weights that the server has."""
-    _gap: float | None = field(default=None, init=False, repr=False)
+    _fingerprint: tuple[float, ...] = field(default=(), init=False, repr=False)
+    """Of the weights that the server has."""
+    _sync_gap: float | None = field(default=None, init=False, repr=False)
     _asleep: bool = field(default=False, init=False, repr=False)
 
     @property
     def chat(self) -> Chat:
-        """The chat of the policy."""
-        return self.policy.chat
+        """The chat of the model."""
+        return self.model.chat
 
     def load(self) -> float | None:
         """See `scorl.engines.engine.Engine.load`.
@@ -57,13 +58,15 @@ class VllmEngine:
         Raises:
             GuardError: the server samples from another policy than the one that was sent, or is dead.
         """
-        weights = self.policy.fingerprint()
-        if weights != self._weights:
-            server = self._awake()
-            self._send(server)
-            self._gap = self._check(server)
-            self._weights = weights
-        return self._gap
+        if not isinstance(self.model, Policy):
+            return None
+        fingerprint = self.model.fingerprint()
+        if fingerprint != self._fingerprint:
+            server = self._awake_server()
+            self._send_weights(server, self.model)
+            self._sync_gap = self._check_weights(server, self.model)
+            self._fingerprint = fingerprint  # last: weights that did not arrive are sent again by the next call
+        return self._sync_gap
 
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
@@ -72,18 +75,22 @@ class VllmEngine:
         if not requests:
             return []  # nor are weights sent for nothing
         self.load()
-        server = self._awake()
-        room = rooms(requests, max_tokens, self._limit)
+        server = self._awake_server()
+        budgets = token_budgets(requests, max_tokens, self._max_positions)
+        end_ids = sorted(self.chat.end_ids)
 
-        def one(request: Request, tokens: int) -> Sample:
-            if tokens == 0:
+        def sample_one(request: Request, budget: int) -> Sample:
+            if budget == 0:
                 return Sample((), (), "length")
-            wanted = {"temperature": temperature, "max_tokens": tokens, "stop_token_ids": self._ends}
-            return self._answered(server, request.prompt_ids, wanted | ({"seed": request.seed} if temperature else {}))
+            parameters = {"temperature": temperature, "max_tokens": budget, "stop_token_ids": end_ids}
+            if temperature:
+                parameters["seed"] = request.seed
+            return self._read_sample(_generate(server, request.prompt_ids, parameters))
 
-        threads = ThreadPoolExecutor(self.batch_size)
+        # One request a response, each in a thread that waits for it: vLLM batches what is under way by itself.
+        threads = ThreadPoolExecutor(self.settings.batch_size)
         try:
-            samples = list(threads.map(one, requests, room))
+            samples = list(threads.map(sample_one, requests, budgets))
         finally:
             threads.shutdown(cancel_futures=True)  # after a failure nothing more is asked
         if self.settings.enable_sleep_mode and not keep:
@@ -92,49 +99,58 @@ class VllmEngine:
         return samples
 
     @property
-    def _ends(self) -> list[int]:
-        return sorted(self.policy.chat.end_ids)
+    def _max_positions(self) -> int | None:
+        return self.settings.max_model_len or self.model.max_positions
 
-    @property
-    def _limit(self) -> int | None:
-        return self.settings.max_model_len or self.policy.max_positions
+    def _read_sample(self, answer: dict[str, Any]) -> Sample:
+        choice = answer["choices"][0]
+        ids = tuple(choice["token_ids"])
+        logprobs = tuple(token["logprob"] for token in choice["logprobs"]["content"])
+        return Sample(ids, logprobs, "stop" if ids[-1] in self.chat.end_ids else "length")
 
-    def _answered(self, server: Poster, prompt: Sequence[int], wanted: dict[str, Any]) -> Sample:
-        answer = _generate(server, prompt, wanted)["choices"][0]
-        ids = tuple(answer["token_ids"])
-        logprobs = tuple(token["logprob"] for token in answer["logprobs"]["content"])
-        return Sample(ids, logprobs, "stop" if ids[-1] in self.policy.chat.end_ids else "length")
-
-    def _awake(self) -> Poster:
+    def _awake_server(self) -> Poster:
         """The server, started or woken where it has to be."""
         if self.server is None:
-            self.server = launched(self.policy, self.settings, self.batch_size)
-            self.server.post("/init_weight_transfer_engine", {"init_info": {}})
+            self.server = start_server(self.model, self.settings)
+            if isinstance(self.model, Policy):
+                self.server.post("/init_weight_transfer_engine", {"init_info": {}})
         if self._asleep:
             self.server.post("/wake_up")
             self._asleep = False
         return self.server
 
-    def _send(self, server: Poster) -> None:
+    def _send_weights(self, server: Poster, policy: Policy) -> None:
         """Send all weights; what the server computed with others is forgotten."""
-        with packed(self.policy, self.settings, server.folder, mend=self.mend) as update:
+        with pack_weights(policy, self.settings, server.folder, mend=self.mend) as update:
             server.post("/start_weight_update")
             server.post("/update_weights", {"update_info": update})
             server.post("/finish_weight_update")
         server.post("/reset_prefix_cache")
 
-    def _check(self, server: Poster) -> float:
-        """How far the server is from the policy, on tokens that are the same in every check."""
-        ids = probe_ids(self.policy, self._limit)
-        cached = self._answered(server, ids, {"temperature": 0.0, "max_tokens": 1})
-        prompt = _generate(server, ids, {"temperature": 0.0, "max_tokens": 1, "prompt_logprobs": 0})["prompt_logprobs"]
-        theirs = [logprobs[str(token)]["logprob"] for token, logprobs in zip(ids[1:], prompt[1:], strict=True)]
-        ours = learners(self.policy, (*ids, *cached.ids))
-        return check_sync(ours, [*theirs, *cached.logprobs], self.settings.max_sync_gap, self.policy.dtype)
+    def _check_weights(self, server: Poster, policy: Policy) -> float:
+        """How far the server is from the policy, on tokens that are the same in every check.
+
+        The prompt is scored anew, since prompt log-probabilities bypass the prefix cache; the one token behind it goes
+        through the cache. So both a layer that did not arrive and a cache that was not emptied show.
+        """
+        ids = probe_ids(policy, self._max_positions)
+        greedy = {"temperature": 0.0, "max_tokens": 1}
+        sampled = self._read_sample(_generate(server, ids, greedy))
+        scored = _generate(server, ids, greedy | {"prompt_logprobs": 0})["prompt_logprobs"]
+        prompt_logprobs = [logprobs[str(token)]["logprob"] for token, logprobs in zip(ids[1:], scored[1:], strict=True)]
+        return check_sync(
+            policy_logprobs(policy, (*ids, *sampled.ids)),
+            [*prompt_logprobs, *sampled.logprobs],
+            self.settings.max_sync_gap,
+            policy.dtype,
+        )
 
 
-def _generate(server: Poster, prompt: Sequence[int], wanted: dict[str, Any]) -> dict[str, Any]:
-    """One response, by vLLM's route that takes and gives token ids."""
-    parameters = {"logprobs": 0, "ignore_eos": True, "detokenize": False, **wanted}
-    answer: dict[str, Any] = server.post(GENERATE, {"token_ids": list(prompt), "sampling_params": parameters})
+def _generate(server: Poster, prompt_ids: Sequence[int], parameters: dict[str, Any]) -> dict[str, Any]:
+    """What vLLM answers to one request.
+
+    Its own end tokens are ignored: what ends a response is the chat's to say, and is given as stop tokens.
+    """
+    parameters = {"logprobs": 0, "ignore_eos": True, "detokenize": False, **parameters}
+    answer: dict[str, Any] = server.post(GENERATE, {"token_ids": list(prompt_ids), "sampling_params": parameters})
     return answer

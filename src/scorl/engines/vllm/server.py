@@ -19,15 +19,15 @@ from typing import Any, Protocol
 
 from scorl.errors import GuardError, UserError
 
-__all__ = ["Poster", "Server", "check_installed", "environment"]
+__all__ = ["Poster", "Server", "check_installed", "server_environment"]
 
 SOCKET = "socket"
 LOG = "log"
 GRACE_SECONDS = 30.0
 """Between the request to end and the end by force."""
-TOLD = 20
+LOG_LINES = 20
 """Lines of the server's log that an error repeats."""
-OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_")
+LAUNCHER_PREFIXES = ("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_")
 """Beginnings of the variables by which torchrun speaks to its processes; the server is none of them."""
 
 
@@ -37,9 +37,9 @@ def check_installed(python: str | None) -> None:
     Raises:
         UserError: it has not, or is none.
     """
-    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    program = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     try:
-        missing = subprocess.run([python or sys.executable, "-c", look], check=False, capture_output=True).returncode
+        missing = subprocess.run([python or sys.executable, "-c", program], check=False, capture_output=True).returncode
     except OSError as error:
         raise UserError(f"engine.vllm.python: cannot be run: {error}") from None
     if missing:
@@ -49,15 +49,15 @@ def check_installed(python: str | None) -> None:
         )
 
 
-def environment(given: Mapping[str, str], own_python: bool) -> dict[str, str]:
+def server_environment(variables: Mapping[str, str], own_python: bool) -> dict[str, str]:
     """The server's environment variables, out of this process's.
 
     Args:
-        given: this process's.
+        variables: this process's.
         own_python: the server runs in another environment, which this one's import path is none of.
     """
-    dropped = (*OF_LAUNCHERS, *(("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV") if own_python else ()))
-    kept = {name: value for name, value in given.items() if not name.startswith(dropped)}
+    dropped = (*LAUNCHER_PREFIXES, *(("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV") if own_python else ()))
+    kept = {name: value for name, value in variables.items() if not name.startswith(dropped)}
     defaults = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_CI_ENV": "1",
@@ -86,12 +86,12 @@ class Server:
     Args:
         command: what to start.
         folder: its own, for the socket and the log; removed with the server.
-        patience: seconds that the start, or any one answer, may take.
+        timeout: seconds that the start, or any one answer, may take.
         variables: the environment.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, patience: float, variables: Mapping[str, str]) -> None:
-        self.folder, self.patience = folder, patience
+    def __init__(self, command: Sequence[str], folder: Path, timeout: float, variables: Mapping[str, str]) -> None:
+        self.folder, self.timeout = folder, timeout
         with (folder / LOG).open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -115,9 +115,9 @@ class Server:
             GuardError: the server is dead, takes too long, or refuses.
         """
         try:
-            status, answer = self._call("POST", path, json.dumps(body or {}), self.patience)
+            status, answer = self._call("POST", path, json.dumps(body or {}), self.timeout)
         except TimeoutError:
-            raise self._error(f"did not answer {path} within {self.patience:g} s (engine.vllm.timeout)") from None
+            raise self._error(f"did not answer {path} within {self.timeout:g} s (engine.vllm.timeout)") from None
         except (OSError, http.client.HTTPException) as error:
             raise self._error(f"is gone: {path} got no answer ({type(error).__name__}: {error})") from None
         if status != http.client.OK:
@@ -137,12 +137,12 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _wait_until_ready(self) -> None:
-        end = time.monotonic() + self.patience
+        end = time.monotonic() + self.timeout
         while not self._healthy():
             if self._process.poll() is not None:
                 raise self._error("did not start")
             if time.monotonic() > end:
-                raise self._error(f"was not ready within {self.patience:g} s (engine.vllm.timeout)")
+                raise self._error(f"was not ready within {self.timeout:g} s (engine.vllm.timeout)")
             time.sleep(0.2)
 
     def _healthy(self) -> bool:
@@ -167,7 +167,7 @@ class Server:
         log = (self.folder / LOG).read_text(errors="replace")
         copy = Path(tempfile.gettempdir()) / f"{self.folder.name}.log"
         copy.write_text(log)
-        lines = log.splitlines()[-TOLD:]
+        lines = log.splitlines()[-LOG_LINES:]
         return GuardError("\n  ".join([f"the vLLM server {what}{state}. Its log is in {copy}, and ends:", *lines]))
 
 

@@ -22,17 +22,17 @@ from torch.multiprocessing.reductions import reduce_tensor
 from scorl.model.policy import Policy
 from scorl.settings import VllmSettings
 
-__all__ = ["by_ipc", "packed"]
+__all__ = ["pack_weights", "uses_ipc"]
 
 
-def by_ipc(policy: Policy, settings: VllmSettings) -> bool:
+def uses_ipc(policy: Policy, settings: VllmSettings) -> bool:
     """Whether the weights stay on the GPU."""
     return policy.device.type == "cuda" and settings.tensor_parallel_size == 1
 
 
 @contextmanager
-def packed(policy: Policy, settings: VllmSettings, folder: Path, *, mend: bool) -> Iterator[dict[str, Any]]:
-    """What `/update_weights` is told; the weights are there to be taken until the update is finished.
+def pack_weights(policy: Policy, settings: VllmSettings, folder: Path, *, mend: bool) -> Iterator[dict[str, Any]]:
+    """The body of `/update_weights`; the weights can be taken as long as the context is open.
 
     Args:
         policy: whose weights, adapters merged.
@@ -41,8 +41,8 @@ def packed(policy: Policy, settings: VllmSettings, folder: Path, *, mend: bool) 
         mend: process a tied head once the weights are loaded.
     """
     weights = {name: weight.contiguous() for name, weight in policy.weights()}
-    if by_ipc(policy, settings):
-        yield _handles(weights)
+    if uses_ipc(policy, settings):
+        yield _ipc_handles(weights)
         return
     path = folder / "policy.safetensors"
     save_file({name: weight.cpu() for name, weight in weights.items()}, path)
@@ -52,7 +52,7 @@ def packed(policy: Policy, settings: VllmSettings, folder: Path, *, mend: bool) 
         path.unlink(missing_ok=True)
 
 
-def _handles(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def _ipc_handles(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Weights on a GPU as the backend `ipc` takes them over HTTP."""
     device = str(torch.cuda.get_device_properties(next(iter(weights.values())).device).uuid)
     handles = [{device: reduce_tensor(weight)[1]} for weight in weights.values()]  # type: ignore[no-untyped-call]

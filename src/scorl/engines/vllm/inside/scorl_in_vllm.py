@@ -100,7 +100,8 @@ def _end_with_parent(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, args=(sys.argv[sys.argv.index("--model") + 1],), daemon=True).start()
+    socket = sys.argv[sys.argv.index("--uds") + 1]  # its folder is the server's own; the model's may be the user's
+    threading.Thread(target=_end_with_parent, args=(os.path.dirname(socket),), daemon=True).start()
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
 elif __name__ != "__mp_main__":  # as which processes that the server spawns see this file once more
     WeightTransferEngineFactory.register_engine("file", FileTransfer)
