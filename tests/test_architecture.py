@@ -82,7 +82,7 @@ def test_one_place_knows_each_special_library(module):
         "metrics",
         "objectives",
         "engines",
-        "run.files",
+        "run.directory",
         "cli.judge_file",
         "planning.estimate",
         "planning.table",
@@ -119,3 +119,31 @@ def test_the_package_names_what_it_exports():
     assert all(getattr(scorl, name) is not None for name in scorl.__all__)
     assert callable(scorl.train)
     assert callable(scorl.evaluate)
+
+
+RUN_FILES = {
+    "run/directory.py": {"steps.jsonl", "evaluation.json", "report.html", "attempts", "collected"},
+    "model/loading.py": {"checkpoints"},
+    "recipe/source.py": {"recipe.yaml"},
+    "compare/jobs.py": {"collected"},  # a folder of the comparison, which its runs share
+}
+"""Who spells a name of the run directory; a file's by itself, a folder's as a part of a path."""
+
+
+def paths_spelled(path: Path) -> set[str]:
+    """The names of the run directory that a file spells, alone or within a path."""
+    names = set().union(*RUN_FILES.values())
+    spelled = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            spelled |= {part for part in node.value.split("/") if "." in part and part in names}
+        parts = [node.left, node.right] if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) else []
+        parts += [node.value] if isinstance(node, ast.Assign) else []
+        parts += node.value.elts if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple) else []
+        spelled |= {part.value for part in parts if isinstance(part, ast.Constant) and part.value in names}
+    return spelled
+
+
+def test_the_run_directory_has_one_owner():
+    spelled = {str(path.relative_to(SOURCE)): names for path in FILES if (names := paths_spelled(path))}
+    assert spelled == RUN_FILES

@@ -12,7 +12,7 @@ from support.worlds import save_model
 
 from scorl.cli import commands, main
 from scorl.cli.output import written
-from scorl.cli.train import run_directory
+from scorl.cli.train import default_folder
 from scorl.errors import UserError
 from scorl.recipe import resolve
 from scorl.run.progress import Progress, describe
@@ -104,7 +104,7 @@ def test_every_command_explains_itself(scorl, name):
         (["train", "countdow"], "did you mean 'countdown'?"),
         (["train", "countdown", "stages.1.alpah=5"], "stages.1.alpah"),
         (["train", "countdown", "--resume", "yess"], "--resume takes nothing or auto"),
-        (["train", "countdown", "--out", "nowhere", "--resume"], "no run to go on with"),
+        (["train", "countdown", "--out", "nowhere", "--resume"], "no run to resume"),
         (["evaluate", "scorl:countdown-base"], "--task is missing"),
         (["evaluate", "scorl:countdown-base", "--task", "countdwn"], "did you mean 'countdown'?"),
         (
@@ -197,7 +197,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(recipe, tmp_path):
             break
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert f"go on with: scorl train {run} --resume" in err
+    assert f"resume with: scorl train {run} --resume" in err
     assert names(run / "checkpoints")
 
 
@@ -208,8 +208,8 @@ def test_train_does_not_start_in_a_folder_with_other_things(scorl, recipe, tmp_p
 
 
 def test_a_run_is_called_after_its_recipe():
-    assert run_directory("math-qwen2.5-1.5b") == Path("runs/math-qwen2.5-1.5b")
-    assert run_directory("my/own.yaml") == Path("runs/own")
+    assert default_folder("math-qwen2.5-1.5b") == Path("runs/math-qwen2.5-1.5b")
+    assert default_folder("my/own.yaml") == Path("runs/own")
 
 
 def test_judge_writes_what_it_would_print(scorl, tmp_path):

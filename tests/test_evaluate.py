@@ -13,7 +13,8 @@ from support.templates import chat_of
 from scorl.engines.scripted import ScriptedEngine
 from scorl.errors import UserError
 from scorl.evaluation import Evaluation, evaluate
-from scorl.run.files import attempt_line, read_attempts
+from scorl.run.directory import read_attempts
+from scorl.run.files import attempt_record
 from scorl.tasks.task import Task
 from scorl.trajectory import Credit, Problem, Verdict, user
 
@@ -134,14 +135,14 @@ def test_mistakes_are_named() -> None:
 
 def test_an_attempt_becomes_a_line_and_is_read_back(tmp_path: Path) -> None:
     ((trajectory,), *_) = run().groups
-    line = attempt_line(12, trajectory.attempts[1], trajectory, Credit(advantage=1.5, beta=0.01))
+    line = attempt_record(12, trajectory.attempts[1], trajectory, Credit(advantage=1.5, beta=0.01))
     contract = "step problem sample turn prompt_tokens tokens text reward finish policy advantage beta imitation"
     assert list(line)[:13] == contract.split()
     assert (line["step"], line["problem"], line["turn"], line["text"]) == (12, "add-0", 1, "3")
     assert (line["prompt_tokens"], line["tokens"]) == (len(trajectory.attempts[1].prompt_ids), 2)
     assert (line["advantage"], line["beta"], line["imitation"]) == (1.5, 0.01, 0.0)
     assert (line["verdict"], line["answer"], line["question"]) == ("incorrect", "3", "What is 0 + 1?")
-    bare = attempt_line(12, trajectory.attempts[0], trajectory)
+    bare = attempt_record(12, trajectory.attempts[0], trajectory)
     assert (bare["advantage"], bare["beta"], bare["imitation"]) == (None, None, None)
 
     (tmp_path / "attempts").mkdir()

@@ -19,6 +19,7 @@ from scorl.distributed.ranks import ALONE, Ranks, process_group
 from scorl.errors import PeerLostError, UserError
 from scorl.learner import Learner
 from scorl.run.checkpoint import load
+from scorl.run.directory import RunDirectory
 from scorl.run.run import perform
 
 TESTS = Path(__file__).parent
@@ -88,7 +89,7 @@ def alone(model, tmp_path_factory):
     """The runs of one process."""
     folder = tmp_path_factory.mktemp("alone")
     for stages, kind in {(case.split("-")[0], "lora" if "lora" in case else "ddp") for case in KINDS}:
-        perform(plan(model, stages, kind), folder / f"{stages}-{kind}")
+        perform(plan(model, stages, kind), RunDirectory(folder / f"{stages}-{kind}"))
     return folder
 
 
@@ -108,7 +109,7 @@ def test_two_ranks_sample_and_learn_what_one_does(alone, two, case):
 
 def test_half_precision_in_shards_is_half_precision(model, two, tmp_path):
     """Weights in float32 that are computed with in bfloat16; rounding is another, and little else."""
-    perform(plan(model, "few", "half-whole"), tmp_path / "run")
+    perform(plan(model, "few", "half-whole"), RunDirectory(tmp_path / "run"))
     for a, b in zip(lines(tmp_path / "run"), lines(two / "few-half"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=0.05)
         assert b["logprob_gap"] < 0.02
@@ -124,14 +125,14 @@ def test_a_run_goes_on_with_another_number_of_ranks(model, alone, two, tmp_path)
     on_two_ranks(model, tmp_path, "full-fsdp2-again", "full-fsdp2-from-one")
     same(sharded, tmp_path / "full-fsdp2-again", 10, within=0.0)  # to the bit
     same(single, tmp_path / "full-fsdp2-from-one", 10, within=5e-6)
-    perform(plan(model, "full"), begun(sharded, tmp_path / "to-one", 6))
+    perform(plan(model, "full"), RunDirectory(begun(sharded, tmp_path / "to-one", 6)))
     same(sharded, tmp_path / "to-one", 10, within=5e-6)
 
 
 def test_shards_become_whole_to_the_bit(model, two):
     made = plan(model, "full")
     learner = Learner(made.policy, made.learner, total=10)
-    assert load(two / "full-fsdp2", learner) == 10
+    assert load(RunDirectory(two / "full-fsdp2"), learner) == 10
     saved = weights(two / "full-fsdp2", 10)
     assert all(torch.equal(p, saved[name]) for name, p in made.policy.parameters.items())
     assert learner.reference.renewed

@@ -20,7 +20,7 @@ from scorl.evaluation import Evaluation
 from scorl.report import before_after, evaluation_grid, show, to_markdown, to_rich, write_report
 from scorl.report.curves import chart
 from scorl.report.show import changes
-from scorl.run.files import attempt_line
+from scorl.run.files import attempt_record
 
 
 def evaluation(*rights: str) -> Evaluation:
@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> Path:
         trajectory("b", "10", ("x < y & [bold]", "x < y & [bold]\x1b[31m!")),
         trajectory("c", "11", ("same", "same")),
     ]
-    lines = [json.dumps(attempt_line(5, a, t)) for t in trajectories for a in t.attempts]
+    lines = [json.dumps(attempt_record(5, a, t)) for t in trajectories for a in t.attempts]
     (tmp_path / "attempts" / "step-000005.jsonl").write_text("\n".join(lines) + "\n")
     history = [{**e.summary(), "step": step} for e, step in ((BEFORE, 0), (AFTER, 6))]
     (tmp_path / "evaluation.json").write_text(json.dumps({"test": {**history[-1], "history": history}}))

@@ -1,4 +1,4 @@
-"""The run directory is a contract, and a killed run goes on to the bit."""
+"""The run directory is a contract, and a killed run resumes bit-for-bit."""
 
 import json
 import signal
@@ -15,8 +15,8 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Supervised
-from scorl.run.run import Plan, perform
-from scorl.run.signals import alone
+from scorl.run.directory import RunDirectory
+from scorl.run.run import Plan, Result, perform
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoraSettings, Sampling
 from scorl.training.stage import Stage
 
@@ -79,6 +79,10 @@ def plan(model: str, lora: bool = False) -> Plan:
     )
 
 
+def run_in(folder: Path, made: Plan, **listeners) -> Result:
+    return perform(made, RunDirectory(folder), **listeners)
+
+
 def weights(run: Path, step: int = 9) -> dict[str, torch.Tensor]:
     return AutoModelForCausalLM.from_pretrained(run / "checkpoints" / f"step-{step}").state_dict()
 
@@ -110,7 +114,7 @@ def lora(request):
 @pytest.fixture(scope="module")
 def straight(model, lora, tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")
-    result = perform(plan(model, lora), folder)
+    result = run_in(folder, plan(model, lora))
     assert (result.steps, result.interrupted) == (9, False)
     return folder
 
@@ -144,7 +148,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_run import perform, plan
+from test_run import plan, run_in
 from scorl.learner import update
 
 def die(line):
@@ -160,12 +164,12 @@ if {inside}:
     update.score = die_in_backward
 def count(line):
     learner_steps[0] += 1
-perform(plan({model!r}, {lora}), Path({out!r}), count if {inside} else die)
+run_in(Path({out!r}), plan({model!r}, {lora}), on_step=count if {inside} else die)
 """
 
 
 @pytest.mark.parametrize(("step", "inside"), [(1, False), (2, False), (6, True)], ids=["boundary", "stage", "inside"])
-def test_a_killed_run_goes_on_to_the_bit(straight, model, lora, tmp_path, step, inside):
+def test_a_killed_run_resumes_bit_for_bit(straight, model, lora, tmp_path, step, inside):
     code = KILLED.format(
         tests=str(Path(__file__).parent),
         model=model,
@@ -176,20 +180,20 @@ def test_a_killed_run_goes_on_to_the_bit(straight, model, lora, tmp_path, step, 
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    result = perform(plan(model, lora), tmp_path / "run")
+    result = run_in(tmp_path / "run", plan(model, lora))
     assert result.steps == 9
     same(straight, tmp_path / "run")
 
 
-def test_ctrl_c_saves_after_the_step_and_the_run_goes_on(straight, model, lora, tmp_path):
+def test_ctrl_c_saves_after_the_step_and_the_run_resumes(straight, model, lora, tmp_path):
     def interrupt(line):
         if line["step"] == 4:
             signal.raise_signal(signal.SIGINT)
 
-    result = perform(plan(model, lora), tmp_path / "run", interrupt)
+    result = run_in(tmp_path / "run", plan(model, lora), on_step=interrupt)
     assert (result.steps, result.interrupted) == (5, True)
     assert (tmp_path / "run" / "checkpoints" / "step-5").is_dir()
-    assert perform(plan(model, lora), tmp_path / "run").steps == 9
+    assert run_in(tmp_path / "run", plan(model, lora)).steps == 9
     same(straight, tmp_path / "run")
 
 
@@ -201,10 +205,10 @@ def test_ctrl_c_in_an_evaluation_saves_at_once(straight, model, lora, tmp_path):
         if len(seen) == 2:  # the evaluation after step 3, of which nothing is saved yet
             signal.raise_signal(signal.SIGINT)
 
-    result = perform(plan(model, lora), tmp_path / "run", watch=interrupt)
+    result = run_in(tmp_path / "run", plan(model, lora), on_progress=interrupt)
     assert (result.steps, result.interrupted) == (3, True)
     assert (tmp_path / "run" / "checkpoints" / "step-3").is_dir()
-    assert perform(plan(model, lora), tmp_path / "run").steps == 9
+    assert run_in(tmp_path / "run", plan(model, lora)).steps == 9
     same(straight, tmp_path / "run")
 
 
@@ -212,7 +216,7 @@ def test_what_a_kill_left_of_a_checkpoint_is_no_checkpoint(model, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     for name in (".step-4.draft", ".step-2.gone.draft"):
         (folder / name / "trainer").mkdir(parents=True)
-    assert perform(plan(model), tmp_path / "run").steps == 9
+    assert run_in(tmp_path / "run", plan(model)).steps == 9
     assert not list(folder.glob(".*"))
 
 
@@ -221,7 +225,7 @@ def test_a_second_process_in_a_run_is_refused_and_touches_nothing(model, tmp_pat
     run.mkdir()
     draft = run / "checkpoints" / ".step-3.draft"
     draft.mkdir(parents=True)
-    with alone(run), pytest.raises(UserError, match="another process is at work there"):
-        perform(plan(model), run)
+    with RunDirectory(run).lock(), pytest.raises(UserError, match="another process is at work there"):
+        run_in(run, plan(model))
     assert draft.is_dir()  # the first one's checkpoint, half-written
     assert not (run / "recipe.yaml").exists()

@@ -12,6 +12,7 @@ from scorl.evaluation import evaluate
 from scorl.learner import Learner
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised
 from scorl.run.collected import FileRolloutStore
+from scorl.run.directory import RunDirectory
 from scorl.settings import LearnerSettings, Sampling
 from scorl.training.loop import train
 from scorl.training.stage import Stage
@@ -153,7 +154,7 @@ def test_too_few_lessons_are_said_to_be_too_few(tmp_path):
 
 def test_what_was_collected_is_kept_and_read_back(tmp_path):
     told = []
-    store = FileRolloutStore(tmp_path / "kept", lambda done, total: told.append((done, total)))
+    store = FileRolloutStore(RunDirectory(tmp_path / "run"), lambda done, total: told.append((done, total)))
 
     def once():
         policy = tiny_policy(tmp_path / "model")

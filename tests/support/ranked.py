@@ -8,6 +8,7 @@ from scorl.distributed.ranks import process_group
 from scorl.engines.torch import TorchEngine
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Star, Supervised
+from scorl.run.directory import RunDirectory
 from scorl.run.run import Plan, perform
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoraSettings, Sampling
 from scorl.training.stage import Stage
@@ -54,7 +55,7 @@ def main(model: str, folder: Path, cases: list[str]) -> None:
             made = plan(model, stages, kind)
             if "rows" in more:
                 made = replace(made, learner=replace(made.learner, gradient_checkpointing=True, packing="padded"))
-            perform(made, folder / case, ranks=ranks)
+            perform(made, RunDirectory(folder / case, ranks))
         sys.setswitchinterval(100)  # what a message's thread still wants of the interpreter, it waits for
         ranks.barrier("the end")
 

@@ -36,13 +36,13 @@ def compare(
     The runs are ordinary run directories below OUT; those that are there are reused, those that were interrupted go
     on. OUT gets table.md, compare.json and compare.svg.
     """
-    from scorl.cli.train import run_directory
+    from scorl.cli.train import default_folder
     from scorl.compare import chosen, compared, comparison_grid, draw, planned_runs
     from scorl.recipe import resolve
     from scorl.report import to_markdown
-    from scorl.run.files import write_text
+    from scorl.run.files import write_whole
 
-    place = out or run_directory(recipe).with_name(f"compare-{run_directory(recipe).name}")
+    place = out or default_folder(recipe).with_name(f"compare-{default_folder(recipe).name}")
     runs = planned_runs(resolve(recipe, overrides), chosen(methods), seeds, place)
     if dry_run:
         for run in runs:
@@ -54,8 +54,8 @@ def compare(
     if not comparison.rows:
         raise UserError(f"no run came to its end; their last words are in {failed[0].log}")
     grid = comparison_grid(comparison)
-    write_text(place / "compare.json", json.dumps(comparison.as_dict(), indent=1) + "\n")
-    write_text(place / "table.md", to_markdown(grid))
+    write_whole(place / "compare.json", json.dumps(comparison.as_dict(), indent=1) + "\n")
+    write_whole(place / "table.md", to_markdown(grid))
     print_grid(grid)
     written = [place / "table.md", place / "compare.json"]
     try:

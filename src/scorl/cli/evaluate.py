@@ -85,24 +85,25 @@ def evaluate(
 def _task(model: str, name: str | None, settings: tuple[str, ...]) -> tuple[Task, int]:
     """The task and the longest response: a run directory's own, unless another task is named."""
     from scorl.recipe import resolve, resolve_task
+    from scorl.run.directory import RunDirectory
 
-    run = next((p for p in (Path(model), Path(model).parent.parent) if (p / "recipe.yaml").is_file()), None)
+    run = RunDirectory.of_model(model)
     if name is None and run is None:
         raise UserError("--task is missing; only a run directory knows its own")
-    if run is None or name not in (None, resolve(run).task.name):
+    if run is None or name not in (None, resolve(run.path).task.name):
         return resolve_task(str(name), settings).build(), 256
-    recipe = resolve(run, [f"task.{key.removeprefix('task.')}" for key in settings])
+    recipe = resolve(run.path, [f"task.{key.removeprefix('task.')}" for key in settings])
     return recipe.turns.of(recipe.task.build()), recipe.engine.max_tokens
 
 
 def _write(evaluation: Evaluation, out: Path | None, attempts_out: Path | None) -> None:
-    from scorl.run.files import attempt_line
+    from scorl.run.files import attempt_record
 
     if out:
         with written(out) as handle:
             handle.write(json.dumps(evaluation.summary(), indent=1) + "\n")
     if attempts_out:
         trajectories = [trajectory for group in evaluation.groups for trajectory in group]
-        lines = (attempt_line(0, attempt, t) for t in trajectories for attempt in t.attempts)
+        lines = (attempt_record(0, attempt, t) for t in trajectories for attempt in t.attempts)
         with written(attempts_out) as handle:
             handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from scorl.errors import UserError
+from scorl.run.files import replacing
 
 if TYPE_CHECKING:
     from scorl.report.table import Grid
@@ -24,14 +24,8 @@ def written(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     check_writable(path)
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with draft.open("w", encoding="utf-8", errors="backslashreplace") as handle:
-            yield handle
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with replacing(path) as draft, draft.open("w", encoding="utf-8", errors="backslashreplace") as handle:
+        yield handle
 
 
 def quiet() -> None:

@@ -13,7 +13,8 @@ from scorl.compare.results import Comparison, Row
 from scorl.errors import UserError
 from scorl.metrics import edit_ratio
 from scorl.report.show import trajectories
-from scorl.run.files import read_attempts, read_lines
+from scorl.run.directory import RunDirectory
+from scorl.run.files import replacing
 
 __all__ = ["draw"]
 
@@ -55,9 +56,8 @@ def draw(comparison: Comparison, runs: Sequence[Run], path: Path) -> None:
     _changes(axes[1, 1], curved)
     _edits(axes[2, 0], [first[name] for name in EDITED if name in first])
     _shift(axes[2, 1], comparison.rows)
-    draft = path.with_name(f".draft-{path.name}")
-    figure.savefig(draft, dpi=110)
-    draft.replace(path)
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=110)
     pyplot.close(figure)
 
 
@@ -123,7 +123,7 @@ def _changes(axis: Any, runs: Sequence[Run]) -> None:
 
 def _series(run: Run, name: str) -> tuple[list[int], list[float]]:
     """The moving mean of a rate over steps, in percent; steps without it are left out."""
-    known = [(x["step"], x[name]) for x in read_lines(run.directory / "steps.jsonl") if x.get(name) is not None]
+    known = [(x["step"], x[name]) for x in RunDirectory(run.directory).steps() if x.get(name) is not None]
     windows = [[v for _, v in known[max(0, i - SMOOTH + 1) : i + 1]] for i in range(len(known))]
     return [step for step, _ in known], [100 * sum(w) / len(w) for w in windows]
 
@@ -150,6 +150,6 @@ def _shares(values: Sequence[float], bins: Sequence[float], floor: float) -> lis
 
 
 def _training_edits(run: Run) -> list[float]:
-    files = sorted((run.directory / "attempts").glob("*.jsonl"))[-20:]
-    pairs = (t for file in files for t in trajectories(read_attempts(file)) if len(t) > 1)
+    directory = RunDirectory(run.directory)
+    pairs = (t for t in trajectories(directory.attempts(directory.attempted_steps()[-20:])) if len(t) > 1)
     return [edit_ratio(first["text"], second["text"]) for first, second, *_ in islice(pairs, EDITS)]

@@ -20,7 +20,8 @@ from typing import Any
 from scorl.compare.arms import Arm
 from scorl.errors import UserError
 from scorl.recipe import Recipe, differences, resolve
-from scorl.run.files import read_evaluations, write_text
+from scorl.run.directory import RunDirectory
+from scorl.run.files import write_whole
 
 __all__ = ["Run", "carry_out", "planned_runs"]
 
@@ -56,7 +57,7 @@ class Run:
     @property
     def evaluation(self) -> dict[str, Any] | None:
         """Its latest evaluation; None: there is none yet."""
-        return (read_evaluations(self.directory) or {}).get(self.recipe.evaluation.split)
+        return RunDirectory(self.directory).evaluations().get(self.recipe.evaluation.split)
 
 
 def planned_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> list[Run]:
@@ -75,7 +76,7 @@ def planned_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> 
                 made = replace(made, seed=seed, evaluation=evaluation)
                 runs.append(Run(arm, seed, made, out / arm.name / f"seed-{seed}"))
     for run in runs:
-        there = (run.directory / "recipe.yaml").is_file()
+        there = RunDirectory(run.directory).has_recipe
         if changed := differences(resolve(run.directory), run.recipe) if there else []:
             raise UserError("\n  ".join([f"{run.directory}: holds a run of another recipe:", *changed]))
     return runs
@@ -122,7 +123,7 @@ def _start(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
     recipes = out / "recipes"
     recipes.mkdir(parents=True, exist_ok=True)
     path = recipes / f"{run.arm.name}-seed-{run.seed}.yaml"
-    write_text(path, run.recipe.dump())
+    write_whole(path, run.recipe.dump())
     run.directory.mkdir(parents=True, exist_ok=True)
     if run.recipe.stages and run.recipe.stages[0].collects:
         _share_collected(run, out)
@@ -141,7 +142,7 @@ def _start(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
 
 def _share_collected(run: Run, out: Path) -> None:
     """What the first stage collects is the base's work: all arms of a seed read and write it at one place."""
-    shared, link = out / "collected" / f"seed-{run.seed}", run.directory / "collected" / "stage-0"
+    shared, link = out / "collected" / f"seed-{run.seed}", RunDirectory(run.directory).collected(0)
     shared.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(exist_ok=True)
     if not link.exists():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from scorl.compare.arms import Arm
 from scorl.compare.jobs import Run
 from scorl.metrics import Difference, Interval, Tally, bootstrap_differences, bootstrap_intervals, tally_outcomes
-from scorl.run.files import read_lines
+from scorl.run.directory import RunDirectory
 
 __all__ = ["Comparison", "Row", "compared"]
 
@@ -102,13 +101,8 @@ def _tally(evaluation: dict[str, Any]) -> Tally:
 
 
 def _collected(run: Run) -> dict[str, Any] | None:
-    found = {line["stage"]: line["collected"] for line in _steps(run.directory) if "collected" in line}
+    found = {line["stage"]: line["collected"] for line in RunDirectory(run.directory).steps() if "collected" in line}
     return found or None
-
-
-def _steps(directory: Path) -> Iterable[dict[str, Any]]:
-    path = directory / "steps.jsonl"
-    return read_lines(path) if path.exists() else ()
 
 
 def _about(done: Sequence[Run]) -> dict[str, Any]:

@@ -9,10 +9,21 @@ from typing import Any
 
 from scorl.errors import UserError, nearest
 
-__all__ = ["SHIPPED", "ModelFiles", "load_pretrained", "resolve_model", "saved_steps"]
+__all__ = [
+    "CHECKPOINTS",
+    "SHIPPED",
+    "ModelFiles",
+    "checkpoint_folder",
+    "load_pretrained",
+    "resolve_model",
+    "saved_steps",
+]
 
 SHIPPED = ("countdown-base", "functions-base")
 """Models in this package, named `scorl:NAME`."""
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a run directory that its models are in."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ def resolve_model(name: str) -> ModelFiles:
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return ModelFiles(str(path.parent), path.name)
-    if (path / "checkpoints").is_dir():
+    if (path / CHECKPOINTS).is_dir():
         return ModelFiles(str(last_checkpoint(path)))
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(f"{name}: a folder without config.json, so neither a Hugging Face model nor a run directory")
@@ -79,12 +90,17 @@ def last_checkpoint(run: Path) -> Path:
     steps = saved_steps(run)
     if not steps:
         raise UserError(f"{run}: this run has no checkpoint yet")
-    return run / "checkpoints" / f"step-{steps[-1]}"
+    return checkpoint_folder(run, steps[-1])
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where a run saves its model after `step` updates."""
+    return run / CHECKPOINTS / f"step-{step}"
 
 
 def saved_steps(run: Path) -> list[int]:
     """The steps of a run's checkpoints, in order."""
-    names = [p.name.removeprefix("step-") for p in (run / "checkpoints").glob("step-*")]
+    names = [p.name.removeprefix("step-") for p in (run / CHECKPOINTS).glob("step-*")]
     return sorted(int(name) for name in names if name.isdigit())
 
 

@@ -17,7 +17,7 @@ from scorl.model.loading import resolve_model
 from scorl.planning.setup import Lengths, Response
 from scorl.planning.shape import ModelShape
 from scorl.recipe import Recipe
-from scorl.run.files import read_lines
+from scorl.run.directory import RunDirectory
 from scorl.trajectory import Message
 
 __all__ = ["Given", "lengths_in", "lengths_like", "lengths_of", "shape_of"]
@@ -125,10 +125,11 @@ def lengths_like(run: Path) -> Lengths:
     Raises:
         UserError: there are no attempts in it.
     """
-    paths = sorted((run / "attempts").glob("step-*.jsonl"))
-    if not paths:
-        raise UserError(f"{run}: no attempts under {run / 'attempts'}, so no lengths to go by")
-    return lengths_in([list(read_lines(path)) for path in paths])
+    directory = RunDirectory(run)
+    steps = [list(directory.attempts([step])) for step in directory.attempted_steps()]
+    if not steps:
+        raise UserError(f"{run}: holds no attempts, so no lengths to go by")
+    return lengths_in(steps)
 
 
 def lengths_in(steps: Sequence[Sequence[Mapping[str, Any]]]) -> Lengths:

@@ -13,8 +13,10 @@ import yaml
 from scorl.errors import UserError, nearest
 from scorl.recipe.renamed import rename
 
-__all__ = ["SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
+__all__ = ["RECIPE_FILE", "SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
 
+RECIPE_FILE = "recipe.yaml"
+"""The recipe of a run, in its directory."""
 SHIPPED_FOLDER = Path(__file__).parents[1] / "recipes"
 
 
@@ -107,8 +109,8 @@ def assign(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
 
 def _find(recipe: str | Path, folder: Path) -> Path:
     path = folder / Path(recipe).expanduser()
-    if (path / "recipe.yaml").is_file():
-        return (path / "recipe.yaml").resolve()
+    if (path / RECIPE_FILE).is_file():
+        return (path / RECIPE_FILE).resolve()
     if path.is_file():
         return path.resolve()
     shipped = shipped_recipes()

@@ -14,7 +14,8 @@ from scorl.report.curves import Mark, chart
 from scorl.report.show import FLIPS, flip_class, heading, judgement, marked, trajectories, visible
 from scorl.report.style import STYLE
 from scorl.report.table import Grid, before_after_grid, evaluation_grid
-from scorl.run.files import Line, read_attempts, read_evaluations, read_lines
+from scorl.run.directory import RunDirectory
+from scorl.run.files import Record
 
 __all__ = ["write_report"]
 
@@ -32,19 +33,19 @@ PHASES = ("sample", "judge", "learn")
 EXAMPLES = 2
 """Trajectories shown of each flip class."""
 LATEST = 4
-"""Attempt files, from the newest on, that are searched for them."""
+"""Steps, from the newest on, that are searched for them."""
 
 
-def write_report(run: Path | str) -> Path:
-    """Writes `report.html` into a run directory and returns its path; what is not there yet is left out.
+def write_report(path: Path | str) -> Path:
+    """Writes the report into a run directory and returns its path; what is not there yet is left out.
 
     Raises:
-        UserError: the directory holds no steps.jsonl and no evaluation.json.
+        UserError: the directory holds no steps and no evaluations.
     """
-    run = Path(run)
-    steps, evaluations = _steps(run), read_evaluations(run) or {}
+    run = RunDirectory(Path(path))
+    steps, evaluations = _steps(run), run.evaluations()
     if not steps and not evaluations:
-        raise UserError(f"{run} is no run directory: it holds neither steps.jsonl nor evaluation.json")
+        raise UserError(f"{path} is no run directory: it holds neither steps nor evaluations")
     sections = [
         *_tables(evaluations),
         _held_out(evaluations, _marks(steps)),
@@ -52,32 +53,29 @@ def write_report(run: Path | str) -> Path:
         _examples(run),
         _recipe(run),
     ]
-    name = escape(run.resolve().name)
+    name = escape(run.path.resolve().name)
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{name} - scorl</title><style>{STYLE}</style></head>"
         f"<body><header><h1>{name}</h1>{_what(steps)}</header><main>{''.join(sections)}</main></body></html>\n"
     )
-    path = run / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    return run.write_report(page)
 
 
-def _steps(run: Path) -> list[Line]:
-    file = run / "steps.jsonl"
-    lines = {line["step"]: line for line in read_lines(file)} if file.exists() else {}
-    return [lines[step] for step in sorted(lines)]
+def _steps(run: RunDirectory) -> list[Record]:
+    steps = {step["step"]: step for step in run.steps()}
+    return [steps[number] for number in sorted(steps)]
 
 
-def _what(steps: list[Line]) -> str:
+def _what(steps: list[Record]) -> str:
     if not steps:
         return "<p>No training step yet.</p>"
     stages = ", then ".join(name for _, name in _marks(steps))
     return f"<p>{len(steps)} steps: {escape(stages)}.</p>"
 
 
-def _marks(steps: list[Line]) -> list[Mark]:
+def _marks(steps: list[Record]) -> list[Mark]:
     """The first step of every stage and the stage's name."""
     begins = [steps[0], *(b for a, b in pairwise(steps) if a["stage"] != b["stage"])] if steps else []
     return [(line["step"], str(line["stage"])) for line in begins]
@@ -93,7 +91,7 @@ def _tables(evaluations: dict[str, Any]) -> Iterator[str]:
             yield _section(title, _tiles(first, latest) + _table(before_after_grid(first, latest)))
 
 
-def _tiles(first: Line, latest: Line) -> str:
+def _tiles(first: Record, latest: Record) -> str:
     """The headline: each figure after, with the figure before under it."""
     tiles = []
     for name, title in TILES.items():
@@ -126,7 +124,7 @@ def _held_out(evaluations: dict[str, Any], marks: list[Mark]) -> str:
     return _section("Evaluations during the run, with 95% intervals", _panels(charts))
 
 
-def _curves(steps: list[Line]) -> str:
+def _curves(steps: list[Record]) -> str:
     keys = {key: None for step in steps for key in step}
     panels: list[tuple[str, bool, dict[str, str]]] = [
         ("Accuracy", True, _by_attempt("accuracy", keys)),
@@ -160,18 +158,18 @@ def _panels(charts: Sequence[str]) -> str:
     return f'<div class="panels">{"".join(charts)}</div>' if any(charts) else ""
 
 
-def _examples(run: Path) -> str:
+def _examples(run: RunDirectory) -> str:
     """A few trajectories of every flip class, the newest first."""
-    found: dict[str, list[list[Line]]] = {kind: [] for kind in FLIPS}
-    for file in sorted((run / "attempts").glob("*.jsonl"), reverse=True)[:LATEST]:
-        for attempts in trajectories(read_attempts(file)):
+    found: dict[str, list[list[Record]]] = {kind: [] for kind in FLIPS}
+    for step in reversed(run.attempted_steps()[-LATEST:]):
+        for attempts in trajectories(run.attempts([step])):
             if (kind := flip_class(attempts)) and len(found[kind]) < EXAMPLES:
                 found[kind].append(attempts)
     shown = [_example(attempts, kind) for kind, several in found.items() for attempts in several]
     return _section("Trajectories", "".join(shown))
 
 
-def _example(attempts: list[Line], kind: str) -> str:
+def _example(attempts: list[Record], kind: str) -> str:
     cells = []
     for k, pieces in enumerate(marked(attempts)):
         tag = "ins" if k else "del"
@@ -185,9 +183,8 @@ def _example(attempts: list[Line], kind: str) -> str:
     )
 
 
-def _recipe(run: Path) -> str:
-    file = run / "recipe.yaml"
-    text = escape(file.read_text(encoding="utf-8")) if file.exists() else ""
+def _recipe(run: RunDirectory) -> str:
+    text = escape(run.recipe_text())
     return _section("Recipe", f"<pre>{text}</pre>" if text else "")
 
 

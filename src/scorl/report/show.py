@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scorl.errors import UserError, nearest
-from scorl.run.files import Line, read_attempts
+from scorl.run.directory import read_attempts
+from scorl.run.files import Record
 
 __all__ = ["FLIPS", "Piece", "changes", "flip_class", "marked", "select", "show", "trajectories", "visible"]
 
@@ -56,8 +57,8 @@ def show(
 
 
 def select(
-    lines: Iterable[Line], *, flip: str | None = None, step: int | None = None, problem: str | None = None
-) -> Iterator[list[Line]]:
+    lines: Iterable[Record], *, flip: str | None = None, step: int | None = None, problem: str | None = None
+) -> Iterator[list[Record]]:
     """The trajectories, as their attempts' lines, of a flip class, a step and a problem; None: of any.
 
     Raises:
@@ -73,16 +74,16 @@ def select(
     return (t for t in trajectories(wanted) if flip is None or flip_class(t) == flip)
 
 
-def trajectories(lines: Iterable[Line]) -> Iterator[list[Line]]:
+def trajectories(lines: Iterable[Record]) -> Iterator[list[Record]]:
     """Attempts' lines gathered by (step, problem, sample, branch), by turn; holds one step at a time."""
     for _, of_step in groupby(lines, key=lambda line: line["step"]):
-        gathered: dict[tuple[str, int, int], list[Line]] = {}
+        gathered: dict[tuple[str, int, int], list[Record]] = {}
         for line in of_step:
             gathered.setdefault((line["problem"], line["sample"], line.get("branch", 0)), []).append(line)
         yield from (sorted(attempts, key=lambda line: line["turn"]) for attempts in gathered.values())
 
 
-def flip_class(attempts: list[Line]) -> str | None:
+def flip_class(attempts: list[Record]) -> str | None:
     """The flip class of a trajectory; None for a single attempt."""
     if len(attempts) < 2:
         return None
@@ -115,7 +116,7 @@ def _joined(pieces: list[Piece]) -> list[Piece]:
     return [(text, changed) for changed, run in runs if (text := "".join(piece for piece, _ in run))]
 
 
-def marked(attempts: list[Line]) -> list[list[Piece]]:
+def marked(attempts: list[Record]) -> list[list[Piece]]:
     """Each attempt's text in pieces: the first against the second, every other against the one before."""
     texts = [visible(attempt["text"]) for attempt in attempts]
     if len(texts) == 1:
@@ -123,14 +124,14 @@ def marked(attempts: list[Line]) -> list[list[Piece]]:
     return [changes(*texts[:2])[0]] + [changes(a, b)[1] for a, b in pairwise(texts)]
 
 
-def heading(attempts: list[Line]) -> str:
+def heading(attempts: list[Record]) -> str:
     """Which trajectory this is, in a line."""
     first, kind = attempts[0], flip_class(attempts)
     place = f"step {first['step']}, problem {first['problem']}, sample {first['sample']}"
     return visible(f"{place}: {FLIPS[kind]}" if kind else place)
 
 
-def judgement(attempt: Line) -> str:
+def judgement(attempt: Record) -> str:
     """What the verifier said about an attempt, in a line."""
     reason = f" ({attempt['reason']})" if attempt.get("reason") else ""
     cut = ", cut at the token limit" if attempt["finish"] == "length" else ""
@@ -142,7 +143,7 @@ def visible(text: str) -> str:
     return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _side_by_side(console: Console, attempts: list[Line]) -> None:
+def _side_by_side(console: Console, attempts: list[Record]) -> None:
     console.print(Rule(Text(heading(attempts), style="bold"), align="left"))
     console.print(Text(visible(attempts[0].get("question", "")), style="dim"))
     table = Table(expand=True, show_lines=False)
@@ -156,7 +157,7 @@ def _side_by_side(console: Console, attempts: list[Line]) -> None:
     console.print(table)
 
 
-def _plain(console: Console, attempts: list[Line]) -> None:
+def _plain(console: Console, attempts: list[Record]) -> None:
     parts = [f"== {heading(attempts)}", visible(attempts[0].get("question", ""))]
     for k, pieces in enumerate(marked(attempts)):
         before, after = ("{+", "+}") if k else ("[-", "-]")

@@ -1,4 +1,4 @@
-"""Checkpoints: an ordinary Hugging Face folder, and beside its files what the trainer needs to go on to the bit.
+"""Checkpoints: an ordinary Hugging Face folder, and beside its files what the trainer needs to resume bit-for-bit.
 
     checkpoints/step-40/            config.json, model.safetensors, tokenizer files: `from_pretrained` loads it
     checkpoints/step-40/trainer/    state.pt or state/, training_reward.json
@@ -22,20 +22,21 @@ import torch
 from scorl.errors import UserError
 from scorl.learner import Learner
 from scorl.learner.dcp import read_shards, write_shards
-from scorl.model.loading import saved_steps
+from scorl.run.directory import RunDirectory
+from scorl.run.files import replacing
 
 __all__ = ["load", "prune", "save"]
 
 
-def save(run: Path, learner: Learner, reward: float | None) -> Path:
+def save(directory: RunDirectory, learner: Learner, reward: float | None) -> None:
     """Write `checkpoints/step-N`, N being the updates made; idempotent. All ranks take part.
 
     Args:
-        run: the run directory.
+        directory: of the run.
         learner: policy and trainer state.
         reward: mean training reward since the checkpoint before; the highest marks the best.
     """
-    folder = run / "checkpoints" / f"step-{learner.updates}"
+    folder = directory.checkpoint(learner.updates)
     draft = folder.with_name(f".{folder.name}.draft")
     if learner.ranks.main:
         shutil.rmtree(draft, ignore_errors=True)
@@ -51,66 +52,62 @@ def save(run: Path, learner: Learner, reward: float | None) -> Path:
         if folder.exists():
             _remove(folder)
         os.replace(draft, folder)
-    return folder
 
 
-def load(run: Path, learner: Learner) -> int:
+def load(directory: RunDirectory, learner: Learner) -> int:
     """Put the newest checkpoint's state into the learner; the number of updates it had made (0: there is none).
 
     What a kill left half-written is deleted. All ranks take part.
+
+    Raises:
+        UserError: the checkpoint is a model alone.
     """
-    newest = learner.ranks.broadcast(lambda: _newest(run), "the newest checkpoint")
-    if newest is None:
+    if learner.ranks.main:
+        _remove_drafts(directory)
+    steps = directory.saved_steps()
+    if not steps:
         return 0
-    trainer = run / "checkpoints" / f"step-{newest}" / "trainer"
+    trainer = directory.checkpoint(steps[-1]) / "trainer"
     if (trainer / "state").is_dir():
         read_shards(learner, trainer / "state")
-    else:
+    elif (trainer / "state.pt").exists():
         learner.load_state(torch.load(trainer / "state.pt", map_location="cpu", weights_only=True))
+    else:
+        raise UserError(f"{trainer.parent}: holds no trainer state, so the run cannot resume from it")
     return learner.updates
 
 
-def _newest(run: Path) -> int | None:
-    """The newest checkpoint's step, after what a kill left of another was deleted."""
-    for draft in (run / "checkpoints").glob(".*.draft"):
-        shutil.rmtree(draft, ignore_errors=True)
-    steps = saved_steps(run)
-    if not steps:
-        return None
-    folder = run / "checkpoints" / f"step-{steps[-1]}"
-    if not any((folder / "trainer" / name).exists() for name in ("state", "state.pt")):
-        raise UserError(f"{folder}: holds no trainer state, so the run cannot go on from it")
-    return steps[-1]
-
-
-def prune(run: Path, keep: int) -> None:
+def prune(directory: RunDirectory, keep: int) -> None:
     """Mark the best checkpoint, and delete all but it and the last `keep`."""
-    steps = saved_steps(run)
-    rewards = {step: reward for step in steps if (reward := _reward(run, step)) is not None}
+    steps = directory.saved_steps()
+    if not directory.ranks.main:
+        return
+    rewards = {step: reward for step in steps if (reward := _reward(directory.checkpoint(step))) is not None}
     best = max(rewards, key=lambda step: rewards[step]) if rewards else None
     if best is not None:
-        _point(run / "checkpoints" / "best", f"step-{best}")
+        with replacing(directory.checkpoints / "best") as link:
+            link.symlink_to(directory.checkpoint(best).name)
     for step in steps[:-keep]:
         if step != best:
-            _remove(run / "checkpoints" / f"step-{step}")
+            _remove(directory.checkpoint(step))
 
 
-def _reward(run: Path, step: int) -> float | None:
-    text = (run / "checkpoints" / f"step-{step}" / "trainer" / "training_reward.json").read_text()
-    reward: float | None = json.loads(text)
+def _remove_drafts(directory: RunDirectory) -> None:
+    for draft in directory.checkpoints.glob(".*.draft*"):
+        if draft.is_symlink():
+            draft.unlink()
+        else:
+            shutil.rmtree(draft)
+
+
+def _reward(checkpoint: Path) -> float | None:
+    reward: float | None = json.loads((checkpoint / "trainer" / "training_reward.json").read_text())
     return reward
 
 
-def _remove(folder: Path) -> None:
+def _remove(checkpoint: Path) -> None:
     """Delete a checkpoint; a kill on the way leaves a draft, never half a checkpoint."""
-    gone = folder.with_name(f".{folder.name}.gone.draft")
+    gone = checkpoint.with_name(f".{checkpoint.name}.gone.draft")
     shutil.rmtree(gone, ignore_errors=True)
-    os.replace(folder, gone)
+    os.replace(checkpoint, gone)
     shutil.rmtree(gone)
-
-
-def _point(link: Path, target: str) -> None:
-    draft = link.with_name(".best.draft")
-    draft.unlink(missing_ok=True)
-    draft.symlink_to(target)
-    os.replace(draft, link)

@@ -1,23 +1,24 @@
-"""The run directory's files: an attempt as a line of JSON, reading lines back, writing files whole."""
+"""Files: JSON records, one a line; and writing whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
 from scorl.trajectory import Attempt, Credit, Trajectory
 
-__all__ = ["Line", "attempt_line", "read_attempts", "read_evaluations", "read_lines", "write_text"]
+__all__ = ["Record", "attempt_record", "read_records", "replacing", "write_whole"]
 
-Line = dict[str, Any]
+Record = dict[str, Any]
 """One line of a JSONL file."""
 
 
-def attempt_line(step: int, attempt: Attempt, trajectory: Trajectory, credit: Credit | None = None) -> Line:
+def attempt_record(step: int, attempt: Attempt, trajectory: Trajectory, credit: Credit | None = None) -> Record:
     """One attempt as a line of `attempts/`; without a credit (an evaluation) the credit's keys are null."""
     return {
         "step": step,
@@ -43,20 +44,7 @@ def attempt_line(step: int, attempt: Attempt, trajectory: Trajectory, credit: Cr
     }
 
 
-def read_attempts(path: Path | str) -> Iterator[Line]:
-    """The attempts of a file, of a run directory or of its `attempts/`, in the order of steps.
-
-    Raises:
-        UserError: there is nothing to read, or a line is no attempt.
-    """
-    for file in _attempt_files(Path(path)):
-        for line in read_lines(file):
-            if "turn" not in line:
-                raise UserError(f"{file} holds no attempts: its lines have no `turn`")
-            yield line
-
-
-def read_lines(file: Path) -> Iterator[Line]:
+def read_records(file: Path) -> Iterator[Record]:
     """The JSON objects of a file, one a line; a last line that is still being written is left out.
 
     Raises:
@@ -65,42 +53,29 @@ def read_lines(file: Path) -> Iterator[Line]:
     with file.open(encoding="utf-8") as handle:
         for number, text in enumerate(handle, 1):
             try:
-                line = json.loads(text)
+                record = json.loads(text)
             except ValueError as error:
                 if not text.endswith("\n"):
                     return
                 raise UserError(f"{file}, line {number} is no JSON: {error}") from None
-            if not isinstance(line, dict):
+            if not isinstance(record, dict):
                 raise UserError(f"{file}, line {number} is no JSON object")
-            yield line
+            yield record
 
 
-def read_evaluations(directory: Path) -> dict[str, Any] | None:
-    """What evaluation.json of a run directory holds, by split; None: there is none yet.
-
-    Raises:
-        UserError: it is no JSON.
-    """
-    path = directory / "evaluation.json"
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft beside `path`, which takes its place when the block ends well and is gone when not."""
+    draft = path.with_name(f".{os.getpid()}.draft.{path.name}")  # the name's ending stays: matplotlib goes by it
     try:
-        found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from None
-    return found
+        yield draft
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all; a lone surrogate is written as its escape, which JSON understands."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(draft, path)
-
-
-def _attempt_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    folder = path / "attempts" if (path / "attempts").is_dir() else path
-    files = sorted(folder.glob("*.jsonl")) if folder.name == "attempts" else []
-    if not files:
-        raise UserError(f"no attempts in {path}: give a run directory with an attempts/ folder, or a JSONL file")
-    return files
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")

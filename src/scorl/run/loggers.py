@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
+from scorl.run.directory import RunDirectory
 
 __all__ = ["LOGGERS", "Logger", "loggers", "missing", "numbers"]
 
@@ -18,7 +18,7 @@ Logger = Callable[[int, Mapping[str, float]], None]
 
 @contextmanager
 def loggers(
-    names: Sequence[str], out: Path, recipe: Mapping[str, Any]
+    names: Sequence[str], directory: RunDirectory, recipe: Mapping[str, Any]
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A function that sends a line of steps.jsonl to every named logger, until the block ends.
 
@@ -28,7 +28,7 @@ def loggers(
     for name in missing(names):
         raise UserError(f"loggers: {name} is not installed: pip install 'scorl[loggers]'")
     with ExitStack() as stack:
-        opened = [stack.enter_context(LOGGERS[name](out, recipe)) for name in names]
+        opened = [stack.enter_context(LOGGERS[name](directory, recipe)) for name in names]
 
         def send(line: Mapping[str, Any]) -> None:
             for logger in opened:
@@ -56,10 +56,10 @@ def numbers(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
 
 
 @contextmanager
-def _tensorboard(out: Path, recipe: Mapping[str, Any]) -> Iterator[Logger]:
+def _tensorboard(directory: RunDirectory, recipe: Mapping[str, Any]) -> Iterator[Logger]:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer: Any = SummaryWriter(str(out / "tensorboard"))
+    writer: Any = SummaryWriter(str(directory.tensorboard))
 
     def log(step: int, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
@@ -72,10 +72,10 @@ def _tensorboard(out: Path, recipe: Mapping[str, Any]) -> Iterator[Logger]:
 
 
 @contextmanager
-def _wandb(out: Path, recipe: Mapping[str, Any]) -> Iterator[Logger]:
+def _wandb(directory: RunDirectory, recipe: Mapping[str, Any]) -> Iterator[Logger]:
     import wandb
 
-    run = wandb.init(project="scorl", name=out.name, dir=str(out), config=dict(recipe))
+    run = wandb.init(project="scorl", name=directory.path.name, dir=str(directory.path), config=dict(recipe))
     try:
         yield lambda step, figures: run.log(dict(figures), step=step)
     finally:
@@ -83,10 +83,10 @@ def _wandb(out: Path, recipe: Mapping[str, Any]) -> Iterator[Logger]:
 
 
 @contextmanager
-def _trackio(out: Path, recipe: Mapping[str, Any]) -> Iterator[Logger]:
+def _trackio(directory: RunDirectory, recipe: Mapping[str, Any]) -> Iterator[Logger]:
     import trackio
 
-    trackio.init(project="scorl", name=out.name, config=dict(recipe))
+    trackio.init(project="scorl", name=directory.path.name, config=dict(recipe))
     try:
         yield lambda step, figures: trackio.log(dict(figures), step=step)
     finally:

@@ -1,18 +1,14 @@
-"""What may come between a run and its end: Ctrl-C, SIGTERM, another process in its directory."""
+"""Ctrl-C and SIGTERM, which let a run save before it ends."""
 
 from __future__ import annotations
 
-import fcntl
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
-from scorl.errors import UserError
-
-__all__ = ["alone", "interruptible"]
+__all__ = ["interruptible"]
 
 
 @contextmanager
@@ -32,18 +28,3 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Hold a run directory; the system lets go of it however the process ends.
-
-    Raises:
-        UserError: another process is at work there.
-    """
-    with (directory / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{directory}: another process is at work there") from None
-        yield

@@ -1,0 +1,263 @@
+"""The run directory, a contract that other tools may read (docs/run-directory.md); its files are named here alone.
+
+recipe.yaml        the resolved recipe, with versions and seeds
+steps.jsonl        one record a step
+attempts/          step-000012.jsonl: one record an attempt
+checkpoints/       step-40: see scorl.run.checkpoint; best -> step-40
+collected/         stage-0/step-000003.jsonl: see scorl.run.collected
+evaluation.json    {split: the latest evaluation, with "step" and the "history" of all}
+report.html        for people
+ranks/             what ranks but the first say, and Ray Train's notes
+tensorboard/       where that logger is named
+.lock              held by the process that is at work here
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scorl.distributed.ranks import ALONE, Ranks
+from scorl.errors import UserError
+from scorl.model.loading import CHECKPOINTS, checkpoint_folder, saved_steps
+from scorl.recipe.source import RECIPE_FILE
+from scorl.run.files import Record, read_records, write_whole
+
+__all__ = ["RunDirectory", "read_attempts"]
+
+STEPS, EVALUATIONS, REPORT, LOCK = "steps.jsonl", "evaluation.json", "report.html", ".lock"
+ATTEMPTS, COLLECTED, RANKS, TENSORBOARD = "attempts", "collected", "ranks", "tensorboard"
+
+BEGUN = {STEPS, CHECKPOINTS, EVALUATIONS}
+"""A folder with none of these is no run yet."""
+LEFT_BY_A_FAILED_START = {RECIPE_FILE, ATTEMPTS, COLLECTED, RANKS, TENSORBOARD, LOCK}
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of a run.
+
+    Of several ranks the first alone touches them, but for the shards of a checkpoint. The others call the same methods
+    in the same order: what is read is broadcast, and what is written is left to the first.
+    """
+
+    path: Path
+    ranks: Ranks = ALONE
+
+    @classmethod
+    def of_model(cls, model: str) -> RunDirectory | None:
+        """The run that a model's name stands for: the directory itself, or the one around a checkpoint."""
+        path = Path(model).expanduser()
+        run = cls(path.parent.parent if path.parent.name == CHECKPOINTS else path)
+        return run if run.has_recipe else None
+
+    # Places
+
+    @property
+    def rank_logs(self) -> Path:
+        """The folder of what ranks but the first say."""
+        return self.path / RANKS
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of that logger."""
+        return self.path / TENSORBOARD
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all checkpoints."""
+        return self.path / CHECKPOINTS
+
+    def checkpoint(self, step: int) -> Path:
+        """The checkpoint after so many updates."""
+        return checkpoint_folder(self.path, step)
+
+    def collected(self, stage: int) -> Path:
+        """The folder of what a stage collected at its start."""
+        return self.path / COLLECTED / f"stage-{stage}"
+
+    # What is there
+
+    @property
+    def has_recipe(self) -> bool:
+        """Whether a run was started here, or was about to be."""
+        return (self.path / RECIPE_FILE).is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something of a run that another one must not be written over."""
+        return any((self.path / name).exists() for name in BEGUN)
+
+    @property
+    def free(self) -> bool:
+        """Whether a run may be started here: nothing is there but what a failed start left."""
+        return not self.path.is_dir() or {p.name for p in self.path.iterdir()} <= LEFT_BY_A_FAILED_START
+
+    def recipe_text(self) -> str:
+        """The recipe as it stands; empty where there is none."""
+        return (self.path / RECIPE_FILE).read_text(encoding="utf-8") if self.has_recipe else ""
+
+    def steps(self) -> list[Record]:
+        """The records of the steps so far, in order."""
+        return self.ranks.broadcast(lambda: _read_all(self.path / STEPS), "the steps so far")
+
+    def evaluations(self) -> dict[str, Any]:
+        """The latest evaluation of each split, with the history of all.
+
+        Raises:
+            UserError: the file is no JSON.
+        """
+        return self.ranks.broadcast(self._evaluations, "the evaluations so far")
+
+    def evaluated(self, split: str, step: int) -> bool:
+        """Whether the policy was evaluated on a split after so many updates."""
+        history = self.evaluations().get(split, {}).get("history", [])
+        return any(entry["step"] == step for entry in history)
+
+    def saved_steps(self) -> list[int]:
+        """The updates after which there are checkpoints, in order."""
+        return self.ranks.broadcast(lambda: saved_steps(self.path), "the checkpoints so far")
+
+    def attempted_steps(self) -> list[int]:
+        """The steps whose attempts are there, in order."""
+        return sorted(map(_step_of, (self.path / ATTEMPTS).glob("step-[0-9]*.jsonl")))
+
+    def attempts(self, steps: Iterable[int] | None = None) -> Iterator[Record]:
+        """The records of the attempts of some steps, or of all; see `read_attempts`."""
+        for step in self.attempted_steps() if steps is None else steps:
+            yield from read_attempts(self._attempts(step))
+
+    def collection(self, stage: int, index: int) -> list[Record] | None:
+        """The trajectories that a stage collected for its step `index`; None: it has not yet."""
+        path = self._collection(stage, index)
+        return self.ranks.broadcast(
+            lambda: list(read_records(path)) if path.exists() else None, "what was collected before"
+        )
+
+    # Writing
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Make the directory where it is not there, and hold it; the system lets go of it however the process ends.
+
+        Raises:
+            UserError: another process is at work there.
+        """
+        with ExitStack() as held:
+            self.ranks.broadcast(lambda: held.enter_context(_locked(self.path)), "the lock of the run directory")
+            yield
+
+    def start(self, recipe: str) -> None:
+        """Write the recipe, until the first evaluation depends on it."""
+        if self.ranks.main and not (self.path / EVALUATIONS).exists():
+            write_whole(self.path / RECIPE_FILE, recipe)
+
+    def record_step(self, step: Record, attempts: Sequence[Record]) -> None:
+        """Write a step's attempts, and then its own record."""
+        if self.ranks.main:
+            path = self._attempts(step["step"])
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, _lines(attempts))
+            with (self.path / STEPS).open("a", encoding="utf-8", errors="backslashreplace") as handle:
+                handle.write(_lines([step]))
+
+    def record_evaluation(self, split: str, latest: Record) -> None:
+        """Make this, which says its `step`, the latest evaluation of a split."""
+        if self.ranks.main:
+            known = self._evaluations()
+            history = known.get(split, {}).get("history", [])
+            self._write_evaluations({**known, split: {**latest, "history": [*history, latest]}})
+
+    def record_collection(self, stage: int, index: int, trajectories: Sequence[Record]) -> None:
+        """Write what a stage collected for its step `index`."""
+        if self.ranks.main:
+            path = self._collection(stage, index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, _lines(trajectories))
+
+    def cut(self, done: int) -> None:
+        """Cut off what was written after `done` updates, so that it is written again and never twice."""
+        self.ranks.broadcast(lambda: self._cut(done), "what lies behind the checkpoint")
+
+    def write_report(self, page: str) -> Path:
+        """Write the report; its path."""
+        write_whole(self.path / REPORT, page)
+        return self.path / REPORT
+
+    def _cut(self, done: int) -> None:
+        if steps := _read_all(self.path / STEPS):
+            write_whole(self.path / STEPS, _lines([step for step in steps if step["step"] < done]))
+        for step in self.attempted_steps():
+            if step >= done:
+                self._attempts(step).unlink()
+        if evaluations := self._evaluations():
+            kept = {split: _latest_until(done, latest["history"]) for split, latest in evaluations.items()}
+            self._write_evaluations({split: latest for split, latest in kept.items() if latest})
+
+    def _evaluations(self) -> dict[str, Any]:
+        path = self.path / EVALUATIONS
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError as error:
+            raise UserError(f"{path} is no JSON: {error}") from None
+
+    def _write_evaluations(self, evaluations: dict[str, Any]) -> None:
+        write_whole(self.path / EVALUATIONS, json.dumps(evaluations, indent=1) + "\n")
+
+    def _attempts(self, step: int) -> Path:
+        return self.path / ATTEMPTS / f"step-{step:06d}.jsonl"
+
+    def _collection(self, stage: int, index: int) -> Path:
+        return self.collected(stage) / f"step-{index:06d}.jsonl"
+
+
+def read_attempts(path: Path | str) -> Iterator[Record]:
+    """The attempts of a file, of a run directory or of its folder of attempts, in the order of steps.
+
+    Raises:
+        UserError: there is nothing to read, or a line is no attempt.
+    """
+    path = Path(path)
+    if path.is_dir():
+        run = RunDirectory(path.parent if path.name == ATTEMPTS else path)
+        if not run.attempted_steps():
+            raise UserError(f"no attempts in {path}: give a run directory with an {ATTEMPTS}/ folder, or a JSONL file")
+        yield from run.attempts()
+        return
+    for record in read_records(path):
+        if "turn" not in record:
+            raise UserError(f"{path} holds no attempts: its lines have no `turn`")
+        yield record
+
+
+def _latest_until(done: int, history: Sequence[Record]) -> Record | None:
+    kept = [entry for entry in history if entry["step"] <= done]
+    return {**kept[-1], "history": kept} if kept else None
+
+
+def _lines(records: Iterable[Record]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _read_all(path: Path) -> list[Record]:
+    return list(read_records(path)) if path.exists() else []
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder}: another process is at work there") from None
+        yield
