@@ -198,8 +198,9 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], wo
 
 
 def test_more_problems_than_there_are() -> None:
-    with pytest.raises(UserError, match="does not hold 1000 different problems"):
-        countdown(Countdown(numbers=2, largest=5)).split("test").take(1000)
+    small = countdown(Countdown(numbers=2, largest=5)).split("test")
+    assert 0 < len(small.take(1000)) < 20
+    assert small.take(2) == small.take(1000)[:2]
 
 
 BASE = Path(__file__).parents[1] / "src/scorl/models/countdown-base"

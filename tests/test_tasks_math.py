@@ -18,7 +18,7 @@ from scorl.tasks.files import Files, files
 from scorl.tasks.grade_school import Gsm8k, Svamp, from_infix, from_prefix, gsm8k, steps, svamp
 from scorl.tasks.math import Math, math
 from scorl.tasks.task import Problems
-from scorl.tasks.word_problems import KINDS, Endless, WordProblems, word_problems
+from scorl.tasks.word_problems import KINDS, WordProblems, WordProblemSplit, word_problems
 from scorl.trajectory import Problem, user
 
 DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[1].parent / "shared/data"))
@@ -81,8 +81,8 @@ def test_word_problems_of_different_splits_share_no_core(kind: str) -> None:
     task = word_problems(WordProblems(kinds=(kind,)))
     cores: dict[str, set[str]] = {}
     for name, split in task.splits.items():
-        assert isinstance(split, Endless)
-        cores[name] = {split.exercise(seed, index).core for seed in (0, 1) for index in range(200)}
+        assert isinstance(split, WordProblemSplit)
+        cores[name] = {split.choose("draw", seed, index).core for seed in (0, 1) for index in range(200)}
     assert not cores["train"] & cores["test"]
     assert not cores["train"] & cores["validation"]
     assert not cores["validation"] & cores["test"]
@@ -95,7 +95,14 @@ def test_word_problems_are_a_pure_function_of_seed_and_number() -> None:
     test = word_problems(WordProblems(kinds=("products",))).split("test")
     taken = test.take(None)
     assert test.take(50) == taken[:50]
-    assert len({problem.id for problem in taken}) == len(taken) >= 200
+    assert len({problem.id for problem in taken}) == len(taken) == 240  # all that there are
+
+
+def test_the_problems_of_the_published_runs() -> None:
+    """docs/results/smollm2-products.json names them; the seeds of this task must not move."""
+    test = word_problems(WordProblems(kinds=("products",))).split("test")
+    published = json.loads((Path(__file__).parents[1] / "docs/results/smollm2-products.json").read_text())
+    assert list(published["test"]["outcomes"]) == [problem.id for problem in test.take(200)]
 
 
 def test_settings_of_word_problems() -> None:

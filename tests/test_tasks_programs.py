@@ -1,5 +1,6 @@
 """The tasks with programs: what the prompts show, what the reward is for, and the reference programs."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -10,8 +11,10 @@ import pytest
 from scorl import tasks
 from scorl.cli import main
 from scorl.errors import UserError
+from scorl.recipe.models import descriptions
 from scorl.sandbox.bubblewrap import level
-from scorl.tasks.plus import restored
+from scorl.tasks.coding import ProgramSettings
+from scorl.tasks.plus import restore_types
 from scorl.tasks.repairs import repairs
 from scorl.trajectory import Attempt, Trajectory, Verdict
 
@@ -144,6 +147,14 @@ def test_settings_are_checked(mbpp_file, settings):
         tasks.load("mbpp", path=mbpp_file, **settings)
 
 
+def test_every_setting_says_what_it_is():
+    kinds = {kind for kind, _ in tasks.TASKS.values() if issubclass(kind, ProgramSettings)}
+    assert len(kinds) == 7
+    for kind in kinds:
+        assert kind.__bases__ == (ProgramSettings,)
+        assert {field.name for field in dataclasses.fields(kind)} <= set(descriptions(kind))
+
+
 @pytest.fixture
 def humaneval_file(tmp_path):
     prompt = (
@@ -177,12 +188,12 @@ def test_humaneval_takes_whole_functions_and_bodies(humaneval_file, name):
 
 
 def test_what_json_cannot_hold_is_restored():
-    assert restored(2, [[1, 2], [3]]) == [(1, 2), (3,)]
-    assert restored(63, [[[1, 2], [3, 4]]]) == [[(1, 2), (3, 4)]]
-    assert restored(446, [[1, [2]], [1]]) == [(1, [2]), [1]]
-    assert restored(580, [[1, [2, [3]]]]) == [(1, (2, (3,)))]
-    assert restored(124, ["1", "2j"]) == [1.0, 2j]
-    assert restored(1, [[1]]) == [[1]]
+    assert restore_types(2, [[1, 2], [3]]) == [(1, 2), (3,)]
+    assert restore_types(63, [[[1, 2], [3, 4]]]) == [[(1, 2), (3, 4)]]
+    assert restore_types(446, [[1, [2]], [1]]) == [(1, [2]), [1]]
+    assert restore_types(580, [[1, [2, [3]]]]) == [(1, (2, (3,)))]
+    assert restore_types(124, ["1", "2j"]) == [1.0, 2j]
+    assert restore_types(1, [[1]]) == [[1]]
 
 
 @full

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from scorl.errors import UserError, nearest
 from scorl.sandbox.pool import Requirement
-from scorl.tasks.programs import examination
+from scorl.tasks.programs import read_examination
 from scorl.trajectory import Problem, Verdict
 from scorl.verifiers import VERIFIERS, Verifier, program
 
@@ -111,6 +111,6 @@ ANSWERS: Mapping[str, Callable[[dict[str, Any], str], Any]] = {
     "math": gold_text,
     "exact": gold_text,
     "countdown": numbers_and_target,
-    "program": examination,
+    "program": read_examination,
 }
 """What each verifier compares with, `Problem.answer`, from the fields of a line and the line's place."""

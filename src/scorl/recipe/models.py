@@ -89,10 +89,10 @@ def task_model(name: str) -> type[BaseModel]:
 
 
 def descriptions(kind: type) -> dict[str, str]:
-    """The text under each field of a dataclass, its lines joined."""
+    """The text under each field of a dataclass, its base's included, its lines joined."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
-    found = {}
+    found = {name: text for base in kind.__bases__ if base is not object for name, text in descriptions(base).items()}
     for pair in zip(body.body, body.body[1:], strict=False):
         match pair:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

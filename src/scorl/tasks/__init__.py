@@ -16,7 +16,7 @@ from scorl.tasks.grade_school import Gsm8k, Svamp, gsm8k, svamp
 from scorl.tasks.humaneval import HumanEval, humaneval
 from scorl.tasks.math import Math, math
 from scorl.tasks.mbpp import Mbpp, MbppRepair, mbpp, mbpp_repair
-from scorl.tasks.plus import HumanEvalPlus, MbppPlus, humaneval_plus, mbpp_plus
+from scorl.tasks.plus import HumanEvalPlus, MbppPlus, plus
 from scorl.tasks.programs import Programs, programs
 from scorl.tasks.task import Judge, Problems, Task
 from scorl.tasks.word_problems import WordProblems, word_problems
@@ -32,9 +32,9 @@ TASKS: dict[str, tuple[type[Any], Callable[[Any], Task]]] = {
     "math": (Math, math),
     "mbpp": (Mbpp, mbpp),
     "mbpp-repair": (MbppRepair, mbpp_repair),
-    "mbpp+": (MbppPlus, mbpp_plus),
+    "mbpp+": (MbppPlus, plus),
     "humaneval": (HumanEval, humaneval),
-    "humaneval+": (HumanEvalPlus, humaneval_plus),
+    "humaneval+": (HumanEvalPlus, plus),
     "programs": (Programs, programs),
     "files": (Files, files),
 }

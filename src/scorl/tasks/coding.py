@@ -1,19 +1,19 @@
-"""What the tasks with programs share: the wordings, the settings of the sandbox, and how tests are read."""
+"""What the tasks with programs share: their settings, and how tests are read."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from scorl.errors import UserError
-from scorl.sandbox.pool import Requirement
-from scorl.tasks.task import Judge
-from scorl.trajectory import Problem, Verdict
+from scorl.tasks.task import Problems, Task
 from scorl.verifiers import program
+from scorl.verifiers.program import SECONDS
 
-__all__ = ["CORRECTION", "block", "check_settings", "has_check", "judge_in", "pairs_of", "tests_of"]
+__all__ = ["CORRECTION", "ProgramSettings", "as_block", "defines_check", "read_pairs", "read_tests"]
 
 CORRECTION = (
     "There might be an error in the code above. Go through it again, correct it if something is wrong, and put the "
@@ -21,30 +21,43 @@ CORRECTION = (
 )
 
 
-def judge_in(sandbox: Requirement) -> Judge:
-    """The judge of programs by the tests in `Problem.answer`."""
-    judge: partial[list[Verdict]] = partial(_judge, sandbox)
-    return judge
+@dataclass(frozen=True, kw_only=True)
+class ProgramSettings:
+    """What every task with programs can be told; a task gives its name and its own wording."""
+
+    task: ClassVar[str]
+    fills: ClassVar[tuple[str, ...]] = ("{question}",)
+    """What the prompt has to contain."""
+
+    prompt: str
+    """The first prompt; `{question}` is filled in."""
+    correction: str = CORRECTION
+    """The message between two attempts."""
+    timeout: float = SECONDS
+    """Processor seconds of a program; scaled to the machine's speed."""
+    sandbox: Literal["required", "preferred"] = "required"
+    """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
+
+    def __post_init__(self) -> None:
+        if self.sandbox not in ("required", "preferred"):
+            raise UserError(f"{self.task}: sandbox is '{self.sandbox}', but should be 'required' or 'preferred'")
+        if not 0 < self.timeout <= 600:
+            raise UserError(f"{self.task}: timeout is {self.timeout:g}, but should be above 0 and at most 600 seconds")
+        for place in self.fills:
+            if place not in self.prompt:
+                raise UserError(f"{self.task}: the prompt {self.prompt!r} does not contain {place}")
+
+    def make_task(self, splits: Mapping[str, Problems]) -> Task:
+        """The task with these problems, whose answers are `Examination`s."""
+        return Task(self.task, splits, self.correction, partial(program.judge, sandbox=self.sandbox))
 
 
-def _judge(sandbox: Requirement, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-    return program.judge(pairs, sandbox)
-
-
-def check_settings(name: str, sandbox: str, timeout: float) -> None:
-    """Says what is wrong with settings that every task with programs has."""
-    if sandbox not in ("required", "preferred"):
-        raise UserError(f"{name}: sandbox is '{sandbox}', but should be 'required' or 'preferred'")
-    if not 0 < timeout <= 600:
-        raise UserError(f"{name}: timeout is {timeout:g}, but should be above 0 and at most 600 seconds")
-
-
-def block(text: str) -> str:
+def as_block(text: str) -> str:
     """A program as a code block."""
     return f"```python\n{text.strip()}\n```"
 
 
-def tests_of(value: Any, where: str) -> tuple[str, ...]:
+def read_tests(value: Any, where: str) -> tuple[str, ...]:
     """Tests from a list of statements or one text of them.
 
     Raises:
@@ -53,25 +66,25 @@ def tests_of(value: Any, where: str) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where}: tests should be a list of assert statements or one text of them, not {value!r:.60}")
-    found = False
+    asserts = 0
     for text in texts:
         try:
             tree = ast.parse(text)
         except (SyntaxError, ValueError) as error:
             raise UserError(f"{where}: a test is not Python ({error}): {text[:80]!r}") from error
-        found = found or any(isinstance(node, ast.Assert) for node in ast.walk(tree))
-    if not found:
+        asserts += sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
+    if not asserts:
         raise UserError(f"{where}: the tests assert nothing, so every program would pass")
     return tuple(texts)
 
 
-def has_check(tests: Sequence[str]) -> bool:
+def defines_check(tests: Sequence[str]) -> bool:
     """Whether the tests are a function `check(candidate)`, which needs to know what to check."""
     nodes = (node for text in tests for node in ast.parse(text).body)
     return any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in nodes)
 
 
-def pairs_of(value: Any, where: str) -> tuple[tuple[str, str], ...] | None:
+def read_pairs(value: Any, where: str) -> tuple[tuple[str, str], ...] | None:
     """Tests that are pairs `{"input", "output"}` of texts; None if they are something else."""
     if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
         return None

@@ -12,7 +12,6 @@ import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from scorl.errors import UserError
 from scorl.seeds import derive
@@ -82,7 +81,6 @@ class Countdown:
 class CountdownProblems(Endless):
     """The problems of one split."""
 
-    task: ClassVar[str] = "countdown"
     settings: Countdown
     split: str
 

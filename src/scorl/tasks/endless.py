@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from scorl.errors import UserError
 from scorl.trajectory import Problem
 
 __all__ = ["Endless"]
 
 TAKEN = 500
 """Problems of an evaluation that names no number."""
-TRIES = 2000
+REPEATS = 2000
 """Problems in a row that were there before, after which a split is taken to hold no more."""
 
 
 class Endless:
     """The problems of one split of a task that makes them up; a task says how one is picked."""
-
-    task: ClassVar[str]
-    split: str
 
     def pick(self, *stream: int | str) -> Problem:
         """The first random problem of this split in the stream of that name."""
@@ -30,19 +24,13 @@ class Endless:
         return [self.pick("draw", seed, position) for position in range(start, start + count)]
 
     def take(self, limit: int | None = None) -> list[Problem]:
-        """The first `limit` (None: 500) of a fixed list of distinct problems.
-
-        Raises:
-            UserError: the split holds fewer problems.
-        """
+        """The first `limit` (None: 500) of a fixed list of distinct problems; all, where the split holds fewer."""
         wanted = TAKEN if limit is None else limit
         problems: dict[str, Problem] = {}
-        position = misses = 0
-        while len(problems) < wanted:
+        position = repeats = 0
+        while len(problems) < wanted and repeats <= REPEATS:
             problem = self.pick("take", position)
-            misses = misses + 1 if problem.id in problems else 0
-            if misses > TRIES:
-                raise UserError(f"{self.task}: split '{self.split}' does not hold {wanted} different problems")
+            repeats = repeats + 1 if problem.id in problems else 0
             problems.setdefault(problem.id, problem)
             position += 1
         return list(problems.values())

@@ -18,11 +18,11 @@ from typing import ClassVar, Literal, NamedTuple
 
 from scorl.errors import UserError
 from scorl.seeds import derive
-from scorl.tasks.coding import check_settings, judge_in
+from scorl.tasks.coding import ProgramSettings
 from scorl.tasks.endless import Endless
-from scorl.tasks.task import Problems, Task
+from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
-from scorl.verifiers.program import SECONDS, Examination
+from scorl.verifiers.program import Examination
 
 __all__ = ["CORRECTION", "PROMPT", "Form", "FunctionProblems", "Functions", "forms", "functions", "written"]
 
@@ -61,9 +61,12 @@ def written(form: Form) -> str:
     return f"def f(x): return {form.first}{form.sign}{form.constant}"
 
 
-@dataclass(frozen=True)
-class Functions:
+@dataclass(frozen=True, kw_only=True)
+class Functions(ProgramSettings):
     """The settings of the task `functions`."""
+
+    task: ClassVar[str] = "functions"
+    fills: ClassVar[tuple[str, ...]] = ("{examples}",)
 
     examples: int = 3
     """How many values a prompt shows, 2 to 6."""
@@ -72,27 +75,19 @@ class Functions:
     prompt: str = PROMPT
     """The first prompt; `{examples}` is filled in."""
     correction: str = CORRECTION
-    """The message between two attempts."""
-    timeout: float = SECONDS
-    """Processor seconds of a program; scaled to the machine's speed."""
-    sandbox: Literal["required", "preferred"] = "required"
-    """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
 
     def __post_init__(self) -> None:
-        check_settings("functions", self.sandbox, self.timeout)
+        super().__post_init__()
         if not 2 <= self.examples <= 6:
             raise UserError(f"functions: examples is {self.examples}, but a prompt shows 2 to 6 values")
         if not 1 <= self.hidden <= 10:
             raise UserError(f"functions: hidden is {self.hidden}, but 1 to 10 values can be tested beside the examples")
-        if "{examples}" not in self.prompt:
-            raise UserError("functions: the prompt does not contain {examples}")
 
 
 @dataclass(frozen=True)
 class FunctionProblems(Endless):
     """The problems of one split."""
 
-    task: ClassVar[str] = "functions"
     settings: Functions
     split: str
 
@@ -117,8 +112,7 @@ class FunctionProblems(Endless):
 def functions(settings: Functions | None = None) -> Task:
     """The task `functions`."""
     settings = settings or Functions()
-    splits: dict[str, Problems] = {name: FunctionProblems(settings, name) for name in BUCKETS}
-    return Task("functions", splits, settings.correction, judge_in(settings.sandbox))
+    return settings.make_task({name: FunctionProblems(settings, name) for name in BUCKETS})
 
 
 def make_problem(settings: Functions, form: Form, shown: Sequence[int], hidden: Sequence[int]) -> Problem:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from scorl.errors import UserError
-from scorl.tasks.coding import CORRECTION, block, check_settings, judge_in, tests_of
+from scorl.tasks.coding import ProgramSettings, as_block, read_tests
 from scorl.tasks.data import Finite, Row, column, hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Message, Problem, user
-from scorl.verifiers.program import SECONDS, Examination
+from scorl.verifiers.program import Examination
 
 __all__ = ["Mbpp", "MbppRepair", "mbpp", "mbpp_repair"]
 
@@ -29,9 +29,12 @@ SHOTS = (2, 3, 4)
 """The problems that the published three-shot prompt solves."""
 
 
-@dataclass(frozen=True)
-class Mbpp:
+@dataclass(frozen=True, kw_only=True)
+class Mbpp(ProgramSettings):
     """Settings of `mbpp`."""
+
+    task: ClassVar[str] = "mbpp"
+    fills: ClassVar[tuple[str, ...]] = ("{question}", "{tests}")
 
     path: str | None = None
     """mbpp.jsonl or sanitized-mbpp.json (`.gz` too); None: google-research-datasets/mbpp from the hub."""
@@ -41,26 +44,26 @@ class Mbpp:
     """How many tests the prompt shows; the reward is then for the others alone. None: all, as published."""
     prompt: str = PROMPT
     """The first prompt; `{question}` and `{tests}` are filled in."""
-    correction: str = CORRECTION
-    """The message between two attempts."""
-    timeout: float = SECONDS
-    """Processor seconds of a program; scaled to the machine's speed."""
-    sandbox: Literal["required", "preferred"] = "required"
-    """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
-
-    def __post_init__(self) -> None:
-        check_settings("mbpp", self.sandbox, self.timeout)
-        if "{question}" not in self.prompt or "{tests}" not in self.prompt:
-            raise UserError(f"mbpp: the prompt {self.prompt!r} lacks {{question}} or {{tests}}")
 
 
-@dataclass(frozen=True)
-class MbppRepair(Mbpp):
+@dataclass(frozen=True, kw_only=True)
+class MbppRepair(ProgramSettings):
     """Settings of `mbpp-repair`."""
+
+    task: ClassVar[str] = "mbpp-repair"
+    fills: ClassVar[tuple[str, ...]] = Mbpp.fills
 
     attempts: str = ""
     """A JSONL file of wrong first attempts, as `scorl collect-repairs` writes it: `{"task_id", "program"}` a line, any
     number for a problem; `solution`, as in evalplus's samples, is read in the place of `program`."""
+    path: str | None = None
+    """The problems, as for `mbpp`."""
+    shots: Literal[0, 1, 2, 3] = 3
+    """Solved problems before the one that is asked, as for `mbpp`."""
+    shown_tests: Literal[1, 2] | None = None
+    """How many tests the prompt shows, as for `mbpp`."""
+    prompt: str = PROMPT
+    """The first prompt; `{question}` and `{tests}` are filled in."""
 
 
 def mbpp(settings: Mbpp | None = None) -> Task:
@@ -70,14 +73,13 @@ def mbpp(settings: Mbpp | None = None) -> Task:
         UserError: no such file, a row of another form, or no hub.
     """
     settings = settings or Mbpp()
-    rows = rows_of(settings)
-    shots = examples(rows, settings)
-    splits = {}
-    for name, ids in SPLITS.items():
-        problems = [problem(row, settings, shots) for number, row in rows.items() if number in ids]
-        if problems:
-            splits[name] = Finite(problems)
-    return Task("mbpp", splits, settings.correction, judge_in(settings.sandbox))
+    rows = load_rows(settings)
+    shots = solved_examples(rows, settings)
+    splits: dict[str, list[Problem]] = {
+        name: [make_problem(row, settings, shots) for number, row in rows.items() if number in ids]
+        for name, ids in SPLITS.items()
+    }
+    return settings.make_task({name: Finite(problems) for name, problems in splits.items() if problems})
 
 
 def mbpp_repair(settings: MbppRepair | None = None) -> Task:
@@ -89,23 +91,22 @@ def mbpp_repair(settings: MbppRepair | None = None) -> Task:
     settings = settings or MbppRepair()
     if not settings.attempts:
         raise UserError('mbpp-repair: name the file of wrong programs: attempts=..., lines of {"task_id", "program"}')
-    rows = rows_of(settings)
-    shots = examples(rows, settings)
-    found: dict[str, list[Problem]] = {name: [] for name in SPLITS}
+    rows = load_rows(settings)
+    shots = solved_examples(rows, settings)
+    splits: dict[str, list[Problem]] = {name: [] for name in SPLITS}
     for index, row in enumerate(read_rows(settings.attempts)):
         number = task_id(row)
         program = column(row, "program" if "program" in row.values or "solution" not in row.values else "solution")
         if number not in rows or not isinstance(program, str):
             raise UserError(f"{row.where}: no problem {number} in the file of problems, or a program that is no text")
-        asked = problem(rows[number], settings, shots)
+        problem = make_problem(rows[number], settings, shots)
         name = next((name for name, ids in SPLITS.items() if number in ids), None)
         if name is not None:
-            found[name].append(replace(asked, id=f"{asked.id}-{index}", first_attempt=block(program)))
-    splits = {name: Finite(problems) for name, problems in found.items() if problems}
-    return Task("mbpp-repair", splits, settings.correction, judge_in(settings.sandbox))
+            splits[name].append(replace(problem, id=f"{problem.id}-{index}", first_attempt=as_block(program)))
+    return settings.make_task({name: Finite(problems) for name, problems in splits.items() if problems})
 
 
-def rows_of(settings: Mbpp) -> dict[int, Row]:
+def load_rows(settings: Mbpp | MbppRepair) -> dict[int, Row]:
     """The rows by their number."""
     if settings.path:
         rows = read_rows(settings.path)
@@ -123,20 +124,20 @@ def task_id(row: Row) -> int:
     return int(digits[0])
 
 
-def examples(rows: Mapping[int, Row], settings: Mbpp) -> tuple[Message, ...]:
+def solved_examples(rows: Mapping[int, Row], settings: Mbpp | MbppRepair) -> tuple[Message, ...]:
     """The solved problems before the one that is asked."""
     messages: list[Message] = []
     for number in SHOTS[: settings.shots]:
         if number not in rows:
             raise UserError(f"mbpp: problem {number}, shown as an example, is not in the file; shots=0 does without")
-        solved = problem(rows[number], settings, ())
+        solved = make_problem(rows[number], settings, ())
         messages += [*solved.prompt, Message(role="assistant", content=solved.solution or "")]
     return tuple(messages)
 
 
-def problem(row: Row, settings: Mbpp, shots: tuple[Message, ...]) -> Problem:
+def make_problem(row: Row, settings: Mbpp | MbppRepair, shots: tuple[Message, ...]) -> Problem:
     """A row (`text` or `prompt`, `code`, `test_list`) as a problem."""
-    tests = [text.replace("\r", "").strip() for text in tests_of(column(row, "test_list"), row.where)]
+    tests = [text.replace("\r", "").strip() for text in read_tests(column(row, "test_list"), row.where)]
     shown, judged = tests[: settings.shown_tests], tests[settings.shown_tests or 0 :]
     if not judged:
         raise UserError(f"{row.where}: {len(tests)} tests, so none is left beside the {len(shown)} that are shown")
@@ -146,14 +147,14 @@ def problem(row: Row, settings: Mbpp, shots: tuple[Message, ...]) -> Problem:
     before = [*row.values.get("test_imports", []), str(row.values.get("test_setup_code", "")).replace("\r", "")]
     answer = Examination(
         tests=tuple(text for text in (*before, *judged) if text.strip()),
-        entry_point=entry_point(code, tests),
+        entry_point=find_entry_point(code, tests),
         timeout=settings.timeout,
     )
     asked = user(settings.prompt.replace("{question}", question).replace("{tests}", "\n".join(shown)))
-    return Problem(f"mbpp-{task_id(row)}", (*shots, asked), answer, block(code))
+    return Problem(f"mbpp-{task_id(row)}", (*shots, asked), answer, as_block(code))
 
 
-def entry_point(code: str, tests: list[str]) -> str | None:
+def find_entry_point(code: str, tests: list[str]) -> str | None:
     """The function of the reference program that the tests call."""
     called = set(re.findall(r"(\w+)\s*\(", tests[0]))
     defined = re.findall(r"^def\s+(\w+)", code, re.MULTILINE)

@@ -10,17 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from scorl.errors import UserError
-from scorl.tasks.coding import CORRECTION, block, check_settings, judge_in
+from scorl.tasks.coding import ProgramSettings, as_block
 from scorl.tasks.data import Finite, Row, column, read_rows
 from scorl.tasks.humaneval import PROMPT, beginning
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
 from scorl.verifiers.program import Examination
 
-__all__ = ["HumanEvalPlus", "MbppPlus", "humaneval_plus", "mbpp_plus"]
+__all__ = ["HumanEvalPlus", "MbppPlus", "plus"]
 
 MBPP_PROMPT = (
     "Write a Python program for the task in this docstring. Put it into one Python code block.\n\n"
@@ -80,6 +80,8 @@ SPECIAL = {
 }
 """What evalplus accepts besides equality, by the name of the function."""
 
+SECONDS = 20.0
+"""Processor seconds of a program for all its inputs."""
 ALL = range(10)
 TUPLES: Mapping[tuple[tuple[int, ...], tuple[int, ...]], str] = {
     ((0,), tuple(ALL)): "2 116 132 143 222 261 273 394 399 421 424 429 470 560 579 596 616 630 726 740 744 809",
@@ -94,67 +96,51 @@ TUPLES: Mapping[tuple[tuple[int, ...], tuple[int, ...]], str] = {
 PLACES = {int(number): where for where, numbers in TUPLES.items() for number in numbers.split()}
 
 
-@dataclass(frozen=True)
-class HumanEvalPlus:
+@dataclass(frozen=True, kw_only=True)
+class HumanEvalPlus(ProgramSettings):
     """Settings of `humaneval+`."""
+
+    task: ClassVar[str] = "humaneval+"
 
     path: str = ""
     """HumanEvalPlus.jsonl of evalplus (`.gz` too)."""
     prompt: str = PROMPT
-    """The first prompt; `{question}` is filled in."""
-    correction: str = CORRECTION
-    """The message between two attempts."""
-    timeout: float = 20.0
+    timeout: float = SECONDS
     """Processor seconds of a program for all its inputs; scaled to the machine's speed."""
-    sandbox: Literal["required", "preferred"] = "required"
-    """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
-
-    def __post_init__(self) -> None:
-        check_settings("humaneval+ and mbpp+", self.sandbox, self.timeout)
-        if not self.path:
-            raise UserError("humaneval+ and mbpp+: name the file of evalplus: path=...")
 
 
-@dataclass(frozen=True)
-class MbppPlus(HumanEvalPlus):
-    """Settings of `mbpp+`; `path` is MbppPlus.jsonl of evalplus (`.gz` too)."""
+@dataclass(frozen=True, kw_only=True)
+class MbppPlus(ProgramSettings):
+    """Settings of `mbpp+`."""
 
+    task: ClassVar[str] = "mbpp+"
+
+    path: str = ""
+    """MbppPlus.jsonl of evalplus (`.gz` too)."""
     prompt: str = MBPP_PROMPT
-    """The first prompt; `{question}` is filled in."""
+    timeout: float = SECONDS
+    """Processor seconds of a program for all its inputs; scaled to the machine's speed."""
 
 
-def humaneval_plus(settings: HumanEvalPlus) -> Task:
-    """The task `humaneval+`, whose only split is `test`.
-
-    Raises:
-        UserError: no such file, or a row of another form.
-    """
-    return plus("humaneval+", settings)
-
-
-def mbpp_plus(settings: MbppPlus) -> Task:
-    """The task `mbpp+`, whose only split is `test`.
+def plus(settings: HumanEvalPlus | MbppPlus) -> Task:
+    """The task `humaneval+` or `mbpp+`, whose only split is `test`.
 
     Raises:
         UserError: no such file, or a row of another form.
     """
-    return plus("mbpp+", settings)
+    if not settings.path:
+        raise UserError(f"{settings.task}: name the file of evalplus: path=...")
+    return settings.make_task({"test": Finite([make_problem(row, settings) for row in read_rows(settings.path)])})
 
 
-def plus(name: str, settings: HumanEvalPlus) -> Task:
-    """The task of a file."""
-    problems = [problem(row, settings) for row in read_rows(settings.path)]
-    return Task(name, {"test": Finite(problems)}, settings.correction, judge_in(settings.sandbox))
-
-
-def problem(row: Row, settings: HumanEvalPlus) -> Problem:
+def make_problem(row: Row, settings: HumanEvalPlus | MbppPlus) -> Problem:
     """A row as a problem."""
     identity, question, name = (str(column(row, key)) for key in ("task_id", "prompt", "entry_point"))
     humaneval = identity.startswith("HumanEval")
     reference = (question if humaneval else "") + str(column(row, "canonical_solution"))
     inputs = [*column(row, "base_input"), *(column(row, "plus_input") or [])]
     if not humaneval:
-        inputs = [restored(int(re.sub(r"\D", "", identity)), one) for one in inputs]
+        inputs = [restore_types(int(re.sub(r"\D", "", identity)), one) for one in inputs]
     atol = column(row, "atol")
     special = SPECIAL.get(name, "pass").replace("{atol!r}", repr(atol))
     test = CHECK.format(reference=reference, name=name, special=special, atol=atol, inputs=inputs)
@@ -168,14 +154,14 @@ def problem(row: Row, settings: HumanEvalPlus) -> Problem:
         timeout=settings.timeout,
     )
     asked = user(settings.prompt.replace("{question}", question.strip()))
-    return Problem(identity, (asked,), answer, block(reference))
+    return Problem(identity, (asked,), answer, as_block(reference))
 
 
-def restored(number: int, arguments: list[Any]) -> list[Any]:
+def restore_types(number: int, arguments: list[Any]) -> list[Any]:
     """The arguments of a problem of MBPP+ as JSON could not hold them."""
     if number in PLACES:
         depths, which = PLACES[number]
-        return [tupled(one, depths) if index in which else one for index, one in enumerate(arguments)]
+        return [as_tuples(one, depths) if index in which else one for index, one in enumerate(arguments)]
     if number == 115:
         return [[set(one) if isinstance(one, list) and one else {} for one in arguments[0]]]
     if number == 124:
@@ -187,9 +173,9 @@ def restored(number: int, arguments: list[Any]) -> list[Any]:
     return arguments
 
 
-def tupled(value: Any, depths: tuple[int, ...], depth: int = 0) -> Any:
+def as_tuples(value: Any, depths: tuple[int, ...], depth: int = 0) -> Any:
     """A value with its lists at some depths as tuples."""
     if not isinstance(value, list):
         return value
-    parts = [tupled(one, depths, depth + 1) for one in value]
+    parts = [as_tuples(one, depths, depth + 1) for one in value]
     return tuple(parts) if depth in depths else parts

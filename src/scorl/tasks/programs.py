@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from scorl.errors import UserError
-from scorl.tasks.coding import CORRECTION, block, check_settings, has_check, judge_in, pairs_of, tests_of
+from scorl.tasks.coding import ProgramSettings, as_block, defines_check, read_pairs, read_tests
 from scorl.tasks.data import Finite, Row, ask, column, digest, read_rows, split_off
 from scorl.tasks.files import guess, messages
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.program import SECONDS, Examination
 
-__all__ = ["Programs", "examination", "programs"]
+__all__ = ["Programs", "programs", "read_examination"]
 
 PROMPT = "{question}\n\nPut the program into one Python code block."
 
 
-@dataclass(frozen=True)
-class Programs:
+@dataclass(frozen=True, kw_only=True)
+class Programs(ProgramSettings):
     """Settings of `programs`."""
+
+    task: ClassVar[str] = "programs"
+    fills: ClassVar[tuple[str, ...]] = ()  # a file of chat messages needs no prompt
 
     path: str
     """A JSONL file (`.gz` too) or a Parquet file. Columns: problem, prompt or question (text or chat messages);
@@ -33,15 +36,11 @@ class Programs:
     """Without `test_path`: the part of the problems, picked by a hash of their prompts, that is held out."""
     prompt: str = PROMPT
     """The first prompt; `{question}` is filled in. Chat messages are taken as they are."""
-    correction: str = CORRECTION
-    """The message between two attempts."""
     timeout: float = SECONDS
     """Processor seconds of a program where its row names none; scaled to the machine's speed."""
-    sandbox: Literal["required", "preferred"] = "required"
-    """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
 
     def __post_init__(self) -> None:
-        check_settings("programs", self.sandbox, self.timeout)
+        super().__post_init__()
         if not 0 < self.test_fraction < 1:
             raise UserError(f"programs: test_fraction is {self.test_fraction}, but should lie between 0 and 1")
 
@@ -52,16 +51,15 @@ def programs(settings: Programs) -> Task:
     Raises:
         UserError: no such file, a missing column, or tests that are none.
     """
-    train = [problem(row, settings) for row in read_rows(settings.path)]
+    train = [make_problem(row, settings) for row in read_rows(settings.path)]
     if settings.test_path:
-        test: Sequence[Problem] = [problem(row, settings) for row in read_rows(settings.test_path)]
+        test: Sequence[Problem] = [make_problem(row, settings) for row in read_rows(settings.test_path)]
     else:
         train, test = split_off(train, settings.test_fraction, settings.path)
-    splits = {"train": Finite(train), "test": Finite(test)}
-    return Task("programs", splits, settings.correction, judge_in(settings.sandbox))
+    return settings.make_task({"train": Finite(train), "test": Finite(test)})
 
 
-def problem(row: Row, settings: Programs) -> Problem:
+def make_problem(row: Row, settings: Programs) -> Problem:
     """A row as a problem."""
     question = column(row, guess(row))
     prompt = ask(settings.prompt, question) if isinstance(question, str) else messages(question, row)
@@ -69,28 +67,27 @@ def problem(row: Row, settings: Programs) -> Problem:
     return Problem(
         id=str(row.values.get("id", digest(repr((row.where, prompt))))),
         prompt=prompt,
-        answer=examination(row.values, row.where, settings.timeout),
-        solution=block(str(solution)) if solution else None,
+        answer=read_examination(row.values, row.where, settings.timeout),
+        solution=as_block(str(solution)) if solution else None,
     )
 
 
-def examination(values: dict[str, Any], where: str, timeout: float = SECONDS) -> Examination:
+def read_examination(values: dict[str, Any], where: str, timeout: float = SECONDS) -> Examination:
     """What the columns `tests`, `entry_point`, `setup`, `timeout` and `stdin` ask of a program.
 
     Raises:
         UserError: there are no tests, or a column is of another form.
     """
-    row = Row(values, where)
-    given = column(row, "tests")
-    pairs = pairs_of(given, where)
-    tests = () if pairs else tests_of(given, where)
+    column_of_tests = column(Row(values, where), "tests")
+    pairs = read_pairs(column_of_tests, where)
+    tests = () if pairs else read_tests(column_of_tests, where)
     name, limit = values.get("entry_point"), values.get("timeout") or timeout
     for key in ("entry_point", "setup", "stdin"):
         if not isinstance(values.get(key) or "", str):
             raise UserError(f"{where}: {key} should be a text, not {values[key]!r:.60}")
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit <= 600:
         raise UserError(f"{where}: timeout should be a number of seconds, at most 600, not {limit!r:.60}")
-    if has_check(tests) and not name:
+    if defines_check(tests) and not name:
         raise UserError(f"{where}: tests with a function check need entry_point, the name of what is checked")
     return Examination(
         tests=tests,

@@ -8,15 +8,15 @@ validation split.
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import count as numbers_from
-from itertools import islice
 
 from scorl.errors import UserError, nearest
 from scorl.seeds import derive
 from scorl.tasks.data import ask
+from scorl.tasks.endless import Endless
 from scorl.tasks.stories import ONE_STEP, TWO_STEP, Story
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
@@ -26,15 +26,11 @@ __all__ = ["CORRECTION", "PROMPT", "WordProblems", "word_problems"]
 
 PROMPT = "{question}\n\nWork it out step by step. End with the words: The answer is N."
 CORRECTION = (
-    "There might be an error in your answer above. Go through it again step by step, correct it if "
-    "something is wrong,"
-    " and end with the words: The answer is N."
+    "There might be an error in your answer above. Go through it again step by step, correct it if something is wrong, "
+    "and end with the words: The answer is N."
 )
-BUCKETS = {"train": tuple(range(3, 10)), "validation": (2,), "test": (0, 1)}
-TAKEN = 500
-"""How many problems `take(None)` gives."""
-MISSES = 1000
-"""After so many repetitions in a row, `take` calls a split exhausted."""
+BUCKETS = {"train": range(3, 10), "validation": range(2, 3), "test": range(2)}
+"""Tenths of all exercises."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +88,15 @@ def sums(rng: random.Random) -> Exercise:
 
 def one_step(rng: random.Random) -> Exercise:
     """A story with one step."""
-    return told(rng.choice(ONE_STEP), rng)
+    return fill_story(rng.choice(ONE_STEP), rng)
 
 
 def two_step(rng: random.Random) -> Exercise:
     """A story with two steps."""
-    return told(rng.choice(TWO_STEP), rng)
+    return fill_story(rng.choice(TWO_STEP), rng)
 
 
-def told(story: Story, rng: random.Random) -> Exercise:
+def fill_story(story: Story, rng: random.Random) -> Exercise:
     """A story with numbers, names and things."""
     values = story.numbers(rng)
     steps, answer = story.solve(values)
@@ -117,46 +113,15 @@ KINDS: Mapping[str, Callable[[random.Random], Exercise]] = {
 
 
 @dataclass(frozen=True)
-class Endless:
+class WordProblemSplit(Endless):
     """One split: the exercises whose core hashes into it."""
 
     settings: WordProblems
-    buckets: tuple[int, ...]
+    split: str
 
-    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
-        """Problems `start`, `start + 1`, ... of the stream of a seed; each depends on its number alone."""
-        return [self.problem(self.exercise(seed, index)) for index in range(start, start + count)]
-
-    def take(self, limit: int | None) -> list[Problem]:
-        """`limit` (None: 500) different problems; fewer where the kinds do not have that many."""
-        wanted = TAKEN if limit is None else limit
-        return [self.problem(exercise) for exercise in islice(self.different(), wanted)]
-
-    def different(self) -> Iterator[Exercise]:
-        """The different exercises of a fixed stream, until it seems to have no more."""
-        seen: set[str] = set()
-        misses = 0
-        for index in numbers_from():
-            exercise = self.exercise(derive("take"), index)
-            misses = misses + 1 if exercise.question in seen else 0
-            if misses == 0:
-                seen.add(exercise.question)
-                yield exercise
-            elif misses > MISSES:
-                return
-
-    def exercise(self, seed: int, index: int) -> Exercise:
-        """The first exercise of a small stream that belongs to this split."""
-        tried = (self.attempt(derive(seed, "exercise", index, number)) for number in numbers_from())
-        return next(exercise for exercise in tried if derive(exercise.core) % 10 in self.buckets)
-
-    def attempt(self, seed: int) -> Exercise:
-        """An exercise of either split."""
-        rng = random.Random(seed)
-        return KINDS[rng.choice(self.settings.kinds)](rng)
-
-    def problem(self, exercise: Exercise) -> Problem:
-        """An exercise as a problem."""
+    def pick(self, *stream: int | str) -> Problem:
+        """The first random problem of this split in the stream of that name."""
+        exercise = self.choose(*stream)
         return Problem(
             id=f"word-problems-{derive(exercise.question):016x}",
             prompt=ask(self.settings.prompt, exercise.question),
@@ -164,9 +129,17 @@ class Endless:
             solution=". ".join(exercise.steps) + f". The answer is {exercise.answer}.",
         )
 
+    def choose(self, *stream: int | str) -> Exercise:
+        """The exercise of a stream, ("draw", seed, position) or ("take", position)."""
+        # The published runs drew before streams had names: these seeds give the same problems.
+        seed, position = stream[1:] if stream[0] == "draw" else (derive("take"), stream[1])
+        rngs = (random.Random(derive(seed, "exercise", position, number)) for number in itertools.count())
+        exercises = (KINDS[rng.choice(self.settings.kinds)](rng) for rng in rngs)
+        return next(one for one in exercises if derive(one.core) % 10 in BUCKETS[self.split])
+
 
 def word_problems(settings: WordProblems | None = None) -> Task:
     """The task `word-problems`, with the splits `train`, `validation` and `test`."""
     settings = settings or WordProblems()
-    splits = {name: Endless(settings, buckets) for name, buckets in BUCKETS.items()}
+    splits = {name: WordProblemSplit(settings, name) for name in BUCKETS}
     return Task("word-problems", splits, settings.correction, judge_numbers)
