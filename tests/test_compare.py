@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
-from scorl.compare import METHODS, chosen, compared, comparison_grid, jobs, planned_runs
+from scorl.compare import METHODS, draw_figure, jobs, parse_arms, plan_runs, summarize_runs, tabulate_comparison
 from scorl.compare.arms import Arm
 from scorl.errors import UserError
 from scorl.metrics import tally_outcomes
@@ -46,35 +47,37 @@ def test_what_the_methods_are():
 
 
 def test_arms_are_read_and_mistakes_are_named():
-    assert chosen("base, score:stages.1.alpha=0:seed=3,multi_turn") == [
+    assert parse_arms("base, score:stages.1.alpha=0:seed=3,multi_turn") == [
         Arm("base"),
         Arm("score", ("stages.1.alpha=0", "seed=3")),
         Arm("multi_turn"),
     ]
-    (arm,) = chosen("score:stages.1.alpha=0")
+    (arm,) = parse_arms("score:stages.1.alpha=0")
     assert arm.recipe(RECIPE).stages[1].objective.alpha == 0
     for names, message in (("scor", "did you mean 'score'"), ("base,base", "twice")):
         with pytest.raises(UserError, match=message):
-            chosen(names)
+            parse_arms(names)
     with pytest.raises(UserError, match=r"stages\.1\.alhpa"):
-        chosen("score:stages.1.alhpa=0")[0].recipe(RECIPE)
+        parse_arms("score:stages.1.alhpa=0")[0].recipe(RECIPE)
     with pytest.raises(UserError, match="score_stage_one"):
         METHODS["star"].of(resolve("countdown-multi-turn"))
 
 
-def finished(run, outcomes):
+def finished(run, outcomes, fixed=None):
     """What a run leaves that is over."""
     run.directory.mkdir(parents=True)
     tally = tally_outcomes(outcomes)
     assert tally.problems
     evaluation = {"step": run.recipe.steps, "problems": len(outcomes), "outcomes": outcomes, "metrics": {}}
     evaluation["edit_ratios"] = dict.fromkeys(outcomes, 0.25)
+    if fixed:
+        evaluation["fixed"] = {"outcomes": fixed}
     (run.directory / "evaluation.json").write_text(json.dumps({"test": evaluation}))
 
 
 def test_the_table_of_finished_runs(tmp_path):
-    arms = chosen("base,multi_turn,score")
-    runs = planned_runs(RECIPE, arms, 2, tmp_path)
+    arms = parse_arms("base,multi_turn,score")
+    runs = plan_runs(RECIPE, arms, 2, tmp_path)
     assert [(r.arm.name, r.seed) for r in runs] == [
         ("base", 0),
         ("multi_turn", 0),
@@ -85,8 +88,8 @@ def test_the_table_of_finished_runs(tmp_path):
     answers = {"base": "10", "multi_turn": "11", "score": "01"}
     for run in runs[:4]:
         finished(run, {f"p{i}": answers[run.arm.name] if i % 2 else "00" for i in range(40)})
-    comparison = compared(runs)
-    grid = comparison_grid(comparison)
+    comparison = summarize_runs(runs)
+    grid = tabulate_comparison(comparison)
     assert [row[:2] for row in grid.rows] == [("base", ""), ("multi-turn RL", "2"), ("SCoRe", "1")]
     found = comparison.as_dict()["arms"]
     assert found["score"]["metrics"]["delta"]["mean"] == pytest.approx(0.5)
@@ -95,30 +98,64 @@ def test_the_table_of_finished_runs(tmp_path):
     json.dumps(found)
 
 
+def test_the_figure_is_one_file_with_every_panel(tmp_path):
+    runs = plan_runs(RECIPE, parse_arms("base,score,score:stages.1.alpha=0:model.path=<b>"), 1, tmp_path)
+    for run in runs:
+        finished(run, {f"p{i}": "01" if i % 2 else "00" for i in range(40)}, fixed={"p0": "01", "p1": "10"})
+    score = runs[1].directory
+    steps = [{"step": n, "accuracy_t1": 0.25, "accuracy_t2": 0.5, "answer_changed": 0.75} for n in range(3)]
+    (score / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    (score / "attempts").mkdir()
+    attempts = [{"step": 2, "problem": "p", "sample": 0, "turn": turn, "text": "ab"[turn]} for turn in (0, 1)]
+    (score / "attempts" / "step-000002.jsonl").write_text("".join(json.dumps(line) + "\n" for line in attempts))
+    text = draw_figure(summarize_runs(runs), runs).as_file()
+    svg = ElementTree.fromstring(text)
+    texts = ["".join(shape.itertext()) for shape in svg.iter("{http://www.w3.org/2000/svg}text")]
+    for title in (
+        "Accuracy, %",
+        "Flips, % of all problems",
+        "Accuracy in training, %: attempt 1 dotted",
+        "Answers changed in training, %",
+        "Edit-distance ratio of the two attempts",
+        "Wrong first attempts that are corrected, %",
+    ):
+        assert title in texts
+    assert "SCoRe, stages.1.alpha=0, model.path=<b>" in texts
+    assert "<b>" not in text
+
+
+def test_a_figure_leaves_out_what_is_not_there(tmp_path):
+    runs = plan_runs(RECIPE, parse_arms("base"), 1, tmp_path)
+    finished(runs[0], {"p": "01"})
+    figure = draw_figure(summarize_runs(runs), runs)
+    titles = [shape.text for group in figure.shapes for shape in group if shape.get("class") == "title"]
+    assert titles == ["Accuracy, %", "Flips, % of all problems", "Edit-distance ratio of the two attempts"]
+
+
 def test_seeds_that_did_not_end_are_left_out_on_both_sides(tmp_path):
-    runs = planned_runs(RECIPE, chosen("multi_turn,score"), 2, tmp_path)
+    runs = plan_runs(RECIPE, parse_arms("multi_turn,score"), 2, tmp_path)
     of = {(run.arm.name, run.seed): run for run in runs}
     finished(of["multi_turn", 1], {"a": "11", "b": "11"})
     finished(of["score", 0], {"a": "00", "b": "00"})
-    assert compared(runs).rows[0].to_score == {}
+    assert summarize_runs(runs).rows[0].to_score == {}
     finished(of["score", 1], {"a": "01", "b": "11"})
-    (multi_turn, _) = compared(runs).rows
+    (multi_turn, _) = summarize_runs(runs).rows
     assert multi_turn.to_score["accuracy_t1"].value == pytest.approx(0.5)
 
 
 def test_a_folder_with_another_recipes_run_is_refused(tmp_path):
-    arms = chosen("score")
-    (run,) = planned_runs(RECIPE, arms, 1, tmp_path)
+    arms = parse_arms("score")
+    (run,) = plan_runs(RECIPE, arms, 1, tmp_path)
     run.directory.mkdir(parents=True)
     (run.directory / "recipe.yaml").write_text(resolve("countdown", ["seed=9"]).dump())
     with pytest.raises(UserError, match=r"another recipe[\s\S]*seed"):
-        planned_runs(RECIPE, arms, 1, tmp_path)
+        plan_runs(RECIPE, arms, 1, tmp_path)
 
 
 def test_a_run_that_the_system_killed_is_said_to_be(tmp_path, monkeypatch):
     killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
     monkeypatch.setattr(jobs, "_start", lambda *_: subprocess.Popen(killed))
-    (run,) = planned_runs(RECIPE, [Arm("base")], 1, tmp_path)
+    (run,) = plan_runs(RECIPE, [Arm("base")], 1, tmp_path)
     told: list[str] = []
-    assert jobs.carry_out([run], tmp_path, 1, told.append) == [run]
+    assert jobs.execute_runs([run], tmp_path, 1, told.append) == [run]
     assert "FAILED: killed by SIGKILL, as the system does when memory runs out" in told[0]

@@ -17,9 +17,9 @@ from test_metrics import groups, trajectory
 
 from scorl.errors import UserError
 from scorl.evaluation import Evaluation
-from scorl.report import before_after, evaluation_grid, show, to_markdown, to_rich, write_report
-from scorl.report.curves import chart
-from scorl.report.show import changes
+from scorl.report import show_trajectories, tabulate_change, tabulate_evaluation, to_markdown, to_rich, write_report
+from scorl.report.chart import Series, draw_chart
+from scorl.report.trajectories import gather_trajectories, mark_changes, present
 from scorl.run.files import attempt_record
 
 
@@ -33,7 +33,7 @@ AFTER = evaluation(*["11"] * 60, *["01"] * 30, *["00"] * 10)
 
 def printed(terminal: bool, path: Path, **asked: Any) -> str:
     out = StringIO()
-    show(path, Console(file=out, force_terminal=terminal, width=100), **asked)
+    show_trajectories(path, Console(file=out, force_terminal=terminal, width=100), **asked)
     return out.getvalue()
 
 
@@ -67,7 +67,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_before_and_after_with_paired_changes() -> None:
-    text = before_after(BEFORE, AFTER.summary())
+    text = to_markdown(tabulate_change(BEFORE, AFTER.summary()))
     rows = {
         row[1].strip(): [cell.strip() for cell in row[2:-1]]
         for line in text.splitlines()
@@ -83,30 +83,30 @@ def test_before_and_after_with_paired_changes() -> None:
 
 
 def test_other_problems_are_not_paired() -> None:
-    text = before_after(evaluation("01", "10"), AFTER)
+    text = to_markdown(tabulate_change(evaluation("01", "10"), AFTER))
     assert "no interval: the two are not about the same problems" in text
     assert "+10.0" in text
 
 
 def test_one_evaluation_leaves_out_what_is_undefined() -> None:
-    grid = evaluation_grid(evaluation("1", "0"))
+    grid = tabulate_evaluation(evaluation("1", "0"))
     assert [row[0] for row in grid.rows] == ["accuracy@t1", "cut at the token limit", "tokens, attempt 1"]
     assert "| accuracy@t1 " in to_markdown(grid)
     assert to_rich(grid).row_count == 3
 
 
-def test_changes_are_found_word_by_word() -> None:
-    assert changes("7*3=21 21-5=17", "7*3=21 21-5=16") == (
-        [("7*3=21 21-5=", False), ("17", True)],
-        [("7*3=21 21-5=", False), ("16", True)],
+def test_changes_are_marked_word_by_word() -> None:
+    assert mark_changes("7*3=21 21-5=17", "7*3=21 21-5=16") == (
+        [("7*3=21 21-5=", ""), ("17", "gone")],
+        [("7*3=21 21-5=", ""), ("16", "new")],
     )
-    assert changes("so it is", "I think so") == (
-        [("so", False), (" it is", True)],
-        [("I think ", True), ("so", False)],
+    assert mark_changes("so it is", "I think so") == (
+        [("so", ""), (" it is", "gone")],
+        [("I think ", "new"), ("so", "")],
     )
-    assert changes("one two", "six ten") == ([("one two", True)], [("six ten", True)])
-    assert changes("", "new") == ([], [("new", True)])
-    assert changes("same", "same") == ([("same", False)], [("same", False)])
+    assert mark_changes("one two", "six ten") == ([("one two", "gone")], [("six ten", "new")])
+    assert mark_changes("", "new") == ([], [("new", "new")])
+    assert mark_changes("same", "same") == ([("same", "")], [("same", "")])
 
 
 def test_show_marks_what_changed(run: Path) -> None:
@@ -133,6 +133,27 @@ def test_a_response_can_neither_style_nor_steer_the_terminal(run: Path) -> None:
     plain = printed(False, run, flip="broken")
     assert "[bold]" in plain
     assert "\x1b" not in plain
+
+
+def test_every_response_is_shown_in_its_order_with_its_role() -> None:
+    shared = {"step": 3, "problem": "a", "sample": 0, "finish": "stop", "question": "?"}
+    lines = [
+        {**shared, "turn": 2, "role": "attempt", "reward": 1.0, "verdict": "correct", "text": "9*2=18 18+6=24"},
+        {**shared, "turn": 1, "role": "verification", "reward": 0.0, "verdict": "incorrect", "text": "It is right."},
+        {**shared, "turn": 0, "role": "attempt", "reward": 0.0, "verdict": "incorrect", "text": "9*2=18 18+8=26"},
+        {**shared, "turn": 3, "role": "critique", "reward": None, "verdict": None, "text": "Fine."},
+    ]
+    (responses,) = gather_trajectories(lines)
+    shown = present(responses)
+    assert shown.flip == "fixed"
+    assert [(response.label, response.right) for response in shown.responses] == [
+        ("attempt 1: incorrect", False),
+        ("verification of attempt 1: incorrect", False),
+        ("attempt 2: correct", True),
+        ("critique of attempt 2", None),
+    ]
+    marks = [{mark for _, mark in response.pieces} for response in shown.responses]
+    assert marks == [{"", "gone"}, {""}, {"", "new"}, {""}]
 
 
 class Page(HTMLParser):
@@ -177,6 +198,25 @@ def test_the_report_is_one_sound_file_that_loads_nothing(run: Path) -> None:
     assert "# &lt;seed&gt;" in text
 
 
+def test_nothing_that_was_written_becomes_markup(tmp_path: Path) -> None:
+    evil = "<script>alert(1)<" + "/script>"
+    run = tmp_path / "<script>alert(1)<b>"
+    (run / "attempts").mkdir(parents=True)
+    (run / "steps.jsonl").write_text(json.dumps({"step": 0, "stage": evil, "loss": 0.5}) + "\n")
+    (run / "recipe.yaml").write_text(f"model: {evil}\n")
+    written = trajectory(evil, "01", (f"{evil} one", f"{evil} two"))
+    lines = [attempt_record(0, a, written) | {"question": evil, "reason": evil} for a in written.attempts]
+    (run / "attempts" / "step-000000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = {**AFTER.summary(), "model": evil, "step": 0}
+    (run / "evaluation.json").write_text(json.dumps({evil: summary}))
+    text = write_report(run).read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") >= 12
+
+
 def test_a_run_that_has_just_begun_has_a_report(run: Path) -> None:
     for file in ("evaluation.json", "recipe.yaml"):
         (run / file).unlink()
@@ -188,10 +228,35 @@ def test_a_run_that_has_just_begun_has_a_report(run: Path) -> None:
 
 
 def test_a_chart_breaks_where_a_value_is_missing() -> None:
-    svg = chart("loss", {"a": [(0, 1.0), (1, 2.0), (2, None), (3, 1.0), (4, 1.5)], "b": [(0, None)]})
-    assert svg.count("<polyline") == 2
-    assert chart("nothing", {"a": [(0, None), (1, float("nan"))]}) == ""
-    assert chart("all zero", {"a": [(0, 0.0), (1, 0.0)]}).count("<polyline") == 1
+    whole = Series("a", [(0, 1.0), (1, 2.0), (2, None), (3, 1.0), (4, 1.5)])
+    chart = draw_chart("loss", [whole, Series("b", [(0, None)])])
+    assert chart is not None
+    assert [shape.tag for shape in chart.shapes].count("polyline") == 2
+    assert draw_chart("nothing", [Series("a", [(0, None), (1, float("nan"))])]) is None
+    flat = draw_chart("all zero", [Series("a", [(0, 0.0), (1, 0.0)])])
+    assert flat is not None
+    assert [shape.tag for shape in flat.shapes].count("polyline") == 1
+
+
+def test_a_chart_puts_values_where_its_axes_say() -> None:
+    chart = draw_chart("share, %", [Series("a", [(0, 0.0), (10, 0.5)], [(10, 0.25, 0.75)])], percent=True)
+    assert chart is not None
+    texts = {shape.text: shape.attrib for shape in chart.shapes if shape.tag == "text"}
+    (curve,) = (shape for shape in chart.shapes if shape.tag == "polyline")
+    (x0, y0), (x1, y1) = (map(float, spot.split(",")) for spot in curve.attrib["points"].split())
+    assert [x0, x1] == pytest.approx([float(texts[tick]["x"]) for tick in ("0", "10")], abs=0.1)
+    twenty, eighty = (float(texts[tick]["y"]) - 3.5 for tick in ("20", "80"))
+    height = {share: twenty + (share - 20) / 60 * (eighty - twenty) for share in (0, 25, 50, 75)}
+    assert [y0, y1] == pytest.approx([height[0], height[50]], abs=0.2)
+    (span,) = (shape for shape in chart.shapes if "span" in shape.attrib["class"])
+    assert [float(span.attrib[end]) for end in ("y1", "y2")] == pytest.approx([height[25], height[75]], abs=0.2)
+
+
+def test_curves_of_one_name_have_one_key() -> None:
+    twice = [Series("a", [(0, 1.0)], style="s1"), Series("a", [(0, 2.0)], style="s1 dotted"), Series("b", [(0, 0.0)])]
+    chart = draw_chart("loss", twice)
+    assert chart is not None
+    assert [shape.text for shape in chart.shapes if shape.attrib["class"] == "key"] == ["a", "b"]
 
 
 def test_reading_a_run_does_not_wait_for_torch() -> None:

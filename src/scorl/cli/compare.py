@@ -33,37 +33,32 @@ def compare(
 ) -> None:
     """Train every method of the paper by one SCoRe RECIPE and write one table.
 
-    The runs are ordinary run directories below OUT; those that are there are reused, those that were interrupted go
-    on. OUT gets table.md, compare.json and compare.svg.
+    The runs are ordinary run directories below OUT; those that are there are reused, those that were interrupted
+    resume. OUT gets table.md, compare.json and compare.svg.
     """
     from scorl.cli.train import default_folder
-    from scorl.compare import chosen, compared, comparison_grid, draw, planned_runs
+    from scorl.compare import draw_figure, parse_arms, plan_runs, summarize_runs, tabulate_comparison
     from scorl.recipe import resolve
     from scorl.report import to_markdown
     from scorl.run.files import write_whole
 
     place = out or default_folder(recipe).with_name(f"compare-{default_folder(recipe).name}")
-    runs = planned_runs(resolve(recipe, overrides), chosen(methods), seeds, place)
+    runs = plan_runs(resolve(recipe, overrides), parse_arms(methods), seeds, place)
     if dry_run:
         for run in runs:
             stages = ", ".join(f"{s.label} {s.steps}" for s in run.recipe.stages) or "measured only"
             click.echo(f"{run.directory}: {stages}")
         return
-    failed = _carried_out(runs, place, jobs)
-    comparison = compared(runs)
+    failed = _execute(runs, place, jobs)
+    comparison = summarize_runs(runs)
     if not comparison.rows:
         raise UserError(f"no run came to its end; their last words are in {failed[0].log}")
-    grid = comparison_grid(comparison)
+    grid = tabulate_comparison(comparison)
     write_whole(place / "compare.json", json.dumps(comparison.as_dict(), indent=1) + "\n")
     write_whole(place / "table.md", to_markdown(grid))
     print_grid(grid)
-    written = [place / "table.md", place / "compare.json"]
-    try:
-        draw(comparison, runs, place / "compare.svg")
-        written.append(place / "compare.svg")
-    except UserError as error:
-        click.echo(f"no figure: {error}", err=True)
-    click.echo(f"done: {', '.join(map(str, written))}", err=True)
+    write_whole(place / "compare.svg", draw_figure(comparison, runs).as_file())
+    click.echo(f"done: table.md, compare.json and compare.svg in {place}", err=True)
     if failed:
         click.echo(
             f"{len(failed)} runs failed, and the table is without them: {', '.join(r.name for r in failed)}", err=True
@@ -71,13 +66,13 @@ def compare(
         raise SystemExit(1)
 
 
-def _carried_out(runs: list[Run], place: Path, jobs: int) -> list[Run]:
+def _execute(runs: list[Run], place: Path, jobs: int) -> list[Run]:
     """The runs that failed; after Ctrl-C or SIGTERM the running ones have saved."""
-    from scorl.compare import carry_out
+    from scorl.compare import execute_runs
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return carry_out(runs, place, jobs, lambda text: click.echo(text, err=True))
+        return execute_runs(runs, place, jobs, lambda text: click.echo(text, err=True))
     except KeyboardInterrupt:
-        click.echo("interrupted; the runs have saved, and the same command goes on with them", err=True)
+        click.echo("interrupted; the runs have saved, and the same command resumes them", err=True)
         raise SystemExit(130) from None

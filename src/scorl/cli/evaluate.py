@@ -60,7 +60,7 @@ def evaluate(
     from scorl.engines.torch import TorchEngine
     from scorl.evaluation import evaluate as measure
     from scorl.model.policy import Policy
-    from scorl.report import evaluation_grid
+    from scorl.report import tabulate_evaluation
 
     quiet()
     policy = Policy(model)
@@ -78,7 +78,7 @@ def evaluate(
         seed=seed,
         progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
     )
-    print_grid(evaluation_grid(evaluation))
+    print_grid(tabulate_evaluation(evaluation))
     _write(evaluation, out, attempts_out)
 
 

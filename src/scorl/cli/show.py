@@ -21,7 +21,7 @@ def show(run: Path, flip: str | None, step: int | None, problem: str | None, lim
     """Read trajectories of RUN (a run directory or a file of attempts), with what changed marked."""
     from rich.console import Console
 
-    from scorl.report import show as show_trajectories
+    from scorl.report import show_trajectories
 
     if not show_trajectories(run, Console(), flip=flip, step=step, problem=problem, limit=limit):
         click.echo("no trajectory fits", err=True)

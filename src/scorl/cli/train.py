@@ -167,6 +167,6 @@ def _tell(result: Result, recipe: Recipe) -> None:
 
 
 def _print_change(history: list[dict[str, Any]]) -> None:
-    from scorl.report import before_after_grid, evaluation_grid
+    from scorl.report import tabulate_change, tabulate_evaluation
 
-    print_grid(before_after_grid(history[0], history[-1]) if len(history) > 1 else evaluation_grid(history[0]))
+    print_grid(tabulate_change(history[0], history[-1]) if len(history) > 1 else tabulate_evaluation(history[0]))

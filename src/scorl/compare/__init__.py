@@ -1,27 +1,28 @@
 """The paper's comparison: every method from one recipe, over seeds, in one table.
 
-arms = chosen("score,multi_turn")                   # what is compared
-runs = planned_runs(recipe, arms, seeds=5, out)     # ordinary run directories
-carry_out(runs, out, jobs=2, tell=print)            # resumable, and reused when they are there
-comparison = compared(runs)                         # means over seeds, intervals, paired differences
+arms = parse_arms("score,multi_turn")               # what is compared
+runs = plan_runs(recipe, arms, seeds=5, out=out)    # ordinary run directories
+execute_runs(runs, out, jobs=2, report=print)       # resumable, and reused when they are there
+comparison = summarize_runs(runs)                   # means over seeds, intervals, paired differences
 """
 
-from scorl.compare.arms import Arm, chosen
-from scorl.compare.figure import draw
-from scorl.compare.jobs import Run, carry_out, planned_runs
+from scorl.compare.arms import Arm, parse_arms
+from scorl.compare.figure import draw_figure
+from scorl.compare.jobs import Run, execute_runs, plan_runs
 from scorl.compare.methods import METHODS
-from scorl.compare.results import Comparison, compared
-from scorl.compare.table import comparison_grid
+from scorl.compare.results import ArmResult, Comparison, summarize_runs
+from scorl.compare.table import tabulate_comparison
 
 __all__ = [
     "METHODS",
     "Arm",
+    "ArmResult",
     "Comparison",
     "Run",
-    "carry_out",
-    "chosen",
-    "compared",
-    "comparison_grid",
-    "draw",
-    "planned_runs",
+    "draw_figure",
+    "execute_runs",
+    "parse_arms",
+    "plan_runs",
+    "summarize_runs",
+    "tabulate_comparison",
 ]

@@ -11,7 +11,7 @@ from scorl.compare.published import PUBLISHED, Published
 from scorl.errors import UserError, nearest
 from scorl.recipe import Recipe, changed
 
-__all__ = ["Arm", "chosen"]
+__all__ = ["Arm", "parse_arms"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Arm:
         return changed(METHODS[self.method].of(base), self.settings, f"arm '{self.name}'")
 
 
-def chosen(names: str | None) -> list[Arm]:
+def parse_arms(names: str | None) -> list[Arm]:
     """The arms of a comma-separated list such as `score,multi_turn,score:stages.1.alpha=0`; None: every method.
 
     Raises:

@@ -23,7 +23,7 @@ from scorl.recipe import Recipe, differences, resolve
 from scorl.run.directory import RunDirectory
 from scorl.run.files import write_whole
 
-__all__ = ["Run", "carry_out", "planned_runs"]
+__all__ = ["Run", "execute_runs", "plan_runs"]
 
 PAUSE = 0.2
 """Seconds between two looks at the children."""
@@ -44,6 +44,11 @@ class Run:
         return f"{self.arm.label}, seed {self.seed}" if self.arm.trains else self.arm.label
 
     @property
+    def files(self) -> RunDirectory:
+        """What it leaves there."""
+        return RunDirectory(self.directory)
+
+    @property
     def log(self) -> Path:
         """What the run says while it runs."""
         return self.directory.with_name(self.directory.name + ".log")
@@ -57,10 +62,10 @@ class Run:
     @property
     def evaluation(self) -> dict[str, Any] | None:
         """Its latest evaluation; None: there is none yet."""
-        return RunDirectory(self.directory).evaluations().get(self.recipe.evaluation.split)
+        return self.files.evaluations().get(self.recipe.evaluation.split)
 
 
-def planned_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> list[Run]:
+def plan_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> list[Run]:
     """The runs of all arms, seed by seed, so that a table of what is there early is fair.
 
     Raises:
@@ -76,13 +81,12 @@ def planned_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> 
                 made = replace(made, seed=seed, evaluation=evaluation)
                 runs.append(Run(arm, seed, made, out / arm.name / f"seed-{seed}"))
     for run in runs:
-        there = RunDirectory(run.directory).has_recipe
-        if changed := differences(resolve(run.directory), run.recipe) if there else []:
+        if run.files.has_recipe and (changed := differences(resolve(run.directory), run.recipe)):
             raise UserError("\n  ".join([f"{run.directory}: holds a run of another recipe:", *changed]))
     return runs
 
 
-def carry_out(runs: Sequence[Run], out: Path, jobs: int, tell: Callable[[str], None]) -> list[Run]:
+def execute_runs(runs: Sequence[Run], out: Path, jobs: int, tell: Callable[[str], None]) -> list[Run]:
     """Make the runs that are not there yet, `jobs` at a time; returns those that failed.
 
     Args:
@@ -142,7 +146,7 @@ def _start(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
 
 def _share_collected(run: Run, out: Path) -> None:
     """What the first stage collects is the base's work: all arms of a seed read and write it at one place."""
-    shared, link = out / "collected" / f"seed-{run.seed}", RunDirectory(run.directory).collected(0)
+    shared, link = out / "collected" / f"seed-{run.seed}", run.files.collected(0)
     shared.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(exist_ok=True)
     if not link.exists():

@@ -9,16 +9,15 @@ from typing import Any
 from scorl.compare.arms import Arm
 from scorl.compare.jobs import Run
 from scorl.metrics import Difference, Interval, Tally, bootstrap_differences, bootstrap_intervals, tally_outcomes
-from scorl.run.directory import RunDirectory
 
-__all__ = ["Comparison", "Row", "compared"]
+__all__ = ["ArmResult", "Comparison", "summarize_runs"]
 
 ANCHOR = "score"
 """The arm that the others are compared with."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmResult:
     """An arm's figures."""
 
     arm: Arm
@@ -51,14 +50,14 @@ class Comparison:
 
     about: dict[str, Any]
     """Model, task, problems, steps: what is the same in every row."""
-    rows: tuple[Row, ...]
+    rows: tuple[ArmResult, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The table as JSON: `{"about": ..., "arms": {name: row}}`."""
         return {"about": self.about, "arms": {row.arm.name: row.as_dict() for row in self.rows}}
 
 
-def compared(runs: Sequence[Run]) -> Comparison:
+def summarize_runs(runs: Sequence[Run]) -> Comparison:
     """The table of the runs that are done; an arm without one has no row."""
     done = [run for run in runs if run.done]
     of = [[run for run in done if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)]
@@ -67,10 +66,10 @@ def compared(runs: Sequence[Run]) -> Comparison:
     return Comparison(_about(done) if done else {}, tuple(rows))
 
 
-def _row(arm: Arm, runs: Sequence[Run], anchors: Sequence[Run]) -> Row:
+def _row(arm: Arm, runs: Sequence[Run], anchors: Sequence[Run]) -> ArmResult:
     tallies = [_tally(_evaluation(run)) for run in runs]
     fixed = [_tally(evaluation["fixed"]) for run in runs if "fixed" in (evaluation := _evaluation(run))]
-    return Row(
+    return ArmResult(
         arm,
         tuple(run.seed for run in runs),
         bootstrap_intervals(tallies),
@@ -101,7 +100,7 @@ def _tally(evaluation: dict[str, Any]) -> Tally:
 
 
 def _collected(run: Run) -> dict[str, Any] | None:
-    found = {line["stage"]: line["collected"] for line in RunDirectory(run.directory).steps() if "collected" in line}
+    found = {line["stage"]: line["collected"] for line in run.files.steps() if "collected" in line}
     return found or None
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from scorl.compare.results import Comparison, Row
+from scorl.compare.results import ArmResult, Comparison
 from scorl.metrics import HEADLINES, Difference
 from scorl.report.table import Grid
 
-__all__ = ["comparison_grid"]
+__all__ = ["tabulate_comparison"]
 
 COLUMNS = HEADLINES | {"edit ratio": "edit_ratio"}
 TO_SCORE = {"@t2 - SCoRe": "accuracy_t2", "Delta - SCoRe": "delta"}
 
 
-def comparison_grid(comparison: Comparison) -> Grid:
+def tabulate_comparison(comparison: Comparison) -> Grid:
     """The table; what a row does not have is left blank."""
     about = comparison.about
     more = sorted({n for row in comparison.rows for n in row.metrics if n.startswith("accuracy_t")})[2:]
@@ -55,7 +55,7 @@ def _notes(comparison: Comparison, differ: bool, published: bool) -> tuple[str, 
     return tuple(notes)
 
 
-def _figure(row: Row, name: str) -> str:
+def _figure(row: ArmResult, name: str) -> str:
     interval = row.metrics.get(name)
     if interval is None or interval.value is None or interval.low is None or interval.high is None:
         return ""
@@ -73,7 +73,7 @@ def _difference(difference: Difference | None) -> str:
     return f"{100 * difference.value:+.1f} ({p})"
 
 
-def _published(row: Row) -> str:
+def _published(row: ArmResult) -> str:
     if row.arm.published is None:
         return ""
     first, second, delta = row.arm.published

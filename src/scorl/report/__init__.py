@@ -1,14 +1,13 @@
 """What people look at: tables, trajectories, and the report of a run."""
 
 from scorl.report.html import write_report
-from scorl.report.show import show
-from scorl.report.table import before_after, before_after_grid, evaluation_grid, to_markdown, to_rich
+from scorl.report.show import show_trajectories
+from scorl.report.table import tabulate_change, tabulate_evaluation, to_markdown, to_rich
 
 __all__ = [
-    "before_after",
-    "before_after_grid",
-    "evaluation_grid",
-    "show",
+    "show_trajectories",
+    "tabulate_change",
+    "tabulate_evaluation",
     "to_markdown",
     "to_rich",
     "write_report",

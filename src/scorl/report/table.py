@@ -12,7 +12,7 @@ from scorl.metrics import Difference, bootstrap_differences, tally_outcomes
 if TYPE_CHECKING:  # reading a run's files needs no model, hence no torch
     from scorl.evaluation import Evaluation, Summary
 
-__all__ = ["Grid", "before_after", "before_after_grid", "evaluation_grid", "to_markdown", "to_rich"]
+__all__ = ["Grid", "tabulate_change", "tabulate_evaluation", "to_markdown", "to_rich"]
 
 LABELS = {
     "delta": "Delta(t1, t2)",
@@ -37,7 +37,7 @@ class Grid:
     notes: tuple[str, ...] = ()
 
 
-def evaluation_grid(evaluation: Evaluation | Summary) -> Grid:
+def tabulate_evaluation(evaluation: Evaluation | Summary) -> Grid:
     """Every metric of an evaluation with its 95% interval; metrics that are undefined are left out."""
     summary = _summary(evaluation)
     known = {name: m for name, m in summary["metrics"].items() if m["value"] is not None}
@@ -47,7 +47,7 @@ def evaluation_grid(evaluation: Evaluation | Summary) -> Grid:
     return Grid(_title(summary), ("metric", "value", "95% interval"), rows, notes)
 
 
-def before_after_grid(before: Evaluation | Summary, after: Evaluation | Summary) -> Grid:
+def tabulate_change(before: Evaluation | Summary, after: Evaluation | Summary) -> Grid:
     """Every metric before and after with intervals; changes are paired where the problems are the same."""
     old, new = _summary(before), _summary(after)
     changes = _paired(old, new)
@@ -59,11 +59,6 @@ def before_after_grid(before: Evaluation | Summary, after: Evaluation | Summary)
         tests = f"before p {_p(old['mcnemar_p'])}, after p {_p(new['mcnemar_p'])}"
         notes.append(f"Delta(t1, t2), exact McNemar: {tests}.")
     return Grid(_title(new), ("metric", "before", "after", "change", "p"), rows, tuple(notes))
-
-
-def before_after(before: Evaluation | Summary, after: Evaluation | Summary) -> str:
-    """The before/after table as Markdown."""
-    return to_markdown(before_after_grid(before, after))
 
 
 def to_markdown(grid: Grid) -> str:

@@ -1,0 +1,179 @@
+"""Trajectories as people read them: every response in its order, how it was judged, and what changed marked."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Literal
+
+from scorl.errors import UserError, nearest
+from scorl.run.files import Record
+
+__all__ = [
+    "FLIPS",
+    "Piece",
+    "ShownResponse",
+    "ShownTrajectory",
+    "attempts_of",
+    "flip_class",
+    "gather_trajectories",
+    "mark_changes",
+    "present",
+    "select",
+]
+
+FLIPS = {
+    "fixed": "wrong, then right",
+    "broken": "right, then wrong",
+    "right": "right both times",
+    "wrong": "wrong both times",
+}
+"""The flip classes of a trajectory with at least two attempts."""
+
+Piece = tuple[str, Literal["", "gone", "new"]]
+"""Some text, and whether it is gone from the first attempt or new in a later one."""
+
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class ShownResponse:
+    """A response as it is shown."""
+
+    label: str
+    """What it is and what the verifier said about it: `attempt 2: incorrect (6 is not 4)`."""
+    right: bool | None
+    """None: nobody judged it."""
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class ShownTrajectory:
+    """A trajectory as it is shown."""
+
+    heading: str
+    flip: str | None
+    """Its flip class; None for a single attempt."""
+    question: str
+    responses: tuple[ShownResponse, ...]
+
+
+def select(
+    lines: Iterable[Record], *, flip: str | None = None, step: int | None = None, problem: str | None = None
+) -> Iterator[list[Record]]:
+    """The trajectories, as their responses' lines, of a flip class, a step and a problem; None: of any.
+
+    Raises:
+        UserError: `flip` is no flip class.
+    """
+    if flip is not None and flip not in FLIPS:
+        raise UserError(f"no flip class '{flip}': {nearest(flip, FLIPS)}")
+    wanted = (
+        line
+        for line in lines
+        if (step is None or line["step"] == step) and (problem is None or line["problem"] == problem)
+    )
+    return (t for t in gather_trajectories(wanted) if flip is None or flip_class(t) == flip)
+
+
+def gather_trajectories(lines: Iterable[Record]) -> Iterator[list[Record]]:
+    """The responses of each (step, problem, sample, branch) in their order; holds one step at a time."""
+    for _, of_step in groupby(lines, key=lambda line: line["step"]):
+        gathered: dict[tuple[str, int, int], list[Record]] = {}
+        for line in of_step:
+            gathered.setdefault((line["problem"], line["sample"], line.get("branch", 0)), []).append(line)
+        yield from (sorted(responses, key=lambda line: line["turn"]) for responses in gathered.values())
+
+
+def attempts_of(responses: list[Record]) -> list[Record]:
+    """The attempts among responses; lines of older runs name no role, and are attempts."""
+    return [response for response in responses if _role(response) == "attempt"]
+
+
+def flip_class(responses: list[Record]) -> str | None:
+    """The flip class of a trajectory; None for a single attempt."""
+    attempts = attempts_of(responses)
+    if len(attempts) < 2:
+        return None
+    first, second = (_is_right(attempt) for attempt in attempts[:2])
+    return ("right" if second else "broken") if first else ("fixed" if second else "wrong")
+
+
+def present(responses: list[Record]) -> ShownTrajectory:
+    """The trajectory for people; the first attempt is marked against the second, every other against the one before."""
+    first, flip, shown, texts = responses[0], flip_class(responses), [], _marked_attempts(attempts_of(responses))
+    for number, response in _numbered(responses):
+        pieces = texts[number - 1] if _role(response) == "attempt" else [_unmarked(response)]
+        shown.append(ShownResponse(_label(response, number), _is_right(response), tuple(pieces)))
+    place = f"step {first['step']}, problem {first['problem']}, sample {first['sample']}"
+    heading = _visible(f"{place}: {FLIPS[flip]}" if flip else place)
+    return ShownTrajectory(heading, flip, _visible(first.get("question", "")), tuple(shown))
+
+
+def mark_changes(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
+    """Both texts in pieces, compared by whole words, numbers and signs.
+
+    >>> mark_changes("21-5=17", "21-5=16")
+    ([('21-5=', ''), ('17', 'gone')], [('21-5=', ''), ('16', 'new')])
+    """
+    a, b = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (first, second))
+    old: list[Piece] = []
+    new: list[Piece] = []
+    blocks = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+    for n, (tag, i, j, k, m) in enumerate(blocks):
+        # a space between two changes belongs to the change
+        changed = tag != "equal" or (0 < n < len(blocks) - 1 and "".join(a[i:j]).isspace())
+        old.append(("".join(a[i:j]), "gone" if changed else ""))
+        new.append(("".join(b[k:m]), "new" if changed else ""))
+    return _merge(old), _merge(new)
+
+
+def _merge(pieces: list[Piece]) -> list[Piece]:
+    """Neighbours with the same mark as one piece; empty ones are left out."""
+    runs = groupby(pieces, key=lambda piece: piece[1])
+    return [(text, mark) for mark, run in runs if (text := "".join(piece for piece, _ in run))]
+
+
+def _marked_attempts(attempts: list[Record]) -> list[list[Piece]]:
+    if len(attempts) < 2:
+        return [[_unmarked(attempt)] for attempt in attempts]
+    pairs = [mark_changes(*pair) for pair in pairwise(_visible(attempt["text"]) for attempt in attempts)]
+    return [pairs[0][0], *(new for _, new in pairs)]
+
+
+def _unmarked(response: Record) -> Piece:
+    return _visible(response["text"]), ""
+
+
+def _numbered(responses: list[Record]) -> Iterator[tuple[int, Record]]:
+    """Each response with the number of the attempt that it is or follows."""
+    number = 0
+    for response in responses:
+        number += _role(response) == "attempt"
+        yield number, response
+
+
+def _label(response: Record, number: int) -> str:
+    role = _role(response)
+    name = f"attempt {number}" if role == "attempt" else f"{role} of attempt {number}"
+    outcome = response.get("verdict", response["reward"])
+    said = "" if outcome is None else f": {outcome}"
+    reason = f" ({response['reason']})" if response.get("reason") else ""
+    cut = ", cut at the token limit" if response["finish"] == "length" else ""
+    return _visible(name + said + reason + cut)
+
+
+def _role(response: Record) -> str:
+    return str(response.get("role", "attempt"))
+
+
+def _is_right(response: Record) -> bool | None:
+    return None if response["reward"] is None else bool(response["reward"] >= 0.5)
+
+
+def _visible(text: str) -> str:
+    """The text without control characters, which a model may write and a terminal would obey."""
+    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
