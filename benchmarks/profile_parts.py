@@ -19,7 +19,7 @@ from common import MODELS, clock, endless
 from step import STEPS, Size
 
 import scorl
-from scorl.engines import rows
+from scorl.engines import kv_cache
 from scorl.engines import torch as engine
 from scorl.learner import parallel, update
 from scorl.model.onednn import Linear
@@ -35,8 +35,13 @@ SAMPLING = {
         (llama.LlamaRotaryEmbedding, "forward"),
         (llama.LlamaMLP, "forward"),
     ],
-    "moving keys and values": [(rows.Layer, "update"), (rows.Rows, "shrink"), (rows.Rows, "taken"), (engine, "joined")],
-    "drawing": [(engine, "draw"), (engine, "log_probabilities")],
+    "moving keys and values": [
+        (kv_cache.BufferedLayer, "update"),
+        (kv_cache.CachedRows, "drop_rows"),
+        (kv_cache.CachedRows, "select"),
+        (engine, "concatenate_rows"),
+    ],
+    "drawing": [(engine, "sample_tokens"), (engine, "log_probabilities")],
 }
 LEARNING = {
     "layers, reference and policy": [(parallel, "states")],

@@ -9,9 +9,9 @@ from support.engine_contract import Engine, SamplesAPolicy, requests, shaken, sp
 from support.worlds import tiny_policy
 
 from scorl.engines import ENGINES, Request, ScriptedEngine
-from scorl.engines.kv_cache import Kept, Rows
-from scorl.engines.sampling import draw
-from scorl.engines.shared_prefix import Trunk, grafted
+from scorl.engines.kv_cache import CachedRows, PrefixCache
+from scorl.engines.sampling import sample_tokens
+from scorl.engines.shared_prefix import SharedPrefix, concatenate_prefixes
 from scorl.engines.torch import TorchEngine
 from scorl.settings import LoraSettings, ModelSettings
 
@@ -52,15 +52,15 @@ def test_a_large_vocabulary_is_drawn_from_as_a_small_one():
     torch.manual_seed(0)
     logits = 4 * torch.randn(64, 5001)
     logits[:, ::3] = -torch.inf
-    scores = torch.log_softmax(logits, -1)
+    logprobs = torch.log_softmax(logits, -1)
     uniform = torch.rand(64, dtype=torch.float64)
     uniform[:2] = torch.tensor([1e-12, 1 - 1e-12], dtype=torch.float64)
-    drawn = draw(scores, uniform, 1.0)
-    exact = scores.double().exp().cumsum(-1)
-    below = (exact - scores.double().exp()).gather(1, drawn[:, None])[:, 0]
+    drawn = sample_tokens(logprobs, uniform, 1.0)
+    exact = logprobs.double().exp().cumsum(-1)
+    below = (exact - logprobs.double().exp()).gather(1, drawn[:, None])[:, 0]
     assert ((below - 1e-6 <= uniform) & (uniform <= exact.gather(1, drawn[:, None])[:, 0] + 1e-6)).all()
-    assert scores.gather(1, drawn[:, None]).isfinite().all()
-    assert drawn[7:8].equal(draw(scores[7:8], uniform[7:8], 1.0))
+    assert logprobs.gather(1, drawn[:, None]).isfinite().all()
+    assert drawn[7:8].equal(sample_tokens(logprobs[7:8], uniform[7:8], 1.0))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
@@ -134,7 +134,7 @@ def test_what_is_kept_is_forgotten_with_the_weights(policy, tmp_path):
 
 def test_what_does_not_fit_is_computed_again(policy):
     asked = requests(policy, 12)
-    roomy, tight = TorchEngine(policy), TorchEngine(policy, kept_bytes=40_000)
+    roomy, tight = TorchEngine(policy), TorchEngine(policy, prefix_cache_bytes=40_000)
     first = roomy.sample(asked, temperature=1.0, max_tokens=6, keep=True)
     assert tight.sample(asked, temperature=1.0, max_tokens=6, keep=True) == first
     second = spoken(policy, asked, first)
@@ -163,7 +163,7 @@ def test_samples_share_a_prompt_as_if_each_had_its_own(policy, monkeypatch, batc
     asked = [Request(r.prompt_ids, r.seed + k) for r in requests(policy, 3) for k in range(0, 1000, 100)]
     turns = []
     for least in (1, 10**9):  # tokens of a prompt that is shared
-        monkeypatch.setattr("scorl.engines.torch.TRUNK", least)
+        monkeypatch.setattr("scorl.engines.torch.SHARED_TOKENS", least)
         engine = TorchEngine(policy, batch_size)
         first = engine.sample(asked, temperature=1.0, max_tokens=9, keep=True)
         second = spoken(policy, asked, first)
@@ -174,14 +174,14 @@ def test_samples_share_a_prompt_as_if_each_had_its_own(policy, monkeypatch, batc
 
 
 def test_rows_find_their_prompts_and_lose_those_of_others():
-    trunk = Trunk([], torch.ones(3, 2, dtype=torch.bool), torch.tensor([2, 0, 2, 1, 2]))
+    prefix = SharedPrefix([], torch.ones(3, 2, dtype=torch.bool), torch.tensor([2, 0, 2, 1, 2]))
     rows = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 2, 3, 4)
-    prompts = trunk.by_prompt(rows)
+    prompts = prefix.group_by_prompt(rows)
     assert prompts[2, 0, ::3, 0].tolist() == [0, 2, 4]
-    assert trunk.by_row(prompts).equal(rows)
+    assert prefix.ungroup(prompts).equal(rows)
     keys = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 2, 4)
-    some = Trunk([(keys, keys)], trunk.mask, trunk.prompt).taken(torch.tensor([0, 3]))
-    both = grafted([(some, 2), (None, 1)])
+    some = SharedPrefix([(keys, keys)], prefix.mask, prefix.prompt).select(torch.tensor([0, 3]))
+    both = concatenate_prefixes([(some, 2), (None, 1)])
     assert both.layers[0][0][:, 0, 0, 0].tolist() == [1, 2, 0]
     assert both.prompt.tolist() == [1, 0, 2]
     assert both.lengths.tolist() == [2, 2, 0]
@@ -217,11 +217,11 @@ def test_no_ended_row_is_computed(policy):
 
 
 def test_the_longest_kept_beginning_is_found():
-    kept = Kept(limit=1 << 20)
-    rows = Rows(torch.ones(1, 1), cache=SimpleNamespace(layers=[]))
+    cache = PrefixCache(limit=1 << 20)
+    rows = CachedRows(torch.ones(1, 1), cache=SimpleNamespace(layers=[]))
     tokens = [(1,), (1, 2), (1, 2, 9), (1, 3, 5, 7), (2, 2)]
-    kept.keep(rows, tokens)
-    found = {p: kept.find(p) for p in [(1, 2, 3, 4), (1, 2), (1, 3, 5, 6), (2, 2, 2), (3,), (1, 3, 5, 7, 1), (0, 1)]}
+    cache.add(rows, tokens)
+    found = {p: cache.find(p) for p in [(1, 2, 3, 4), (1, 2), (1, 3, 5, 6), (2, 2, 2), (3,), (1, 3, 5, 7, 1), (0, 1)]}
     assert {p: f and tokens[f[2]] for p, f in found.items()} == {
         (1, 2, 3, 4): (1, 2),
         (1, 2): (1,),

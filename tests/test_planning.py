@@ -171,7 +171,7 @@ def test_weights_gradients_and_moments_by_hand():
 
 
 def test_the_limits_are_those_of_the_code():
-    assert (KEPT_BYTES, CHUNK_NUMBERS) == (torch_engine.KEPT_BYTES, forward._CHUNK_NUMBERS)
+    assert (KEPT_BYTES, CHUNK_NUMBERS) == (torch_engine.PREFIX_CACHE_BYTES, forward._CHUNK_NUMBERS)
 
 
 def rows(policy, problems=3, samples=6, prompt=30, response=24):
