@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ and 1 attempt, whatever the others have.
 """
 Schema = Mapping[str, Any]
 KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true, false", "null": "null"}
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
 
 
 def page() -> str:
@@ -31,47 +38,49 @@ def sections() -> str:
     """A heading and a list for each section of a recipe, in the order in which a recipe is written."""
     schema = json_schema()
     defs, top = schema["$defs"], schema["properties"]
-    tasks, stages = top["task"]["discriminator"], top["stages"]["items"]["discriminator"]
-    plain = {key: top[key] for key in ("extends", "seed", "loggers", "versions")}
-    parts = [section("The recipe itself", "", plain)]
-    parts.append(section("`model`", "model.", defs["ModelSettings"]["properties"]))
-    parts.append(section("`model.lora`", "model.lora.", defs["LoraSettings"]["properties"]))
-    parts.append(section("`engine.vllm`", "engine.vllm.", defs["VllmSettings"]["properties"]))
-    parts += variants("task", "task.", chosen(tasks, defs), ("name", "split"))
-    for name in ("turns", "engine", "learner"):
-        parts.append(section(f"`{name}`", f"{name}.", inner(top[name], defs)))
-    shared = tuple(name for name in chosen(stages, defs)["supervised"])
-    parts += variants("stages", "stages.N.", chosen(stages, defs), shared)
-    for name in ("evaluation", "checkpoint", "launcher"):
-        parts.append(section(f"`{name}`", f"{name}.", inner(top[name], defs)))
+    parts = [section("The recipe itself", "", {key: top[key] for key in ("extends", "seed", "loggers", "versions")})]
+    for name, value in top.items():
+        choice = value.get("items", value)
+        if "discriminator" in choice:
+            parts += variants(name, "stages.N." if name == "stages" else f"{name}.", choice["discriminator"], defs)
+        elif "$ref" in value:
+            parts += plain(name, target(value, defs), defs)
     return "\n".join(parts)
 
 
-def chosen(discriminator: Schema, defs: Schema) -> dict[str, Schema]:
-    """The keys of each variant by its name."""
-    return {name: inner({"$ref": ref}, defs) for name, ref in discriminator["mapping"].items()}
+def plain(name: str, schema: Schema, defs: Schema) -> Iterator[str]:
+    """A section, and then the sections in it."""
+    yield section(f"`{name}`", f"{name}.", schema["properties"], schema["description"])
+    for key, value in schema["properties"].items():
+        for option in value.get("anyOf", [value]):
+            if "$ref" in option:
+                yield from plain(f"{name}.{key}", target(option, defs), defs)
 
 
-def inner(value: Schema, defs: Schema) -> Schema:
-    """The keys of a section that is referred to."""
-    keys: Schema = defs[value["$ref"].rpartition("/")[2]]["properties"]
-    return keys
+def target(value: Schema, defs: Schema) -> Schema:
+    """What a reference leads to."""
+    schema: Schema = defs[value["$ref"].rpartition("/")[2]]
+    return schema
 
 
-def variants(name: str, prefix: str, kinds: Mapping[str, Schema], shared: tuple[str, ...]) -> Iterator[str]:
+def variants(name: str, prefix: str, discriminator: Schema, defs: Schema) -> Iterator[str]:
     """What all variants have, then what each has of its own."""
-    first = next(iter(kinds.values()))
-    chooser = {shared[0]: {"enum": list(kinds), "description": "Which one; its own keys are listed below."}}
-    yield section(f"`{name}`", prefix, chooser | {key: first[key] for key in shared[1:]})
-    for kind, keys in kinds.items():
-        own = {key: value for key, value in keys.items() if key not in shared}
-        if own:
-            yield section(f"`{name}`: `{kind}`", prefix, own)
+    kinds = {kind: target({"$ref": ref}, defs) for kind, ref in discriminator["mapping"].items()}
+    places = zip(*(kind["properties"] for kind in kinds.values()), strict=False)
+    chooser, *shared = (names[0] for names in takewhile(lambda names: len(set(names)) == 1, places))
+    first = next(iter(kinds.values()))["properties"]
+    about = {"enum": list(kinds), "description": "Which one; its own keys are listed below."}
+    for kind in kinds.values():
+        about |= {"default": kind["properties"][chooser]["default"]} if "default" in kind["properties"][chooser] else {}
+    yield section(f"`{name}`", prefix, {chooser: about} | {key: first[key] for key in shared})
+    for kind, schema in kinds.items():
+        own = {key: value for key, value in schema["properties"].items() if key not in (chooser, *shared)}
+        yield section(f"`{name}`: `{kind}`", prefix, own, schema["description"])
 
 
-def section(title: str, prefix: str, keys: Schema) -> str:
-    """A heading and the list of its keys."""
-    return "\n".join([f"## {title}", "", *(entry(prefix + key, value) for key, value in keys.items()), ""])
+def section(title: str, prefix: str, keys: Schema, about: str = "") -> str:
+    """A heading, what it is about, and the list of its keys."""
+    return "\n".join([f"## {title}", "", about, "", *(entry(prefix + key, value) for key, value in keys.items()), ""])
 
 
 def entry(key: str, value: Schema) -> str:
@@ -98,17 +107,13 @@ def kind(value: Schema) -> str:
     if isinstance(value.get("type"), list):
         return " or ".join(KINDS[one] for one in value["type"])
     if value.get("type") == "array":
-        return "list" + (
-            f" of {kind(value['items'])}" if "items" in value else f" of {len(value['prefixItems'])} numbers"
-        )
+        return f"list of {kind(value['items'])}"
     return KINDS.get(value.get("type", ""), "mapping") + bound(value)
 
 
 def bound(value: Schema) -> str:
-    """The least value."""
-    if "minimum" in value:
-        return f", at least {value['minimum']:g}"
-    return f", above {value['exclusiveMinimum']:g}" if "exclusiveMinimum" in value else ""
+    """The least and the greatest value."""
+    return "".join(f", {words} {value[key]:g}" for key, words in BOUNDS.items() if key in value)
 
 
 if __name__ == "__main__":

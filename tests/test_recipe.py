@@ -2,17 +2,17 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import fields
 
 import pytest
 
 from scorl.errors import UserError
 from scorl.objectives import StageOne, StageTwo
 from scorl.recipe import SHIPPED_FOLDER, differences, json_schema, resolve, resolve_task, shipped_recipes
-from scorl.recipe.models import descriptions
 from scorl.recipe.renamed import RENAMED
+from scorl.recipe.sections import ENGINE, STAGE, TASK, EngineSettings, TaskChoice
 from scorl.recipe.source import header, parse
-from scorl.settings import LearnerSettings
+from scorl.settings import LearnerSettings, VllmSettings
 from scorl.training.stage import Stage
 
 SMALL = """\
@@ -103,8 +103,12 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["learner.weight_decay=0.1"], ["learner.weight_decay", "adamw"]),
         (["evaluation.split=train"], ["evaluation.split", "'train'"]),
         (["task.split=test"], ["evaluation.split", "'test'"]),
-        (["engine.name=scripted"], ["engine.answers"]),
-        (["engine.answers=file.jsonl"], ["engine.answers"]),
+        (["engine.name=scripted"], ["engine.answers: is missing"]),
+        (["engine.answers=file.jsonl"], ["engine.answers: there is no such key", "Allowed: batch_size"]),
+        (["engine=torch"], ["engine: should be a mapping of keys", "engine.name"]),
+        (["engine.name=vlm"], ["engine.name", "did you mean 'vllm'?"]),
+        (["engine.name=vllm", "engine.gpu_memory_utilization=1"], ["engine.gpu_memory_utilization", "less than 1"]),
+        (["model.lora.target_modules=3"], ["model.lora.target_modules: should be text", ": should be a list, not 3"]),
         (["launcher.name=slurm"], ["launcher.name", "Allowed: local, ray, torchrun"]),
         (["launcher.name=torchrun"], ["launcher.workers", "how many processes torchrun"]),
         (["launcher.workers=0"], ["launcher.workers", "at least 1"]),
@@ -125,12 +129,14 @@ def test_a_former_key_is_refused_with_its_present_name(small, old):
     if key[-2:] in (".0", ".1"):
         key, value = key[:-2], "[0.9, 0.99]"
     present = RENAMED[old].replace("=", ".").split(".")[-1]
-    assert re.search(rf"{key}(\.\d)?: (.* )?is called (learner\.)?{present} now", refusal(small, f"{key}={value or 1}"))
+    says = rf"is called ([a-z.]+\.)?{present} now" if present else "one level higher now"
+    assert re.search(rf"{key}(\.\d)?: .*{says}", refusal(small, f"{key}={value or 1}"))
 
 
 def test_a_run_that_was_written_with_former_keys_is_read_with_the_present_ones(small):
     learner = "learner: {lr: 0.1, betas: [0.8, 0.9], packing: rows, clip: 2.0}\n"
-    small.write_text(SMALL.replace("steps: 2}", "steps: 2, renew_reference: true}") + learner)
+    engine = "engine: {name: torch, batch_size: 8, answers: null, vllm: null}\n"
+    small.write_text(SMALL.replace("steps: 2}", "steps: 2, renew_reference: true}") + learner + engine)
     assert "stages.0.renew_reference: is called reset_reference now" in refusal(small)
     run = small.with_name("run")
     run.mkdir()
@@ -140,14 +146,16 @@ def test_a_run_that_was_written_with_former_keys_is_read_with_the_present_ones(s
         learning_rate=0.1, adam_beta1=0.8, adam_beta2=0.9, packing="padded", max_grad_norm=2.0
     )
     assert recipe.stages[0].reset_reference
+    assert (recipe.engine.name, recipe.engine.settings.batch_size) == ("torch", 8)
     assert "learner.clip: is called max_grad_norm now" in refusal(run, "learner.clip=1")
 
 
 def test_all_faults_are_told_at_once(small):
-    message = refusal(small, "sede=1", "learner.learning_rate=fast", "stages.0.alpah=2")
+    message = refusal(small, "sede=1", "learner.learning_rate=fast", "stages.0.alpah=2", "learner.clip=2")
     assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == [
-        "stages.0.alpah",
+        "learner.clip",
         "learner.learning_rate",
+        "stages.0.alpah",
         "sede",
     ]
 
@@ -169,11 +177,20 @@ def test_a_recipe_extends_another_and_replaces_lists_whole(small):
     assert [stage.objective_name for stage in recipe.stages] == ["reinforce"]
 
 
-def test_another_task_leaves_the_settings_of_the_old_one_behind(small):
+def test_another_choice_leaves_the_settings_of_the_old_one_behind_and_those_of_the_section_alone(small):
     parent = small.with_name("parent.yaml")
-    parent.write_text("extends: small.yaml\ntask: {name: countdown, numbers: 4}\n")
+    parent.write_text(
+        "extends: small.yaml\ntask: {name: countdown, split: validation, numbers: 4}\n"
+        "engine: {temperature: 0.5, batch_size: 8}\nlauncher: {name: torchrun, workers: 2}\n"
+    )
     assert resolve(parent, ["task.largest=9"]).task.settings.numbers == 4
-    assert resolve(parent, ["task.name=word-problems"]).task.name == "word-problems"
+    recipe = resolve(parent, ["task.name=word-problems", "engine.name=vllm", "launcher.name=ray"])
+    assert (recipe.task.name, recipe.task.split) == ("word-problems", "validation")
+    assert (recipe.engine.temperature, recipe.engine.settings) == (0.5, VllmSettings())
+    assert recipe.launcher.workers == 2
+    child = small.with_name("child.yaml")
+    child.write_text("extends: parent.yaml\ntask: {name: word-problems}\n")
+    assert resolve(child).task == recipe.task
 
 
 def test_recipes_that_extend_each_other_are_refused(small):
@@ -265,10 +282,18 @@ def test_the_schema_describes_every_key_of_scorl_itself():
     assert schema["$defs"]["Supervised"]["properties"]["attempts"]["default"] == 1
 
 
-def test_the_text_under_a_field_is_its_description():
-    texts = descriptions(StageOne)
-    assert texts.keys() == asdict(StageOne()).keys()
-    assert texts["beta_2"] == "Additional KL coefficient of the attempts before the last: 0.1 on MATH, 0.25 on MBPP."
+def test_the_text_under_a_field_is_its_description_also_of_one_that_is_inherited():
+    kinds = json_schema()["$defs"]
+    beta_2 = kinds["StageOne"]["properties"]["beta_2"]["description"]
+    assert beta_2 == "Additional KL coefficient of the attempts before the last: 0.1 on MATH, 0.25 on MBPP."
+    for kind in ("Mbpp", "MbppRepair", "HumanEvalPlus"):
+        assert kinds[kind]["properties"]["sandbox"]["description"].startswith("`required` refuses to run programs")
+
+
+def test_no_key_of_a_choice_is_also_one_of_its_section():
+    for choice, section in ((TASK, TaskChoice), (ENGINE, EngineSettings), (STAGE, Stage)):
+        for kind in choice.choices.values():
+            assert not {field.name for field in fields(kind)} & {field.name for field in fields(section)}
 
 
 def test_a_task_alone_takes_its_settings_with_or_without_its_name():

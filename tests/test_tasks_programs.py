@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from scorl.recipe.models import descriptions
 
 from scorl import tasks
 from scorl.cli import main
 from scorl.errors import UserError
-from scorl.recipe.models import descriptions
 from scorl.sandbox.bubblewrap import level
 from scorl.tasks.coding import ProgramSettings
 from scorl.tasks.plus import restore_types

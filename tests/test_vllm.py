@@ -300,7 +300,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path, fault, timeout, message
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/hang", r"did not answer /hang within 1 s \(engine.vllm.timeout\)"),
+        ("/hang", r"did not answer /hang within 1 s \(engine.timeout\)"),
         ("/die", r"is gone: /die got no answer"),
         ("/refuse", r"refused /refuse with status 400"),
     ],
@@ -370,12 +370,12 @@ def test_the_servers_environment():
     ("python", "message"), [("/bin/false", "/bin/false has no vllm.*docs/vllm.md"), ("no/such/python", "cannot be run")]
 )
 def test_a_missing_vllm_is_named_before_a_model_is_loaded(python, message):
-    recipe = resolve("countdown", ["engine.name=vllm", f"engine.vllm.python={python}", "model.path=no/such/model"])
+    recipe = resolve("countdown", ["engine.name=vllm", f"engine.python={python}", "model.path=no/such/model"])
     with pytest.raises(UserError, match=message):
         planned(recipe)
 
 
 def test_settings_of_vllm_belong_to_vllm():
-    with pytest.raises(UserError, match=r"engine.vllm: these settings go with `name: vllm`, not with 'torch'"):
-        resolve("countdown", ["engine.vllm.enable_sleep_mode=true"])
-    assert resolve("countdown", ["engine.name=vllm"]).engine.vllm is None
+    with pytest.raises(UserError, match=r"engine.enable_sleep_mode: there is no such key"):
+        resolve("countdown", ["engine.enable_sleep_mode=true"])
+    assert resolve("countdown", ["engine.name=vllm"]).engine.settings == VllmSettings()

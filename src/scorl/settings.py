@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from scorl.errors import UserError
 
@@ -37,9 +39,9 @@ LoggerName = Literal["tensorboard", "wandb", "trackio"]
 class LoraSettings:
     """Low-rank adapters (peft) in place of full fine-tuning."""
 
-    r: int = 16
+    r: Annotated[int, Ge(1)] = 16
     """Rank of each adapter."""
-    lora_alpha: int = 32
+    lora_alpha: Annotated[int, Ge(0)] = 32
     """Scale: the adapter's output is multiplied by lora_alpha / r."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get one."""
@@ -65,15 +67,16 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class TorchSettings:
-    """The embedded engine, which samples with the policy's own weights."""
+    """Sample from the policy itself, with its own weights."""
 
-    batch_size: int = 256
+    batch_size: Annotated[int, Ge(1)] = 256
     """The most rows decoded at once; results on a CPU do not depend on it."""
 
 
 @dataclass(frozen=True)
 class ScriptedSettings:
-    """Canned answers, for trying things out."""
+    """Give canned answers, for trying things out; the learner disagrees about their probability, so raise
+    learner.max_logprob_gap."""
 
     answers: str
     """A JSONL file of `prompt_contains` and `response`."""
@@ -81,25 +84,26 @@ class ScriptedSettings:
 
 @dataclass(frozen=True)
 class VllmSettings:
-    """vLLM's server, and the check of the weights that it is sent."""
+    """Sample from a vLLM server, which is sent the policy's weights (docs/vllm.md); set
+    learner.importance_sampling_cap."""
 
-    batch_size: int = 256
+    batch_size: Annotated[int, Ge(1)] = 256
     """The most rows decoded at once (vLLM's max_num_seqs)."""
     python: str | None = None
     """The Python of the environment that vLLM is installed in, say `.venv-vllm/bin/python`; null: this one's."""
-    max_sync_gap: float | None = None
+    max_sync_gap: Annotated[float, Gt(0)] | None = None
     """The run stops when, after weights were sent, the server and the learner differ by more than this on the
     log-probability of one of some fixed tokens; null: 0.001 in float32, 0.3 in bfloat16, 0.1 in float16."""
-    max_model_len: int | None = None
+    max_model_len: Annotated[int, Ge(1)] | None = None
     """The longest prompt and response together, in tokens; null: what the model allows."""
-    gpu_memory_utilization: float = 0.4
+    gpu_memory_utilization: Annotated[float, Interval(gt=0, lt=1)] = 0.4
     """Share of the GPU's memory that vLLM takes for its weights, keys and values beside the learner; read on GPUs."""
-    tensor_parallel_size: int = 1
+    tensor_parallel_size: Annotated[int, Ge(1)] = 1
     """GPUs that hold the server's model together; read on GPUs."""
     enable_sleep_mode: bool = False
     """Give the memory back to the learner whenever no further turn is to be written (vLLM's sleep mode, level 1);
     without effect on a CPU."""
-    timeout: float = 600.0
+    timeout: Annotated[float, Gt(0)] = 600.0
     """Seconds that the server's start, or any one answer, may take."""
 
 
@@ -107,9 +111,9 @@ class VllmSettings:
 class Sampling:
     """How responses are drawn while training."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Ge(0)] = 1.0
     """1.0 in the paper; log-probabilities are taken at the same temperature."""
-    max_tokens: int = 256
+    max_tokens: Annotated[int, Ge(1)] = 256
     """Most tokens of one response (open in the paper)."""
 
 
@@ -119,19 +123,19 @@ class LearnerSettings:
 
     optim: Literal["adam", "adamw"] = "adam"
     """Adam (stated in the paper), or AdamW with `weight_decay`."""
-    learning_rate: float = 5e-6
+    learning_rate: Annotated[float, Gt(0)] = 5e-6
     """Peak learning rate: 5e-6 on MATH, 1e-5 on MBPP (stated)."""
-    adam_beta1: float = 0.9
+    adam_beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Decay rate of Adam's mean of gradients (open: torch's default)."""
-    adam_beta2: float = 0.999
+    adam_beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.999
     """Decay rate of Adam's mean of squared gradients (open: torch's default)."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
     """Decoupled weight decay; read by adamw alone."""
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     """The learning rate after the warm-up, over the steps of all stages: constant, or falling to 0 (open: constant)."""
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Ge(0)] = 0
     """Steps over which the learning rate rises linearly to `learning_rate` (open: none)."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Ge(0)] = 1.0
     """Largest gradient norm; 0 switches clipping off (open: 1.0)."""
     kl: Literal["exact", "k1", "k2", "k3"] = "exact"
     """KL at each token: exact over the vocabulary, or a sampled estimator (open: exact; see docs/loss.md)."""
@@ -140,7 +144,7 @@ class LearnerSettings:
     `both` with `exact` is the unbiased gradient of the KL between whole attempts (open)."""
     kl_over: Literal["sum", "mean"] = "sum"
     """Whether an attempt's KL is the sum over its tokens (the KL of whole responses, Eq. 2) or their mean (open)."""
-    tokens_per_microbatch: int = 16384
+    tokens_per_microbatch: Annotated[int, Ge(1)] = 16384
     """Distinct tokens per micro-batch (with `packing: padded` tokens and padding); gradients accumulate over as many
     micro-batches as a step needs."""
     packing: Packing = "prefix_tree"
@@ -148,9 +152,9 @@ class LearnerSettings:
     equal results."""
     gradient_checkpointing: bool = False
     """Compute the layers again in the backward pass in place of keeping what they computed: slower, far less memory."""
-    max_logprob_gap: float = 0.05
+    max_logprob_gap: Annotated[float, Gt(0)] = 0.05
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average."""
-    importance_sampling_cap: float | None = None
+    importance_sampling_cap: Annotated[float, Gt(0)] | None = None
     """Weigh each token's advantage by min(learner's probability / sampler's, this), which corrects what an engine other
     than `torch` samples differently; 2 is usual. null: no weights, right where both share weights and arithmetic."""
 
@@ -170,13 +174,13 @@ KL_IN = {"exact": ("both", "loss"), "k1": ("reward",), "k2": ("both", "loss"), "
 class Evaluations:
     """When and how the policy is evaluated during a run."""
 
-    eval_steps: int = 0
+    eval_steps: Annotated[int, Ge(0)] = 0
     """Steps between evaluations; 0: only before the first and after the last step."""
-    problems: int = 200
+    problems: Annotated[int, Ge(1)] = 200
     """Held-out problems."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Ge(0)] = 0.0
     """0 is greedy, as in the paper."""
-    samples: int = 1
+    samples: Annotated[int, Ge(1)] = 1
     """Samples per problem; more than one only makes sense at a temperature above 0."""
     split: str = "test"
     """The task's split."""
@@ -188,7 +192,7 @@ class Evaluations:
 class Checkpoints:
     """When the run is saved, and how much of it stays."""
 
-    save_steps: int = 50
+    save_steps: Annotated[int, Ge(1)] = 50
     """Steps between checkpoints; the end of a run and Ctrl-C save as well."""
-    save_total_limit: int = 3
+    save_total_limit: Annotated[int, Ge(1)] = 3
     """The last ones kept, besides the best by training reward."""

@@ -118,7 +118,7 @@ def test_twenty_steps_on_smollm2_and_the_fault_in_the_next():
     """Sampler and learner stay as close as rounding lets them. Then the tied head is no longer mended, and the check
     stops the run after one update.
     """
-    plan = planned(resolve(Path(__file__).with_name("smollm2.yaml"), [f"engine.vllm.python={PYTHON}"]))
+    plan = planned(resolve(Path(__file__).with_name("smollm2.yaml"), [f"engine.python={PYTHON}"]))
     learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
     steps = train(plan.policy, plan.task, plan.stages, sampling=plan.sampling, engine=plan.engine, learner=learner)
     start = policy_logprobs(plan.policy, probe_ids(plan.policy, None))

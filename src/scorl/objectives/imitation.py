@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from scorl.seeds import derive
 from scorl.trajectory import Attempt, Credit, Group, TrainingExample, Trajectory
@@ -28,7 +30,7 @@ class Star:
     """Also those that were right twice: the data set D+ of the paper, else D."""
     imitate: Imitate = "last"
     """Which attempts the loss covers."""
-    epochs: int = 1
+    epochs: Annotated[int, Ge(1)] = 1
     """Passes over what was collected, spread evenly over the stage's steps."""
 
     def __call__(self, group: Group) -> list[TrainingExample]:
@@ -46,7 +48,7 @@ class PairSFT:
     """Also pairs that begin with a right attempt: the data set D+ of the paper, else D."""
     imitate: Imitate = "last"
     """Which attempts the loss covers."""
-    epochs: int = 1
+    epochs: Annotated[int, Ge(1)] = 1
     """Passes over what was collected, spread evenly over the stage's steps."""
 
     def __call__(self, group: Group) -> list[TrainingExample]:

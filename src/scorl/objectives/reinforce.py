@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 
 from scorl.objectives.baseline import examples, returns
 from scorl.trajectory import Attempt, Group, TrainingExample
@@ -14,11 +17,11 @@ __all__ = ["Reinforce"]
 class Reinforce:
     """Every attempt is credited with its own reward (Eq. 2): single-turn or multi-turn RL by the number of attempts."""
 
-    beta_1: float = 0.01
+    beta_1: Annotated[float, Ge(0)] = 0.01
     """KL coefficient of every attempt."""
     weights: tuple[float, ...] = ()
     """Weight of each attempt's reward; empty: 1 each. `[1, 0]` pays the first attempt alone, `[0, 1]` the second."""
-    gamma: float = 0.0
+    gamma: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Discount of later rewards in an attempt's return; 1 pays every attempt the joint reward (the paper: 0)."""
 
     def __call__(self, group: Group) -> list[TrainingExample]:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from scorl.objectives.baseline import advantages, examples, returns
 from scorl.trajectory import Credit, Group, TrainingExample, Trajectory
@@ -24,11 +26,11 @@ __all__ = ["StageOne", "StageTwo", "shaped_rewards"]
 class StageOne:
     """Teach the last attempt while a strict KL keeps the earlier ones near the reference (Eq. 3)."""
 
-    beta_1: float = 0.01
+    beta_1: Annotated[float, Ge(0)] = 0.01
     """KL coefficient of every attempt (left out of the printed equation, stated in its text)."""
-    beta_2: float = 0.1
+    beta_2: Annotated[float, Ge(0)] = 0.1
     """Additional KL coefficient of the attempts before the last: 0.1 on MATH, 0.25 on MBPP."""
-    target_kl: float | None = None
+    target_kl: Annotated[float, Gt(0)] | None = None
     """Nats at which beta_2 holds the first attempt's KL, rising and falling step by step; null: beta_2 stays (the
     paper allows an adaptive one and gives no formula; this is the proportional controller of arXiv 1909.08593)."""
 
@@ -53,14 +55,14 @@ class StageOne:
 class StageTwo:
     """Reward every attempt, with the bonus alpha (r_t - r_{t-1}) on each after the first (Eq. 4)."""
 
-    beta_1: float = 0.01
+    beta_1: Annotated[float, Ge(0)] = 0.01
     """KL coefficient of every attempt."""
-    alpha: float = 10.0
+    alpha: Annotated[float, Ge(0)] = 10.0
     """Weight of the bonus for progress from the attempt just before."""
     baseline: Literal["shaped", "given_before"] = "shaped"
     """`shaped`: leave-one-out over shaped rewards. `given_before`: over them without their part -alpha r_{t-1}, which
     attempt t cannot change any more; the same gradient on average, with less variance (open in the paper)."""
-    gamma: float = 0.0
+    gamma: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Discount of later rewards in an attempt's return. Anything above 0 pays for wrong first attempts: with 1 the
     first is credited (1 - alpha) r_1 (the paper: 0)."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from scorl.trajectory import Credit, Group, TrainingExample
 
@@ -12,6 +14,8 @@ __all__ = ["Supervised"]
 @dataclass(frozen=True)
 class Supervised:
     """Imitate each problem's reference solution as the first attempt; nothing is sampled."""
+
+    stage_defaults: ClassVar[Mapping[str, int]] = {"attempts": 1, "samples": 1}
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Imitation weight 1 on every token of the solution, its end token included."""

@@ -69,7 +69,7 @@ def described(recipe: Recipe, wanted: Wanted, shape: ModelShape, lengths: Length
         lora=recipe.model.lora,
         learner=recipe.learner,
         engine=wanted.engine or recipe.engine.name,
-        batch_size=recipe.engine.batch_size,
+        batch_size=getattr(recipe.engine.settings, "batch_size", 256),
         temperature=recipe.engine.temperature,
         count=_devices(recipe, wanted),
         parallel=wanted.parallel or recipe.launcher.parallel,

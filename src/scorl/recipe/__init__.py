@@ -10,21 +10,13 @@ types, defaults and descriptions: the checks, the messages and the JSON schema a
 
 from scorl.recipe.resolve import changed, differences, resolve, resolve_task
 from scorl.recipe.schema import json_schema
-from scorl.recipe.sections import (
-    EngineSettings,
-    LauncherSettings,
-    ModelSettings,
-    Recipe,
-    TaskChoice,
-    TurnSettings,
-)
+from scorl.recipe.sections import EngineSettings, LauncherSettings, Recipe, TaskChoice, TurnSettings
 from scorl.recipe.source import SHIPPED_FOLDER, shipped_recipes
 
 __all__ = [
     "SHIPPED_FOLDER",
     "EngineSettings",
     "LauncherSettings",
-    "ModelSettings",
     "Recipe",
     "TaskChoice",
     "TurnSettings",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from scorl.errors import nearest
 
@@ -27,41 +27,77 @@ WANTED = {
     "string_type": "text",
     "bool_type": "true or false",
     "tuple_type": "a list",
-    "model_type": "a mapping of keys",
+    "dataclass_type": "a mapping of keys",
     "greater_than_equal": "at least {ge:g}",
     "greater_than": "greater than {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "less than {lt:g}",
     "finite_number": "a finite number",
 }
 
-
-def complaints(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One line for each fault, beginning with the path of its key."""
-    return [_line(fault, model) for fault in error.errors(include_url=False)]
+Schema = Mapping[str, Any]
 
 
-def _line(fault: Any, model: type[BaseModel]) -> str:
-    kind, given, path = fault["type"], fault["input"], fault["loc"]
-    where = ".".join(map(str, path))
-    if kind == "extra_forbidden":
-        return f"{where}: there is no such key: {_reason(path, model)}"
-    if kind == "missing":
-        return f"{where}: is missing"
-    if kind == "literal_error":
-        allowed = fault["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        return f"{where}: {given!r} is not among its values: {nearest(str(given), allowed)}"
+def complaints(error: ValidationError, schema: Schema) -> list[str]:
+    """One line for each fault, beginning with the path of its key; `schema` is the JSON schema that was not kept."""
+    return [_line(fault, schema) for fault in error.errors(include_url=False)]
+
+
+def _line(fault: Any, schema: Schema) -> str:
+    kind, given = fault["type"], fault["input"]
+    path, owner = _place(fault["loc"], schema)
+    where = ".".join(path)
+    match kind:
+        case "value_error":  # a dataclass has checked itself, and names its keys
+            return str(fault["ctx"]["error"])
+        case "missing":
+            return f"{where}: is missing"
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f"{where}: there is no such key: {REASONS.get(path[-1]) or nearest(path[-1], owner['properties'])}"
+        case "dict_type":
+            return f"{where}: should be a mapping of keys, {where}.{_key(owner)} among them, not {given!r}"
+        case "union_tag_not_found":
+            return f"{where}.{_key(owner)}: is missing. Allowed: {', '.join(_choices(owner))}"
+        case "union_tag_invalid":
+            tag = fault["ctx"]["tag"]
+            return f"{where}.{_key(owner)}: there is no '{tag}': {nearest(tag, _choices(owner))}"
+        case "literal_error":
+            allowed = fault["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+            return f"{where}: {given!r} is not among its values: {nearest(str(given), allowed)}"
     wanted = WANTED.get(kind, fault["msg"].removeprefix("Input should be ")).format(**fault.get("ctx", {}))
     return f"{where}: should be {wanted}, not {given!r}"
 
 
-def _reason(path: Sequence[str | int], model: type[BaseModel]) -> str:
-    name = str(path[-1])
-    return REASONS.get(name) or nearest(name, _owner(path[:-1], model).model_fields)
+def _place(loc: Sequence[str | int], root: Schema) -> tuple[list[str], Schema]:
+    """A fault's path as a recipe has it, and the schema of the mapping or choice that it is about.
+
+    pydantic's own path names which member of a union it tried, too.
+    """
+    path, node, owner = [], root, root
+    for key in loc:
+        if "discriminator" in node:
+            node = owner = _followed(_choices(node)[str(key)], root)
+        elif isinstance(key, int):
+            node = _followed(node["items"], root)
+            path.append(str(key))
+        elif "properties" in node:
+            owner, node = node, _followed(node["properties"].get(key, {}), root)
+            path.append(key)
+    return path, node if "discriminator" in node else owner
 
 
-def _owner(path: Sequence[str | int], model: Any) -> Any:
-    """The model of the mapping at a path: through fields, tuples, and `X | None`."""
-    for key in path:
-        model = get_args(model)[key] if isinstance(key, int) else model.model_fields[key].annotation
-        if get_origin(model) not in (None, tuple):
-            model = next(kind for kind in get_args(model) if issubclass(kind, BaseModel))
-    return model
+def _followed(node: Schema, root: Schema) -> Schema:
+    """What a schema refers to, null aside."""
+    for option in node.get("anyOf", ()):
+        if "$ref" in option or option.get("type") == "array":
+            node = option
+    return root["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+
+
+def _key(node: Schema) -> str:
+    return str(node["discriminator"]["propertyName"])
+
+
+def _choices(node: Schema) -> dict[str, Schema]:
+    """The variants of a choice by name."""
+    return {name: {"$ref": ref} for name, ref in node["discriminator"]["mapping"].items()}

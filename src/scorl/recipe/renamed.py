@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,11 +13,14 @@ RENAMED = {
     "model.lora.rank": "model.lora.r",
     "model.lora.alpha": "model.lora.lora_alpha",
     "model.lora.targets": "model.lora.target_modules",
-    "engine.vllm.gpu_memory": "engine.vllm.gpu_memory_utilization",
-    "engine.vllm.tensor_parallel": "engine.vllm.tensor_parallel_size",
-    "engine.vllm.context": "engine.vllm.max_model_len",
-    "engine.vllm.patience": "engine.vllm.timeout",
-    "engine.vllm.sleep": "engine.vllm.enable_sleep_mode",
+    "engine.vllm.python": "engine.python",
+    "engine.vllm.max_sync_gap": "engine.max_sync_gap",
+    "engine.vllm.context": "engine.max_model_len",
+    "engine.vllm.gpu_memory": "engine.gpu_memory_utilization",
+    "engine.vllm.tensor_parallel": "engine.tensor_parallel_size",
+    "engine.vllm.sleep": "engine.enable_sleep_mode",
+    "engine.vllm.patience": "engine.timeout",
+    "engine.vllm": "",
     "learner.optimizer": "learner.optim",
     "learner.lr": "learner.learning_rate",
     "learner.betas.0": "learner.adam_beta1",
@@ -34,9 +38,8 @@ RENAMED = {
     "checkpoint.every": "checkpoint.save_steps",
     "checkpoint.keep": "checkpoint.save_total_limit",
 }
-"""Former keys, and former values (`key=value`), by what they are called now; N is any place in a list."""
-
-Path = tuple[str | int, ...]
+"""Former keys, and former values (`key=value`), by what they are called now; N is any place in a list, and an empty
+name says that the keys of a mapping stand one level higher."""
 
 
 def rename(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -47,40 +50,41 @@ def rename(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """
     renamed = [_present(path, value) for path, value in leaves(values)]
     lines = [line for _, _, line in renamed if line]
-    return (_nested((path, value) for path, value, _ in renamed), lines) if lines else (values, [])
+    return (_nested((path, value) for path, value, _ in renamed if path), lines) if lines else (values, [])
 
 
-def leaves(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """What is no mapping and no list, or an empty one, each with its path."""
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """What is no mapping and no list, or an empty one, each with its dotted path."""
     pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     if not pairs or not node:
         yield path, node
-        return
-    for key, value in pairs:
-        yield from leaves(value, (*path, key))
+    else:
+        for key, value in pairs:
+            yield from leaves(value, f"{path}.{key}".removeprefix("."))
 
 
-def _present(path: Path, value: Any) -> tuple[Path, Any, str | None]:
+def _present(path: str, value: Any) -> tuple[str, Any, str]:
     """A leaf's present path and value, and what to say about it if they were others."""
-    old = ".".join(map(str, path))
-    key = re.sub(r"^stages\.\d+\.", "stages.N.", old)
-    if new := RENAMED.get(f"{key}={value}"):
-        return path, new.partition("=")[2], f"{old}: {value!r} is called {new.partition('=')[2]} now"
-    if new := RENAMED.get(key):
-        place = (*path[:2], *new.split(".")[2:]) if key != old else tuple(new.split("."))
-        same = place[:-1] == path[:-1]
-        return place, value, f"{old}: is called {place[-1] if same else '.'.join(map(str, place))} now"
-    return path, value, None
+    key = re.sub(r"\.\d+\.", ".N.", path)
+    if f"{key}={value}" in RENAMED:
+        new = RENAMED[f"{key}={value}"].partition("=")[2]
+        return path, new, f"{path}: {value!r} is called {new} now"
+    if key not in RENAMED:
+        return path, value, ""
+    section, _, name = RENAMED[key].rpartition(".")
+    if not name:
+        return "", value, f"{path}: its keys stand one level higher now"
+    if section != key.rpartition(".")[0]:
+        return RENAMED[key], value, f"{path}: is called {RENAMED[key]} now"
+    return f"{path.rpartition('.')[0]}.{name}", value, f"{path}: is called {name} now"
 
 
-def _nested(pairs: Iterable[tuple[Path, Any]]) -> Any:
+def _nested(pairs: Iterable[tuple[str, Any]]) -> Any:
     """The mapping of some leaves; keys that are numbers make a list."""
-    tree: dict[Any, Any] = {}
+    tree: dict[str, Any] = {}
     for path, value in pairs:
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = value
+        *parents, name = path.split(".")
+        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[name] = value
     return _with_lists(tree)
 
 
@@ -88,4 +92,4 @@ def _with_lists(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     inner = {key: _with_lists(value) for key, value in node.items()}
-    return list(inner.values()) if inner and all(isinstance(key, int) for key in inner) else inner
+    return list(inner.values()) if inner and all(key.isdigit() for key in inner) else inner

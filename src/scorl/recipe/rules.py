@@ -40,10 +40,6 @@ def _sampling(recipe: Recipe) -> Iterator[str]:
     engine = recipe.engine
     if engine.temperature <= 0:
         yield "engine.temperature: greedy samples of a problem are all alike and teach nothing; 1.0 is usual"
-    if (engine.name == "scripted") != (engine.answers is not None):
-        yield "engine.answers: a file of answers goes with `name: scripted`, and with nothing else"
-    if engine.vllm is not None and engine.name != "vllm":
-        yield f"engine.vllm: these settings go with `name: vllm`, not with '{engine.name}'"
     if recipe.task.split == recipe.evaluation.split:
         yield (
             f"evaluation.split: '{recipe.evaluation.split}' is what task.split trains on; "

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-from typing import Annotated, Any
+import json
+from typing import Any
 
-from pydantic import BaseModel, Field
-
-from scorl.objectives import OBJECTIVES
-from scorl.recipe.models import recipe_model, stage_model, task_model
-from scorl.tasks import TASKS
+from scorl.recipe.sections import adapter
 
 __all__ = ["json_schema"]
 
@@ -26,13 +21,13 @@ FILE_KEYS = {
 
 def json_schema() -> dict[str, Any]:
     """The schema of a recipe file; a file that extends another may leave out what is required there."""
-    task = _either("name", [task_model(name) for name in sorted(TASKS)])
-    stage: Any = _either("objective", [stage_model(name) for name in sorted(OBJECTIVES)])
-    schema = recipe_model(task, tuple[stage, ...]).model_json_schema()
+    schema: dict[str, Any] = json.loads(json.dumps(adapter().json_schema()), object_hook=_joined)
     del schema["required"], schema["$defs"]["ModelSettings"]["required"]
     schema["properties"] |= FILE_KEYS
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 
-def _either(key: str, models: list[type[BaseModel]]) -> Any:
-    return Annotated[functools.reduce(operator.or_, models), Field(discriminator=key)]
+def _joined(node: dict[str, Any]) -> dict[str, Any]:
+    """A node with the lines of its description joined."""
+    text = node.get("description")
+    return node | {"description": " ".join(text.split())} if isinstance(text, str) else node

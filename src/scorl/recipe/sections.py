@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
+from annotated_types import Ge, Gt
+from pydantic import ConfigDict, TypeAdapter
 
-from scorl.settings import (
-    Checkpoints,
-    Evaluations,
-    LearnerSettings,
-    ModelSettings,
-    ScriptedSettings,
-    TorchSettings,
-    VllmSettings,
-)
+from scorl.engines import ENGINES
+from scorl.objectives import OBJECTIVES
+from scorl.recipe.choice import STRICT, OneOf
+from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoggerName, ModelSettings, TorchSettings
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
 from scorl.tasks.turns import CRITIQUE, REWRITE
 from scorl.training.stage import Stage
 
 __all__ = [
+    "CHOICES",
     "EngineSettings",
     "LauncherSettings",
-    "ModelSettings",
     "Recipe",
     "TaskChoice",
     "TurnSettings",
+    "adapter",
 ]
 
 
@@ -68,31 +67,15 @@ class TurnSettings:
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What writes the attempts in training."""
+    """What writes the attempts in training, by name, with the engine's own settings."""
 
-    name: Literal["torch", "vllm", "scripted"] = "torch"
-    """`torch` samples from the policy; `vllm` from a vLLM server, which is sent the policy's weights (docs/vllm.md;
-    set learner.importance_sampling_cap); `scripted` gives canned answers, for trying things out (the learner disagrees
-    about their probability, so raise learner.max_logprob_gap)."""
-    temperature: float = 1.0
+    name: str = "torch"
+    temperature: Annotated[float, Ge(0)] = 1.0
     """Sampling temperature of training (stated: 1.0); the learner uses the same."""
-    max_tokens: int = 256
+    max_tokens: Annotated[int, Ge(1)] = 256
     """The longest response in tokens (open)."""
-    batch_size: int = 256
-    """The most rows decoded at once; results on a CPU do not depend on it."""
-    answers: str | None = None
-    """The scripted engine's JSONL file of `prompt_contains` and `response`."""
-    vllm: VllmSettings | None = None
-    """The settings of `name: vllm`; null: their defaults."""
-
-    @property
-    def settings(self) -> Any:
-        """The named engine's own settings dataclass."""
-        return {
-            "torch": TorchSettings(self.batch_size),
-            "scripted": ScriptedSettings(self.answers or ""),
-            "vllm": replace(self.vllm or VllmSettings(), batch_size=self.batch_size),
-        }[self.name]
+    settings: Any = field(default_factory=TorchSettings)
+    """The engine's settings dataclass; in YAML its keys stand beside `name`."""
 
 
 @dataclass(frozen=True)
@@ -102,32 +85,44 @@ class LauncherSettings:
     name: Literal["local", "torchrun", "ray"] = "local"
     """`local`: the process that was started (or those that one's own torchrun has started); `torchrun` starts
     processes on this machine; `ray` on a Ray cluster, and again when one is lost."""
-    workers: int | None = None
+    workers: Annotated[int, Ge(1)] | None = None
     """Processes that learn, each on a GPU of its own where there are GPUs; null: as many as there are."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"
     """What each of several processes keeps of the model: all of it (`ddp`), or a share, for models that do not
     fit (`fsdp2`)."""
-    timeout: float = 1800.0
+    timeout: Annotated[float, Gt(0)] = 1800.0
     """Seconds that a process waits for the others before the run ends."""
-    restarts: int = 3
+    restarts: Annotated[int, Ge(0)] = 3
     """How often `ray` starts all processes again, from the newest checkpoint, after one was lost."""
 
 
-@dataclass(frozen=True)
+TASK = OneOf("name", {name: kind for name, (kind, _) in TASKS.items()}, holder="settings")
+ENGINE = OneOf("name", {name: kind.settings for name, kind in ENGINES.items()}, holder="settings", default="torch")
+STAGE = OneOf("objective", OBJECTIVES, holder="objective")
+CHOICES = {"task": TASK, "engine": ENGINE}
+"""The sections in which one of several is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides a run."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    seed: Annotated[int, Ge(0)] = 0
+    """Decides everything that is drawn."""
     model: ModelSettings
-    task: TaskChoice
-    stages: tuple[Stage, ...]
-    seed: int = 0
+    task: Annotated[TaskChoice, TASK]
     turns: TurnSettings = field(default_factory=TurnSettings)
-    engine: EngineSettings = field(default_factory=EngineSettings)
+    engine: Annotated[EngineSettings, ENGINE] = field(default_factory=EngineSettings)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
+    stages: tuple[Annotated[Stage, STAGE], ...]
+    """What the run goes through, in order."""
     evaluation: Evaluations = field(default_factory=Evaluations)
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     launcher: LauncherSettings = field(default_factory=LauncherSettings)
-    loggers: tuple[str, ...] = ()
+    loggers: tuple[LoggerName, ...] = ()
+    """Where the lines of steps.jsonl go as well."""
 
     @property
     def steps(self) -> int:
@@ -136,13 +131,8 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe in the shape of its YAML, every default written out."""
-        special = {
-            "seed": self.seed,
-            "task": {"name": self.task.name, "split": self.task.split, **asdict(self.task.settings)},
-            "stages": [_flat(stage) for stage in self.stages],
-            "loggers": self.loggers,
-        }
-        return {name: _plain(special[name] if name in special else asdict(getattr(self, name))) for name in ORDER}
+        written: dict[str, Any] = adapter().dump_python(self, mode="json")
+        return written
 
     def dump(self, versions: Mapping[str, str] | None = None) -> str:
         """The recipe as YAML that `resolve` reads back as the same; `versions` are noted and not read."""
@@ -150,20 +140,7 @@ class Recipe:
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
 
-ORDER = tuple(
-    "seed model task turns engine learner stages evaluation checkpoint launcher loggers".split()  # noqa: SIM905
-)
-"""The order in which a recipe is written."""
-
-
-def _flat(stage: Stage) -> dict[str, Any]:
-    """A stage as it stands in YAML: the objective's settings beside the stage's own."""
-    own = asdict(stage) | {"objective": stage.objective_name}
-    return own | asdict(stage.objective)
-
-
-def _plain(value: Any) -> Any:
-    """The value with lists for tuples, as YAML has them."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+@functools.cache
+def adapter() -> TypeAdapter[Recipe]:
+    """What checks and writes recipes."""
+    return TypeAdapter(Recipe)

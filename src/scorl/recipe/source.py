@@ -12,6 +12,7 @@ import yaml
 
 from scorl.errors import UserError, nearest
 from scorl.recipe.renamed import rename
+from scorl.recipe.sections import CHOICES
 
 __all__ = ["RECIPE_FILE", "SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
 
@@ -82,8 +83,8 @@ def load(recipe: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     values = parse(path.read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys, not {type(values).__name__}")
-    if values.pop("versions", None) is not None:  # a run wrote it, perhaps before a key was renamed: no user's typo
-        values, _ = rename(values)
+    if values.pop("versions", None) is not None:
+        values = _of_a_run(values)
     base = values.pop("extends", None)
     if base is None:
         return dict(values)
@@ -119,16 +120,23 @@ def _find(recipe: str | Path, folder: Path) -> Path:
     raise UserError(f"there is no recipe '{recipe}', neither as a file nor shipped: {nearest(str(recipe), shipped)}")
 
 
-def _merged(base: Any, over: Any) -> Any:
+def _of_a_run(values: dict[str, Any]) -> dict[str, Any]:
+    """What a run wrote, perhaps before a key was renamed: no user's typo, so nothing is said of it."""
+    values, _ = rename(values)
+    return values | {name: choice.fitting(values[name]) for name, choice in CHOICES.items() if name in values}
+
+
+def _merged(base: Any, over: Any, name: str = "") -> Any:
     """`over` laid on `base`: mappings key by key, everything else (lists too) replaced whole."""
-    if not isinstance(base, dict) or not isinstance(over, dict) or _other_choice(base, over):
+    if not isinstance(base, dict) or not isinstance(over, dict):
         return over
-    return base | {key: _merged(base.get(key), value) for key, value in over.items()}
+    return _staying(base, over, name) | {key: _merged(base.get(key), value, key) for key, value in over.items()}
 
 
-def _other_choice(base: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    """Whether a section names another task, whose settings are others, so that the old ones go."""
-    return "name" in base and "name" in over and base["name"] != over["name"]
+def _staying(section: dict[str, Any], over: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A section without the settings of a task, say, where another is chosen over it."""
+    choice = CHOICES.get(name)
+    return choice.shared(section) if choice and over.get(choice.key) not in (None, choice.named(section)) else section
 
 
 def _assigned(node: Any, keys: list[str], value: Any, whole: str) -> Any:
@@ -143,6 +151,5 @@ def _assigned(node: Any, keys: list[str], value: Any, whole: str) -> Any:
     if not isinstance(node, dict | None):
         raise UserError(f"{whole}: {node!r} has no keys of its own")
     node = node or {}
-    if not rest and _other_choice(node, {head: value}):
-        return {head: value}
-    return node | {head: _assigned(node.get(head), rest, value, whole)}
+    staying = node if rest else _staying(node, {head: value}, whole.rpartition(".")[0])
+    return staying | {head: _assigned(node.get(head), rest, value, whole)}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 
 from scorl.objectives import OBJECTIVES, Objective, PairSFT, Star, Supervised
 
@@ -14,17 +17,17 @@ class Stage:
     """One entry of the list that a run goes through; interleaving and further attempts are longer lists."""
 
     objective: Objective
-    steps: int
+    steps: Annotated[int, Ge(1)]
     """Updates of the policy (open in the paper: how 3,000 steps divide between the stages)."""
-    problems: int = 64
+    problems: Annotated[int, Ge(1)] = 64
     """Problems per step; the paper's batch of 512 is read as 64 problems of 8 samples (open)."""
-    samples: int = 8
+    samples: Annotated[int, Ge(1)] = 8
     """Samples per problem; the leave-one-out baseline is taken among them (open)."""
-    attempts: int = 2
+    attempts: Annotated[int, Ge(1)] = 2
     """Attempts per sample."""
-    branches: int = 1
+    branches: Annotated[int, Ge(1)] = 1
     """Trajectories that go on from each first attempt; later attempts are then compared among these siblings."""
-    offline: float = 0.0
+    offline: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the samples whose first attempt the reference policy writes: context for the second attempt, and not
     trained on (the paper mixes such samples in; the share is open)."""
     name: str | None = None

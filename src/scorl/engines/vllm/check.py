@@ -52,6 +52,6 @@ def check_sync(
             f"after the weights were sent, vLLM and the learner differ by {gap:.3g} on a token's log-probability "
             f"(by more than {limit:g} on {int((gaps > limit).sum())} of {len(gaps)} tokens), so it would sample from "
             "another policy: weights that did not arrive, a stale output head or prefix cache, or another dtype. "
-            "engine.vllm.max_sync_gap sets the limit"
+            "engine.max_sync_gap sets the limit"
         )
     return gap

@@ -41,10 +41,10 @@ def check_installed(python: str | None) -> None:
     try:
         missing = subprocess.run([python or sys.executable, "-c", program], check=False, capture_output=True).returncode
     except OSError as error:
-        raise UserError(f"engine.vllm.python: cannot be run: {error}") from None
+        raise UserError(f"engine.python: cannot be run: {error}") from None
     if missing:
         raise UserError(
-            f"engine.vllm.python: {python or sys.executable} has no vllm; make an environment for it as docs/vllm.md "
+            f"engine.python: {python or sys.executable} has no vllm; make an environment for it as docs/vllm.md "
             "says, and name its Python"
         )
 
@@ -117,7 +117,7 @@ class Server:
         try:
             status, answer = self._call("POST", path, json.dumps(body or {}), self.timeout)
         except TimeoutError:
-            raise self._error(f"did not answer {path} within {self.timeout:g} s (engine.vllm.timeout)") from None
+            raise self._error(f"did not answer {path} within {self.timeout:g} s (engine.timeout)") from None
         except (OSError, http.client.HTTPException) as error:
             raise self._error(f"is gone: {path} got no answer ({type(error).__name__}: {error})") from None
         if status != http.client.OK:
@@ -142,7 +142,7 @@ class Server:
             if self._process.poll() is not None:
                 raise self._error("did not start")
             if time.monotonic() > end:
-                raise self._error(f"was not ready within {self.timeout:g} s (engine.vllm.timeout)")
+                raise self._error(f"was not ready within {self.timeout:g} s (engine.timeout)")
             time.sleep(0.2)
 
     def _healthy(self) -> bool:

@@ -1,0 +1,121 @@
+"""A section that names one of several dataclasses, whose keys stand beside its own."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import operator
+import textwrap
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import partial, reduce
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, cast, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, create_model
+from pydantic_core import core_schema
+
+__all__ = ["STRICT", "OneOf"]
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+"""No key that is unknown, no conversion of types; the text under a field is its description."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Says of a field's type, in `Annotated`, how the choice in it is written.
+
+    Flat in YAML, `{name: vllm, temperature: 0.7, timeout: 60}`, what in Python is
+    `EngineSettings(name="vllm", temperature=0.7, settings=VllmSettings(timeout=60))`.
+    """
+
+    key: str
+    """The key that names the choice."""
+    choices: Mapping[str, type[Any]]
+    """The dataclasses by name."""
+    holder: str
+    """The section's field that holds the chosen one."""
+    default: str | None = None
+    """The choice of a section that names none."""
+
+    def write(self, section: Any) -> dict[str, Any]:
+        """The section in the shape of its YAML."""
+        chosen = getattr(section, self.holder)
+        name = next(name for name, kind in self.choices.items() if type(chosen) is kind)
+        shared = {key: value for key, value in vars(section).items() if key not in (self.key, self.holder)}
+        return {self.key: name, **shared, **vars(chosen)}
+
+    def named(self, section: Mapping[str, Any]) -> Any:
+        """The name that a section's mapping chooses."""
+        return section.get(self.key, self.default)
+
+    def with_name(self, section: Any) -> Any:
+        """The section with its name where it may leave that out."""
+        return {self.key: self.named(section), **section} if self.default and isinstance(section, dict) else section
+
+    def shared(self, section: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a section's mapping the keys that stay when another is chosen."""
+        return {key: value for key, value in section.items() if not self._choosers(key)}
+
+    def fitting(self, section: Mapping[str, Any]) -> dict[str, Any]:
+        """A section's mapping without the keys that only other choices than its own have."""
+        name = self.named(section)
+        return {key: value for key, value in section.items() if name in (self._choosers(key) or [name])}
+
+    def _choosers(self, key: str) -> list[str]:
+        """The choices that have a key."""
+        return [name for name, kind in self.choices.items() if key in kind.__dataclass_fields__]
+
+    def __get_pydantic_core_schema__(self, section: type, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """A union that tells its variants apart by the key, each variant a section and its choice made flat."""
+        variants: Any = reduce(operator.or_, (self._variant(section, name) for name in self.choices))
+        return core_schema.no_info_after_validator_function(
+            partial(self._build, section),
+            handler.generate_schema(Annotated[variants, Discriminator(self.key)]),
+            serialization=core_schema.plain_serializer_function_ser_schema(self.write),
+        )
+
+    def _variant(self, section: type, name: str) -> type[BaseModel]:
+        kind = self.choices[name]
+        shared = _model_fields(section, getattr(kind, "stage_defaults", {}))
+        shared = {key: field for key, field in shared.items() if key not in (self.key, self.holder)}
+        named = {self.key: (Literal[name], name if name == self.default else ...)}
+        keys = named | shared | _model_fields(kind)
+        return create_model(kind.__name__, __config__=STRICT, __doc__=kind.__doc__, **keys)
+
+    def _build(self, section: type, flat: BaseModel) -> Any:
+        """The section with the chosen dataclass in it."""
+        values = dict(flat)
+        kind = self.choices[values[self.key]]
+        chosen = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        return section(**values | {self.holder: chosen})
+
+
+def _model_fields(kind: type, defaults: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The fields of a dataclass as `create_model` takes them; `defaults` go before its own."""
+    hints, texts = get_type_hints(kind, include_extras=True), _docstrings(kind)
+    return {
+        field.name: (Annotated[hints[field.name], Field(description=texts.get(field.name))], default)
+        for field in fields(kind)
+        for default in [defaults.get(field.name, _default(field))]
+    }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return ... if field.default is MISSING else field.default
+
+
+def _docstrings(kind: type) -> dict[str, str]:
+    """The text under each field, which pydantic reads itself where a dataclass stays whole."""
+    texts = {}
+    for owner in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        body = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]).body
+        for statements in pairwise(body):
+            match statements:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[name] = text
+    return texts
