@@ -16,6 +16,7 @@ from support.ranked import plan
 from support.worlds import save_model
 
 from scorl.distributed.ranks import ALONE, Ranks, process_group
+from scorl.distributed.torchrun import rank_to_blame
 from scorl.errors import PeerLostError, UserError
 from scorl.learner import Learner
 from scorl.run.checkpoint import load
@@ -200,6 +201,38 @@ def test_a_rank_that_dies_ends_all_and_is_named(recipe, tmp_path):
     assert started.returncode == 1
     assert "scorl: rank 1 failed (7)" in told
     assert "alas" in told
+
+
+def test_who_only_lost_a_peer_is_not_blamed_whoever_was_seen_first():
+    lost, killed, aborted, asked = PeerLostError.exit_code, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGTERM
+    for excused in (lost, asked, killed, aborted, 130):
+        assert rank_to_blame({0: excused, 1: 7}) == 1
+        assert rank_to_blame({1: 7, 0: excused}) == 1
+    assert rank_to_blame({2: 1, 0: 1, 1: lost}) == 2
+    assert rank_to_blame({0: lost, 1: aborted, 2: killed}) == 2  # by the system, which had no memory left
+    assert rank_to_blame({1: lost, 0: lost}) == 1
+
+
+LEAVE = """
+import atexit
+from scorl.distributed.ranks import exit_process
+class Last:
+    def __del__(self, say=print):
+        say("shutdown")
+last = Last()
+atexit.register(print, "at exit,", end=" ")
+print("written,", end=" ")
+exit_process(75)
+"""
+
+
+@pytest.mark.parametrize(("launched", "output"), [(False, "written, at exit, shutdown"), (True, "written, at exit,")])
+def test_a_rank_ends_without_the_interpreters_shutdown(launched, output):
+    """A thread of gloo's that asks for an interpreter that shuts down aborts the process."""
+    places = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"} if launched else {}
+    command = [sys.executable, "-c", LEAVE]
+    done = subprocess.run(command, env=ENVIRONMENT | places, capture_output=True, text=True, check=False, timeout=280)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (75, output, "")
 
 
 def test_the_number_of_processes_is_held_to_the_recipe(tmp_path):

@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from scorl.distributed.ranks import process_group
+from scorl.distributed.ranks import exit_process, process_group
 from scorl.engines.torch import TorchEngine
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Star, Supervised
@@ -56,8 +56,8 @@ def main(model: str, folder: Path, cases: list[str]) -> None:
             if "rows" in more:
                 made = replace(made, learner=replace(made.learner, gradient_checkpointing=True, packing="padded"))
             perform(made, RunDirectory(folder / case, ranks))
-        sys.setswitchinterval(100)  # what a message's thread still wants of the interpreter, it waits for
         ranks.barrier("the end")
+    exit_process(0)
 
 
 if __name__ == "__main__":

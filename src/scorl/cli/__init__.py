@@ -6,7 +6,7 @@ seconds for torch.
 
 from __future__ import annotations
 
-import sys
+import traceback
 from collections.abc import Sequence
 
 import click
@@ -20,7 +20,7 @@ from scorl.cli.plan import plan
 from scorl.cli.recipes import recipes, schema
 from scorl.cli.show import report, show
 from scorl.cli.train import train
-from scorl.distributed.ranks import launched_rank
+from scorl.distributed.ranks import exit_process, launched_rank
 from scorl.errors import GuardError, PeerLostError, UserError
 from scorl.version import __version__
 
@@ -46,22 +46,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sentence and the same code.
     """
     try:
-        sys.exit(commands.main(arguments, prog_name="scorl", standalone_mode=False) or 0)
+        code = _run(arguments)
+    except Exception:
+        if launched_rank() is None:
+            raise
+        traceback.print_exc()
+        code = 1
+    exit_process(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run a command and say what ended it; the exit code."""
+    try:
+        return commands.main(arguments, prog_name="scorl", standalone_mode=False) or 0
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
     except UserError as error:
         click.echo(f"{_name()}: {error}", err=True)
-        sys.exit(2)
+        return 2
     except GuardError as error:
         click.echo(f"{_name()}: stopped: {error}", err=True)
-        sys.exit(1)
+        return 1
     except PeerLostError as error:
         click.echo(f"{_name()}: stopped: {error}", err=True)
-        sys.exit(PeerLostError.exit_code)
+        return PeerLostError.exit_code
     except click.Abort:
         click.echo("scorl: interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
 
 
 def _name() -> str:

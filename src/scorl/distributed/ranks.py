@@ -7,21 +7,22 @@ rank 0 of 1: it asks nobody, and does not import torch.distributed.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
-import time
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from scorl.errors import GuardError, PeerLostError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ALONE", "Ranks", "current_ranks", "launched_rank", "local_world_size", "process_group"]
+__all__ = ["ALONE", "Ranks", "current_ranks", "exit_process", "launched_rank", "local_world_size", "process_group"]
 
 T = TypeVar("T")
 
@@ -129,14 +130,6 @@ class Ranks:
 ALONE = Ranks()
 """One process, which is all there is."""
 
-SETTLED = 0.5
-"""Seconds between the last message and the end of the process.
-
-A gloo thread lets go of its message's tensor after it has reported the message, for which it needs the interpreter; one
-that asks an interpreter that is ending aborts the process. Destroying the group ends its threads, but not with FSDP2:
-DTensor's caches keep the mesh, and that the group.
-"""
-
 LOST = ("onnection", "imed out", "imeout", "NCCL", "closed by peer", "emote process")
 """Words by which gloo, NCCL and their store say that somebody is missing."""
 
@@ -178,7 +171,23 @@ def process_group(workers: int | None, timeout: float, device: str) -> Iterator[
     distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
     yield current_ranks()
     distributed.destroy_process_group()  # not after an error: the others may be gone, and this would wait for them
-    time.sleep(SETTLED)
+
+
+def exit_process(code: int) -> NoReturn:
+    """End this process with an exit code; a rank goes without the interpreter's shutdown.
+
+    A gloo thread drops a message's tensors after it has reported the message, for which it needs the interpreter. Where
+    that shuts down meanwhile, Python unwinds the thread through torch's noexcept code, which aborts the process: a rank
+    that only lost a peer would look like the one that failed. Nothing ends these threads in time: destroying the group
+    waits for lost peers, and DTensor's caches keep the group of FSDP2 alive. So a rank ends as multiprocessing's forked
+    children do.
+    """
+    if launched_rank() is None:
+        sys.exit(code)
+    atexit._run_exitfuncs()  # worker processes and servers are stopped there
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def current_ranks() -> Ranks:

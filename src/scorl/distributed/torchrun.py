@@ -11,17 +11,24 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scorl.errors import PeerLostError, UserError
 
-__all__ = ["launch"]
+__all__ = ["launch", "rank_to_blame"]
 
 INTERRUPTED = 130
-WORDS = 20
+LOG_LINES = 20
 """Lines of a failed rank's log that are shown."""
+
+EXCUSES = {-signal.SIGKILL: 1, -signal.SIGABRT: 2, INTERRUPTED: 3, PeerLostError.exit_code: 4, -signal.SIGTERM: 4}
+"""Exit codes that a rank may have because another one failed, and how likely that is.
+
+The agent asks the ranks that are left to end by SIGTERM, and kills those that do not; NCCL's watchdog aborts a rank
+whose peer is gone.
+"""
 
 
 def launch(arguments: Sequence[str], workers: int, *, timeout: float, device: str, logs: Path) -> int:
@@ -61,7 +68,7 @@ def launch(arguments: Sequence[str], workers: int, *, timeout: float, device: st
     try:
         elastic_launch(config, sys.executable)("-m", "scorl", *arguments)
     except ChildFailedError as error:
-        return _blamed(error.failures, logs)
+        return _report_failure(error.failures, logs)
     except SignalException:
         return INTERRUPTED
     shutil.rmtree(logs)
@@ -75,16 +82,29 @@ def _check_devices(workers: int, device: str) -> None:
         raise UserError(f"launcher.workers: {workers} processes, but this machine has {torch.cuda.device_count()} GPUs")
 
 
-def _blamed(failures: dict[int, Any], logs: Path) -> int:
-    """The exit code of the rank that failed first, whose log is shown; the others only missed it."""
-    missed = (PeerLostError.exit_code, -signal.SIGTERM)
-    guilty = [rank for rank in sorted(failures) if failures[rank].exitcode not in missed] or sorted(failures)
-    rank, failure = guilty[0], failures[guilty[0]]
-    if failure.exitcode == INTERRUPTED:
+def rank_to_blame(exit_codes: Mapping[int, int]) -> int:
+    """Which rank failed by itself: of those without an excuse the one that was seen first.
+
+    Args:
+        exit_codes: of the ranks that failed, in the order in which that was seen, which is not the order in which they
+            died: all that end between two looks of the agent are seen at once.
+
+    >>> rank_to_blame({0: PeerLostError.exit_code, 1: 7})
+    1
+    """
+    return min(exit_codes, key=lambda rank: EXCUSES.get(exit_codes[rank], 0))
+
+
+def _report_failure(failures: dict[int, Any], logs: Path) -> int:
+    """Name the rank that failed and show the end of its log; the command's exit code."""
+    exit_codes = {rank: failure.exitcode for rank, failure in failures.items()}
+    rank = rank_to_blame(exit_codes)
+    code = exit_codes[rank]
+    if code == INTERRUPTED:
         return INTERRUPTED
-    how = f"was ended by signal {-failure.exitcode}" if failure.exitcode < 0 else f"failed ({failure.exitcode})"
+    how = f"was ended by signal {-code}" if code < 0 else f"failed ({code})"
     log = next(logs.glob(f"*/attempt_0/{rank}/stderr.log"), None)  # rank 0 has none: it spoke here
-    lines = log.read_text(errors="replace").splitlines()[-WORDS:] if log else []
-    told = f"; its last words, from {log}:" if lines else ""
-    print("\n  ".join([f"scorl: rank {rank} {how}{told}", *lines]), file=sys.stderr)
-    return 2 if failure.exitcode == 2 else 1
+    lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log else []
+    source = f"; its last words, from {log}:" if lines else ""
+    print("\n  ".join([f"scorl: rank {rank} {how}{source}", *lines]), file=sys.stderr)
+    return 2 if code == 2 else 1
