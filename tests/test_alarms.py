@@ -1,6 +1,6 @@
 """Alarms: what raises them, what does not, and what they say."""
 
-from scorl.metrics import alarms, raised
+from scorl.metrics import describe_alarms, find_alarms
 from scorl.metrics.alarms import WINDOW
 
 
@@ -16,14 +16,14 @@ def line(step, first, second, changed, noise=0.02):
 
 
 def kinds(lines):
-    return [alarm.kind for alarm in alarms(lines)]
+    return [alarm.kind for alarm in find_alarms(lines)]
 
 
 def test_copies_with_no_delta_are_a_collapse():
     copies = [line(i, 0.5, 0.5, 0.01) for i in range(WINDOW)]
     assert kinds(copies) == ["collapse"]
     assert kinds(copies[:-1]) == []  # the window is not full
-    assert "1.0% of answers changed" in alarms(copies)[0].statistic
+    assert "1.0% of answers changed" in find_alarms(copies)[0].statistic
     assert kinds([line(i, 0.5, 0.5, 0.3) for i in range(WINDOW)]) == []
     assert kinds([line(i, 0.5, 0.53, 0.04) for i in range(WINDOW)]) == []  # few changes, but good ones
 
@@ -45,7 +45,7 @@ def test_steps_without_second_attempts_are_passed_over():
 def test_the_end_says_when_and_what_to_try():
     lines = [line(i, 0.5, 0.5, 0.01) | {"alarms": []} for i in range(3)]
     lines += [line(i, 0.5, 0.5, 0.01) | {"alarms": [{"kind": "collapse", "statistic": "so"}]} for i in (3, 4)]
-    (sentence,) = raised(lines)
+    (sentence,) = describe_alarms(lines)
     assert sentence.startswith("collapse in 2 steps from 3 to 4: so.")
     assert "Stage I" in sentence
-    assert raised(lines[:3]) == []
+    assert describe_alarms(lines[:3]) == []

@@ -11,7 +11,7 @@ from rich.console import Console
 from support.worlds import save_model
 
 from scorl.cli import commands, main
-from scorl.cli.output import written
+from scorl.cli.output import open_output
 from scorl.cli.train import default_folder
 from scorl.errors import UserError
 from scorl.recipe import resolve
@@ -235,7 +235,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path.write_text("old")
 
     def fail():
-        with written(path) as handle:
+        with open_output(path) as handle:
             handle.write("half")
             raise RuntimeError
 
@@ -243,10 +243,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert names(tmp_path) == {"out.json"}
-    with written(path) as handle:
+    with open_output(path) as handle:
         handle.write("new")
     assert path.read_text() == "new"
-    with pytest.raises(UserError, match="it is a folder"), written(tmp_path):
+    with pytest.raises(UserError, match="it is a folder"), open_output(tmp_path):
         pass
 
 

@@ -91,11 +91,11 @@ def test_the_table_of_finished_runs(tmp_path):
     comparison = summarize_runs(runs)
     grid = tabulate_comparison(comparison)
     assert [row[:2] for row in grid.rows] == [("base", ""), ("multi-turn RL", "2"), ("SCoRe", "1")]
-    found = comparison.as_dict()["arms"]
-    assert found["score"]["metrics"]["delta"]["mean"] == pytest.approx(0.5)
-    assert found["base"]["to_score"]["delta"]["value"] == pytest.approx(-1.0)
-    assert found["score"]["paper_math500"] == {"accuracy_t1": 60.0, "accuracy_t2": 64.4, "delta": 4.4}
-    json.dumps(found)
+    arms_json = comparison.as_dict()["arms"]
+    assert arms_json["score"]["metrics"]["delta"]["mean"] == pytest.approx(0.5)
+    assert arms_json["base"]["to_score"]["delta"]["value"] == pytest.approx(-1.0)
+    assert arms_json["score"]["paper_math500"] == {"accuracy_t1": 60.0, "accuracy_t2": 64.4, "delta": 4.4}
+    json.dumps(arms_json)
 
 
 def test_the_figure_is_one_file_with_every_panel(tmp_path):
@@ -156,6 +156,6 @@ def test_a_run_that_the_system_killed_is_said_to_be(tmp_path, monkeypatch):
     killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
     monkeypatch.setattr(jobs, "_start", lambda *_: subprocess.Popen(killed))
     (run,) = plan_runs(RECIPE, [Arm("base")], 1, tmp_path)
-    told: list[str] = []
-    assert jobs.execute_runs([run], tmp_path, 1, told.append) == [run]
-    assert "FAILED: killed by SIGKILL, as the system does when memory runs out" in told[0]
+    messages: list[str] = []
+    assert jobs.execute_runs([run], tmp_path, 1, messages.append) == [run]
+    assert "FAILED: killed by SIGKILL, as the system does when memory runs out" in messages[0]

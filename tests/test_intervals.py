@@ -97,14 +97,14 @@ def test_wilson_counts_the_problems_that_the_condition_leaves() -> None:
 
 def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
     rng = np.random.default_rng(0)
-    held = 0
+    covered = 0
     for seed in range(150):
         outcomes = rng.choice(["00", "01", "10", "11"], size=60, p=[0.3, 0.25, 0.1, 0.35])
         delta = metrics.measure_intervals(groups(*outcomes), seed, resamples=400)["delta"]
         assert delta.low is not None
         assert delta.high is not None
-        held += delta.low <= 0.15 <= delta.high
-    assert 0.90 <= held / 150 <= 0.99
+        covered += delta.low <= 0.15 <= delta.high
+    assert 0.90 <= covered / 150 <= 0.99
 
 
 def test_paired_differences_are_narrower_than_unpaired_ones() -> None:

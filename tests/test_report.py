@@ -95,6 +95,18 @@ def test_one_evaluation_leaves_out_what_is_undefined() -> None:
     assert to_rich(grid).row_count == 3
 
 
+def test_verifications_and_what_they_leave_have_readable_names(run: Path) -> None:
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    metrics = {"accuracy_v1": figure, "accuracy_selective": figure, "tokens_v1": figure}
+    summary = {**AFTER.summary(), "metrics": AFTER.summary()["metrics"] | metrics, "step": 0}
+    labels = [row[0] for row in tabulate_evaluation(summary).rows]
+    assert labels[-3:] == ["accuracy, verification 1", "accuracy, selective revision", "tokens, verification 1"]
+    (run / "evaluation.json").write_text(json.dumps({"test": summary}))
+    text = write_report(run).read_text()
+    assert ">verification 1</text>" in text
+    assert ">selective revision</text>" in text
+
+
 def test_changes_are_marked_word_by_word() -> None:
     assert mark_changes("7*3=21 21-5=17", "7*3=21 21-5=16") == (
         [("7*3=21 21-5=", ""), ("17", "gone")],
@@ -136,12 +148,16 @@ def test_a_response_can_neither_style_nor_steer_the_terminal(run: Path) -> None:
 
 
 def test_every_response_is_shown_in_its_order_with_its_role() -> None:
-    shared = {"step": 3, "problem": "a", "sample": 0, "finish": "stop", "question": "?"}
+    def line(place: int, turn: int, role: str, reward: float | None, text: str) -> dict[str, Any]:
+        verdict = None if reward is None else "correct" if reward else "incorrect"
+        where = {"step": 3, "problem": "a", "sample": 0, "place": place, "turn": turn, "role": role}
+        return {**where, "reward": reward, "verdict": verdict, "finish": "stop", "text": text, "question": "?"}
+
     lines = [
-        {**shared, "turn": 2, "role": "attempt", "reward": 1.0, "verdict": "correct", "text": "9*2=18 18+6=24"},
-        {**shared, "turn": 1, "role": "verification", "reward": 0.0, "verdict": "incorrect", "text": "It is right."},
-        {**shared, "turn": 0, "role": "attempt", "reward": 0.0, "verdict": "incorrect", "text": "9*2=18 18+8=26"},
-        {**shared, "turn": 3, "role": "critique", "reward": None, "verdict": None, "text": "Fine."},
+        line(2, 1, "attempt", 1.0, "9*2=18 18+6=24"),
+        line(1, 0, "verification", 0.0, "It is right."),
+        line(0, 0, "attempt", 0.0, "9*2=18 18+8=26"),
+        line(3, 1, "critique", None, "Fine."),
     ]
     (responses,) = gather_trajectories(lines)
     shown = present(responses)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from scorl.cli.output import check_writable, quiet, written
+from scorl.cli.output import check_writable, open_output, quiet
 
 __all__ = ["collect_repairs"]
 
@@ -68,7 +68,7 @@ def collect_repairs(
         progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
     )
     lines, fates = repairs(evaluation.groups)
-    with written(out) as handle:
+    with open_output(out) as handle:
         handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     problems = len({line["task_id"] for line in lines})
     told = ", ".join(f"{fates[fate]} {fate}" for fate in ("kept", "right", "without a program", "repeated"))

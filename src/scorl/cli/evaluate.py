@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scorl.cli.output import check_writable, print_grid, quiet, written
+from scorl.cli.output import check_writable, open_output, print_grid, quiet
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ def _write(evaluation: Evaluation, out: Path | None, attempts_out: Path | None) 
     from scorl.run.files import attempt_record
 
     if out:
-        with written(out) as handle:
+        with open_output(out) as handle:
             handle.write(json.dumps(evaluation.summary(), indent=1) + "\n")
     if attempts_out:
         trajectories = [trajectory for group in evaluation.groups for trajectory in group]
         lines = (attempt_record(0, attempt, t) for t in trajectories for attempt in t.attempts)
-        with written(attempts_out) as handle:
+        with open_output(attempts_out) as handle:
             handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

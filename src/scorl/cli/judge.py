@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from scorl.cli.output import written
+from scorl.cli.output import open_output
 
 __all__ = ["judge"]
 
@@ -32,7 +32,7 @@ def judge(file: Path, verifier: str, sandbox: Literal["required", "preferred"], 
     from scorl.cli.judge_file import judge_lines
 
     judged = right = 0
-    with written(out) as handle:
+    with open_output(out) as handle:
         for line in judge_lines(file, verifier, sandbox):
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
             judged += 1

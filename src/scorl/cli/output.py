@@ -14,11 +14,11 @@ from scorl.run.files import replacing
 if TYPE_CHECKING:
     from scorl.report.table import Grid
 
-__all__ = ["check_writable", "print_grid", "quiet", "written"]
+__all__ = ["check_writable", "open_output", "print_grid", "quiet"]
 
 
 @contextmanager
-def written(path: Path | None) -> Iterator[TextIO]:
+def open_output(path: Path | None) -> Iterator[TextIO]:
     """A text file that becomes `path` when the block ends well and is gone when not; None: stdout."""
     if path is None:
         yield sys.stdout

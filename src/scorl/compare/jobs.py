@@ -86,21 +86,21 @@ def plan_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> lis
     return runs
 
 
-def execute_runs(runs: Sequence[Run], out: Path, jobs: int, tell: Callable[[str], None]) -> list[Run]:
+def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[str], None]) -> list[Run]:
     """Make the runs that are not there yet, `jobs` at a time; returns those that failed.
 
     Args:
         runs: what is wanted.
         out: the folder of the comparison.
         jobs: runs at a time; each gets its share of the cores.
-        tell: is given a sentence when a run begins and when it ends.
+        report: is given a sentence when a run ends.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the running ones have saved.
     """
     waiting = [run for run in runs if not run.done]
     if len(waiting) < len(runs):
-        tell(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")
+        report(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")
     began, total, finished = time.monotonic(), len(waiting), 0
     running: dict[Run, subprocess.Popen[bytes]] = {}
     failed: list[Run] = []
@@ -115,7 +115,7 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, tell: Callable[[str]
                 if code:
                     failed.append(run)
                 left = (time.monotonic() - began) / finished * (total - finished)
-                tell(f"{finished}/{total} {_ending(run, code)}, about {_clock(left)} left")
+                report(f"{finished}/{total} {_ending(run, code)}, about {_clock(left)} left")
             time.sleep(PAUSE)
     except KeyboardInterrupt:
         _stop(running)

@@ -94,7 +94,7 @@ def _all(shape: Shape, objective: Objective, attempts: int = 2) -> tuple[Stage, 
 
 
 def _rounds(stage: Stage, steps: int, objective: Star) -> tuple[Stage, ...]:
-    """Rounds of STaR with so many steps together; each goes on from the model that the one before left."""
+    """Rounds of STaR with so many steps together; each continues from the model that the one before left."""
     cuts = [steps * k // ROUNDS for k in range(ROUNDS + 1)]
     return tuple(
         replace(stage, objective=objective, steps=cuts[k + 1] - cuts[k], name=f"star_{k + 1}") for k in range(ROUNDS)

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from scorl.metrics import Interval
 from scorl.report import svg
-from scorl.report.axes import Axes, choose_ticks, columns, draw_heading
+from scorl.report.axes import Axes, choose_ticks, draw_heading, draw_x_grid
 from scorl.report.svg import Drawing
 
 __all__ = ["WIDTH", "draw_bars", "draw_histograms"]
@@ -66,7 +66,7 @@ def _lay_out(
     left = 8 + max(svg.text_width(name, LETTERS) for name in names)
     axes = Axes(left, top + 12, WIDTH - 16, top + 12 + band * len(names), (ticks[0], ticks[-1]), (0, 1))
     labels = [svg.text("row", left - 8, axes.top + band * (k + 0.5) + 4, name, "end") for k, name in enumerate(names)]
-    return axes, [*shapes, *columns(axes, ticks), *labels]
+    return axes, [*shapes, *draw_x_grid(axes, ticks), *labels]
 
 
 def _outline(axes: Axes, values: Sequence[float], floor: float) -> list[tuple[float, float]]:

@@ -12,7 +12,7 @@ from scorl.metrics import Difference, Interval, Tally, bootstrap_differences, bo
 
 __all__ = ["ArmResult", "Comparison", "summarize_runs"]
 
-ANCHOR = "score"
+SCORE = "score"
 """The arm that the others are compared with."""
 
 
@@ -60,34 +60,34 @@ class Comparison:
 def summarize_runs(runs: Sequence[Run]) -> Comparison:
     """The table of the runs that are done; an arm without one has no row."""
     done = [run for run in runs if run.done]
-    of = [[run for run in done if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)]
-    anchors = [run for run in done if run.arm.name == ANCHOR]
-    rows = [_row(mine[0].arm, mine, anchors) for mine in of if mine]
-    return Comparison(_about(done) if done else {}, tuple(rows))
+    by_arm = [[run for run in done if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)]
+    score = [run for run in done if run.arm.name == SCORE]
+    rows = [_summarize_arm(arm_runs, score) for arm_runs in by_arm if arm_runs]
+    return Comparison(_describe(done) if done else {}, tuple(rows))
 
 
-def _row(arm: Arm, runs: Sequence[Run], anchors: Sequence[Run]) -> ArmResult:
+def _summarize_arm(runs: Sequence[Run], score: Sequence[Run]) -> ArmResult:
     tallies = [_tally(_evaluation(run)) for run in runs]
     fixed = [_tally(evaluation["fixed"]) for run in runs if "fixed" in (evaluation := _evaluation(run))]
     return ArmResult(
-        arm,
+        runs[0].arm,
         tuple(run.seed for run in runs),
         bootstrap_intervals(tallies),
-        _to_score(runs, anchors),
+        _compare_to_score(runs, score),
         bootstrap_intervals(fixed) if fixed else {},
-        _collected(runs[0]),
+        _read_collected(runs[0]),
     )
 
 
-def _to_score(runs: Sequence[Run], anchors: Sequence[Run]) -> dict[str, Difference]:
+def _compare_to_score(runs: Sequence[Run], score: Sequence[Run]) -> dict[str, Difference]:
     """The arm less SCoRe over the seeds that both have; an arm that is not trained against all of SCoRe's."""
     if runs[0].arm.trains:
-        common = {run.seed for run in runs} & {run.seed for run in anchors}
-        runs, anchors = ([run for run in side if run.seed in common] for side in (runs, anchors))
-    if not anchors or runs[0].arm.name == ANCHOR:
+        common = {run.seed for run in runs} & {run.seed for run in score}
+        runs, score = ([run for run in side if run.seed in common] for side in (runs, score))
+    if not score or runs[0].arm.name == SCORE:
         return {}
-    theirs, ours = ([_tally(_evaluation(run)) for run in side] for side in (anchors, runs))
-    return bootstrap_differences(theirs, ours)
+    before, after = ([_tally(_evaluation(run)) for run in side] for side in (score, runs))
+    return bootstrap_differences(before, after)
 
 
 def _evaluation(run: Run) -> dict[str, Any]:
@@ -99,12 +99,11 @@ def _tally(evaluation: dict[str, Any]) -> Tally:
     return tally_outcomes(evaluation["outcomes"], evaluation.get("edit_ratios"))
 
 
-def _collected(run: Run) -> dict[str, Any] | None:
-    found = {line["stage"]: line["collected"] for line in run.files.steps() if "collected" in line}
-    return found or None
+def _read_collected(run: Run) -> dict[str, Any] | None:
+    return {step["stage"]: step["collected"] for step in run.files.steps() if "collected" in step} or None
 
 
-def _about(done: Sequence[Run]) -> dict[str, Any]:
+def _describe(done: Sequence[Run]) -> dict[str, Any]:
     recipe = next((run.recipe for run in done if run.recipe.stages), done[0].recipe)
     evaluation = _evaluation(done[0])
     return {

@@ -17,6 +17,8 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
     about = comparison.about
     more = sorted({n for row in comparison.rows for n in row.metrics if n.startswith("accuracy_t")})[2:]
     columns = COLUMNS | {f"@t{name.removeprefix('accuracy_t')}": name for name in more}
+    if any("accuracy_selective" in row.metrics for row in comparison.rows):
+        columns["@selective"] = "accuracy_selective"
     differ = any(row.to_score for row in comparison.rows)
     published = any(row.arm.published for row in comparison.rows)
     header = ("method", "seeds", *columns, *(TO_SCORE if differ else ()), *(["paper, MATH500"] if published else ()))

@@ -1,7 +1,7 @@
 """The metrics of self-correction and how sure they are; no model and no torch needed."""
 
 from scorl.metrics.accuracy import HEADLINES, Tally, edit_ratios, measure, outcomes, tally, tally_outcomes
-from scorl.metrics.alarms import Alarm, alarms, raised
+from scorl.metrics.alarms import Alarm, describe_alarms, find_alarms
 from scorl.metrics.edits import answer_changed, edit_ratio
 from scorl.metrics.intervals import (
     Difference,
@@ -18,18 +18,18 @@ __all__ = [
     "Difference",
     "Interval",
     "Tally",
-    "alarms",
     "answer_changed",
     "bootstrap_differences",
     "bootstrap_intervals",
     "delta_p",
+    "describe_alarms",
     "edit_ratio",
     "edit_ratios",
+    "find_alarms",
     "mcnemar",
     "measure",
     "measure_intervals",
     "outcomes",
-    "raised",
     "tally",
     "tally_outcomes",
     "wilson",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-__all__ = ["ADVICE", "WINDOW", "Alarm", "alarms", "raised"]
+__all__ = ["ADVICE", "WINDOW", "Alarm", "describe_alarms", "find_alarms"]
 
 WINDOW = 20
 """Steps that a statistic is taken over."""
@@ -39,7 +39,7 @@ class Alarm:
     statistic: str
 
 
-def alarms(lines: Sequence[Mapping[str, Any]]) -> list[Alarm]:
+def find_alarms(lines: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     """What the run looks like after its last line; nothing before a window is full.
 
     Args:
@@ -48,26 +48,26 @@ def alarms(lines: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     sampled = [line for line in lines if line.get("delta") is not None]
     if len(sampled) < WINDOW or lines[-1].get("delta") is None:
         return []
-    found = [_collapse(sampled[-WINDOW:])]
+    alarms = [_find_collapse(sampled[-WINDOW:])]
     if len(sampled) >= 2 * WINDOW:
-        found.append(_reward_hack(sampled[:WINDOW], sampled[-WINDOW:]))
-    return [alarm for alarm in found if alarm]
+        alarms.append(_find_reward_hack(sampled[:WINDOW], sampled[-WINDOW:]))
+    return [alarm for alarm in alarms if alarm]
 
 
-def raised(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def describe_alarms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for each kind of alarm that a run raised: when, on what, and what to try."""
-    told = []
+    sentences = []
     for kind, advice in ADVICE.items():
         seen = [(line["step"], a["statistic"]) for line in lines for a in line.get("alarms", ()) if a["kind"] == kind]
         if seen:
-            told.append(
+            sentences.append(
                 f"{kind.replace('_', ' ')} in {len(seen)} steps from {seen[0][0]} to {seen[-1][0]}: {seen[-1][1]}. "
                 f"To try: {advice}."
             )
-    return told
+    return sentences
 
 
-def _collapse(window: Sequence[Mapping[str, Any]]) -> Alarm | None:
+def _find_collapse(window: Sequence[Mapping[str, Any]]) -> Alarm | None:
     """Hardly an answer changes, and Delta is within its interval of 0."""
     changed = fmean(line["answer_changed"] for line in window)
     delta, error = _mean(window, "delta")
@@ -81,7 +81,7 @@ def _collapse(window: Sequence[Mapping[str, Any]]) -> Alarm | None:
     )
 
 
-def _reward_hack(early: Sequence[Mapping[str, Any]], late: Sequence[Mapping[str, Any]]) -> Alarm | None:
+def _find_reward_hack(early: Sequence[Mapping[str, Any]], late: Sequence[Mapping[str, Any]]) -> Alarm | None:
     """First attempts got worse while second ones got better."""
     first, second = (_change(early, late, f"accuracy_t{turn}") for turn in (1, 2))
     if first[1] > -SURE or second[1] < SURE:

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from scorl.report import svg
 
-__all__ = ["Axes", "choose_ticks", "columns", "draw_heading", "rows"]
+__all__ = ["Axes", "choose_ticks", "draw_heading", "draw_x_grid", "draw_y_grid"]
 
 Range = tuple[float, float]
 LINE, KEY = 20, 13
@@ -50,7 +50,7 @@ def draw_heading(title: str, keys: Sequence[tuple[str, str]], width: float) -> t
     return shapes, y
 
 
-def rows(axes: Axes, ticks: Sequence[float]) -> Iterator[Element]:
+def draw_y_grid(axes: Axes, ticks: Sequence[float]) -> Iterator[Element]:
     """Horizontal grid lines, their numbers at the left."""
     for tick in ticks:
         y = axes.y(tick)
@@ -58,7 +58,7 @@ def rows(axes: Axes, ticks: Sequence[float]) -> Iterator[Element]:
         yield svg.text("", axes.left - 6, y + 3.5, _short(tick), "end")
 
 
-def columns(axes: Axes, ticks: Sequence[float], lines: bool = True) -> Iterator[Element]:
+def draw_x_grid(axes: Axes, ticks: Sequence[float], lines: bool = True) -> Iterator[Element]:
     """Numbers below the axes, and vertical grid lines."""
     for tick in ticks:
         x = axes.x(tick)

@@ -9,7 +9,7 @@ from itertools import groupby
 from xml.etree.ElementTree import Element
 
 from scorl.report import svg
-from scorl.report.axes import Axes, choose_ticks, columns, draw_heading, rows
+from scorl.report.axes import Axes, choose_ticks, draw_heading, draw_x_grid, draw_y_grid
 from scorl.report.svg import Drawing
 
 __all__ = ["Mark", "Points", "Series", "Span", "draw_chart"]
@@ -69,7 +69,7 @@ def draw_chart(
     ends = min(xs), max(xs)
     axes = Axes(LEFT, top + 22, width - RIGHT, height - BOTTOM, ends, (ticks[0], ticks[-1]))
     inside = [tick for tick in choose_ticks(*ends) if ends[0] <= tick <= ends[1]]
-    shapes = [*heading, *rows(axes, ticks), *columns(axes, inside, lines=False), *_stages(axes, marks)]
+    shapes = [*heading, *draw_y_grid(axes, ticks), *draw_x_grid(axes, inside, lines=False), *_stages(axes, marks)]
     for k, one in enumerate(curves):
         shapes += [*_spans(axes, one, shift=2 * k - 1), *_curves(axes, one, raw)]
     return Drawing(title, width, height, tuple(shapes))

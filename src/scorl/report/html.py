@@ -6,7 +6,7 @@ What stands in it is gathered here, how it looks is in `report.html.j2`, `report
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,23 @@ EXAMPLES = 2
 LATEST = 4
 """Steps, from the newest on, that are searched for them."""
 
+ACCURACIES = {
+    "attempt {}": "accuracy_t{}",
+    "verification {}": "accuracy_v{}",
+    "selective revision": "accuracy_selective",
+}
 PANELS: tuple[tuple[str, bool, dict[str, str]], ...] = (
-    ("Accuracy, %", True, {"attempt {}": "accuracy_t{}"}),
+    ("Accuracy, %", True, ACCURACIES),
     ("Delta(t1, t2), %", True, {"attempt 2 less attempt 1": "delta"}),
     ("Flips, %", True, {"wrong, then right": "incorrect_to_correct", "right, then wrong": "correct_to_incorrect"}),
     ("Answers, %", True, {"changed": "answer_changed", "cut at the token limit": "truncated"}),
-    ("KL to the reference", False, {"attempt {}": "kl_t{}"}),
+    ("KL to the reference", False, {"attempt {}": "kl_t{}", "verification {}": "kl_v{}", "critique {}": "kl_c{}"}),
     ("Loss", False, {"loss": "loss"}),
     ("Gradient norm", False, {"before clipping": "grad_norm"}),
     ("Tokens per step", False, {"tokens": "tokens"}),
     ("Seconds per step", False, {phase: f"seconds.{phase}" for phase in ("sample", "judge", "learn")}),
 )
-"""Charts of steps.jsonl: title, whether in percent, and the keys by the names of their curves; {}: every attempt."""
+"""Charts of steps.jsonl: title, whether in percent, and the keys by the names of their curves; {}: every number."""
 
 
 def write_report(path: Path | str) -> Path:
@@ -103,7 +108,7 @@ def _tiles(before: Record, after: Record) -> Iterator[dict[str, str]]:
 
 def _held_out(split: str, latest: Record, marks: list[Mark]) -> Drawing | None:
     series = []
-    for name, key in _by_attempt("attempt {}", "accuracy_t{}", latest["metrics"]):
+    for name, key in _match_keys(ACCURACIES, latest["metrics"]):
         values = [(entry["step"], entry["metrics"][key]) for entry in latest.get("history", [latest])]
         points = [(step, m["value"]) for step, m in values]
         series.append(Series(name, points, [(step, m["low"], m["high"]) for step, m in values if m["low"] is not None]))
@@ -113,15 +118,17 @@ def _held_out(split: str, latest: Record, marks: list[Mark]) -> Drawing | None:
 def _curves(title: str, percent: bool, keys: dict[str, str], steps: list[Record], marks: list[Mark]) -> Drawing | None:
     flat = [step | {f"seconds.{phase}": s for phase, s in (step.get("seconds") or {}).items()} for step in steps]
     there = {key: None for step in flat for key in step}
-    curves = [found for name, key in keys.items() for found in _by_attempt(name, key, there)]
-    series = [Series(name, [(step["step"], step.get(key)) for step in flat]) for name, key in curves]
+    series = [Series(name, [(step["step"], step.get(key)) for step in flat]) for name, key in _match_keys(keys, there)]
     return draw_chart(title, series, marks, percent)
 
 
-def _by_attempt(name: str, key: str, there: Iterable[str]) -> list[tuple[str, str]]:
-    """The keys that are there, with the curve's name: of every attempt where there is a {} for its number."""
-    pattern = re.compile(re.escape(key).replace(r"\{\}", r"(\d+)"))
-    return [(name.format(*match.groups()), match[0]) for one in there if (match := pattern.fullmatch(one))]
+def _match_keys(keys: Mapping[str, str], there: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The (name, key) of those that are there, whichever numbers stand in place of {}."""
+    for name, key in keys.items():
+        pattern = re.compile(re.escape(key).replace(r"\{\}", r"(\d+)"))
+        for one in there:
+            if match := pattern.fullmatch(one):
+                yield name.format(*match.groups()), one
 
 
 def _drawn(charts: Iterable[Drawing | None]) -> list[Drawing]:

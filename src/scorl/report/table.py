@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # reading a run's files needs no model, hence no torch
 __all__ = ["Grid", "tabulate_change", "tabulate_evaluation", "to_markdown", "to_rich"]
 
 LABELS = {
+    "accuracy_selective": "accuracy, selective revision",
     "delta": "Delta(t1, t2)",
     "incorrect_to_correct": "wrong, then right (i->c)",
     "correct_to_incorrect": "right, then wrong (c->i)",
@@ -25,6 +26,8 @@ LABELS = {
     "truncated": "cut at the token limit",
 }
 """What people read in place of a metric's name; the others are spelled out by `label`."""
+
+ROLES = {"t": "attempt", "v": "verification", "c": "critique"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Grid:
 def tabulate_evaluation(evaluation: Evaluation | Summary) -> Grid:
     """Every metric of an evaluation with its 95% interval; metrics that are undefined are left out."""
     summary = _summary(evaluation)
-    known = {name: m for name, m in summary["metrics"].items() if m["value"] is not None}
-    rows = tuple((label(name), _figure(name, m["value"]), _span(name, m)) for name, m in known.items())
+    defined = {name: m for name, m in summary["metrics"].items() if m["value"] is not None}
+    rows = tuple((label(name), _figure(name, m["value"]), _span(name, m)) for name, m in defined.items())
     p = summary["mcnemar_p"]
     notes = ("Rates in percent.",) if p is None else (f"Rates in percent. Delta(t1, t2), exact McNemar: p {_p(p)}.",)
     return Grid(_title(summary), ("metric", "value", "95% interval"), rows, notes)
@@ -50,7 +53,7 @@ def tabulate_evaluation(evaluation: Evaluation | Summary) -> Grid:
 def tabulate_change(before: Evaluation | Summary, after: Evaluation | Summary) -> Grid:
     """Every metric before and after with intervals; changes are paired where the problems are the same."""
     old, new = _summary(before), _summary(after)
-    changes = _paired(old, new)
+    changes = _pair(old, new)
     names = [n for n, m in new["metrics"].items() if m["value"] is not None and n in old["metrics"]]
     rows = tuple(_row(n, old["metrics"][n], new["metrics"][n], changes.get(n)) for n in names)
     how = "is paired by problem" if changes else "has no interval: the two are not about the same problems"
@@ -87,37 +90,36 @@ def to_rich(grid: Grid) -> Table:
 def label(name: str) -> str:
     """What people read in place of a metric's name.
 
-    >>> label("accuracy_t2"), label("delta_t2_t3"), label("tokens_t1")
-    ('accuracy@t2', 'Delta(t2, t3)', 'tokens, attempt 1')
+    >>> label("accuracy_t2"), label("accuracy_v1"), label("delta_t2_t3"), label("tokens_t1")
+    ('accuracy@t2', 'accuracy, verification 1', 'Delta(t2, t3)', 'tokens, attempt 1')
     """
     if name in LABELS:
         return LABELS[name]
-    kind, *turns = name.split("_")
+    kind, *responses = name.split("_")
     if kind == "delta":
-        return f"Delta({', '.join(turns)})"
-    return f"tokens, attempt {turns[0][1:]}" if kind == "tokens" else f"{kind}@{turns[0]}"
+        return f"Delta({', '.join(responses)})"
+    if name.startswith("accuracy_t"):
+        return f"accuracy@{responses[0]}"
+    return f"{kind}, {ROLES[responses[0][0]]} {responses[0][1:]}"
 
 
 def _row(name: str, old: dict[str, Any], new: dict[str, Any], change: Difference | None) -> tuple[str, ...]:
     cells = [_figure(name, m["value"]) + " " + _span(name, m) for m in (old, new)]
     if change and change.value is not None:
         span = _span(name, {"low": change.low, "high": change.high}, signed=True)
-        return (
-            label(name),
-            *cells,
-            f"{_figure(name, change.value, signed=True)} {span}",
-            _p(change.p).removeprefix("= "),
-        )
+        p = _p(change.p).removeprefix("= ")
+        return (label(name), *cells, f"{_figure(name, change.value, signed=True)} {span}", p)
     if old["value"] is None:
         return (label(name), "undefined", cells[1], "", "")
     return (label(name), *cells, _figure(name, new["value"] - old["value"], signed=True), "")
 
 
-def _paired(old: Summary, new: Summary) -> dict[str, Difference]:
-    words = old.get("outcomes", {}), new.get("outcomes", {})
-    if not words[0] or words[0].keys() != words[1].keys():
+def _pair(old: Summary, new: Summary) -> dict[str, Difference]:
+    """The change of each metric; none where the problems differ."""
+    before, after = old.get("outcomes", {}), new.get("outcomes", {})
+    if not before or before.keys() != after.keys():
         return {}
-    return bootstrap_differences([tally_outcomes(words[0])], [tally_outcomes(words[1])])
+    return bootstrap_differences([tally_outcomes(before)], [tally_outcomes(after)])
 
 
 def _summary(evaluation: Evaluation | Summary) -> Summary:

@@ -85,11 +85,11 @@ def gather_trajectories(lines: Iterable[Record]) -> Iterator[list[Record]]:
         gathered: dict[tuple[str, int, int], list[Record]] = {}
         for line in of_step:
             gathered.setdefault((line["problem"], line["sample"], line.get("branch", 0)), []).append(line)
-        yield from (sorted(responses, key=lambda line: line["turn"]) for responses in gathered.values())
+        yield from (sorted(responses, key=_place) for responses in gathered.values())
 
 
 def attempts_of(responses: list[Record]) -> list[Record]:
-    """The attempts among responses; lines of older runs name no role, and are attempts."""
+    """The attempts among responses."""
     return [response for response in responses if _role(response) == "attempt"]
 
 
@@ -104,10 +104,16 @@ def flip_class(responses: list[Record]) -> str | None:
 
 def present(responses: list[Record]) -> ShownTrajectory:
     """The trajectory for people; the first attempt is marked against the second, every other against the one before."""
-    first, flip, shown, texts = responses[0], flip_class(responses), [], _marked_attempts(attempts_of(responses))
-    for number, response in _numbered(responses):
-        pieces = texts[number - 1] if _role(response) == "attempt" else [_unmarked(response)]
-        shown.append(ShownResponse(_label(response, number), _is_right(response), tuple(pieces)))
+    first, flip = responses[0], flip_class(responses)
+    marked = iter(_mark_attempts(attempts_of(responses)))
+    shown = (
+        ShownResponse(
+            _label(response),
+            _is_right(response),
+            tuple(next(marked) if _role(response) == "attempt" else [_unmarked(response)]),
+        )
+        for response in responses
+    )
     place = f"step {first['step']}, problem {first['problem']}, sample {first['sample']}"
     heading = _visible(f"{place}: {FLIPS[flip]}" if flip else place)
     return ShownTrajectory(heading, flip, _visible(first.get("question", "")), tuple(shown))
@@ -137,7 +143,7 @@ def _merge(pieces: list[Piece]) -> list[Piece]:
     return [(text, mark) for mark, run in runs if (text := "".join(piece for piece, _ in run))]
 
 
-def _marked_attempts(attempts: list[Record]) -> list[list[Piece]]:
+def _mark_attempts(attempts: list[Record]) -> list[list[Piece]]:
     if len(attempts) < 2:
         return [[_unmarked(attempt)] for attempt in attempts]
     pairs = [mark_changes(*pair) for pair in pairwise(_visible(attempt["text"]) for attempt in attempts)]
@@ -148,17 +154,9 @@ def _unmarked(response: Record) -> Piece:
     return _visible(response["text"]), ""
 
 
-def _numbered(responses: list[Record]) -> Iterator[tuple[int, Record]]:
-    """Each response with the number of the attempt that it is or follows."""
-    number = 0
-    for response in responses:
-        number += _role(response) == "attempt"
-        yield number, response
-
-
-def _label(response: Record, number: int) -> str:
+def _label(response: Record) -> str:
     role = _role(response)
-    name = f"attempt {number}" if role == "attempt" else f"{role} of attempt {number}"
+    name = f"{'' if role == 'attempt' else f'{role} of '}attempt {response['turn'] + 1}"
     outcome = response.get("verdict", response["reward"])
     said = "" if outcome is None else f": {outcome}"
     reason = f" ({response['reason']})" if response.get("reason") else ""
@@ -167,7 +165,13 @@ def _label(response: Record, number: int) -> str:
 
 
 def _role(response: Record) -> str:
+    """Lines of older runs name no role: they are attempts."""
     return str(response.get("role", "attempt"))
+
+
+def _place(response: Record) -> int:
+    """Where it stands in the conversation; lines of older runs say the number of the attempt alone."""
+    return int(response["place"] if "place" in response else response["turn"])
 
 
 def _is_right(response: Record) -> bool | None:

@@ -14,7 +14,7 @@ from scorl.engines.engine import Engine
 from scorl.engines.reference import ReferenceEngine
 from scorl.errors import UserError
 from scorl.learner import Learner
-from scorl.metrics import alarms, raised
+from scorl.metrics import describe_alarms, find_alarms
 from scorl.model.policy import Policy
 from scorl.run import checkpoint
 from scorl.run.collected import FileRolloutStore
@@ -118,7 +118,7 @@ def perform(
         with interruptible() as interrupted:
             finished = _finish(_Run(plan, directory, learner, on_step, on_progress, interrupted))
         records = directory.steps()
-        return Result(directory.path, learner.updates, not finished, directory.evaluations(), raised(records))
+        return Result(directory.path, learner.updates, not finished, directory.evaluations(), describe_alarms(records))
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _finish(run: _Run) -> bool:
 def _step_record(step: Step, before: Sequence[Record]) -> Record:
     """The step's record, with the alarms that it raises behind the records before it."""
     record = step.line()
-    return record | {"alarms": [asdict(alarm) for alarm in alarms([*before, record])]}
+    return record | {"alarms": [asdict(alarm) for alarm in find_alarms([*before, record])]}
 
 
 def _attempt_records(step: Step) -> list[Record]:
