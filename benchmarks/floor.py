@@ -14,16 +14,19 @@ from dataclasses import dataclass
 import torch
 from common import clock
 from torch import Tensor
+from torch.nn import functional as F
 
 import scorl
 from scorl.learner.batch import micro_batches
 from scorl.learner.tree import Tree
-from scorl.model.onednn import linear
+from scorl.model.onednn import onednn_is_faster, onednn_linear
 from scorl.planning.shape import ModelShape
 from scorl.planning.work import forward_flops, update_flops
 from scorl.trajectory import TrainingExample
 
 __all__ = ["Work", "least", "matrix_rate", "work"]
+
+FASTEST = onednn_linear if onednn_is_faster() else F.linear
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def work(policy: scorl.Policy, rows: Sequence[TrainingExample]) -> Work:
     return Work(tokens, written, sampling, learning)
 
 
-def matrix_rate(policy: scorl.Policy, by: Callable[[Tensor, Tensor], Tensor] = linear, tokens: int = 2048) -> float:
+def matrix_rate(policy: scorl.Policy, by: Callable[[Tensor, Tensor], Tensor] = FASTEST, tokens: int = 2048) -> float:
     """Operations a second of the model's widest layer on as many tokens as a micro-batch has, in what is fastest here;
     torch's own product can be put in its place."""
     config = policy.decoder.config.get_text_config()

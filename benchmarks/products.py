@@ -27,7 +27,8 @@ def rates(inner: int, out: int, tokens: int) -> list[float]:
     pairs = ((x, weight), (gradient, weight.t()), (gradient.t(), x.t()))
     work = 2 * tokens * inner * out / 1e9
     count = max(1, round(10 / work))
-    return [work / least(lambda by=by, pair=pair: by(*pair), count) for pair in pairs for by in (F.linear, room._times)]
+    ways = (F.linear, room._multiply)
+    return [work / least(lambda by=by, pair=pair: by(*pair), count) for pair in pairs for by in ways]
 
 
 def main() -> None:

@@ -22,12 +22,12 @@ import scorl
 from scorl.engines import kv_cache
 from scorl.engines import torch as engine
 from scorl.learner import parallel, update
-from scorl.model.onednn import Linear
+from scorl.model.onednn import OnednnLinear
 
 __all__ = ["measure"]
 
 SAMPLING = {
-    "matrices": [(Linear, "forward")],
+    "matrices": [(OnednnLinear, "forward")],
     "attention": [(llama.LlamaAttention, "forward")],
     "norms, rotations, activations": [
         (llama.LlamaRMSNorm, "forward"),

@@ -93,11 +93,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["tiny"], choices=sorted(MODELS))
     parser.add_argument("--shapes", nargs="+", default=["short"], choices=["short", "long"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quicken-peer", action="store_true", help="give TRL's model our linear layers")
+    parser.add_argument("--onednn-peer", action="store_true", help="give TRL's model our linear layers")
     args = parser.parse_args()
     for model in args.models:
         for shape in args.shapes:
-            print(model, shape, measure(model, STEPS[model, shape], args.rounds, args.quicken_peer), flush=True)
+            print(model, shape, measure(model, STEPS[model, shape], args.rounds, args.onednn_peer), flush=True)
 
 
 if __name__ == "__main__":

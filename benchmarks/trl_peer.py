@@ -27,7 +27,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from scorl.model.chat import Chat
-from scorl.model.onednn import quicken
+from scorl.model.onednn import onednn_is_faster, use_onednn
 
 __all__ = ["Peer"]
 
@@ -87,9 +87,9 @@ class Peer:
             rollout_func=self._rollout,
             callbacks=[_Clock(between)],
         )
-        if self.quick:
-            quicken(trainer.model)
-            quicken(trainer.ref_model)
+        if self.quick and onednn_is_faster():
+            use_onednn(trainer.model)
+            use_onednn(trainer.ref_model)
         trainer.train()
 
     def _rollout(self, prompts: list[str], trainer: Any) -> dict[str, Any]:

@@ -225,8 +225,8 @@ def test_trimmed_white_space_is_named(name: str) -> None:
 def test_other_changes_are_shown_where_they_begin() -> None:
     (sentence,) = chat_of("marker").differences()
     assert "The answer is 4.'" in sentence
-    assert "goes on with '\\nUser: " in sentence
-    assert "goes on with '</s>\\nUser: " in sentence
+    assert "continues with '\\nUser: " in sentence
+    assert "continues with '</s>\\nUser: " in sentence
 
 
 def test_other_tokens_for_the_same_text_are_named() -> None:

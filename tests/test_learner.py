@@ -148,13 +148,13 @@ def test_importance_weights_leave_what_the_policy_itself_sampled(policy, example
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(r=4)], ids=["full", "lora"])
-def test_the_reference_is_the_start_until_it_is_renewed(examples, tmp_path, lora):
+def test_the_reference_is_the_start_until_it_is_reset(examples, tmp_path, lora):
     policy = tiny_policy(tmp_path, lora=lora)
     learner = Learner(policy, LearnerSettings(learning_rate=1e-2, max_logprob_gap=9.0), total=4)
     assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
     moved = learner.update(examples).kl
     assert moved[0] > 1e-4
-    learner.reference.renew()
+    learner.reference.reset()
     assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
     assert learner.update(examples).kl[0] > 1e-4
 

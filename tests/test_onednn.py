@@ -4,20 +4,23 @@ import copy
 
 import pytest
 import torch
+from support.worlds import save_model
 from torch import nn
 from torch.nn import functional as F
 
+from scorl.errors import UserError
 from scorl.model import onednn as room
-from scorl.model.onednn import Linear, linear, quicken
+from scorl.model.onednn import OnednnLinear, onednn_linear, use_onednn
+from scorl.model.policy import Policy
+from scorl.settings import ModelSettings
 
 
 @pytest.fixture
 def by_onednn(monkeypatch):
-    """oneDNN, whatever the processor; the products that it is asked for."""
+    """The matmuls that oneDNN is asked for."""
     made = []
-    times = room._times
-    monkeypatch.setattr(room, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(room, "_times", lambda x, weight: made.append((x.shape, weight.shape)) or times(x, weight))
+    times = room._multiply
+    monkeypatch.setattr(room, "_multiply", lambda x, weight: made.append((x.shape, weight.shape)) or times(x, weight))
     return made
 
 
@@ -28,29 +31,26 @@ def numbers(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(300, 96), (2, 150, 96), (1, 300, 96)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_values_and_gradients_are_torchs(by_onednn, shape, bias):
-    given = (numbers(*shape), numbers(64, 96), numbers(64) if bias else None)
-    leaves = [x for x in given if x is not None]
-    mine, theirs = linear(*given), F.linear(*given)
-    weights = numbers(*mine.shape).detach()
-    ours = torch.autograd.grad((mine * weights).sum(), leaves)
-    torchs = torch.autograd.grad((theirs * weights).sum(), leaves)
-    assert mine.shape == theirs.shape
-    torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=2e-5)
-    for a, b in zip(ours, torchs, strict=True):
+    inputs = (numbers(*shape), numbers(64, 96), numbers(64) if bias else None)
+    leaves = [x for x in inputs if x is not None]
+    ours, torchs = onednn_linear(*inputs), F.linear(*inputs)
+    weights = numbers(*torchs.shape).detach()
+    torch.testing.assert_close(ours, torchs, atol=2e-5, rtol=2e-5)
+    for a, b in zip(*(torch.autograd.grad((y * weights).sum(), leaves) for y in (ours, torchs)), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     assert len(by_onednn) == 3  # forward, and the gradients of x and W
 
 
 def test_a_frozen_weight_costs_no_gradient(by_onednn):
     x, weight = numbers(300, 96), numbers(64, 96).detach()
-    linear(x, weight).sum().backward()
+    onednn_linear(x, weight).sum().backward()
     assert len(by_onednn) == 2
 
 
 def test_without_gradients_nothing_is_recorded(by_onednn):
     with torch.inference_mode():
-        found = linear(numbers(300, 96), numbers(64, 96))
-    assert found.grad_fn is None
+        product = onednn_linear(numbers(300, 96), numbers(64, 96))
+    assert product.grad_fn is None
     assert len(by_onednn) == 1
 
 
@@ -64,13 +64,13 @@ def test_without_gradients_nothing_is_recorded(by_onednn):
     ],
 )
 def test_other_products_stay_torchs(by_onednn, x, weight):
-    assert torch.equal(linear(x, weight), F.linear(x, weight))
+    assert torch.equal(onednn_linear(x, weight), F.linear(x, weight))
     assert not by_onednn
 
 
 def test_autocast_stays_torchs(by_onednn):
     with torch.autocast("cpu", torch.bfloat16):
-        assert linear(numbers(300, 96), numbers(64, 96)).dtype == torch.bfloat16
+        assert onednn_linear(numbers(300, 96), numbers(64, 96)).dtype == torch.bfloat16
     assert not by_onednn
 
 
@@ -80,8 +80,8 @@ def test_a_model_keeps_its_weights_and_its_copies_theirs(by_onednn):
 
     model = nn.Sequential(nn.Linear(96, 64), Other(64, 64))
     before = model.state_dict()
-    quicken(model)
-    assert [type(layer) for layer in model] == [Linear, Other]
+    use_onednn(model)
+    assert [type(layer) for layer in model] == [OnednnLinear, Other]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     other = copy.deepcopy(model)
     with torch.no_grad():
@@ -92,7 +92,22 @@ def test_a_model_keeps_its_weights_and_its_copies_theirs(by_onednn):
 
 def test_few_kernels_do_for_all_numbers_of_rows():
     """A kernel that oneDNN has compiled stays: without this a run would grow with every length of a micro-batch."""
-    filled = [len(room._filled(torch.zeros(rows, 1))) for rows in range(1, 4097)]
+    filled = [len(room._fill_rows(torch.zeros(rows, 1))) for rows in range(1, 4097)]
     assert all(rows <= full <= max(rows * 17 / 16, rows) + 1 for rows, full in enumerate(filled, 1))
     assert len(set(filled)) <= 16 + 16 * 8
     assert filled[299] == 304
+
+
+@pytest.mark.parametrize("faster", [True, False])
+@pytest.mark.parametrize("setting", [True, False, None])
+def test_a_policy_multiplies_by_what_is_faster_unless_it_is_told(tmp_path, monkeypatch, faster, setting):
+    monkeypatch.setattr("scorl.model.policy.onednn_is_faster", lambda: faster)
+    policy = Policy.of(ModelSettings(save_model(tmp_path), onednn=setting))
+    kinds = {type(module) for module in policy.model.modules() if isinstance(module, nn.Linear)}
+    assert kinds == {OnednnLinear if (faster if setting is None else setting) else nn.Linear}
+
+
+def test_a_torch_without_onednn_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "_has_onednn", lambda: False)
+    with pytest.raises(UserError, match=r"model\.onednn: this build of torch has no oneDNN"):
+        Policy(save_model(tmp_path), onednn=True)

@@ -136,7 +136,7 @@ def test_shards_become_whole_to_the_bit(model, two):
     assert load(RunDirectory(two / "full-fsdp2"), learner) == 10
     saved = weights(two / "full-fsdp2", 10)
     assert all(torch.equal(p, saved[name]) for name, p in made.policy.parameters.items())
-    assert learner.reference.renewed
+    assert learner.reference.was_reset
     moments = learner.optimizer.state_dict()["state"]
     assert all(float(kept["step"]) == 10 and kept["exp_avg"].any() for kept in moments.values())
 

@@ -63,6 +63,9 @@ class ModelSettings:
     """Train low-rank adapters instead of all weights."""
     chat_template: str | None = None
     """A Jinja file to use in place of the tokenizer's own chat template."""
+    onednn: bool | None = None
+    """Whether linear layers in float32 multiply by oneDNN on a CPU, in place of MKL; null: where that is faster, which
+    is on AMD's processors with AVX-512. The last digits depend on it."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import transformers
 
 from scorl.engines.engine import Request
 from scorl.engines.torch import TorchEngine
+from scorl.model.onednn import onednn_is_faster
 from scorl.model.policy import Policy
 from scorl.planning.probe import reach
 from scorl.planning.shape import ModelShape
@@ -69,6 +70,7 @@ def of_installation() -> Iterator[Finding]:
             else "OMP_NUM_THREADS is not set, which means all; a tiny model wants 1 or 2"
         ),
     )
+    yield "matmuls", "by oneDNN on the CPU (model.onednn)" if onednn_is_faster() else "as torch does them"
     for extra, names in EXTRAS.items():
         versions = {name: _version(name) for name in names}
         found = ", ".join(f"{name} {version}" if version else f"no {name}" for name, version in versions.items())

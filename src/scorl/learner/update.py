@@ -91,7 +91,7 @@ class Learner:
 
     def reset_reference(self) -> None:
         """Make the policy as it stands the reference."""
-        self.reference.renew()
+        self.reference.reset()
         self._at_reference = True
 
     def reset_optimizer(self) -> None:

@@ -129,22 +129,22 @@ class Chat:
 
     def differences(self) -> list[str]:
         """What the stock template would do to earlier answers that appending does not, in plain sentences."""
-        found = []
+        sentences = []
         if _THOUGHT not in self._stock(f"<think>\n{_THOUGHT}\n</think>\n\n{_PLAIN}"):
-            found.append(
+            sentences.append(
                 "The stock chat template deletes <think> blocks from earlier answers;"
                 " here they stay in the context as the model wrote them."
             )
         if (spaced := f"\n  {_PLAIN}  \n") not in self._stock(spaced):
-            found.append(
+            sentences.append(
                 "The stock chat template trims white space around earlier answers; here it stays as the model wrote it."
             )
         stock = self.prompt(self._conversation(_PLAIN))
         question = self._conversation(_PLAIN)[:-2]
         ours = self.follow(self.prompt(question), self.reply(_PLAIN), _MESSAGE)
         if stock != ours:
-            found.append(_first_difference(self.show(stock), self.show(ours)))
-        return found
+            sentences.append(_first_difference(self.show(stock), self.show(ours)))
+        return sentences
 
     def _stock(self, answer: str) -> str:
         """The probe conversation with this answer, rendered anew by the template."""
@@ -197,13 +197,13 @@ def _behind_answer(tokenizer: Tokenizer, turn: int, message: str | None) -> tupl
     With a message, the generation prompt follows; with None, the conversation ends there.
     """
     messages = [user(_QUESTION), _assistant(_ANSWER)] * turn + ([] if message is None else [user(message)])
-    head, found, tail = _render(tokenizer, messages, generation=message is not None).rpartition(_ANSWER)
-    if not found:
+    head, answer, tail = _render(tokenizer, messages, generation=message is not None).rpartition(_ANSWER)
+    if not answer:
         raise UserError(
             f"the chat template of '{tokenizer.name_or_path}' does not show earlier answers, so no second"
             " turn can follow: give another one under the recipe key model.chat_template"
         )
-    return head + found, tail
+    return head + answer, tail
 
 
 def _render(tokenizer: Tokenizer, messages: Sequence[Message], generation: bool = True) -> str:
@@ -245,6 +245,6 @@ def _first_difference(stock: str, ours: str) -> str:
     apart = (i for i, (a, b) in enumerate(zip(stock, ours, strict=False)) if a != b)
     start = next(apart, min(len(stock), len(ours)))
     return (
-        f"Behind {stock[max(0, start - 24) : start]!r} the stock chat template goes on with"
-        f" {stock[start : start + 24]!r}; here the context goes on with {ours[start : start + 24]!r}."
+        f"Behind {stock[max(0, start - 24) : start]!r} the stock chat template continues with"
+        f" {stock[start : start + 24]!r}; here the context continues with {ours[start : start + 24]!r}."
     )

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.loading import load_pretrained, resolve_model
-from scorl.model.onednn import quicken
+from scorl.model.onednn import onednn_is_faster, use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
 __all__ = ["Policy", "final_logits", "hidden_states", "resolve_device"]
@@ -30,6 +30,7 @@ class Policy:
         device: `auto` takes a GPU where there is one.
         lora: train adapters instead of all weights.
         chat_template: a jinja file to use in place of the tokenizer's template.
+        onednn: whether linear layers multiply by oneDNN on a CPU; None: where that is faster.
         placed: whether the model goes to the device; a learner that divides it takes it there in shards.
     """
 
@@ -41,6 +42,7 @@ class Policy:
         device: str = "auto",
         lora: LoraSettings | None = None,
         chat_template: str | None = None,
+        onednn: bool | None = None,
         placed: bool = True,
     ) -> None:
         self.path = path
@@ -53,7 +55,8 @@ class Policy:
             _forget_quantization(model)
         self.lora = lora
         self.model: Any = (_with_adapters(model, lora) if lora else model).eval()
-        quicken(self.model)
+        if onednn_is_faster() if onednn is None else onednn:
+            use_onednn(self.model)
         if placed:
             self.model.to(self.device)
         _check_supported(self.decoder, path)
@@ -67,6 +70,7 @@ class Policy:
             device=settings.device,
             lora=settings.lora,
             chat_template=settings.chat_template,
+            onednn=settings.onednn,
             placed=placed,
         )
 
@@ -175,9 +179,9 @@ def _head_is_plain(decoder: Any) -> bool:
     """Whether hidden states and `final_logits` give what the model's own forward gives."""
     ids = torch.arange(1, 5, device=decoder.device)[None]
     mask = torch.ones_like(ids)
-    ours = final_logits(decoder, hidden_states(decoder, ids, mask))
-    theirs = decoder(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-3)
+    computed = final_logits(decoder, hidden_states(decoder, ids, mask))
+    expected = decoder(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return torch.allclose(computed.float(), expected.float(), atol=1e-3, rtol=1e-3)
 
 
 def _forget_quantization(model: Any) -> None:

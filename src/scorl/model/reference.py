@@ -1,4 +1,4 @@
-"""The reference policy: what the KL is measured against."""
+"""The reference policy, to which the KL is measured."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["Reference"]
 
 
 class Reference:
-    """The policy that the KL is measured against; it changes only by `renew`.
+    """The policy to which the KL is measured; it changes only by `reset`.
 
     Full fine-tuning keeps a frozen copy of the model. With adapters the reference is the model without them, which
-    costs no memory, until `renew` keeps a copy of the adapters' weights as they stand.
+    costs no memory, until `reset` keeps a copy of the adapters' weights as they stand.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._copy = None if policy.lora else _frozen(policy.model)
         self._adapters: dict[str, Tensor] | None = None
-        self.renewed = False
+        self.was_reset = False
         if policy.lora and any(p.any() for name, p in policy.parameters.items() if "lora_B" in name):
-            self.renew()  # the adapters were trained before: without them it would be another policy
+            self.reset()  # the adapters were trained before: without them it would be another policy
 
     @contextmanager
     def active(self) -> Iterator[Any]:
@@ -38,7 +38,7 @@ class Reference:
             with self._policy.model.disable_adapter():
                 yield self._policy.decoder
         else:
-            with self._exchanged(self._adapters):
+            with self._swap_weights(self._adapters):
                 yield self._policy.decoder
 
     @contextmanager
@@ -48,11 +48,11 @@ class Reference:
             with self.active():
                 yield
         else:
-            with self._exchanged({name: p.data for name, p in self._copy.named_parameters()}):
+            with self._swap_weights({name: p.data for name, p in self._copy.named_parameters()}):
                 yield
 
     @contextmanager
-    def _exchanged(self, weights: dict[str, Tensor]) -> Iterator[None]:
+    def _swap_weights(self, weights: dict[str, Tensor]) -> Iterator[None]:
         """Other weights in the policy; its own are back in place afterwards."""
         own = {name: p.data for name, p in self._policy.parameters.items()}
         self._policy.set_weights(weights)
@@ -66,13 +66,13 @@ class Reference:
         """The model whose output head is the reference's; adapters never touch the head."""
         return self._policy.decoder if self._copy is None else self._copy
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         """Make the policy as it stands the reference."""
         self.load_state(_snapshot(self._policy))
 
     def state(self) -> dict[str, Tensor] | None:
-        """What a checkpoint must hold: the reference's weights once it was renewed, else None."""
-        if not self.renewed:
+        """What a checkpoint must hold: the reference's weights once it was reset, else None."""
+        if not self.was_reset:
             return None
         if self._copy is None:
             return self._adapters
@@ -80,7 +80,7 @@ class Reference:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Set the reference's weights."""
-        self.renewed = True
+        self.was_reset = True
         if self._copy is None:
             self._adapters = {name: weights.to(self._policy.device) for name, weights in state.items()}
             return

@@ -22,7 +22,7 @@ from scorl import tasks
 from scorl.engines.engine import Request
 from scorl.engines.torch import TorchEngine
 from scorl.learner import Learner
-from scorl.model.onednn import KERNELS, linear, onednn_is_faster
+from scorl.model.onednn import KERNELS, onednn_is_faster, onednn_linear
 from scorl.model.policy import Policy
 from scorl.planning.device import Device, Rates, Reach
 from scorl.planning.setup import Setup
@@ -120,6 +120,8 @@ def reach(shape: ModelShape, tokens: int, queries: int, keys: int, *, held: bool
     query, key, value, mask = _attending(shape, max(1, count // queries), queries, keys)
     x, rotated = torch.randn(count, shape.width), torch.randn(count, shape.query_width + shape.key_width)
     gate, up = torch.randn(2, count, shape.inner)
+
+    linear = onednn_linear if onednn_is_faster() else F.linear
 
     def matrices() -> list[Tensor]:
         found = []
