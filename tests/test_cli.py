@@ -15,7 +15,7 @@ from scorl.cli.output import open_output
 from scorl.cli.train import default_folder
 from scorl.errors import UserError
 from scorl.recipe import resolve
-from scorl.run.progress import Progress, describe
+from scorl.run.progress import ProgressLine, describe
 from scorl.version import __version__
 
 LINE = {
@@ -289,7 +289,7 @@ def test_progress_leaves_out_what_is_undefined():
 
 
 def test_plain_progress_is_sparing_but_shows_the_end_of_each_stage(capsys):
-    with Progress(6, pause=1000) as progress:
+    with ProgressLine(6, pause=1000) as progress:
         for step, stage in enumerate(["one", "one", "one", "two", "two", "two"]):
             progress(LINE | {"step": step, "stage": stage})
     shown = [" ".join(line.split()[:2]) for line in capsys.readouterr().err.splitlines()]
@@ -298,7 +298,7 @@ def test_plain_progress_is_sparing_but_shows_the_end_of_each_stage(capsys):
 
 def test_progress_in_a_terminal_is_one_line_that_renews_itself():
     console = Console(file=io.StringIO(), force_terminal=True, width=60)
-    with Progress(20, console) as progress:
+    with ProgressLine(20, console) as progress:
         for step in range(12):
             progress(LINE | {"step": step})
     shown = console.file.getvalue()

@@ -133,7 +133,7 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> Result:
     from scorl.run.build import planned
     from scorl.run.directory import RunDirectory
     from scorl.run.loggers import loggers
-    from scorl.run.progress import Progress
+    from scorl.run.progress import ProgressLine
     from scorl.run.run import perform
 
     quiet()
@@ -142,7 +142,7 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> Result:
         return perform(plan, directory)
     for difference in plan.policy.chat.differences():
         click.echo(f"chat template: {difference}", err=True)
-    with loggers(recipe.loggers, directory, recipe.as_dict()) as send, Progress(recipe.steps) as progress:
+    with loggers(recipe.loggers, directory, recipe.as_dict()) as send, ProgressLine(recipe.steps) as progress:
 
         def on_step(record: Record) -> None:
             progress(record)

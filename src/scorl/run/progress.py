@@ -14,13 +14,13 @@ from rich.text import Text
 
 from scorl.metrics import HEADLINES
 
-__all__ = ["Progress", "describe"]
+__all__ = ["ProgressLine", "describe"]
 
 SMOOTHED = 20
 """Steps over which the rate is taken."""
 
 
-class Progress:
+class ProgressLine:
     """Shows the lines of steps.jsonl as they come; a context manager.
 
     Args:
@@ -38,7 +38,7 @@ class Progress:
         self._held: tuple[str, str] | None = None
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         if self._live:
             self._live.start()
             self._live.update(Text("the first evaluation and the first step are under way ..."))
