@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scorl import tasks
 from scorl.errors import UserError
 from scorl.tasks.countdown import Countdown, CountdownProblems, countdown, solutions
 from scorl.verifiers.countdown import find_steps, verify, write
@@ -186,15 +187,15 @@ def test_the_wording_holds_the_problem() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"numbers": 9}, "numbers is 9"),
-        ({"largest": 1}, "largest is 1"),
-        ({"lowest_target": 9, "highest_target": 5}, "targets from 9 to 5"),
+        ({"numbers": 9}, "task 'countdown': numbers: should be at most 5, not 9"),
+        ({"largest": 1}, "largest: should be at least 2, not 1"),
+        ({"lowest_target": 9, "highest_target": 5}, "no target is from 9 to 5"),
         ({"prompt": "Reach {target}."}, "does not contain {numbers}"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Countdown(**settings)  # type: ignore[arg-type]
+        tasks.load("countdown", **settings)
 
 
 def test_more_problems_than_there_are() -> None:

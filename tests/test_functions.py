@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from scorl import tasks
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.evaluation import evaluate
@@ -95,15 +96,15 @@ def test_problems_are_a_pure_function_of_stream_and_position():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"examples": 1}, "examples is 1"),
-        ({"hidden": 0}, "hidden is 0"),
+        ({"examples": 1}, "examples: should be at least 2, not 1"),
+        ({"hidden": 0}, "hidden: should be at least 1, not 0"),
         ({"prompt": "Write f."}, r"does not contain \{examples\}"),
-        ({"sandbox": "none"}, "sandbox is 'none'"),
+        ({"sandbox": "none"}, "sandbox: 'none' is not among its values"),
     ],
 )
 def test_wrong_settings_are_named(settings, said):
     with pytest.raises(UserError, match=said):
-        Functions(**settings)
+        tasks.load("functions", **settings)
 
 
 @full

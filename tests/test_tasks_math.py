@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scorl import tasks
 from scorl.errors import UserError
 from scorl.tasks.data import Finite, by_hash, hub_rows
 from scorl.tasks.files import Files, files
@@ -315,7 +316,7 @@ def test_reward_functions_see_chat_messages(tmp_path: Path) -> None:
         ([{"prompt": "a", "answer": "1"}], {"verifier": "maths"}, "did you mean 'math'"),
         ([{"prompt": "a", "answer": "1"}], {"verifier": "no_such_module:f"}, "no such module"),
         ([{"prompt": "a", "answer": "1"}], {"verifier": "json:dump_it"}, "did you mean 'dumps?'"),
-        ([{"prompt": "a", "answer": "1"}], {"test_fraction": 1.5}, "between 0 and 1"),
+        ([{"prompt": "a", "answer": "1"}], {"test_fraction": 1.5}, "less than 1"),
     ],
 )
 def test_mistakes_in_files_are_named(tmp_path: Path, lines: list[Any], settings: dict[str, Any], message: str) -> None:
@@ -323,7 +324,7 @@ def test_mistakes_in_files_are_named(tmp_path: Path, lines: list[Any], settings:
     if "verifier" in settings:
         settings = {**settings, "test_path": path}
     with pytest.raises(UserError, match=message):
-        files(Files(path=path, **settings))
+        tasks.load("files", path=path, **settings)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from scorl.errors import UserError
-from scorl.recipe.messages import complaints
 from scorl.recipe.renamed import leaves, rename
 from scorl.recipe.rules import contradictions
 from scorl.recipe.sections import CHOICES, TASK, Recipe, TaskChoice, adapter
 from scorl.recipe.source import assign, load
+from scorl.validation import refuse, validated
 
 __all__ = ["changed", "differences", "resolve", "resolve_task"]
-
-Kind = TypeVar("Kind")
 
 
 def resolve(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -42,7 +38,7 @@ def changed(recipe: Recipe, overrides: Iterable[str], what: str) -> Recipe:
 def resolve_task(name: str, overrides: Iterable[str] = ()) -> TaskChoice:
     """A task by name with settings written `key=value` or `task.key=value`, checked like a recipe's."""
     values = assign({"name": name}, [override.removeprefix("task.") for override in overrides])
-    return _checked(TypeAdapter(Annotated[TaskChoice, TASK]), values, f"task '{name}'")
+    return validated(TypeAdapter(Annotated[TaskChoice, TASK]), values, f"task '{name}'")
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
@@ -59,22 +55,6 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
 def _resolved(values: dict[str, Any], what: str) -> Recipe:
     values, former = rename(values)
     values |= {name: choice.with_name(values[name]) for name, choice in CHOICES.items() if name in values}
-    recipe = _checked(adapter(), values, what, former)
-    _refuse(contradictions(recipe), what)
+    recipe = validated(adapter(), values, what, former)
+    refuse(contradictions(recipe), what)
     return recipe
-
-
-def _checked(adapter: TypeAdapter[Kind], values: Any, what: str, faults: Sequence[str] = ()) -> Kind:
-    """What the values describe; JSON is the form in which strict types and lists for tuples agree."""
-    try:
-        checked = adapter.validate_json(json.dumps(values))
-    except ValidationError as error:
-        _refuse([*faults, *complaints(error, adapter.json_schema())], what)
-        raise
-    _refuse(faults, what)
-    return checked
-
-
-def _refuse(lines: Sequence[str], what: str) -> None:
-    if lines:
-        raise UserError(f"{what}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{what}:", *lines]))

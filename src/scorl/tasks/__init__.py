@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from scorl.errors import UserError, nearest
 from scorl.tasks.countdown import Countdown, countdown
 from scorl.tasks.files import Files, files
@@ -20,6 +22,7 @@ from scorl.tasks.plus import HumanEvalPlus, MbppPlus, plus
 from scorl.tasks.programs import Programs, programs
 from scorl.tasks.task import Judge, Problems, Task
 from scorl.tasks.word_problems import WordProblems, word_problems
+from scorl.validation import validated
 
 __all__ = ["TASKS", "Judge", "Problems", "Task", "load"]
 
@@ -45,13 +48,9 @@ def load(name: str, **settings: Any) -> Task:
     """A task by name, e.g. `load("gsm8k", path="gsm8k/")`.
 
     Raises:
-        UserError: there is no such task or no such setting, or the task's data cannot be read.
+        UserError: there is no such task or setting, one has a wrong value, or the task's data cannot be read.
     """
     if name not in TASKS:
         raise UserError(f"no task '{name}': {nearest(name, TASKS)}")
     kind, build = TASKS[name]
-    fields = kind.__dataclass_fields__
-    for key in settings:
-        if key not in fields:
-            raise UserError(f"task '{name}' has no setting '{key}': {nearest(key, fields)}")
-    return build(kind(**settings))
+    return build(validated(TypeAdapter(kind), settings, f"task '{name}'"))

@@ -6,14 +6,19 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval
 
 from scorl.errors import UserError
 from scorl.tasks.task import Problems, Task
 from scorl.verifiers import program
 from scorl.verifiers.program import SECONDS
 
-__all__ = ["CORRECTION", "ProgramSettings", "as_block", "defines_check", "read_pairs", "read_tests"]
+__all__ = ["CORRECTION", "ProgramSettings", "Seconds", "as_block", "defines_check", "read_pairs", "read_tests"]
+
+Seconds = Annotated[float, Interval(gt=0, le=600)]
+"""Processor seconds of a program."""
 
 CORRECTION = (
     "There might be an error in the code above. Go through it again, correct it if something is wrong, and put the "
@@ -33,7 +38,7 @@ class ProgramSettings:
     """The first prompt; `{question}` is filled in."""
     correction: str = CORRECTION
     """The message between two attempts."""
-    timeout: float = SECONDS
+    timeout: Seconds = SECONDS
     """Processor seconds of a program; scaled to the machine's speed."""
     sandbox: Literal["required", "preferred"] = "required"
     """`required` refuses to run programs in less than the full sandbox (docs/code.md)."""
@@ -41,8 +46,6 @@ class ProgramSettings:
     def __post_init__(self) -> None:
         if self.sandbox not in ("required", "preferred"):
             raise UserError(f"{self.task}: sandbox is '{self.sandbox}', but should be 'required' or 'preferred'")
-        if not 0 < self.timeout <= 600:
-            raise UserError(f"{self.task}: timeout is {self.timeout:g}, but should be above 0 and at most 600 seconds")
         for place in self.fills:
             if place not in self.prompt:
                 raise UserError(f"{self.task}: the prompt {self.prompt!r} does not contain {place}")

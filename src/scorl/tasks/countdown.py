@@ -12,6 +12,9 @@ import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 
 from scorl.errors import UserError
 from scorl.seeds import derive
@@ -39,13 +42,14 @@ TRIES = 2000
 class Countdown:
     """The settings of the countdown task."""
 
-    numbers: int = 4
-    """How many numbers a problem gives, 2 to 5."""
-    largest: int = 12
+    numbers: Annotated[int, Interval(ge=2, le=5)] = 4
+    """How many numbers a problem gives."""
+    largest: Annotated[int, Interval(ge=2, le=1000)] = 12
     """Numbers are drawn from 1 to this one."""
-    lowest_target: int = 1
+    lowest_target: Annotated[int, Ge(1)] = 1
     highest_target: int = 60
-    fewest_steps: int = 1
+    """The range of the target."""
+    fewest_steps: Annotated[int, Ge(1)] = 1
     most_steps: int = 2
     """How many steps a problem takes at least, and at most, when solved in the shortest way."""
     prompt: str = PROMPT
@@ -54,19 +58,12 @@ class Countdown:
     """The message between two attempts."""
 
     def __post_init__(self) -> None:
-        if not 2 <= self.numbers <= 5:
-            raise UserError(f"countdown: numbers is {self.numbers}, but a problem gives 2 to 5 numbers")
-        if not 2 <= self.largest <= 1000:
-            raise UserError(f"countdown: largest is {self.largest}, but should be from 2 to 1000")
-        if not 1 <= self.lowest_target <= self.highest_target:
+        if self.lowest_target > self.highest_target:
+            raise UserError(f"countdown: no target is from {self.lowest_target} to {self.highest_target}")
+        if self.fewest_steps > self.most_steps or self.fewest_steps >= self.numbers:
             raise UserError(
-                f"countdown: targets from {self.lowest_target} to {self.highest_target}, "
-                "but lowest_target should be at least 1 and at most highest_target"
-            )
-        if not 1 <= self.fewest_steps <= self.most_steps or self.fewest_steps >= self.numbers:
-            raise UserError(
-                f"countdown: from {self.fewest_steps} to {self.most_steps} steps, but fewest_steps should be 1 or more,"
-                f" at most most_steps, and below the {self.numbers} numbers"
+                f"countdown: fewest_steps is {self.fewest_steps}, but should be at most most_steps, {self.most_steps}, "
+                f"and below the {self.numbers} numbers"
             )
         for name in ("{numbers}", "{target}"):
             if name not in self.prompt:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 from scorl.errors import UserError, nearest
 from scorl.tasks.data import Finite, Row, ask, column, digest, read_rows, split_off
@@ -30,7 +32,7 @@ class Files:
     """A JSONL file, or a Parquet file (ending in .parquet)."""
     test_path: str | None = None
     """The file with the test problems; None: a part of `path`."""
-    test_fraction: float = 0.1
+    test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
     """Without `test_path`: the part of the problems, picked by a hash of their prompts, that is held out."""
     problem: str | None = None
     """The column with the problem, a string or chat messages; None: problem, prompt or question."""
@@ -46,8 +48,6 @@ class Files:
     """The message between two attempts."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.test_fraction < 1:
-            raise UserError(f"files: test_fraction is {self.test_fraction}, but should lie between 0 and 1")
         if ":" not in self.verifier and self.verifier not in TEXT_VERIFIERS:
             hint = nearest(self.verifier, [*TEXT_VERIFIERS, "module:function", "file.py:function"])
             raise UserError(f"files: no verifier '{self.verifier}': {hint}")

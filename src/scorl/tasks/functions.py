@@ -14,9 +14,10 @@ import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from scorl.errors import UserError
+from annotated_types import Interval
+
 from scorl.seeds import derive
 from scorl.tasks.coding import ProgramSettings
 from scorl.tasks.endless import Endless
@@ -68,20 +69,13 @@ class Functions(ProgramSettings):
     task: ClassVar[str] = "functions"
     fills: ClassVar[tuple[str, ...]] = ("{examples}",)
 
-    examples: int = 3
-    """How many values a prompt shows, 2 to 6."""
-    hidden: int = 5
-    """How many values a program is tested on beside those that are shown, 1 to 10."""
+    examples: Annotated[int, Interval(ge=2, le=6)] = 3
+    """How many values a prompt shows."""
+    hidden: Annotated[int, Interval(ge=1, le=10)] = 5
+    """How many values a program is tested on beside those that are shown."""
     prompt: str = PROMPT
     """The first prompt; `{examples}` is filled in."""
     correction: str = CORRECTION
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 2 <= self.examples <= 6:
-            raise UserError(f"functions: examples is {self.examples}, but a prompt shows 2 to 6 values")
-        if not 1 <= self.hidden <= 10:
-            raise UserError(f"functions: hidden is {self.hidden}, but 1 to 10 values can be tested beside the examples")
 
 
 @dataclass(frozen=True)

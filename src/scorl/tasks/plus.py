@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from scorl.errors import UserError
-from scorl.tasks.coding import ProgramSettings, as_block
+from scorl.tasks.coding import ProgramSettings, Seconds, as_block
 from scorl.tasks.data import Finite, Row, column, read_rows
 from scorl.tasks.humaneval import PROMPT, beginning
 from scorl.tasks.task import Task
@@ -105,7 +105,7 @@ class HumanEvalPlus(ProgramSettings):
     path: str = ""
     """HumanEvalPlus.jsonl of evalplus (`.gz` too)."""
     prompt: str = PROMPT
-    timeout: float = SECONDS
+    timeout: Seconds = SECONDS
     """Processor seconds of a program for all its inputs; scaled to the machine's speed."""
 
 
@@ -118,7 +118,7 @@ class MbppPlus(ProgramSettings):
     path: str = ""
     """MbppPlus.jsonl of evalplus (`.gz` too)."""
     prompt: str = MBPP_PROMPT
-    timeout: float = SECONDS
+    timeout: Seconds = SECONDS
     """Processor seconds of a program for all its inputs; scaled to the machine's speed."""
 
 

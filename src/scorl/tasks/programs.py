@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Interval
 
 from scorl.errors import UserError
-from scorl.tasks.coding import ProgramSettings, as_block, defines_check, read_pairs, read_tests
+from scorl.tasks.coding import ProgramSettings, Seconds, as_block, defines_check, read_pairs, read_tests
 from scorl.tasks.data import Finite, Row, ask, column, digest, read_rows, split_off
 from scorl.tasks.files import guess, messages
 from scorl.tasks.task import Task
@@ -32,17 +34,12 @@ class Programs(ProgramSettings):
     `output`); where wanted entry_point, setup (code for the tests), timeout, stdin, solution, id."""
     test_path: str | None = None
     """The file with the test problems; None: a part of `path`."""
-    test_fraction: float = 0.1
+    test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
     """Without `test_path`: the part of the problems, picked by a hash of their prompts, that is held out."""
     prompt: str = PROMPT
     """The first prompt; `{question}` is filled in. Chat messages are taken as they are."""
-    timeout: float = SECONDS
+    timeout: Seconds = SECONDS
     """Processor seconds of a program where its row names none; scaled to the machine's speed."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.test_fraction < 1:
-            raise UserError(f"programs: test_fraction is {self.test_fraction}, but should lie between 0 and 1")
 
 
 def programs(settings: Programs) -> Task:

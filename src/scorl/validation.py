@@ -1,15 +1,18 @@
-"""What pydantic found, in words: the key's path, what was given, what is allowed, the nearest right name."""
+"""Settings checked by pydantic, and what it finds in words: the key's path, what is allowed, the nearest right name."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from scorl.errors import nearest
+from scorl.errors import UserError, nearest
 
-__all__ = ["complaints"]
+__all__ = ["refuse", "validated"]
+
+Kind = TypeVar("Kind")
 
 NO_TRUNCATION = "sampler and learner would disagree about the policy; scorl samples from the whole distribution"
 REASONS = {
@@ -38,9 +41,26 @@ WANTED = {
 Schema = Mapping[str, Any]
 
 
-def complaints(error: ValidationError, schema: Schema) -> list[str]:
-    """One line for each fault, beginning with the path of its key; `schema` is the JSON schema that was not kept."""
-    return [_line(fault, schema) for fault in error.errors(include_url=False)]
+def validated(adapter: TypeAdapter[Kind], values: Any, what: str, faults: Sequence[str] = ()) -> Kind:
+    """What the values describe; JSON is the form in which strict types and lists for tuples agree.
+
+    Raises:
+        UserError: everything that is wrong, `faults` first, a line each, with the key's path.
+    """
+    try:
+        kept = adapter.validate_json(json.dumps(values, default=str), strict=True, extra="forbid")
+    except ValidationError as error:
+        schema = adapter.json_schema()
+        refuse([*faults, *(_line(fault, schema) for fault in error.errors(include_url=False))], what)
+        raise
+    refuse(faults, what)
+    return kept
+
+
+def refuse(faults: Sequence[str], what: str) -> None:
+    """Raise `UserError` if there are faults."""
+    if faults:
+        raise UserError(f"{what}: {faults[0]}" if len(faults) == 1 else "\n  ".join([f"{what}:", *faults]))
 
 
 def _line(fault: Any, schema: Schema) -> str:
