@@ -101,7 +101,8 @@ def test_verifications_and_what_they_leave_have_readable_names(run: Path) -> Non
     summary = {**AFTER.summary(), "metrics": AFTER.summary()["metrics"] | metrics, "step": 0}
     labels = [row[0] for row in tabulate_evaluation(summary).rows]
     assert labels[-3:] == ["accuracy, verification 1", "accuracy, selective revision", "tokens, verification 1"]
-    (run / "evaluation.json").write_text(json.dumps({"test": summary}))
+    older = {**AFTER.summary(), "step": -1}
+    (run / "evaluation.json").write_text(json.dumps({"test": {**summary, "history": [older, summary]}}))
     text = write_report(run).read_text()
     assert ">verification 1</text>" in text
     assert ">selective revision</text>" in text

@@ -115,7 +115,7 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[st
                 if code:
                     failed.append(run)
                 left = (time.monotonic() - began) / finished * (total - finished)
-                report(f"{finished}/{total} {_ending(run, code)}, about {_clock(left)} left")
+                report(f"{finished}/{total} {_describe_ending(run, code)}, about {_format_minutes(left)} left")
             time.sleep(PAUSE)
     except KeyboardInterrupt:
         _stop(running)
@@ -153,7 +153,7 @@ def _share_collected(run: Run, out: Path) -> None:
         link.symlink_to(os.path.relpath(shared, link.parent))
 
 
-def _ending(run: Run, code: int) -> str:
+def _describe_ending(run: Run, code: int) -> str:
     """How a run ended, in figures or in the last words of its log; a negative exit code is the signal that ended it."""
     if code < 0:
         memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
@@ -180,6 +180,6 @@ def _stop(running: dict[Run, subprocess.Popen[bytes]]) -> None:
             continue
 
 
-def _clock(seconds: float) -> str:
+def _format_minutes(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes} min"

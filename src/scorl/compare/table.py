@@ -26,9 +26,9 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
         (
             row.arm.label,
             str(len(row.seeds)) if row.arm.trains else "",
-            *(_figure(row, name) for name in columns.values()),
-            *(_difference(row.to_score.get(name)) for name in (TO_SCORE.values() if differ else ())),
-            *([_published(row)] if published else ()),
+            *(_format_interval(row, name) for name in columns.values()),
+            *(_format_difference(row.to_score.get(name)) for name in (TO_SCORE.values() if differ else ())),
+            *([_format_published(row)] if published else ()),
         )
         for row in comparison.rows
     )
@@ -36,10 +36,10 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
         f"{about['model']} on {about['task']} ({about['split']}): {about['test_problems']} problems, "
         f"temperature {about['temperature']:g}, {about['steps']} steps"
     )
-    return Grid(title, header, rows, _notes(comparison, differ, published))
+    return Grid(title, header, rows, _write_notes(comparison, differ, published))
 
 
-def _notes(comparison: Comparison, differ: bool, published: bool) -> tuple[str, ...]:
+def _write_notes(comparison: Comparison, differ: bool, published: bool) -> tuple[str, ...]:
     notes = ["Percent: the mean over seeds and its 95% interval over seeds and problems (hierarchical bootstrap)."]
     if differ:
         notes.append(
@@ -57,7 +57,7 @@ def _notes(comparison: Comparison, differ: bool, published: bool) -> tuple[str, 
     return tuple(notes)
 
 
-def _figure(row: ArmResult, name: str) -> str:
+def _format_interval(row: ArmResult, name: str) -> str:
     interval = row.metrics.get(name)
     if interval is None or interval.value is None or interval.low is None or interval.high is None:
         return ""
@@ -68,14 +68,14 @@ def _figure(row: ArmResult, name: str) -> str:
     return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
-def _difference(difference: Difference | None) -> str:
+def _format_difference(difference: Difference | None) -> str:
     if difference is None or difference.value is None or difference.p is None:
         return ""
     p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
     return f"{100 * difference.value:+.1f} ({p})"
 
 
-def _published(row: ArmResult) -> str:
+def _format_published(row: ArmResult) -> str:
     if row.arm.published is None:
         return ""
     first, second, delta = row.arm.published

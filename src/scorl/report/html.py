@@ -58,17 +58,17 @@ def write_report(path: Path | str) -> Path:
     steps, evaluations = _read_steps(run), run.evaluations()
     if not steps and not evaluations:
         raise UserError(f"{path} is no run directory: it holds neither steps nor evaluations")
-    marks = _stages(steps)
+    marks = _find_stages(steps)
     # every value is escaped on its way into the page, whatever the template's name; drawings bring their own markup
     pages = Environment(loader=PackageLoader("scorl", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = pages.get_template("report.html.j2").render(
         name=run.path.resolve().name,
         steps=len(steps),
         stages=[name for _, name in marks],
-        tables=[_table(split, latest) for split, latest in evaluations.items()],
-        held_out=_drawn(_held_out(split, latest, marks) for split, latest in evaluations.items()),
-        curves=_drawn(_curves(*panel, steps, marks) for panel in PANELS),
-        examples=_examples(run),
+        tables=[_tabulate(split, latest) for split, latest in evaluations.items()],
+        held_out=_without_empty(_draw_evaluations(split, latest, marks) for split, latest in evaluations.items()),
+        curves=_without_empty(_draw_steps(*panel, steps, marks) for panel in PANELS),
+        examples=_choose_examples(run),
         recipe=run.recipe_text(),
     )
     return run.write_report(page)
@@ -79,25 +79,25 @@ def _read_steps(run: RunDirectory) -> list[Record]:
     return [steps[number] for number in sorted(steps)]
 
 
-def _stages(steps: list[Record]) -> list[Mark]:
+def _find_stages(steps: list[Record]) -> list[Mark]:
     """The first step of every stage and the stage's name."""
-    begins = [steps[0], *(b for a, b in pairwise(steps) if a["stage"] != b["stage"])] if steps else []
-    return [(line["step"], str(line["stage"])) for line in begins]
+    changes = [b for a, b in pairwise(steps) if a["stage"] != b["stage"]]
+    return [(step["step"], str(step["stage"])) for step in [*steps[:1], *changes]]
 
 
-def _table(split: str, latest: Record) -> dict[str, Any]:
+def _tabulate(split: str, latest: Record) -> dict[str, Any]:
     """The latest evaluation beside the first; by itself where there is no other."""
     first = latest.get("history", [latest])[0]
     if first["step"] == latest["step"]:
         return {"title": f"{split}, step {latest['step']}", "tiles": [], "grid": tabulate_evaluation(latest)}
     return {
         "title": f"{split}: step {first['step']} and step {latest['step']}",
-        "tiles": list(_tiles(first["metrics"], latest["metrics"])),
+        "tiles": list(_make_tiles(first["metrics"], latest["metrics"])),
         "grid": tabulate_change(first, latest),
     }
 
 
-def _tiles(before: Record, after: Record) -> Iterator[dict[str, str]]:
+def _make_tiles(before: Record, after: Record) -> Iterator[dict[str, str]]:
     """The headline figures in percent, with those before."""
     for label, name in HEADLINES.items():
         old, new = before[name]["value"], after[name]["value"]
@@ -106,16 +106,18 @@ def _tiles(before: Record, after: Record) -> Iterator[dict[str, str]]:
             yield {"label": label, "after": f"{100 * new:{sign}.1f}", "before": f"{100 * old:{sign}.1f}"}
 
 
-def _held_out(split: str, latest: Record, marks: list[Mark]) -> Drawing | None:
-    series = []
+def _draw_evaluations(split: str, latest: Record, marks: list[Mark]) -> Drawing | None:
+    history, series = latest.get("history", [latest]), []
     for name, key in _match_keys(ACCURACIES, latest["metrics"]):
-        values = [(entry["step"], entry["metrics"][key]) for entry in latest.get("history", [latest])]
+        values = [(entry["step"], entry["metrics"][key]) for entry in history if key in entry["metrics"]]
         points = [(step, m["value"]) for step, m in values]
         series.append(Series(name, points, [(step, m["low"], m["high"]) for step, m in values if m["low"] is not None]))
     return draw_chart(f"Accuracy on {split}, %", series, marks, percent=True)
 
 
-def _curves(title: str, percent: bool, keys: dict[str, str], steps: list[Record], marks: list[Mark]) -> Drawing | None:
+def _draw_steps(
+    title: str, percent: bool, keys: dict[str, str], steps: list[Record], marks: list[Mark]
+) -> Drawing | None:
     flat = [step | {f"seconds.{phase}": s for phase, s in (step.get("seconds") or {}).items()} for step in steps]
     there = {key: None for step in flat for key in step}
     series = [Series(name, [(step["step"], step.get(key)) for step in flat]) for name, key in _match_keys(keys, there)]
@@ -131,11 +133,11 @@ def _match_keys(keys: Mapping[str, str], there: Iterable[str]) -> Iterator[tuple
                 yield name.format(*match.groups()), one
 
 
-def _drawn(charts: Iterable[Drawing | None]) -> list[Drawing]:
+def _without_empty(charts: Iterable[Drawing | None]) -> list[Drawing]:
     return [chart for chart in charts if chart]
 
 
-def _examples(run: RunDirectory) -> list[ShownTrajectory]:
+def _choose_examples(run: RunDirectory) -> list[ShownTrajectory]:
     """A few trajectories of every flip class, the newest first."""
     chosen: dict[str, list[ShownTrajectory]] = {flip: [] for flip in FLIPS}
     for step in reversed(run.attempted_steps()[-LATEST:]):

@@ -25,7 +25,7 @@ LABELS = {
     "edit_ratio": "edit-distance ratio",
     "truncated": "cut at the token limit",
 }
-"""What people read in place of a metric's name; the others are spelled out by `label`."""
+"""What people read in place of a metric's name; the others are spelled out by `label_metric`."""
 
 ROLES = {"t": "attempt", "v": "verification", "c": "critique"}
 
@@ -42,26 +42,30 @@ class Grid:
 
 def tabulate_evaluation(evaluation: Evaluation | Summary) -> Grid:
     """Every metric of an evaluation with its 95% interval; metrics that are undefined are left out."""
-    summary = _summary(evaluation)
+    summary = _summarize(evaluation)
     defined = {name: m for name, m in summary["metrics"].items() if m["value"] is not None}
-    rows = tuple((label(name), _figure(name, m["value"]), _span(name, m)) for name, m in defined.items())
+    rows = tuple(
+        (label_metric(name), _format_value(name, m["value"]), _format_interval(name, m)) for name, m in defined.items()
+    )
     p = summary["mcnemar_p"]
-    notes = ("Rates in percent.",) if p is None else (f"Rates in percent. Delta(t1, t2), exact McNemar: p {_p(p)}.",)
-    return Grid(_title(summary), ("metric", "value", "95% interval"), rows, notes)
+    notes = (
+        ("Rates in percent.",) if p is None else (f"Rates in percent. Delta(t1, t2), exact McNemar: p {_format_p(p)}.",)
+    )
+    return Grid(_describe(summary), ("metric", "value", "95% interval"), rows, notes)
 
 
 def tabulate_change(before: Evaluation | Summary, after: Evaluation | Summary) -> Grid:
     """Every metric before and after with intervals; changes are paired where the problems are the same."""
-    old, new = _summary(before), _summary(after)
+    old, new = _summarize(before), _summarize(after)
     changes = _pair(old, new)
     names = [n for n, m in new["metrics"].items() if m["value"] is not None and n in old["metrics"]]
-    rows = tuple(_row(n, old["metrics"][n], new["metrics"][n], changes.get(n)) for n in names)
+    rows = tuple(_make_row(n, old["metrics"][n], new["metrics"][n], changes.get(n)) for n in names)
     how = "is paired by problem" if changes else "has no interval: the two are not about the same problems"
     notes = [f"Rates in percent, 95% intervals by bootstrap over problems. The change {how}."]
     if old["mcnemar_p"] is not None and new["mcnemar_p"] is not None:
-        tests = f"before p {_p(old['mcnemar_p'])}, after p {_p(new['mcnemar_p'])}"
+        tests = f"before p {_format_p(old['mcnemar_p'])}, after p {_format_p(new['mcnemar_p'])}"
         notes.append(f"Delta(t1, t2), exact McNemar: {tests}.")
-    return Grid(_title(new), ("metric", "before", "after", "change", "p"), rows, tuple(notes))
+    return Grid(_describe(new), ("metric", "before", "after", "change", "p"), rows, tuple(notes))
 
 
 def to_markdown(grid: Grid) -> str:
@@ -87,10 +91,10 @@ def to_rich(grid: Grid) -> Table:
     return table
 
 
-def label(name: str) -> str:
+def label_metric(name: str) -> str:
     """What people read in place of a metric's name.
 
-    >>> label("accuracy_t2"), label("accuracy_v1"), label("delta_t2_t3"), label("tokens_t1")
+    >>> label_metric("accuracy_t2"), label_metric("accuracy_v1"), label_metric("delta_t2_t3"), label_metric("tokens_t1")
     ('accuracy@t2', 'accuracy, verification 1', 'Delta(t2, t3)', 'tokens, attempt 1')
     """
     if name in LABELS:
@@ -103,15 +107,15 @@ def label(name: str) -> str:
     return f"{kind}, {ROLES[responses[0][0]]} {responses[0][1:]}"
 
 
-def _row(name: str, old: dict[str, Any], new: dict[str, Any], change: Difference | None) -> tuple[str, ...]:
-    cells = [_figure(name, m["value"]) + " " + _span(name, m) for m in (old, new)]
+def _make_row(name: str, old: dict[str, Any], new: dict[str, Any], change: Difference | None) -> tuple[str, ...]:
+    cells = [_format_value(name, m["value"]) + " " + _format_interval(name, m) for m in (old, new)]
     if change and change.value is not None:
-        span = _span(name, {"low": change.low, "high": change.high}, signed=True)
-        p = _p(change.p).removeprefix("= ")
-        return (label(name), *cells, f"{_figure(name, change.value, signed=True)} {span}", p)
+        span = _format_interval(name, {"low": change.low, "high": change.high}, signed=True)
+        p = _format_p(change.p).removeprefix("= ")
+        return (label_metric(name), *cells, f"{_format_value(name, change.value, signed=True)} {span}", p)
     if old["value"] is None:
-        return (label(name), "undefined", cells[1], "", "")
-    return (label(name), *cells, _figure(name, new["value"] - old["value"], signed=True), "")
+        return (label_metric(name), "undefined", cells[1], "", "")
+    return (label_metric(name), *cells, _format_value(name, new["value"] - old["value"], signed=True), "")
 
 
 def _pair(old: Summary, new: Summary) -> dict[str, Difference]:
@@ -122,18 +126,18 @@ def _pair(old: Summary, new: Summary) -> dict[str, Difference]:
     return bootstrap_differences([tally_outcomes(before)], [tally_outcomes(after)])
 
 
-def _summary(evaluation: Evaluation | Summary) -> Summary:
+def _summarize(evaluation: Evaluation | Summary) -> Summary:
     return evaluation if isinstance(evaluation, dict) else evaluation.summary()
 
 
-def _title(s: Summary) -> str:
+def _describe(s: Summary) -> str:
     return (
         f"{s['model']} on {s['task']} ({s['split']}): {s['problems']} problems, "
         f"{s['samples']} sample{'s' * (s['samples'] > 1)} each, temperature {s['temperature']:g}"
     )
 
 
-def _figure(name: str, value: float, signed: bool = False) -> str:
+def _format_value(name: str, value: float, signed: bool = False) -> str:
     """A rate in percent, a ratio with three digits, a number of tokens with one."""
     sign = "+z" if signed or name.startswith("delta") else ""
     if name == "edit_ratio":
@@ -141,13 +145,13 @@ def _figure(name: str, value: float, signed: bool = False) -> str:
     return f"{value if name.startswith('tokens') else 100 * value:{sign}.1f}"
 
 
-def _span(name: str, interval: dict[str, Any], signed: bool = False) -> str:
+def _format_interval(name: str, interval: dict[str, Any], signed: bool = False) -> str:
     if interval["low"] is None:
         return ""
-    return f"[{_figure(name, interval['low'], signed)}, {_figure(name, interval['high'], signed)}]"
+    return f"[{_format_value(name, interval['low'], signed)}, {_format_value(name, interval['high'], signed)}]"
 
 
-def _p(p: float | None) -> str:
+def _format_p(p: float | None) -> str:
     if p is None:
         return ""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
