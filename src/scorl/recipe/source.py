@@ -123,7 +123,8 @@ def _find(recipe: str | Path, folder: Path) -> Path:
 def _of_a_run(values: dict[str, Any]) -> dict[str, Any]:
     """What a run wrote, perhaps before a key was renamed: no user's typo, so nothing is said of it."""
     values, _ = rename(values)
-    return values | {name: choice.fitting(values[name]) for name, choice in CHOICES.items() if name in values}
+    chosen = {name: values[name] for name in CHOICES if isinstance(values.get(name), dict)}
+    return values | {name: CHOICES[name].fitting(section) for name, section in chosen.items()}
 
 
 def _merged(base: Any, over: Any, name: str = "") -> Any:
