@@ -2,6 +2,7 @@
 # make demo    train the shipped tiny model to correct itself on countdown, then print before and after
 # make test    format, lint, types, tests
 # make lint    the first three of them
+# make docs    the documentation site in site/, with every link checked
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
@@ -17,7 +18,7 @@ PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 RAY := .venv-ray
 VLLM := .venv-vllm
 
-.PHONY: setup demo test lint format test-ray test-vllm bench bench-quick
+.PHONY: setup demo test lint format docs test-ray test-vllm bench bench-quick
 
 setup: $(INSTALLED)
 
@@ -42,6 +43,9 @@ format: setup
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(BIN)/mdformat $(PAGES)
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: lint
 	$(BIN)/pytest

@@ -22,13 +22,13 @@ def page(text: str, results: dict[str, Any]) -> str:
     ):
         before, _, rest = text.partition(f"<!-- {name} -->\n")
         _, _, after = rest.partition(f"<!-- end of {name} -->\n")
-        text = f"{before}<!-- {name} -->\n{_table(rows)}<!-- end of {name} -->\n{after}"
+        text = f"{before}<!-- {name} -->\n\n{_table(rows)}\n<!-- end of {name} -->\n{after}"
     return text
 
 
 def _table(rows: Iterable[list[str]]) -> str:
     head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
+    lines = [head, ["--"] * len(head), *body]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 

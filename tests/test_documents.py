@@ -1,13 +1,18 @@
 """The documents hold to the code: commands, Python and YAML in them work, links lead somewhere, nothing is left out."""
 
 import json
+import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import mdformat
 import pytest
 
 from scorl.cli import commands, main
@@ -15,8 +20,9 @@ from scorl.recipe import resolve, resolve_task, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "scorl"
-README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+README, START = ROOT / "README.md", DOCS / "start.md"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
 FRAGMENTS = {"chat.md", "metrics.md"}
 """Their Python is about objects that the reader has: it does not run by itself."""
 SHIPPED_MODEL = PACKAGE / "models" / "countdown-base" / "config.json"
@@ -31,7 +37,7 @@ needs_model = pytest.mark.skipif(not SHIPPED_MODEL.is_file(), reason="the shippe
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: ```language name."""
+    """A fenced block: ```language title="name"."""
 
     page: str
     language: str
@@ -40,8 +46,8 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    found = re.findall(r"^```(\w*) ?(\S*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [Block(page.name, *parts) for parts in found]
+    fences = re.findall(r'^```(\w*)(?: title="(\S+)")?\n(.*?)^```$', page.read_text(), re.MULTILINE | re.DOTALL)
+    return [Block(page.name, *parts) for parts in fences]
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -104,13 +110,14 @@ def test_every_command_parses_and_its_settings_resolve(page, line, folder):
         resolve_task(task, values.get("settings", ()))
 
 
-def test_every_command_is_in_the_readme():
-    assert {words(line)[0] for line in shell_lines(README)} == set(commands.commands)
+def test_every_command_is_on_the_start_page():
+    assert {words(line)[0] for line in shell_lines(START)} == set(commands.commands)
 
 
 @needs_model
-def test_the_readmes_commands_run_in_their_order(folder):
-    for line in shell_lines(README):
+@pytest.mark.parametrize("page", [README, START], ids=lambda page: page.name)
+def test_the_commands_of_the_first_pages_run_in_their_order(page, folder):
+    for line in shell_lines(page):
         arguments = words(line)
         if arguments[0] == "collect-repairs":
             continue  # wants MBPP's file; test_tasks_programs.py runs it
@@ -126,7 +133,7 @@ def test_the_readmes_commands_run_in_their_order(folder):
 
 def check_run(run: Path) -> None:
     """Every file and every field of a run is in docs/run-directory.md."""
-    text = (ROOT / "docs" / "run-directory.md").read_text()
+    text = (DOCS / "run-directory.md").read_text()
     told = set(re.findall(r"`([^`\n]+)`", text))
     lines = [json.loads((run / "steps.jsonl").read_text().splitlines()[0])]
     lines.append(json.loads((run / "attempts/step-000000.jsonl").read_text().splitlines()[0]))
@@ -135,7 +142,7 @@ def check_run(run: Path) -> None:
     assert fields - told == set()
     assert {path.name for path in run.iterdir()} - {name.split("/")[0] for name in told} == set()
     assert {f"trainer/{path.name}" for path in run.glob("checkpoints/step-2/trainer/*")} <= told
-    rates = (ROOT / "docs" / "metrics.md").read_text()
+    rates = (DOCS / "metrics.md").read_text()
     assert [name for name in lines[2]["metrics"] if f"`{name}`" not in rates] == []
 
 
@@ -174,8 +181,8 @@ def test_shipped_recipes_resolve(name):
 
 
 def test_every_recipe_key_is_documented_as_the_code_has_it():
-    page = (ROOT / "docs" / "reference.md").read_text()
-    assert page == runpy.run_path(str(ROOT / "docs" / "keys.py"))["page"](), "run: python docs/keys.py"
+    page = (DOCS / "reference.md").read_text()
+    assert page == runpy.run_path(DOCS / "keys.py")["page"](), "run: python docs/keys.py"
     keys = {
         re.sub(r"^stages\.\d+", "stages.N", key) for name in shipped_recipes() for key in flat(resolve(name).as_dict())
     }
@@ -191,25 +198,66 @@ def flat(values: object, path: str = "") -> list[str]:
     return [path]
 
 
-LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("tools/**/*.md"))]
+EVERYWHERE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("tools/**/*.md"))]
+CELL = 150
+"""Most characters in a cell of a table: longer ones are lists."""
 
 
-@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", EVERYWHERE, ids=lambda page: page.name)
 def test_relative_links_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose(page))
     broken = [t for t in targets if not re.match(r"[a-z]+:", t) and not (page.parent / t).exists()]
     assert broken == []
 
 
-def test_the_readme_links_every_document():
-    text = README.read_text()
-    assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in text] == []
+@pytest.mark.parametrize("page", EVERYWHERE, ids=lambda page: page.name)
+def test_pages_have_the_one_format_and_short_cells(page):
+    text = page.read_text()
+    options = tomllib.loads((ROOT / ".mdformat.toml").read_text())
+    assert text == mdformat.text(text, extensions=options.pop("extensions"), options=options), "run: make format"
+    cells = [cell for line in prose(page).splitlines() if line.startswith("|") for cell in re.split(r"(?<!\\)\|", line)]
+    assert [cell for cell in cells if len(cell.strip()) > CELL] == []
+
+
+def test_the_index_and_the_navigation_have_every_page():
+    index, navigation = (DOCS / "index.md").read_text(), (ROOT / "mkdocs.yml").read_text()
+    pages = {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+    assert {page for page in pages if f"({page})" not in index} == set()
+    assert {page for page in pages if f": {page}\n" not in navigation} == set()
+
+
+def test_the_site_builds_and_its_links_and_anchors_lead_somewhere(tmp_path):
+    pytest.importorskip("material", reason="the site wants the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
+    built = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert built.returncode == 0, built.stderr
+
+
+def test_the_figures_are_those_of_the_recorded_results():
+    drawn = runpy.run_path(DOCS / "figures.py")["figures"]()
+    kept = {path.name: path.read_text() for path in (DOCS / "figures").glob("*.svg")}
+    assert kept == drawn, "run: python docs/figures.py"
+
+
+def test_the_readmes_table_is_that_of_the_recorded_results():
+    arms = json.loads((DOCS / "results" / "compare-countdown.json").read_text())["arms"]
+    rows = re.findall(r"^\| ([\w -]+) \| .*\d.* \|$", README.read_text(), re.MULTILINE)
+    assert rows == ["base", "single-turn RL", "multi-turn RL", "SCoRe"]
+    for row in rows:
+        (arm,) = (arm for arm in arms.values() if arm["label"] == row)
+        (line,) = re.findall(rf"^\| {row} \| (.*) \|$", README.read_text(), re.MULTILINE)
+        cells = [float(number) for number in re.findall(r"[-+]?\d+\.\d", line)]
+        spread = [
+            arm["metrics"][m][end] for m in ("accuracy_t1", "accuracy_t2", "delta") for end in ("mean", "low", "high")
+        ]
+        flips = [arm["metrics"][m]["mean"] for m in ("incorrect_to_correct", "correct_to_incorrect")]
+        assert cells == [round(100 * value, 1) for value in spread + flips]
 
 
 def test_the_tree_of_the_architecture_page_is_the_tree():
-    tree = next(
-        block.text for block in blocks(ROOT / "docs" / "architecture.md") if block.text.startswith("src/scorl/")
-    )
+    tree = next(block.text for block in blocks(DOCS / "architecture.md") if block.text.startswith("src/scorl/"))
     told = set(re.findall(r"^  (\S+?)/? ", tree, re.MULTILINE))
     there = {path.name for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "models")}
     assert told - {"models"} == there

@@ -11,7 +11,7 @@ import torch
 import scorl
 
 FILE = Path(__file__).parents[1] / "examples" / "score_in_one_file.py"
-SETTINGS = scorl.LearnerSettings(lr=3e-4)
+SETTINGS = scorl.LearnerSettings(learning_rate=3e-4)
 
 
 @pytest.fixture(scope="module")
