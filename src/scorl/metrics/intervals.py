@@ -126,11 +126,13 @@ def _draw(seeds: int, problems: int, seed: int, resamples: int) -> Iterator[tupl
     chunk = max(1, CELLS // problems)
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
+        # problems come first, and drawing 1 of 1 seeds takes no random number: one seed is drawn like no seeds at all
         yield _count_draws(rng, size, problems), _count_draws(rng, size, seeds)
 
 
 def _count_draws(rng: np.random.Generator, resamples: int, n: int) -> Array:
     """How often each of n is drawn in n draws with replacement, [resamples, n]."""
+    # each resample counts in cells of its own, so that one bincount serves all, which is faster than a multinomial
     cells = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(cells.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
 
@@ -138,6 +140,7 @@ def _count_draws(rng: np.random.Generator, resamples: int, n: int) -> Array:
 def _means(sums: Sums, problems: Array, seeds: Array | None) -> Array:
     """The mean over drawn seeds of the ratio over drawn problems [resamples, metrics]; NaN where it is undefined."""
     above, below = (np.tensordot(problems, part, axes=(1, 1)) for part in sums)  # [resamples, seeds, metrics]
+    # a seed in which a drawn metric is undefined (no wrong first attempt, say) has no weight in that resample
     ratios = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
     weights = (below > 0) * (1.0 if seeds is None else seeds[:, :, None])
     total, weighted = weights.sum(axis=1), (weights * ratios).sum(axis=1)
