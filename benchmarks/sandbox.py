@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from scorl import tasks
-from scorl.sandbox.bubblewrap import interpreter
-from scorl.sandbox.pool import examine_all, found_level, pids, scale
+from scorl.sandbox.bubblewrap import find_interpreter
+from scorl.sandbox.pool import measure_slowness
 from scorl.tasks import Problems
 from scorl.trajectory import Problem
-from scorl.verifiers.program import Examination, task
+from scorl.verifiers.program import Examination, broker_pool, make_request
 
 ADD = "def add(a, b):\n    return a + b\n"
 TESTS = Examination(tests=("assert add(2, 3) == 5", "assert add(-1, 1) == 0", "assert add(10, 20) == 30"))
@@ -38,7 +38,7 @@ TESTS = Examination(tests=("assert add(2, 3) == 5", "assert add(-1, 1) == 0", "a
 
 def throughput(count: str = "400") -> None:
     """Programs a second, and the cost of a bare process."""
-    line = [interpreter(), "-I", "-S", "-c", "pass"]
+    line = [find_interpreter(), "-I", "-S", "-c", "pass"]
     begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(50):
         subprocess.run(line, check=True)
@@ -46,22 +46,24 @@ def throughput(count: str = "400") -> None:
     wall = (time.perf_counter() - begun) / 50
     cpu = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 50
     print(f"bare interpreter: {1000 * wall:.1f} ms, of which {1000 * cpu:.1f} ms processor time")
-    examine_all([task(ADD, TESTS)] * 4, "preferred")
+    brokers = broker_pool(os.getpid())
+    brokers.examine([make_request(ADD, TESTS)] * 4, "preferred")
     begun = time.perf_counter()
-    answers = examine_all([task(ADD, TESTS)] * int(count), "preferred")
+    judgements = brokers.examine([make_request(ADD, TESTS)] * int(count), "preferred")
     seconds = time.perf_counter() - begun
-    print(f"{count} programs: {int(count) / seconds:.1f} a second on {os.cpu_count()} cores, {found_level()}")
-    print(collections.Counter(answer.verdict for answer in answers))
+    print(f"{count} programs: {int(count) / seconds:.1f} a second on {os.cpu_count()} cores, {brokers.level}")
+    print(collections.Counter(judgement.outcome for judgement in judgements))
 
 
 def leak(count: str = "10000") -> None:
     """What many programs leave behind; one in fifty is not honest."""
     bad = ("import os\nos._exit(0)", "import os\nfor _ in range(99):\n    os.fork()", "x = bytearray(2 << 30)", "1 / 0")
     chosen = random.Random(0)
-    jobs = [task(chosen.choice(bad) if chosen.random() < 0.02 else ADD, TESTS) for _ in range(int(count))]
-    examine_all(jobs[:20], "preferred")
+    requests = [make_request(chosen.choice(bad) if chosen.random() < 0.02 else ADD, TESTS) for _ in range(int(count))]
+    brokers = broker_pool(os.getpid())
+    brokers.examine(requests[:20], "preferred")
     before, begun = state(), time.perf_counter()
-    words = collections.Counter(answer.verdict for answer in examine_all(jobs, "preferred"))
+    words = collections.Counter(judgement.outcome for judgement in brokers.examine(requests, "preferred"))
     seconds = time.perf_counter() - begun
     print(f"{count} programs in {seconds:.0f} s ({int(count) / seconds:.1f} a second): {dict(words)}")
     for (name, first), last in zip(before.items(), state().values(), strict=True):
@@ -72,7 +74,7 @@ def state() -> dict[str, Any]:
     """Processes, open files and memory of this process's children, files in the temporary folder."""
     time.sleep(1.0)
     listed = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    brokers = [Path(f"/proc/{pid}") for pid in sorted(pids())]
+    brokers = [Path(f"/proc/{pid}") for pid in sorted(broker_pool(os.getpid()).workers.pids())]
     return {
         "processes of bubblewrap": sum("bwrap" in line for line in listed),
         "zombies": sum(line.startswith("Z") for line in listed),
@@ -114,18 +116,18 @@ def hostile(file: str) -> None:
     os.environ["CANARY"] = "SECRET-CANARY"
     cases = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
     words = {"passed": "pass", "failed": "fail", "memory": "oom", "forbidden": "error"}
-    jobs = [
-        task(
+    requests = [
+        make_request(
             case["code"], Examination(tuple(case["tests"]), entry_point=case["entry_point"], stdin=case["stdin"] or "")
         )
         for case in cases
     ]
     right = 0
-    for case, answer in zip(cases, examine_all(jobs, "required"), strict=True):
-        ok = words.get(answer.verdict, answer.verdict) in case["acceptable_verdicts"]
+    for case, judgement in zip(cases, broker_pool(os.getpid()).examine(requests, "required"), strict=True):
+        ok = words.get(judgement.outcome, judgement.outcome) in case["acceptable_verdicts"]
         right += ok
         if not ok:
-            print(f"  {case['id']} {case['name']}: {answer.verdict}, {answer.reason}")
+            print(f"  {case['id']} {case['name']}: {judgement.outcome}, {judgement.reason}")
     print(f"{right} of {len(cases)} as they should")
 
 
@@ -152,7 +154,7 @@ def agreement(data: str, samples: str, python: str, per_problem: str = "4") -> N
         print(f"{key}: {same} of {len(programs)} agree; {passed:.0f} pass; {time.perf_counter() - begun:.0f} s")
         for (identity, _), mine, other in zip(programs, ours, theirs, strict=True):
             if bool(mine.reward) != other[key]:
-                print(f"  {identity}: ours {mine.verdict} ({mine.reason[:150]}), evalplus {other[key]}")
+                print(f"  {identity}: ours {mine.outcome} ({mine.reason[:150]}), evalplus {other[key]}")
 
 
 def humaneval(data: str) -> Problems:
@@ -206,5 +208,5 @@ COMMANDS: dict[str, Callable[..., None]] = {
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)
-    print(f"time limits are scaled by {scale():.2f} here")
+    print(f"time limits are scaled by {measure_slowness():.2f} here")
     COMMANDS[sys.argv[1]](*sys.argv[2:])

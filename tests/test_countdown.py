@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scorl import tasks
 from scorl.errors import UserError
 from scorl.tasks.countdown import Countdown, CountdownProblems, countdown, solutions
-from scorl.verifiers.countdown import find_steps, verify, write
+from scorl.verifiers.countdown import find_steps, verify, write_steps
 
 NUMBERS, TARGET = (7, 3, 5), 16
 
@@ -122,7 +122,7 @@ def test_any_text_gets_a_verdict(response: str) -> None:
     verdict = verify(response, NUMBERS, TARGET)
     assert (verdict.reward == 1.0) == (verdict.reason == "")
     steps = find_steps(response)
-    assert find_steps(write(steps)) == steps
+    assert find_steps(write_steps(steps)) == steps
 
 
 def test_solutions_by_hand() -> None:
@@ -133,7 +133,7 @@ def test_solutions_by_hand() -> None:
     }
     assert 16 not in solutions((3, 5, 7), 1)
     ways = solutions((3, 5, 7), 2)[16]
-    assert [write(way) for way in ways] == ["7*3=21 21-5=16"]
+    assert [write_steps(way) for way in ways] == ["7*3=21 21-5=16"]
 
 
 @pytest.mark.parametrize("settings", [Countdown(), Countdown(numbers=4, largest=8), Countdown(largest=30)])
@@ -152,7 +152,7 @@ def test_all_solutions_are_right() -> None:
         for target, ways in solutions(numbers, 2).items():
             assert len(set(ways)) == len(ways)
             for way in ways:
-                assert verify(write(way), numbers, target).reward == 1.0
+                assert verify(write_steps(way), numbers, target).reward == 1.0
 
 
 def test_draw_is_a_function_of_position_and_seed() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scorl.verifiers.extract_code import program_in, without_comments
+from scorl.verifiers.extract_code import extract_program, remove_comments
 
 ADD = "def add(a, b):\n    return a + b"
 SUB = "def sub(a, b):\n    return a - b"
@@ -49,19 +49,19 @@ def fenced(text, mark="python"):
     ],
 )
 def test_the_program_is_found(answer, program):
-    assert program_in(answer) == program
+    assert extract_program(answer) == program
 
 
 def test_the_block_with_the_entry_point_counts():
     answer = f"{fenced(ADD)}\nand a helper:\n{fenced(SUB)}"
-    assert program_in(answer) == SUB
-    assert program_in(answer, "add") == ADD
-    assert program_in(answer, "mul") == SUB
-    assert program_in(f"{fenced('class Stack: ...')}\n{fenced(ADD)}", "Stack") == "class Stack: ..."
+    assert extract_program(answer) == SUB
+    assert extract_program(answer, "add") == ADD
+    assert extract_program(answer, "mul") == SUB
+    assert extract_program(f"{fenced('class Stack: ...')}\n{fenced(ADD)}", "Stack") == "class Stack: ..."
 
 
 def test_an_entry_point_is_a_name_and_no_pattern():
-    assert program_in(fenced(ADD), "a.*(") == ADD
+    assert extract_program(fenced(ADD), "a.*(") == ADD
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_an_entry_point_is_a_name_and_no_pattern():
     ],
 )
 def test_comments_are_left_out_where_they_cannot_be_part_of_a_string(program, bare):
-    assert without_comments(program) == bare
+    assert remove_comments(program) == bare

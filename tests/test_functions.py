@@ -11,7 +11,7 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.evaluation import evaluate
 from scorl.model.policy import Policy
-from scorl.sandbox.bubblewrap import level
+from scorl.sandbox.bubblewrap import detect_level
 from scorl.tasks.functions import (
     BUCKETS,
     Form,
@@ -25,7 +25,7 @@ from scorl.tasks.functions import (
 )
 from scorl.trajectory import Verdict
 
-full = pytest.mark.skipif(not level().full, reason=f"no full sandbox here: {level().reason}")
+full = pytest.mark.skipif(not detect_level().full, reason=f"no full sandbox here: {detect_level().reason}")
 FORM = Form("3*x", "+", 4)
 PROBLEM = make_problem(Functions(), FORM, (2, 5, 1), (0, 9, 12))
 

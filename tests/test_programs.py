@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,33 +13,38 @@ from support.hostile import ADD, CHEATS, HONEST, OBJECTS, TESTS
 
 from scorl.cli.judge_file import judge_lines
 from scorl.errors import UserError
-from scorl.sandbox import pool
-from scorl.sandbox.bubblewrap import level
+from scorl.sandbox import EndedError, LateError, SandboxError, pool
+from scorl.sandbox.bubblewrap import detect_level
 from scorl.sandbox.wire import Handle, WireError, decode, encode
+from scorl.sandbox.workers import LineWorker
 from scorl.verifiers import program, sandbox_test
-from scorl.verifiers.program import Examination, task, verify
+from scorl.verifiers.program import Examination, broker_pool, make_request, verify
 
-full = pytest.mark.skipif(not level().full, reason=f"no full sandbox here: {level().reason}")
+full = pytest.mark.skipif(not detect_level().full, reason=f"no full sandbox here: {detect_level().reason}")
 DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
-def judged(text, tests=TESTS, sandbox="required", **settings):
+def examine(requests):
+    return broker_pool(os.getpid()).examine(requests, "required")
+
+
+def judged(text, tests=TESTS, **settings):
     settings.setdefault("timeout", 2.0)
     tests = (tests,) if isinstance(tests, str) else tests
-    return pool.examine_all([task(text, Examination(tests=tests, **settings))], sandbox)[0]
+    return examine([make_request(text, Examination(tests=tests, **settings))])[0]
 
 
 @full
 @pytest.mark.parametrize("name", CHEATS)
 def test_no_cheat_passes(name):
-    assert judged(CHEATS[name]).verdict in ("failed", "error")
+    assert judged(CHEATS[name]).outcome in ("failed", "error")
 
 
 @full
 @pytest.mark.parametrize("name", OBJECTS)
 def test_an_object_cannot_answer_for_data(name):
     test, text = OBJECTS[name]
-    assert judged(text, test, entry_point="add").verdict in ("failed", "error")
+    assert judged(text, test, entry_point="add").outcome in ("failed", "error")
 
 
 @full
@@ -56,35 +62,35 @@ def test_what_went_wrong_is_said():
         "assert add(2, 3) == 5: raised NameError: name 'c' is not defined",
     )
     assert judged("def mul(a, b): pass", entry_point="add") == ("failed", "the program does not define add")
-    assert judged("def add(a, b:").verdict == "error"
-    assert judged("def add(a, b):\n    return bytearray(4 << 30)").verdict == "memory"
-    assert judged("def add(a, b):\n    open('/etc/hostname', 'w')").verdict in ("forbidden", "error")
-    assert judged("import os\ndef add(a, b):\n    os.mkdir('/x')").verdict == "forbidden"
+    assert judged("def add(a, b:").outcome == "error"
+    assert judged("def add(a, b):\n    return bytearray(4 << 30)").outcome == "memory"
+    assert judged("def add(a, b):\n    open('/etc/hostname', 'w')").outcome in ("forbidden", "error")
+    assert judged("import os\ndef add(a, b):\n    os.mkdir('/x')").outcome == "forbidden"
 
 
 @full
 def test_time_is_limited():
     begun = time.monotonic()
-    assert judged("while True: pass", timeout=0.2).verdict == "timeout"
-    assert judged("import time\ndef add(a, b):\n    time.sleep(600)", timeout=0.2).verdict == "timeout"
+    assert judged("while True: pass", timeout=0.2).outcome == "timeout"
+    assert judged("import time\ndef add(a, b):\n    time.sleep(600)", timeout=0.2).outcome == "timeout"
     assert (
-        judged("def add(a, b):\n    while True: yield 1", "assert list(add(1, 2)) == []", timeout=0.2).verdict
+        judged("def add(a, b):\n    while True: yield 1", "assert list(add(1, 2)) == []", timeout=0.2).outcome
         == "timeout"
     )
-    assert time.monotonic() - begun < 30 * pool.scale()
+    assert time.monotonic() - begun < 30 * pool.measure_slowness()
 
 
 @full
 def test_a_check_function_and_its_helpers():
     check = "def check(candidate):\n    assert candidate(4) == helper(4)\n    assert candidate(5) == 6"
     settings = {"entry_point": "f", "setup": "def helper(x):\n    return x + 1"}
-    assert judged("def f(x):\n    return x + 1", check, **settings).verdict == "passed"
+    assert judged("def f(x):\n    return x + 1", check, **settings).outcome == "passed"
     forged = "def helper(x):\n    return 0\ndef f(x):\n    return 0 if x == 4 else x + 1"
     assert judged(forged, check, **settings) == ("failed", "assert candidate(4) == helper(4): f(4) returned 0")
     assert (
         judged(
             "def check(x):\n    return x", "def check(candidate):\n    assert candidate(3) == 3", entry_point="check"
-        ).verdict
+        ).outcome
         == "passed"
     )
 
@@ -94,10 +100,10 @@ def test_pairs_of_input_and_output():
     pairs = (("1 2\n", "3\n"), ("4 5", "9"))
     program_text = "a, b = map(int, input().split())\nprint(a + b, '')\nprint()\n"
     answers = [
-        pool.examine_all([task(text, Examination(pairs=pairs, timeout=2.0))], "required")[0]
+        examine([make_request(text, Examination(pairs=pairs, timeout=2.0))])[0]
         for text in (program_text, program_text.replace("+", "-"), "while True: print('x' * 1000)", "exit_ = 1 / 0", "")
     ]
-    assert [answer.verdict for answer in answers] == ["passed", "failed", "error", "error", "failed"]
+    assert [answer.outcome for answer in answers] == ["passed", "failed", "error", "error", "failed"]
     assert answers[1].reason.startswith("test 1 of 2: printed b'-1")
 
 
@@ -112,19 +118,18 @@ def test_bombs_do_not_disturb_their_neighbours():
     )
     files = "def add(a, b):\n    i = 0\n    while True:\n        i += 1\n        open(f'f{i}', 'w').close()"
     texts = [ADD, fork, ADD, memory, ADD, files, ADD, ADD]
-    answers = pool.examine_all([task(text, Examination(tests=TESTS, timeout=0.5)) for text in texts], "required")
-    assert [answer.verdict == "passed" for answer in answers] == [text == ADD for text in texts]
-    assert {answer.verdict for answer in answers} <= {"passed", "timeout", "memory", "error"}
+    answers = examine([make_request(text, Examination(tests=TESTS, timeout=0.5)) for text in texts])
+    assert [answer.outcome == "passed" for answer in answers] == [text == ADD for text in texts]
+    assert {answer.outcome for answer in answers} <= {"passed", "timeout", "memory", "error"}
 
 
 @full
 def test_nothing_stays_behind(tmp_path):
     code = (
-        "import os\nfrom scorl.sandbox import pool\nfrom scorl.verifiers.program import *\n"
-        "from scorl.verifiers.program import task\n"
+        "import os\nfrom scorl.verifiers.program import *\n"
         'text = \'import os, subprocess\\nopen("left", "w").close()\\nos.fork()\\ndef add(a, b):\\n    return a + b\'\n'
-        "jobs = [task(text, Examination(tests=('assert add(1, 2) == 3',), timeout=2.0))] * 6\n"
-        "pool.examine_all(jobs, 'required')\nprint(*pool.pids())"
+        "requests = [make_request(text, Examination(tests=('assert add(1, 2) == 3',), timeout=2.0))] * 6\n"
+        "brokers = broker_pool(os.getpid())\nbrokers.examine(requests, 'required')\nprint(*brokers.workers.pids())"
     )
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, capture_output=True, text=True, check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
@@ -138,7 +143,7 @@ def test_nothing_stays_behind(tmp_path):
 
 @full
 def test_the_sandbox_holds_what_doctor_tries():
-    assert all(sandbox_test.held().values())
+    assert all(sandbox_test.try_forbidden_acts().values())
 
 
 @full
@@ -153,11 +158,11 @@ def test_the_environment_and_the_tests_are_hidden(monkeypatch):
     )
     seen = ["dev", "lib", "lib64", "python", "tmp", "usr"]
     test = f"leaked, names = leak()\nassert not leaked\nassert set(names) <= set({seen})"
-    slot = pool.Slot()  # a broker that starts with the secret around
+    broker = pool.make_broker()  # one that starts with the secret around
     try:
-        assert slot.examine(task(text, Examination((test,)))) == ("passed", "")
+        assert pool.examine(broker, make_request(text, Examination((test,)))) == ("passed", "")
     finally:
-        slot.end()
+        broker.close()
 
 
 def test_less_than_the_full_sandbox_is_refused_or_announced():
@@ -179,23 +184,65 @@ def test_less_than_the_full_sandbox_is_refused_or_announced():
     assert run.stderr.count("REDUCED") == 1
 
 
-def test_a_broken_sandbox_is_an_error_and_no_verdict(monkeypatch):
-    slot = pool.Slot()
-    starts = []
+def fake_worker(body, start_seconds=60.0):
+    """A worker that runs `body` on each line, and has written its process id into ./starts before it is ready."""
+    code = (
+        "import os, sys, time\nprint(os.getpid(), file=open('starts', 'a'))\nprint('{}', flush=True)\n"
+        f"for line in sys.stdin:\n    {body}"
+    )
+    return LineWorker([sys.executable, "-c", code], start_seconds, None, quiet=True)
 
-    def start():
-        starts.append(1)
-        slot.process = subprocess.Popen(
-            [sys.executable, "-c", "import sys\nfor line in sys.stdin: print('{\"broken\": \"no\"}', flush=True)"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        slot.level = ("full", "")
-        return slot.process
 
-    monkeypatch.setattr(slot, "start", start)
-    with pytest.raises(pool.SandboxError, match="3 times in a row: no"):
-        slot.examine({"seconds": 1.0})
-    assert len(starts) == 3
+@pytest.fixture
+def starts(tmp_path, monkeypatch):
+    """The file in which fake workers count their starts."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "starts"
+
+
+def test_a_broken_sandbox_is_an_error_and_no_verdict(starts):
+    broker = fake_worker('print(\'{"broken": "no"}\', flush=True)')
+    with pytest.raises(SandboxError, match="3 times in a row: no"):
+        pool.examine(broker, {"seconds": 1.0})
+    assert len(starts.read_text().split()) == 3
+    assert broker.process is None
+
+
+def test_a_worker_that_is_late_is_killed_and_started_again(starts):
+    worker = fake_worker("time.sleep(float(line)); print('awake', flush=True)")
+    with pytest.raises(LateError):
+        worker.ask("600", 0.2)
+    assert worker.process is None  # killed and waited for: no zombie
+    assert worker.ask("0", 60.0) == "awake\n"
+    first, second = map(int, starts.read_text().split())
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    worker.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
+
+
+def test_a_worker_that_died_idle_is_started_again(starts):
+    worker = fake_worker("print('here', flush=True)")
+    assert worker.ask("", 60.0) == "here\n"
+    worker.process.kill()
+    worker.process.wait()
+    assert worker.ask("", 60.0) == "here\n"
+    with pytest.raises(EndedError):
+        fake_worker("os._exit(1)").ask("", 60.0)
+    worker.close()
+
+
+def test_a_worker_that_does_not_start_says_how_to_see_why(starts):
+    with pytest.raises(RuntimeError, match=r"a worker process does not start; try: .*python.* -c 'import os"):
+        LineWorker([sys.executable, "-c", "import os; os._exit(1)"], 60.0, None, quiet=True).ask("", 60.0)
+
+
+def test_the_sandbox_imports_nothing_of_the_package_but_errors():
+    names = set()
+    for path in Path(pool.__file__).parent.glob("*.py"):
+        names |= set(re.findall(r"^\s*(?:from|import) scorl\.?(\w*)", path.read_text(), re.MULTILINE))
+    assert names == {"errors", "sandbox"}
 
 
 def test_values_come_back_as_plain_data():
@@ -298,15 +345,15 @@ def test_the_hostile_set():
     cases = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     cases = [case for case in cases if case["category"] != "resource_abuse"]  # slow; benchmarks/sandbox.py hostile
     words = {"passed": "pass", "failed": "fail", "memory": "oom", "forbidden": "error"}
-    jobs = [
-        task(
+    requests = [
+        make_request(
             case["code"], Examination(tuple(case["tests"]), entry_point=case["entry_point"], stdin=case["stdin"] or "")
         )
         for case in cases
     ]
     wrong = [
         (case["id"], answer)
-        for case, answer in zip(cases, pool.examine_all(jobs, "required"), strict=True)
-        if words.get(answer.verdict, answer.verdict) not in case["acceptable_verdicts"]
+        for case, answer in zip(cases, examine(requests), strict=True)
+        if words.get(answer.outcome, answer.outcome) not in case["acceptable_verdicts"]
     ]
     assert not wrong

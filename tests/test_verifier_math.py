@@ -19,9 +19,9 @@ from scorl.cli.judge_file import ANSWERS, judge_lines
 from scorl.errors import UserError
 from scorl.trajectory import Problem
 from scorl.verifiers import VERIFIERS, math, workers
-from scorl.verifiers.extract_answer import final_answer, last_box
-from scorl.verifiers.normalize import normalise, number
-from scorl.verifiers.workers import Check, Outcome, Worker
+from scorl.verifiers.extract_answer import extract_answer, last_box
+from scorl.verifiers.normalize import normalize, parse_number
+from scorl.verifiers.workers import Check, CheckResult, compare, make_worker
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SCORL_DATA", ROOT.parent / "shared/data"))
@@ -30,7 +30,7 @@ DATA = Path(os.environ.get("SCORL_DATA", ROOT.parent / "shared/data"))
 def without_math_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it were not installed and no worker had been started."""
     monkeypatch.setattr(workers, "find_spec", lambda name: None)
-    monkeypatch.setattr(workers, "pool", workers.pool.__wrapped__)
+    monkeypatch.setattr(workers, "worker_pool", workers.worker_pool.__wrapped__)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def without_math_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_final_answer_is_found(response: str, answer: str | None) -> None:
-    assert final_answer(response) == answer
+    assert extract_answer(response) == answer
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_final_answer_is_found(response: str, answer: str | None) -> None:
     ],
 )
 def test_plain_numbers_are_read(answer: str, value: int | Fraction | None) -> None:
-    found = number(normalise(answer))
+    found = parse_number(normalize(answer))
     assert (found and found[0]) == value
 
 
@@ -198,7 +198,7 @@ def test_hostile_responses_get_a_verdict(name: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet=st.sampled_from(list("\\${}()[]^_=,. \n0123456789xand#:")), max_size=200))
 def test_nothing_that_is_said_raises(text: str) -> None:
-    found = final_answer(text)
+    found = extract_answer(text)
     for wanted in ("12", r"\frac{1}{2}", "x+1"):
         math.settle(found, wanted)
 
@@ -209,26 +209,24 @@ def test_the_last_box_is_balanced(text: str) -> None:
     assert found == "7" or found is None or found.endswith(",7")
 
 
-def test_a_check_that_hangs_is_killed_and_the_worker_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_hangs_is_killed_and_the_worker_replaced() -> None:
     pytest.importorskip("math_verify")
-    worker = Worker()
+    worker = make_worker()
     good = Check("x+1", "1+x", "x+1", "1+x")
-    assert worker.check(good, 30.0) == Outcome(True)
-    first = worker.process
-    assert first is not None
-    hanging = worker.check(Check("1", "9^{9^{9}}", "1", "9^{9^{9}}"), 0.2)
+    assert compare(worker, good, 30.0) == CheckResult(True)
+    hanging = compare(worker, Check("1", "9^{9^{9}}", "1", "9^{9^{9}}"), 0.2)
     assert (hanging.equal, hanging.problem) == (False, "timeout")
-    assert first.returncode is not None  # killed and waited for: no zombie
-    assert worker.check(good, 30.0) == Outcome(True)
-    worker.kill()
+    assert worker.process is None
+    assert compare(worker, good, 30.0) == CheckResult(True)
+    worker.close()
 
 
 def test_outcomes_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Check] = []
 
-    def compare_all(checks: list[Check], seconds: float) -> list[Outcome]:
+    def compare_all(checks: list[Check], seconds: float) -> list[CheckResult]:
         asked.extend(checks)
-        return [Outcome(False, "timeout", "slow") for _ in checks]
+        return [CheckResult(False, "timeout", "slow") for _ in checks]
 
     monkeypatch.setattr(math, "compare_all", compare_all)
     monkeypatch.setattr(math, "_cache", {})
@@ -245,8 +243,8 @@ def test_outcomes_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_workers_end_with_their_parent() -> None:
     pytest.importorskip("math_verify")
     program = (
-        "from scorl.verifiers.math import verify; from scorl.verifiers.workers import pids\n"
-        "verify(r'\\boxed{x}', 'y'); print(*pids())"
+        "import os; from scorl.verifiers.math import verify; from scorl.verifiers.workers import worker_pool\n"
+        "verify(r'\\boxed{x}', 'y'); print(*worker_pool(os.getpid()).pids())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     workers_started = [int(word) for word in done.stdout.split()]

@@ -17,9 +17,9 @@ from scorl.model.onednn import onednn_is_faster
 from scorl.model.policy import Policy
 from scorl.planning.probe import reach
 from scorl.planning.shape import ModelShape
-from scorl.sandbox.pool import found_level
 from scorl.trajectory import user
-from scorl.verifiers.sandbox_test import held
+from scorl.verifiers.program import broker_pool
+from scorl.verifiers.sandbox_test import try_forbidden_acts
 from scorl.version import __version__
 
 __all__ = ["EXTRAS", "Finding", "of_installation", "of_model", "of_rates", "of_sandbox"]
@@ -92,12 +92,12 @@ def of_rates() -> Iterator[Finding]:
 
 def of_sandbox() -> Iterator[Finding]:
     """How well untrusted programs are held here, proved by programs that try to break out."""
-    name, reason = found_level()
+    name, reason = broker_pool(os.getpid()).level
     yield "sandbox", f"{name}: {reason}" if name == "full" else f"{name.upper()}: {reason}"
     if name == "none":
         return
-    acts = held()
-    refused, done = ([act for act, kept in acts.items() if kept is wanted] for wanted in (True, False))
+    acts = try_forbidden_acts()
+    refused, done = ([act for act, stopped in acts.items() if stopped is wanted] for wanted in (True, False))
     yield "sandbox, tried", "refused: " + (", ".join(refused) or "nothing")
     if done:
         yield "sandbox, tried", "NOT refused: " + ", ".join(done)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scorl.errors import UserError, nearest
-from scorl.sandbox.pool import Requirement
+from scorl.sandbox import Requirement
 from scorl.tasks.programs import read_examination
 from scorl.trajectory import Problem, Verdict
 from scorl.verifiers import VERIFIERS, Verifier, program

@@ -16,35 +16,37 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from scorl.sandbox.bubblewrap import Level, level
-from scorl.sandbox.cgroups import Group
-from scorl.sandbox.process import BrokenError, Child, EndedError, LateError
+from scorl.sandbox import EndedError, Judgement, LateError
+from scorl.sandbox.bubblewrap import Level, detect_level
+from scorl.sandbox.cgroups import ControlGroup
+from scorl.sandbox.process import BrokenError, SandboxedProcess
 from scorl.sandbox.proxy import SENT
-from scorl.sandbox.wire import LONGEST, WireError, decode, encode, plain
+from scorl.sandbox.wire import LONGEST, WireError, decode, encode, refuse_handle
 
 __all__ = ["Broker", "main"]
 
-PROGRAM = ("wire", "candidate")
-EXAMINER = ("wire", "candidate", "proxy", "examiner")
+PROGRAM_MODULES = ("wire", "candidate")
+EXAMINER_MODULES = ("wire", "candidate", "proxy", "examiner")
+UNBOUNDED = 1 << 30
+"""Bytes of what we send ourselves, in effect without bound."""
 OUTPUT = 1 << 20
 """The most bytes that a program may print in a test of its output."""
 GRACE = 2.0
 """Seconds for an examiner to say at which test a program ended."""
 PR_SET_CHILD_SUBREAPER = 36
 FIXED = {"NOFILE": 256, "CORE": 0, "FSIZE": 64 << 20}
-Verdict = tuple[str, str]
 
 
 @dataclass
-class Talk:
-    """A conversation between the tests and a program."""
+class Conversation:
+    """What the tests and a program say to each other."""
 
-    program: Child
+    program: SandboxedProcess
     deadline: float
     load: bytes
     """What loads the program; it takes the place of the first request."""
-    over: Verdict | None = None
-    """The verdict, once the program has ended."""
+    ending: Judgement | None = None
+    """What became of the program, once it has ended."""
 
 
 class Broker:
@@ -52,8 +54,8 @@ class Broker:
 
     def __init__(self, level: Level, memory: int, processes: int) -> None:
         self.level, self.memory, self.processes = level, memory, processes
-        self.group = Group(memory, processes) if level.groups else None
-        self.examiner: Child | None = None
+        self.group = ControlGroup(memory, processes) if level.groups else None
+        self.examiner: SandboxedProcess | None = None
 
     def close(self) -> None:
         """Ends what runs."""
@@ -65,67 +67,81 @@ class Broker:
 
     def reap(self) -> None:
         """Takes the exit status of whatever lost its parent and so became a child of ours."""
-        kept = self.examiner.process.pid if self.examiner else 0
+        # WNOWAIT looks without taking: the examiner's own status belongs to its Popen object, which would not notice.
+        examiner = self.examiner.process.pid if self.examiner else 0
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with contextlib.suppress(ChildProcessError):
-            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and found.si_pid != kept:
-                os.waitpid(found.si_pid, 0)
+            while (orphan := os.waitid(os.P_ALL, 0, flags)) and orphan.si_pid != examiner:
+                os.waitpid(orphan.si_pid, 0)
 
-    def limits(self, seconds: float) -> dict[str, int]:
+    def resource_limits(self, seconds: float) -> dict[str, int]:
         """Resource limits of each process of a program."""
+        # NPROC counts all processes of the user, so it only means something in a user namespace of the program's own.
         limits = {**FIXED, "CPU": int(seconds) + 1, "AS": self.memory}
         return limits if self.level.bubblewrap is None else {**limits, "NPROC": self.processes}
 
-    def examine(self, task: dict[str, Any]) -> Verdict:
-        """The verdict on a program.
+    def examine(self, request: dict[str, Any]) -> Judgement:
+        """What comes of a program: `program`, `seconds`, and `pairs` or `tests`, `setup`, `entry_point`, `stdin`.
 
         Raises:
             BrokenError: the sandbox does not stand; the program has not been started.
         """
-        if "pairs" in task:
-            return self.by_output(task)
-        examiner, seconds = self.ready_examiner(), float(task["seconds"])
-        program = self.start(task["stdin"], None, seconds)
+        if "pairs" in request:
+            return self.judge_output(request)
+        examiner, seconds = self.ready_examiner(), float(request["seconds"])
+        program = self.start_program(request["stdin"], None, seconds)
+        # Wall time is twice the processor time and a second: a busy machine fails no program, one that sleeps fails.
         deadline = time.monotonic() + 2 * seconds + 1
         limits = {"CPU": 4 * int(seconds) + 10, "AS": 4 * self.memory}
-        tests = encode((limits, task["setup"], task["tests"], task["entry_point"]), plain, 1 << 30)
-        load = encode(("load", task["program"]), plain, 1 << 30)
+        tests = encode((limits, request["setup"], request["tests"], request["entry_point"]), refuse_handle, UNBOUNDED)
+        load = encode(("load", request["program"]), refuse_handle, UNBOUNDED)
         try:
             examiner.send(tests, deadline)
-            return self.conversation(Talk(program, deadline, load), examiner)
+            return self.carry_frames(Conversation(program, deadline, load), examiner)
         finally:
             program.end()
 
-    def start(self, stdin: str, script: str | None, seconds: float) -> Child:
+    def start_program(self, stdin: str, script: str | None, seconds: float) -> SandboxedProcess:
         """A sandbox that stands and knows its limits, but no program yet, or only the script."""
-        program = Child(self.level, PROGRAM, self.group, 2 * LONGEST)
+        program = SandboxedProcess(self.level, PROGRAM_MODULES, self.group, 2 * LONGEST)
         try:
-            program.send(encode((self.limits(seconds), stdin, script), plain, 1 << 30), program.start_limit)
+            program.send(
+                encode((self.resource_limits(seconds), stdin, script), refuse_handle, UNBOUNDED), program.start_limit
+            )
         except (LateError, EndedError) as error:
             program.end()
             raise BrokenError("the sandbox ended before the program began") from error
         return program
 
-    def conversation(self, talk: Talk, examiner: Child) -> Verdict:
-        """Carries requests to the program and its answers back, until there is a verdict."""
+    def carry_frames(self, talk: Conversation, examiner: SandboxedProcess) -> Judgement:
+        """Carries requests to the program and its answers back, until the examiner has judged.
+
+        Frames of the examiner open with `c` (a request to carry), `v` (its verdict) or `e` (its copy has ended).
+        """
         while True:
             try:
                 frame = examiner.receive(talk.deadline)
                 if frame[:1] == b"c":
-                    examiner.send(self.carried(talk, frame[1:]), talk.deadline)
+                    examiner.send(self.ask_program(talk, frame[1:]), talk.deadline)
             except (LateError, EndedError, WireError) as error:
                 examiner.end()
                 self.examiner = None
-                word = "timeout" if isinstance(error, LateError) else "error"
-                return talk.over or (word, "the tests did not come to an end")
+                outcome = "timeout" if isinstance(error, LateError) else "error"
+                return talk.ending or Judgement(outcome, "the tests did not come to an end")
             if frame[:1] == b"v":
-                word, reason = decode(frame[1:], plain)
-                talk.over = (talk.over[0], reason + talk.over[1]) if talk.over else (word, reason)
+                outcome, reason = decode(frame[1:], refuse_handle)
+                # How the program ended outranks what the tests make of its silence; they only say where it happened.
+                talk.ending = (
+                    Judgement(talk.ending[0], reason + talk.ending[1]) if talk.ending else Judgement(outcome, reason)
+                )
             elif frame[:1] == b"e":
-                return talk.over or ("error", "the tests ended their interpreter, perhaps for want of memory")
+                return talk.ending or Judgement(
+                    "error", "the tests ended their interpreter, perhaps for want of memory"
+                )
 
-    def carried(self, talk: Talk, request: bytes) -> bytes:
+    def ask_program(self, talk: Conversation, request: bytes) -> bytes:
         """The program's answer to a request; nothing once it has ended."""
-        if talk.over is None:
+        if talk.ending is None:
             try:
                 talk.program.send(talk.load or request, talk.deadline)
                 talk.load, answer = b"", talk.program.receive(talk.deadline)
@@ -133,80 +149,83 @@ class Broker:
                     raise WireError("an empty frame")
                 return answer
             except (LateError, EndedError, WireError) as error:
-                talk.over = self.ending(talk.program, error)
+                talk.ending = self.explain_silence(talk.program, error)
                 talk.deadline = time.monotonic() + GRACE
         return b""
 
-    def ready_examiner(self) -> Child:
+    def ready_examiner(self) -> SandboxedProcess:
         """The examiner, started where there is none."""
         if self.examiner is None or self.examiner.process.poll() is not None:
-            self.examiner = Child(self.level, EXAMINER, None, 2 * SENT)
+            self.examiner = SandboxedProcess(self.level, EXAMINER_MODULES, None, 2 * SENT)
         return self.examiner
 
-    def by_output(self, task: dict[str, Any]) -> Verdict:
-        """The verdict by pairs of input and output, each of them a run of its own."""
-        for number, (given, wanted) in enumerate(task["pairs"], 1):
-            word, reason = self.run(task["program"], given, wanted, float(task["seconds"]))
-            if word != "passed":
-                return word, f"test {number} of {len(task['pairs'])}: {reason}"
-        return "passed", ""
+    def judge_output(self, request: dict[str, Any]) -> Judgement:
+        """What comes of a program by pairs of input and output, each of them a run of its own."""
+        pairs, seconds = request["pairs"], float(request["seconds"])
+        for number, (stdin, expected) in enumerate(pairs, 1):
+            outcome, reason = self.run_script(request["program"], stdin, expected, seconds)
+            if outcome != "passed":
+                return Judgement(outcome, f"test {number} of {len(pairs)}: {reason}")
+        return Judgement("passed", "")
 
-    def run(self, text: str, given: str, wanted: str, seconds: float) -> Verdict:
-        """The verdict on one run of a program as the main one."""
-        program = self.start(given, text, seconds)
+    def run_script(self, script: str, stdin: str, expected: str, seconds: float) -> Judgement:
+        """What comes of one run of a program as the main one."""
+        program = self.start_program(stdin, script, seconds)
         try:
-            printed = program.output(OUTPUT, time.monotonic() + 2 * seconds + 1)
-            status = program.status()
+            printed = program.read_output(OUTPUT, time.monotonic() + 2 * seconds + 1)
+            status = program.wait_status()
         except (LateError, EndedError, WireError) as error:
-            return self.ending(program, error)
+            return self.explain_silence(program, error)
         finally:
             program.end()
         if status:
-            return self.cause(program, status)
-        same = lines(printed.decode("utf-8", "replace")) == lines(wanted)
-        return ("passed", "") if same else ("failed", f"printed {printed[:100]!r}")
+            return self.explain_status(program, status)
+        if strip_lines(printed.decode("utf-8", "replace")) == strip_lines(expected):
+            return Judgement("passed", "")
+        return Judgement("failed", f"printed {printed[:100]!r}")
 
-    def ending(self, program: Child, error: Exception) -> Verdict:
+    def explain_silence(self, program: SandboxedProcess, error: Exception) -> Judgement:
         """Why a program did not answer."""
         if isinstance(error, LateError):
-            return "timeout", "not done in time"
+            return Judgement("timeout", "not done in time")
         if isinstance(error, WireError):
-            return "error", "what it wrote on our pipe does not read"
-        return self.cause(program, program.status())
+            return Judgement("error", "what it wrote on our pipe does not read")
+        return self.explain_status(program, program.wait_status())
 
-    def cause(self, program: Child, status: int) -> Verdict:
+    def explain_status(self, program: SandboxedProcess, status: int) -> Judgement:
         """The meaning of an exit status; bubblewrap gives 128 + the signal."""
         number = -status if status < 0 else status - 128
-        if program.starved():
-            return "memory", f"used more than {self.memory >> 20} MB"
+        if program.ran_out_of_memory():
+            return Judgement("memory", f"used more than {self.memory >> 20} MB")
         if number == signal.SIGXCPU:
-            return "timeout", "used up its processor time"
+            return Judgement("timeout", "used up its processor time")
         if number == signal.SIGSYS:
-            return "forbidden", "made a system call that is not allowed"
+            return Judgement("forbidden", "made a system call that is not allowed")
         if number > 0:
-            return "error", f"ended by signal {number}"
-        return "error", f"left with exit code {status} before the tests were done"
+            return Judgement("error", f"ended by signal {number}")
+        return Judgement("error", f"left with exit code {status} before the tests were done")
 
 
-def lines(text: str) -> list[str]:
+def strip_lines(text: str) -> list[str]:
     """The lines of an output; white space at their ends and empty lines at the end do not count."""
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
 def main() -> None:
-    """Answers each line with `{"verdict", "reason"}` or, where the sandbox did not stand, `{"broken"}`."""
+    """Answers each line with `{"outcome", "reason"}` or, where the sandbox did not stand, `{"broken"}`."""
+    # What a killed program leaves behind becomes our child instead of the machine's init's, so that we can reap it.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    found = level()
-    broker = Broker(found, int(sys.argv[1]), int(sys.argv[2]))
+    level = detect_level()
+    broker = Broker(level, int(sys.argv[1]), int(sys.argv[2]))
+    # Only this file object reaches the parent: whatever else prints, now goes to stderr and forges no answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
-        print(json.dumps({"level": [found.name, found.reason]}), file=answers, flush=True)
+        print(json.dumps({"level": [level.name, level.reason]}), file=answers, flush=True)
         for line in sys.stdin:
             try:
-                word, reason = broker.examine(json.loads(line))
-                answer = {"verdict": word, "reason": reason}
+                answer = broker.examine(json.loads(line))._asdict()
             except BrokenError as error:
                 answer = {"broken": str(error)}
             broker.reap()

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from scorl.sandbox.cgroups import Group
-from scorl.sandbox.seccomp import system_calls
+from scorl.sandbox.cgroups import ControlGroup
+from scorl.sandbox.seccomp import seccomp_filter
 
-__all__ = ["Level", "command", "environment", "level"]
+__all__ = ["Level", "detect_level", "make_command", "make_environment"]
 
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": "/nowhere", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
 """All that a program finds in its environment; the fixed seed makes the order of sets the same every time."""
@@ -64,9 +64,9 @@ class Level:
 
 
 @cache
-def level() -> Level:
+def detect_level() -> Level:
     """What this machine can do; tried, not guessed."""
-    groups = Group.possible()
+    groups = ControlGroup.is_possible()
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
         return Level(
@@ -75,8 +75,8 @@ def level() -> Level:
             None,
             groups,
         )
-    with system_calls() as seccomp:
-        line = command(Level("full", "", bubblewrap, groups), seccomp, program="pass")
+    with seccomp_filter() as seccomp:
+        line = make_command(Level("full", "", bubblewrap, groups), seccomp, program="pass")
         try:
             done = subprocess.run(line, env={}, pass_fds=seccomp, capture_output=True, text=True, timeout=60)
         except subprocess.TimeoutExpired:
@@ -92,20 +92,23 @@ def level() -> Level:
     )
 
 
-def command(level: Level, seccomp: Sequence[int], program: str = BOOT) -> list[str]:
-    """The command that starts an interpreter in a sandbox; it is to be started with `environment`."""
+def make_command(level: Level, seccomp: Sequence[int], program: str = BOOT) -> list[str]:
+    """The command that starts an interpreter in a sandbox; it is to be started with `make_environment`."""
     if level.bubblewrap is None:
-        return [interpreter(), *FLAGS, "-c", program]
+        return [find_interpreter(), *FLAGS, "-c", program]
+    # --disable-userns: in a user namespace of its own making a program would be root, before the part of the kernel in
+    # which most of its escapes have been found.
     line = [level.bubblewrap, "--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
     line += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--clearenv"]
     for name, value in {**ENVIRONMENT, "LD_LIBRARY_PATH": "/python/lib"}.items():
         line += ["--setenv", name, value]
-    for source, place in libraries():
+    for source, place in find_libraries():
         line += ["--ro-bind", source, place]
-    if (hidden := site_packages()) is not None:
+    if (hidden := find_site_packages()) is not None:
         line += ["--tmpfs", hidden, "--remount-ro", hidden]
     for device in ("null", "zero", "random", "urandom"):
         line += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    # Bounded, since without control groups nobody is charged for what lies in a file system in memory.
     line += ["--size", SCRATCH, "--tmpfs", "/dev/shm", "--size", SCRATCH, "--tmpfs", "/tmp"]
     line += ["--remount-ro", "/", "--chdir", "/tmp"]
     if seccomp:
@@ -113,37 +116,38 @@ def command(level: Level, seccomp: Sequence[int], program: str = BOOT) -> list[s
     return [*line, "--", "/python/bin/python3", *FLAGS, "-c", program]
 
 
-def environment(folder: str | None) -> dict[str, str]:
+def make_environment(folder: str | None) -> dict[str, str]:
     """The environment to start it with, `folder` being the work folder of a process that sees the machine's files.
 
     That of bubblewrap itself is empty, since a process in the sandbox could read it."""
     return {**ENVIRONMENT, "HOME": folder, "TMPDIR": folder} if folder else {}
 
 
-def interpreter() -> str:
+def find_interpreter() -> str:
     """The interpreter itself, not the link in a virtual environment."""
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
 @cache
-def libraries() -> tuple[tuple[str, str], ...]:
+def find_libraries() -> tuple[tuple[str, str], ...]:
     """The interpreter, its standard library and the system's shared libraries: (source, place in the sandbox)."""
     prefix = Path(sys.base_prefix).resolve()
     stdlib = Path(os.__file__).resolve().parent
-    found = [(Path(interpreter()), "/python/bin/python3")]
+    mounts = [(Path(find_interpreter()), "/python/bin/python3")]
     if str(prefix) in ("/usr", "/usr/local"):
-        found.append((stdlib, f"/python/lib/{stdlib.name}"))
+        mounts.append((stdlib, f"/python/lib/{stdlib.name}"))
         library = prefix / "lib" / str(sysconfig.get_config_var("INSTSONAME"))
-        found += [(library, f"/python/lib/{library.name}")] if library.is_file() else []
+        mounts += [(library, f"/python/lib/{library.name}")] if library.is_file() else []
     else:
-        found.append((prefix / "lib", "/python/lib"))
+        mounts.append((prefix / "lib", "/python/lib"))
+    # At the places where the dynamic linker looks, or the interpreter would not start.
     triplet = str(sysconfig.get_config_var("MULTIARCH") or "")
     folders = [f"/lib/{triplet}", f"/usr/lib/{triplet}"] if Path(f"/lib/{triplet}").is_dir() and triplet else ["/lib"]
-    found += [(Path(place).resolve(), place) for place in (*folders, "/lib64", "/usr/lib64") if Path(place).is_dir()]
-    return tuple((str(source), place) for source, place in found)
+    mounts += [(Path(place).resolve(), place) for place in (*folders, "/lib64", "/usr/lib64") if Path(place).is_dir()]
+    return tuple((str(source), place) for source, place in mounts)
 
 
-def site_packages() -> str | None:
+def find_site_packages() -> str | None:
     """Where the sandbox has to hide installed packages."""
     stdlib = Path(os.__file__).resolve().parent
     return f"/python/lib/{stdlib.name}/site-packages" if (stdlib / "site-packages").is_dir() else None

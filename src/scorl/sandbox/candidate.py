@@ -43,14 +43,14 @@ class Program:
             if proxy is value:
                 return Handle(False, number, "object", "")
         self.objects.append(value)
-        return Handle(True, len(self.objects) - 1, kind(value), getattr(value, "__name__", type(value).__name__))
+        return Handle(True, len(self.objects) - 1, kind_of(value), getattr(value, "__name__", type(value).__name__))
 
     def import_(self, handle: Handle) -> Any:
         """The object of a handle, or a stand-in for one of the tests' objects."""
-        if handle.mine:
+        if handle.of_program:
             return self.objects[handle.number]
         if handle.number not in self.lent:
-            self.lent[handle.number] = stand_in(self, handle.number)
+            self.lent[handle.number] = make_stand_in(self, handle.number)
         return self.lent[handle.number]
 
     def ask(self, message: tuple[Any, ...]) -> Any:
@@ -76,8 +76,8 @@ class Program:
             return encode(("value", value, changed), self.export)
         except WireError as error:
             return encode(("unfit", str(error)), self.export)
-        except BaseException as error:
-            return encode(("raised", *described(error)), self.export)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a program may raise what it likes
+            return encode(("raised", *describe(error)), self.export)
 
     def do_load(self, text: str) -> tuple[Any, Any]:
         """Loads the program."""
@@ -86,21 +86,22 @@ class Program:
 
     def do_names(self, names: list[str]) -> tuple[Any, Any]:
         """What the program means by names; a module goes by its name, an exception class by its ancestry."""
-        found: dict[str, Any] = {}
+        meanings: dict[str, Any] = {}
         for name in names:
             if name in self.module.__dict__:
                 value = self.module.__dict__[name]
                 if type(value) is type(sys):
-                    found[name] = ("module", value.__name__)
+                    meanings[name] = ("module", value.__name__)
                 elif isinstance(value, type) and issubclass(value, BaseException):
-                    found[name] = ("exception", ancestry(value))
+                    meanings[name] = ("exception", list_ancestors(value))
                 else:
-                    found[name] = ("value", value)
-        return found, None
+                    meanings[name] = ("value", value)
+        return meanings, None
 
     def do_call(self, function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
         """A call. One that returns nothing also sends back what became of its arguments."""
         value = function(*arguments, **named)
+        # Arguments are copies here. Only of a call without a result is it clear that the change is what was wanted.
         changed = value is None and any(type(one) in CHANGEABLE for one in arguments)
         return value, arguments if changed else None
 
@@ -115,13 +116,13 @@ class Program:
 
     def do_operate(self, name: str, operands: tuple[Any, ...]) -> tuple[Any, Any]:
         """An operator or a builtin of this name."""
-        if name == "different":  # is the object unlike something that it cannot know?
+        if name == "different":  # an object that equals everything also equals this one, made a moment ago
             unlike = object()
             return not (operands[0] == unlike or unlike == operands[0]), None
-        return operation(name)(*operands), None
+        return find_operation(name)(*operands), None
 
 
-def operation(name: str) -> Any:
+def find_operation(name: str) -> Any:
     """A function of `builtins` or `operator`."""
     import builtins
     import operator
@@ -129,7 +130,7 @@ def operation(name: str) -> Any:
     return getattr(builtins, name, None) or getattr(operator, name)
 
 
-def kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """What sort of thing an object is."""
     if isinstance(value, type):
         return "class"
@@ -138,22 +139,22 @@ def kind(value: Any) -> str:
     return "function" if callable(value) else "object"
 
 
-def ancestry(kind: type) -> list[str]:
+def list_ancestors(kind: type) -> list[str]:
     """The names of a class and its bases, `object` left out."""
     return [one.__name__ for one in kind.__mro__[:-1]]
 
 
-def described(error: BaseException) -> tuple[list[str], str, int]:
+def describe(error: BaseException) -> tuple[list[str], str, int]:
     """An exception: the names of its classes, its message, and its error number."""
     try:
         text = str(error)[:TEXT]
     except BaseException:
         text = ""
     number = getattr(error, "errno", None)
-    return ancestry(type(error)), text, number if type(number) is int else 0
+    return list_ancestors(type(error)), text, number if type(number) is int else 0
 
 
-def stand_in(program: Program, number: int) -> Any:
+def make_stand_in(program: Program, number: int) -> Any:
     """Something that is called, or whose attributes are read, over the pipe."""
 
     class Lent:
@@ -168,18 +169,20 @@ def stand_in(program: Program, number: int) -> Any:
     return Lent()
 
 
-def limit(limits: dict[str, int]) -> None:
+def lower_limits(limits: dict[str, int]) -> None:
     """Lowers the limits of this process and all that it starts."""
     import resource
 
     for name, value in limits.items():
         number = getattr(resource, f"RLIMIT_{name}")
+        # Between the two limits the kernel sends SIGXCPU, by which the broker tells lack of time from other deaths.
         hard = value + 1 if name == "CPU" else value
         resource.setrlimit(number, (value, hard))
 
 
-def read_from(text: str) -> None:
+def replace_stdin(text: str) -> None:
     """Makes a text the standard input."""
+    # A file in memory, not a pipe: a program need not read it, and nobody has to stand by and write.
     memory = posix.memfd_create("stdin")
     posix.write(memory, text.encode("utf-8", "surrogatepass"))
     posix.lseek(memory, 0, 0)
@@ -188,24 +191,24 @@ def read_from(text: str) -> None:
 
 def main() -> None:
     """Says that the sandbox stands, takes the limits and the program's input, and serves or runs it."""
-    channel = Channel.seat()
+    channel = Channel.from_stdio()
     channel.send(b"ready")
     program = Program(channel)
     limits, stdin, script = decode(channel.receive(), program.import_)
-    limit(limits)
+    lower_limits(limits)
     if stdin:
-        read_from(stdin)
+        replace_stdin(stdin)
     if script is not None:
         posix.dup2(channel.output, 1)
         posix.close(channel.output)
-        run(script)
+        run_script(script)
     try:
         program.serve()
     except ClosedError:
         posix._exit(0)
 
 
-def run(script: str) -> None:
+def run_script(script: str) -> None:
     """Runs the program as the main one, with its output on the pipe."""
     main = type(sys)("__main__")
     sys.modules["__main__"] = main

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["Group"]
+__all__ = ["ControlGroup"]
 
 ROOT = Path("/sys/fs/cgroup")
 FILES = {
@@ -16,27 +16,28 @@ FILES = {
 """The files that hold the limits; of each, those that exist are written."""
 
 
-class Group:
+class ControlGroup:
     """A group of this process's making, of which programs become members one after the other."""
 
     def __init__(self, memory: int, processes: int) -> None:
         self.folders: list[Path] = []
         for controller, value in (("memory", memory), ("pids", processes)):
-            folder = parent(controller) / f"scorl-{os.getpid()}"
+            folder = parent_folder(controller) / f"scorl-{os.getpid()}"
             folder.mkdir(exist_ok=True)
             if folder not in self.folders:
                 self.folders.append(folder)
             for name in FILES[controller]:
                 with contextlib.suppress(OSError):
                     (folder / name).write_text("0" if "swap.max" in name else str(value))
-            if limit_of(folder, controller) != value:
+            # Writing may succeed without effect; only a limit that reads back as it was written is one.
+            if read_limit(folder, controller) != value:
                 raise OSError(f"{folder} takes no limit")
 
     @staticmethod
-    def possible() -> bool:
+    def is_possible() -> bool:
         """Whether such a group can be made and limited here."""
         try:
-            Group(1 << 30, 64).remove()
+            ControlGroup(1 << 30, 64).remove()
         except OSError:
             return False
         return True
@@ -46,11 +47,11 @@ class Group:
         for folder in self.folders:
             (folder / "cgroup.procs").write_text("0")
 
-    def members(self) -> list[int]:
+    def member_pids(self) -> list[int]:
         """The processes in it."""
         return [int(line) for line in (self.folders[0] / "cgroup.procs").read_text().split()]
 
-    def exhausted(self) -> int:
+    def count_out_of_memory(self) -> int:
         """How often a member was ended for want of memory."""
         for name in ("memory.oom_control", "memory.events"):
             with contextlib.suppress(OSError):
@@ -67,7 +68,7 @@ class Group:
                         old.rmdir()
 
 
-def parent(controller: str) -> Path:
+def parent_folder(controller: str) -> Path:
     """Where this process may make groups of a controller.
 
     Raises:
@@ -82,7 +83,7 @@ def parent(controller: str) -> Path:
     raise OSError(f"no control group of {controller}")
 
 
-def limit_of(folder: Path, controller: str) -> int | None:
+def read_limit(folder: Path, controller: str) -> int | None:
     """The limit that holds."""
     for name in FILES[controller][:2]:
         with contextlib.suppress(OSError, ValueError):

@@ -11,9 +11,9 @@ import builtins
 import posix
 import traceback
 
-from scorl.sandbox.candidate import limit
+from scorl.sandbox.candidate import lower_limits
 from scorl.sandbox.proxy import Gone, Link, RefusedError, ask_names
-from scorl.sandbox.wire import Channel, ClosedError, WireError, decode, encode, plain
+from scorl.sandbox.wire import Channel, ClosedError, WireError, decode, encode, refuse_handle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,39 +28,42 @@ SHOWN, LONGEST_REASON = 200, 600
 
 def main() -> None:
     """Takes examinations until the input closes; says so where a copy of this process ended without a verdict."""
-    channel = Channel.seat()
+    channel = Channel.from_stdio()
     channel.send(b"ready")
     while True:
         try:
-            task = channel.receive()
+            request = channel.receive()
         except ClosedError:
             posix._exit(0)
+        # A copy for each examination: tests may change modules and builtins, and a fork costs a millisecond where a new
+        # interpreter costs twelve.
         child = posix.fork()
         if not child:
             try:
-                examination(channel, task)
+                examine(channel, request)
             finally:
                 posix._exit(0)
         _, status = posix.waitpid(child, 0)
-        channel.send(b"e" + encode(status, plain))
+        channel.send(b"e" + encode(status, refuse_handle))
 
 
-def examination(channel: Channel, task: bytes) -> None:
-    """Runs the tests and sends the verdict."""
-    limits, setup, tests, entry_point = decode(task, plain)
-    limit(limits)
-    word, reason = judged(Link(channel), setup, tests, entry_point)
-    channel.send(b"v" + encode((word, reason[:LONGEST_REASON]), plain))
+def examine(channel: Channel, request: bytes) -> None:
+    """Runs the tests and sends what comes of them."""
+    limits, setup, tests, entry_point = decode(request, refuse_handle)
+    lower_limits(limits)
+    outcome, reason = run_tests(Link(channel), setup, tests, entry_point)
+    channel.send(b"v" + encode((outcome, reason[:LONGEST_REASON]), refuse_handle))
 
 
-def judged(link: Link, setup: str, tests: list[str], entry_point: str) -> tuple[str, str]:
-    """The verdict: the first thing that goes wrong decides."""
+def run_tests(link: Link, setup: str, tests: list[str], entry_point: str) -> tuple[str, str]:
+    """The outcome and its reason: the first thing that goes wrong decides."""
     try:
         link.ask("loaded")
         namespace: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
+        # Statement by statement, so that the reason can name the line, and a second test sees what the first defined.
         units = [(text, unit) for text in tests for unit in ast.parse(text).body]
         exec(compile(setup, "setup", "exec"), namespace)
-        bind(link, namespace, [unit for _, unit in units], entry_point)
+        bind_names(link, namespace, [unit for _, unit in units], entry_point)
         tested = namespace.get(entry_point)  # a test may define another thing of this name
         for link.test, unit in units:
             exec(compile(ast.Module([unit], []), "test", "exec"), namespace)
@@ -68,20 +71,20 @@ def judged(link: Link, setup: str, tests: list[str], entry_point: str) -> tuple[
             if is_check(unit) and not calls_check(units):
                 namespace["check"](tested)
     except BaseException as error:
-        return verdict(error, link)
+        return explain(error, link)
     return "passed", ""
 
 
-def bind(link: Link, namespace: dict[str, Any], units: list[ast.stmt], entry_point: str) -> None:
+def bind_names(link: Link, namespace: dict[str, Any], units: list[ast.stmt], entry_point: str) -> None:
     """Gives the tests what they name and neither define nor find among the builtins."""
     used = {node.id for unit in units for node in ast.walk(unit) if isinstance(node, ast.Name)}
     asked = {name for name in used if name not in namespace and not hasattr(builtins, name)}
     if not entry_point and not asked:  # a function named like a builtin; of several, nobody could say which
         asked = {name for name in used if not isinstance(getattr(builtins, name), type)}
         asked = asked if len(asked) == 1 else set()
-    found = ask_names(link, sorted(asked | {entry_point} - {""}))
-    namespace |= found
-    if entry_point and entry_point not in found:
+    meanings = ask_names(link, sorted(asked | {entry_point} - {""}))
+    namespace |= meanings
+    if entry_point and entry_point not in meanings:
         raise RefusedError(f"the program does not define {entry_point}")
 
 
@@ -96,10 +99,10 @@ def calls_check(units: list[tuple[str, ast.stmt]]) -> bool:
     return any(isinstance(call.func, ast.Name) and call.func.id == "check" for call in calls)
 
 
-def verdict(error: BaseException, link: Link) -> tuple[str, str]:
-    """What an exception means."""
-    place = line_of(error, link.test)
-    if isinstance(error, Gone):
+def explain(error: BaseException, link: Link) -> tuple[str, str]:
+    """The outcome that an exception means, and the reason."""
+    place = find_line(error, link.test)
+    if isinstance(error, Gone):  # the broker knows how it ended; this says at which test
         return "gone", place
     if names := getattr(error, "names", None):
         said = f"{names[0]}: {error.args[-1]}" if error.args else names[0]
@@ -114,7 +117,7 @@ def verdict(error: BaseException, link: Link) -> tuple[str, str]:
     return "error", f"{place}the test raised {type(error).__name__}: {error}"
 
 
-def line_of(error: BaseException, text: str) -> str:
+def find_line(error: BaseException, text: str) -> str:
     """The line of the test at which it happened."""
     numbers = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "test"]
     lines = text.splitlines()

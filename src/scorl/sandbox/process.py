@@ -14,12 +14,13 @@ import time
 from functools import cache
 from pathlib import Path
 
-from scorl.sandbox.bubblewrap import Level, command, environment
-from scorl.sandbox.cgroups import Group
-from scorl.sandbox.seccomp import system_calls
+from scorl.sandbox import EndedError, LateError
+from scorl.sandbox.bubblewrap import Level, make_command, make_environment
+from scorl.sandbox.cgroups import ControlGroup
+from scorl.sandbox.seccomp import seccomp_filter
 from scorl.sandbox.wire import WireError
 
-__all__ = ["BrokenError", "Child", "EndedError", "LateError"]
+__all__ = ["BrokenError", "SandboxedProcess"]
 
 START_SECONDS = 60.0
 """For a sandbox to stand; some hundredths of a second on an idle machine."""
@@ -31,26 +32,20 @@ class BrokenError(Exception):
     """The sandbox does not stand."""
 
 
-class LateError(Exception):
-    """The deadline has passed."""
-
-
-class EndedError(Exception):
-    """The other side is gone."""
-
-
-class Child:
+class SandboxedProcess:
     """One interpreter in a sandbox, and the pipes to it."""
 
-    def __init__(self, level: Level, modules: tuple[str, ...], group: Group | None, longest: int) -> None:
+    def __init__(self, level: Level, modules: tuple[str, ...], group: ControlGroup | None, longest: int) -> None:
         self.group, self.longest = group, longest
-        self.starved_before = group.exhausted() if group else 0
+        self.out_of_memory_before = group.count_out_of_memory() if group else 0
         self.folder = None if level.bubblewrap else tempfile.mkdtemp(prefix="scorl-program-")
         self.start_limit = time.monotonic() + START_SECONDS
-        with system_calls() as seccomp:
+        # The process joins its group between fork and exec, so that not even the start of the sandbox is uncounted; a
+        # preexec_fn is safe here since the broker has one thread.
+        with seccomp_filter() as seccomp:
             self.process = subprocess.Popen(
-                command(level, seccomp),
-                env=environment(self.folder),
+                make_command(level, seccomp),
+                env=make_environment(self.folder),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -63,14 +58,15 @@ class Child:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         self.input, self.answers = self.process.stdin.fileno(), self.process.stdout.fileno()
+        # A program that does not read, or writes half a frame, must not hold up the broker: all waits have deadlines.
         os.set_blocking(self.input, False)
         os.set_blocking(self.answers, False)
         try:
-            self.send(bundle(modules), self.start_limit)
+            self.send(bundle_modules(modules), self.start_limit)
             if self.receive(self.start_limit) != b"ready":
                 raise WireError("another greeting")
         except (LateError, EndedError, WireError) as error:
-            self.kill_first()
+            self.kill_init()
             said = self.process.stderr.read(1000).decode(errors="replace").strip()
             self.end()
             raise BrokenError(f"the sandbox does not stand ({type(error).__name__}): {said}") from None
@@ -83,7 +79,7 @@ class Child:
         """
         data = memoryview(len(body).to_bytes(4, "big") + body)
         while data:
-            wait(deadline, writable=self.input)
+            wait_for_pipe(deadline, writable=self.input)
             try:
                 data = data[os.write(self.input, data[: 1 << 16]) :]
             except BlockingIOError:
@@ -107,7 +103,7 @@ class Child:
         """So many bytes."""
         parts = []
         while count:
-            wait(deadline, readable=self.answers)
+            wait_for_pipe(deadline, readable=self.answers)
             part = os.read(self.answers, min(count, 1 << 20))
             if not part:
                 raise EndedError
@@ -115,7 +111,7 @@ class Child:
             count -= len(part)
         return b"".join(parts)
 
-    def output(self, most: int, deadline: float) -> bytes:
+    def read_output(self, most: int, deadline: float) -> bytes:
         """All that is written until the other side closes.
 
         Raises:
@@ -125,33 +121,33 @@ class Child:
         parts = b""
         with contextlib.suppress(EndedError):
             while len(parts) <= most:
-                parts += self.read(1, deadline) + self.collective()
+                parts += self.read(1, deadline) + self.read_available()
             raise WireError("too much output")
         return parts
 
-    def collective(self) -> bytes:
-        """What can be read at once."""
+    def read_available(self) -> bytes:
+        """What can be read without waiting."""
         try:
             return os.read(self.answers, 1 << 16)
         except BlockingIOError:
             return b""
 
-    def status(self) -> int:
+    def wait_status(self) -> int:
         """The exit status of a process that has closed its side, if it comes soon; else 0."""
         try:
             return self.process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             return 0
 
-    def starved(self) -> bool:
+    def ran_out_of_memory(self) -> bool:
         """Whether a process of the group was ended for want of memory."""
-        return self.group is not None and self.group.exhausted() > self.starved_before
+        return self.group is not None and self.group.count_out_of_memory() > self.out_of_memory_before
 
     def end(self) -> None:
         """Kills every process of the sandbox and waits until it is gone."""
-        self.kill_first()
+        self.kill_init()
         if self.group is not None:
-            end_members(self.group)
+            kill_members(self.group)
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -159,8 +155,9 @@ class Child:
                 with contextlib.suppress(OSError):
                     pipe.close()
 
-    def kill_first(self) -> None:
+    def kill_init(self) -> None:
         """Kills process 1 of the sandbox, with which its whole namespace ends, then what had started it."""
+        # In this order: the outer process ends when process 1 has, so that waiting for it is waiting for all of them.
         try:
             children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         except OSError:
@@ -180,9 +177,10 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def end_members(group: Group) -> None:
+def kill_members(group: ControlGroup) -> None:
     """Kills what is left in a group, and takes the exit status of what became a child of ours by that."""
-    while members := group.members():
+    # Again and again: a member may have forked between the reading of the list and its end.
+    while members := group.member_pids():
         for member in members:
             with contextlib.suppress(OSError):
                 os.kill(member, signal.SIGKILL)
@@ -192,7 +190,7 @@ def end_members(group: Group) -> None:
         time.sleep(0.001)
 
 
-def wait(deadline: float, readable: int | None = None, writable: int | None = None) -> None:
+def wait_for_pipe(deadline: float, readable: int | None = None, writable: int | None = None) -> None:
     """Waits for a pipe.
 
     Raises:
@@ -204,7 +202,7 @@ def wait(deadline: float, readable: int | None = None, writable: int | None = No
 
 
 @cache
-def bundle(modules: tuple[str, ...]) -> bytes:
+def bundle_modules(modules: tuple[str, ...]) -> bytes:
     """Modules of this folder, compiled, as the interpreter in the sandbox takes them."""
     here = Path(__file__).parent
     compiled = []

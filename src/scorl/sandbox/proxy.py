@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Gone", "Link", "RefusedError", "Remote"]
+__all__ = ["Gone", "Link", "Proxy", "RefusedError"]
 
 SENT = 1 << 26
 """The most bytes that a test may send at once."""
@@ -54,7 +54,7 @@ class Link:
 
     def export(self, value: Any) -> Handle:
         """The handle of something that the tests have."""
-        if type(value) is Remote:
+        if type(value) is Proxy:
             handle: Handle = object.__getattribute__(value, "_handle")
             return handle
         self.lent.append(value)
@@ -62,7 +62,7 @@ class Link:
 
     def import_(self, handle: Handle) -> Any:
         """What a handle stands for."""
-        return Remote(self, handle) if handle.mine else self.lent[handle.number]
+        return Proxy(self, handle) if handle.of_program else self.lent[handle.number]
 
     def ask(self, *message: Any) -> Any:
         """The program's answer to a request; what it raised is raised here.
@@ -80,8 +80,8 @@ class Link:
                 self.send(self.answer(*rest))
             elif word == "value":
                 if rest[1] is not None and rest[0] is None and message[0] == "call":
-                    for mine, changed in zip(message[2], rest[1], strict=True):
-                        take_over(mine, changed)
+                    for argument, changed in zip(message[2], rest[1], strict=True):
+                        copy_into(argument, changed)
                 return rest[0]
             elif word == "unfit":
                 raise RefusedError(f"what the program returned is {rest[0]}")
@@ -96,6 +96,7 @@ class Link:
         """A call, or a public attribute, of something that a test lent."""
         thing = self.lent[number]
         try:
+            # No private names, no attributes of classes, functions and modules: they lead to the tests' globals.
             if name and (name.startswith("_") or isinstance(thing, (type, type(ask_names), type(builtins)))):
                 raise AttributeError(name)
             return "returned", getattr(thing, name) if name else thing(*arguments, **named)
@@ -115,9 +116,9 @@ class Link:
     def exception(self, names: list[str]) -> type[BaseException]:
         """The class of an exception by the names of its ancestry."""
         first, rest = names[0], names[1:]
-        known = vars(builtins).get(first)
-        if isinstance(known, type) and issubclass(known, BaseException):
-            return known
+        builtin = vars(builtins).get(first)
+        if isinstance(builtin, type) and issubclass(builtin, BaseException):
+            return builtin
         if first not in self.classes:
             self.classes[first] = type(first, (self.exception(rest) if rest else Exception,), {})
         return self.classes[first]
@@ -127,32 +128,32 @@ def ask_names(link: Link, names: list[str]) -> dict[str, Any]:
     """What the program means by these names; a module of the standard library is our own copy of it."""
     import sys
 
-    found: dict[str, Any] = {}
+    meanings: dict[str, Any] = {}
     for name, (word, value) in link.ask("names", names).items():
         if word == "module" and value == name and name in sys.stdlib_module_names:
-            found[name] = __import__(name)
+            meanings[name] = __import__(name)
         elif word == "exception":
             kind = link.exception(value)  # an alias of Exception would catch the test's own assert False
-            found[name] = type(name, (Exception,), {}) if issubclass(AssertionError, kind) else kind
+            meanings[name] = type(name, (Exception,), {}) if issubclass(AssertionError, kind) else kind
         elif word == "value":
-            found[name] = value
-            if type(value) is Remote and (handle := link.export(value)).kind == "class":
+            meanings[name] = value
+            if type(value) is Proxy and (handle := link.export(value)).kind == "class":
                 link.named.add(handle.type)
-    return found
+    return meanings
 
 
-def take_over(mine: Any, changed: Any) -> None:
+def copy_into(argument: Any, changed: Any) -> None:
     """Makes a test's own list, dict, set or bytearray what a call that returned nothing has made of it."""
-    if type(mine) is not type(changed):
+    if type(argument) is not type(changed):
         return
-    if isinstance(mine, (list, bytearray)):
-        mine[:] = changed
-    elif isinstance(mine, (dict, set)):
-        mine.clear()
-        mine.update(changed)
+    if isinstance(argument, (list, bytearray)):
+        argument[:] = changed
+    elif isinstance(argument, (dict, set)):
+        argument.clear()
+        argument.update(changed)
 
 
-class Remote:
+class Proxy:
     """An object of the program. Its methods are called, and its attributes read, over there."""
 
     __slots__ = ("_handle", "_link")
@@ -163,17 +164,16 @@ class Remote:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         value = self._link.ask("call", self, arguments, named)
-        self._link.last = (
-            f"{self._handle.type}{shown(arguments)[:-2] + ')' if len(arguments) == 1 else shown(arguments)}"
-        )
-        self._link.last += f" returned {shown(value)}"
+        self._link.last = f"{self._handle.type}{show(arguments)[:-2] + ')' if len(arguments) == 1 else show(arguments)}"
+        self._link.last += f" returned {show(value)}"
         return value
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name in PREDICATES or (name in PLAIN and not known(self)):
-            raise unfit(self)
+        # Methods that only plain data should have: called on an object of the program, they could claim what they like.
+        if name in PREDICATES or (name in PLAIN and not is_named(self)):
+            raise refuse(self)
         return self._link.ask("get", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -189,8 +189,10 @@ class Remote:
         return value
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not Remote or not (known(self) and known(other)):
-            return self is other or (type(other) is Remote and self._handle.number == other._handle.number)
+        # Two questions, or the program's `==` could say yes to everything: is it equal, and is it unlike an object that
+        # it cannot know? Without the class among the names of the tests, neither is asked.
+        if type(other) is not Proxy or not (is_named(self) and is_named(other)):
+            return self is other or (type(other) is Proxy and self._handle.number == other._handle.number)
         ask = self._link.ask
         return bool(ask("operate", "eq", (self, other))) and ask("operate", "different", (self,)) is True
 
@@ -198,26 +200,26 @@ class Remote:
         return hash(self._link.ask("operate", "hash", (self,)))
 
     def __instancecheck__(self, thing: object) -> bool:
-        return type(thing) is Remote and self._link.ask("operate", "isinstance", (thing, self)) is True
+        return type(thing) is Proxy and self._link.ask("operate", "isinstance", (thing, self)) is True
 
 
 END = "\x00the end of an iterator\x00"
 
 
-def known(remote: Remote) -> bool:
+def is_named(proxy: Proxy) -> bool:
     """Whether the tests themselves name its class."""
-    handle: Handle = remote._handle
-    return handle.type in remote._link.named
+    handle: Handle = proxy._handle
+    return handle.type in proxy._link.named
 
 
-def unfit(remote: Remote) -> RefusedError:
+def refuse(proxy: Proxy) -> RefusedError:
     """What is raised where a test treats an object like data."""
-    return RefusedError(f"the program returned an object of its class {remote._handle.type}, not data")
+    return RefusedError(f"the program returned an object of its class {proxy._handle.type}, not data")
 
 
-def shown(value: Any) -> str:
+def show(value: Any) -> str:
     """A value in few words."""
-    if type(value) is Remote:
+    if type(value) is Proxy:
         return f"<{value._handle.type}>"
     try:
         text = repr(value)
@@ -226,30 +228,31 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def asking(name: str) -> Any:
+def make_operator(name: str) -> Any:
     """The method of an operator that gives data."""
 
-    def method(self: Remote, *operands: Any) -> Any:
+    def method(self: Proxy, *operands: Any) -> Any:
         return self._link.ask("operate", name, (self, *operands))
 
     return method
 
 
-def between(name: str) -> Any:
+def make_guarded_operator(name: str) -> Any:
     """The method of an operator that is only asked for between objects of classes that the tests name."""
 
-    def method(self: Remote, *operands: Any) -> Any:
+    def method(self: Proxy, *operands: Any) -> Any:
         item = name in ("setitem", "delitem")  # changes the object, and claims nothing
-        if not known(self) or not (item or all(type(one) is Remote and known(one) for one in operands)):
-            raise unfit(self)
+        if not is_named(self) or not (item or all(type(one) is Proxy and is_named(one) for one in operands)):
+            raise refuse(self)
         return self._link.ask("operate", name, (self, *operands))
 
     return method
 
 
+# On the class, where Python looks operators up; `__getattr__` is never asked for them.
 for _name in FROM_DATA:
-    setattr(Remote, f"__{_name}__", asking(_name))
+    setattr(Proxy, f"__{_name}__", make_operator(_name))
 for _name in BETWEEN:
-    setattr(Remote, f"__{_name.rstrip('_')}__", between(_name))
+    setattr(Proxy, f"__{_name.rstrip('_')}__", make_guarded_operator(_name))
 for _name in ("add", "sub", "mul"):  # with data on the left: refused, in words
-    setattr(Remote, f"__r{_name}__", between(_name))
+    setattr(Proxy, f"__r{_name}__", make_guarded_operator(_name))

@@ -1,4 +1,8 @@
-"""A filter of system calls (seccomp): the ones that programs do not need and exploits of kernels do."""
+"""A filter of system calls: the ones that programs do not need and exploits of kernels do.
+
+A list of what is refused, not of what is allowed: Python and its libraries need most of the others, which differ from
+one C library to the next.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["system_calls"]
+__all__ = ["seccomp_filter"]
 
 MACHINES = {
     # the kernel's number for the machine, then the numbers of: ptrace, process_vm_readv, process_vm_writev, mount,
@@ -50,29 +54,35 @@ MACHINES = {
 MODERN = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
 """io_uring and the new mount interface, which have the same numbers everywhere."""
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 1
-"""What the kernel is told: go on, end the process, answer EPERM."""
+"""What the kernel is told: continue, end the process, answer EPERM."""
 LOAD, EQUAL, GREATER, RETURN = 0x20, 0x15, 0x35, 0x06
 
 
-def rules(machine: int, numbers: tuple[int, ...]) -> bytes:
-    """The filter as a program of the kernel's packet filter: one instruction is (code, if, else, value)."""
+def assemble_filter(machine: int, numbers: tuple[int, ...]) -> bytes:
+    """The filter as a program of the kernel's packet filter (BPF): one instruction is (code, if, else, value).
+
+    Jumps count the instructions that they skip.
+    """
     refused = (*numbers, *MODERN)
+    # The machine first: a 32-bit call of a 64-bit process has other numbers, and would pass a filter of these.
     lines = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, machine), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
-    lines += [(GREATER, len(refused) + 1, 0, 0x40000000)]  # the numbers of another calling convention
+    # The same for x32, the third calling convention of x86_64, whose numbers begin here.
+    lines += [(GREATER, len(refused) + 1, 0, 0x40000000)]
+    # EPERM, which Python raises as PermissionError and which becomes the outcome `forbidden`; a kill would say nothing.
     lines += [(EQUAL, len(refused) - index, 0, number) for index, number in enumerate(refused)]
     lines += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]
     return b"".join(struct.pack("HBBI", *line) for line in lines)
 
 
 @contextmanager
-def system_calls() -> Iterator[tuple[int, ...]]:
+def seccomp_filter() -> Iterator[tuple[int, ...]]:
     """A descriptor from which bubblewrap reads the filter once; none on processors not listed here."""
     if platform.machine() not in MACHINES:
         yield ()
         return
     descriptor = os.memfd_create("seccomp")
     try:
-        os.write(descriptor, rules(*MACHINES[platform.machine()]))
+        os.write(descriptor, assemble_filter(*MACHINES[platform.machine()]))
         os.lseek(descriptor, 0, os.SEEK_SET)
         yield (descriptor,)
     finally:

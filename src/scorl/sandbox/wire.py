@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["LONGEST", "Channel", "ClosedError", "Handle", "WireError", "decode", "encode", "plain"]
+__all__ = ["LONGEST", "Channel", "ClosedError", "Handle", "WireError", "decode", "encode", "refuse_handle"]
 
 DEPTH = 100
 """The deepest nesting that is sent or rebuilt."""
@@ -51,14 +51,14 @@ class ClosedError(Exception):
 class Handle:
     """Something that stays where it is.
 
-    `mine` says whether it belongs to the program (else to the tests), `kind` is `function`, `class`,
+    `of_program` says whether it belongs to the program (else to the tests), `kind` is `function`, `class`,
     `iterator` or `object`, and `type` the name of its class, or its own if it is one.
     """
 
-    __slots__ = ("kind", "mine", "number", "type")
+    __slots__ = ("kind", "number", "of_program", "type")
 
-    def __init__(self, mine: bool, number: int, kind: str, type: str) -> None:
-        self.mine, self.number, self.kind, self.type = mine, number, kind, type
+    def __init__(self, of_program: bool, number: int, kind: str, type: str) -> None:
+        self.of_program, self.number, self.kind, self.type = of_program, number, kind, type
 
 
 def encode(value: Any, export: Callable[[Any], Handle], longest: int = LONGEST, functions: bool = False) -> bytes:
@@ -87,41 +87,42 @@ class Writer:
             raise WireError("nested too deeply")
         if len(self.out) > self.longest:
             raise WireError("too large")
+        # By the base's methods (`int.__add__`): an instance of a subclass travels as its base and is never asked.
         if one is None or one is True or one is False or one is ...:
             self.out.extend(b"N" if one is None else b"T" if one is True else b"F" if one is False else b".")
         elif isinstance(one, int):
             number = int.__add__(one, 0)
-            self.atom(b"i", number.to_bytes((number.bit_length() + 8) // 8, "big", signed=True))
-        elif isinstance(one, float):
-            self.atom(b"f", float.hex(one).encode())
+            self.write_atom(b"i", number.to_bytes((number.bit_length() + 8) // 8, "big", signed=True))
+        elif isinstance(one, float):  # in hexadecimal, which loses no bit
+            self.write_atom(b"f", float.hex(one).encode())
         elif isinstance(one, str):
-            self.atom(b"s", str.encode(one, "utf-8", "surrogatepass"))
+            self.write_atom(b"s", str.encode(one, "utf-8", "surrogatepass"))
         elif isinstance(one, (bytes, bytearray)):
-            self.atom(b"b" if isinstance(one, bytes) else b"B", bytes(one))
+            self.write_atom(b"b" if isinstance(one, bytes) else b"B", bytes(one))
         elif id(one) in NAMES and (self.functions or isinstance(one, type)):
-            self.atom(b"n", NAMES[id(one)].encode())
+            self.write_atom(b"n", NAMES[id(one)].encode())
         else:
-            self.parts(one, depth)
+            self.write_parts(one, depth)
 
-    def atom(self, tag: bytes, body: bytes) -> None:
+    def write_atom(self, tag: bytes, body: bytes) -> None:
         """Writes a value without parts."""
         self.out.extend(tag)
         self.out.extend(len(body).to_bytes(4, "big"))
         self.out.extend(body)
 
-    def parts(self, one: Any, depth: int) -> None:
+    def write_parts(self, one: Any, depth: int) -> None:
         """Writes a value made of parts, or the handle of what is not plain."""
-        tag, values = taken_apart(one)
+        tag, values = take_apart(one)
         if not tag:
             handle = self.export(one)
-            tag, values = b"h", [handle.mine, handle.number, handle.kind, handle.type]
+            tag, values = b"h", [handle.of_program, handle.number, handle.kind, handle.type]
         self.out.extend(tag)
         self.out.extend(len(values).to_bytes(4, "big"))
         for value in values:
             self.write(value, depth + 1)
 
 
-def taken_apart(one: Any) -> tuple[bytes, list[Any]]:
+def take_apart(one: Any) -> tuple[bytes, list[Any]]:
     """The tag and the parts of a value; no tag if it is not plain."""
     if isinstance(one, list):
         return b"l", list(list.__iter__(one))
@@ -141,7 +142,7 @@ def taken_apart(one: Any) -> tuple[bytes, list[Any]]:
     return (b"x", [name, STANDARD[name](one)]) if name in STANDARD else (b"", [])
 
 
-def plain(value: Any) -> Handle:
+def refuse_handle(value: Any) -> Handle:
     """For `export`, where there must be no handles.
 
     Raises:
@@ -173,10 +174,10 @@ def decode(data: bytes, import_: Callable[[Handle], Any], functions: bool = Fals
             return SINGLE[tag]
         size = int.from_bytes(take(4), "big")
         if tag in b"ifsbBn":
-            return atom(tag, take(size), functions)
-        if size > len(data) - place:
+            return read_atom(tag, take(size), functions)
+        if size > len(data) - place:  # each part takes a byte at least: a forged size costs no memory
             raise WireError("cut short")
-        return whole(tag, [read(depth + 1) for _ in range(size)], import_)
+        return assemble(tag, [read(depth + 1) for _ in range(size)], import_)
 
     try:
         value = read(0)
@@ -189,7 +190,7 @@ def decode(data: bytes, import_: Callable[[Handle], Any], functions: bool = Fals
     return value
 
 
-def atom(tag: bytes, body: bytes, functions: bool) -> Any:
+def read_atom(tag: bytes, body: bytes, functions: bool) -> Any:
     """A value without parts."""
     if tag == b"i":
         return int.from_bytes(body, "big", signed=True)
@@ -202,14 +203,14 @@ def atom(tag: bytes, body: bytes, functions: bool) -> Any:
     return body if tag == b"b" else bytearray(body)
 
 
-def whole(tag: bytes, parts: list[Any], import_: Callable[[Handle], Any]) -> Any:
+def assemble(tag: bytes, parts: list[Any], import_: Callable[[Handle], Any]) -> Any:
     """A value made of parts."""
     if tag == b"l":
         return parts
     if tag == b"d":
         return dict(zip(parts[::2], parts[1::2], strict=True))
     if tag == b"x":
-        return standard(*parts)
+        return make_standard(*parts)
     if tag == b"h":
         return import_(Handle(bool(parts[0]), int(parts[1]), str(parts[2]), str(parts[3])))
     if tag in (b"t", b"S", b"Z"):
@@ -217,7 +218,7 @@ def whole(tag: bytes, parts: list[Any], import_: Callable[[Handle], Any]) -> Any
     return {b"c": complex, b"r": range, b":": slice}[tag](*parts)
 
 
-def standard(name: str, state: Any) -> Any:
+def make_standard(name: str, state: Any) -> Any:
     """A value of one of the types in `STANDARD`."""
     if name not in STANDARD:
         raise WireError(f"no type {name}")
@@ -232,8 +233,9 @@ class Channel:
         self.input, self.output = input, output
 
     @classmethod
-    def seat(cls) -> Channel:
+    def from_stdio(cls) -> Channel:
         """The channel that a process finds as its stdin and stdout; in their place it gets /dev/null."""
+        # So that what the program prints, or reads as input, is no part of our frames.
         channel, null = cls(posix.dup(0), posix.dup(1)), posix.open("/dev/null", posix.O_RDWR)
         for descriptor in (0, 1, 2):
             posix.dup2(null, descriptor)

@@ -21,7 +21,7 @@ from scorl.seeds import derive
 from scorl.tasks.endless import Endless
 from scorl.tasks.task import Problems, Task
 from scorl.trajectory import Problem, user
-from scorl.verifiers.countdown import Step, judge, write
+from scorl.verifiers.countdown import Step, judge, write_steps
 
 __all__ = ["CORRECTION", "PROMPT", "Countdown", "CountdownProblems", "countdown", "legal_steps", "solutions"]
 
@@ -47,11 +47,13 @@ class Countdown:
     largest: Annotated[int, Interval(ge=2, le=1000)] = 12
     """Numbers are drawn from 1 to this one."""
     lowest_target: Annotated[int, Ge(1)] = 1
+    """The least number that is asked for."""
     highest_target: int = 60
-    """The range of the target."""
+    """The greatest number that is asked for."""
     fewest_steps: Annotated[int, Ge(1)] = 1
+    """How many steps a problem takes at least when solved in the shortest way."""
     most_steps: int = 2
-    """How many steps a problem takes at least, and at most, when solved in the shortest way."""
+    """How many steps a problem takes at most when solved in the shortest way."""
     prompt: str = PROMPT
     """The first prompt; `{numbers}` and `{target}` are filled in."""
     correction: str = CORRECTION
@@ -107,7 +109,7 @@ def make_problem(settings: Countdown, numbers: Sequence[int], target: int, steps
     text = settings.prompt.replace("{numbers}", " ".join(map(str, numbers))).replace("{target}", str(target))
     name = "-".join(map(str, sorted(numbers)))
     answer = {"numbers": list(numbers), "target": target}
-    return Problem(f"countdown-{name}-to-{target}", (user(text),), answer, write(steps))
+    return Problem(f"countdown-{name}-to-{target}", (user(text),), answer, write_steps(steps))
 
 
 def bucket(numbers: Sequence[int], target: int) -> int:

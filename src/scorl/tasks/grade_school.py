@@ -32,7 +32,9 @@ class Gsm8k:
     """A folder with train.jsonl and test.jsonl, or one file, a fifth of which (by hash) is the test split;
     None: openai/gsm8k from the hub."""
     prompt: str = PROMPT
+    """The first prompt; `{question}` is filled in."""
     correction: str = CORRECTION
+    """The message between two attempts."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Svamp:
     """The file of 1,000 problems, or a folder with it as its only .jsonl file; None: ChilleD/SVAMP from
     the hub. Split by a hash of the question: 70% train, 10% validation, 20% test."""
     prompt: str = PROMPT
+    """The first prompt; `{question}` is filled in."""
     correction: str = CORRECTION
+    """The message between two attempts."""
 
 
 def gsm8k(settings: Gsm8k | None = None) -> Task:

@@ -47,7 +47,9 @@ class Math:
     test_path: str | None = None
     """The file of MATH500; None: test.jsonl in the folder, or HuggingFaceH4/MATH-500 from the hub."""
     prompt: str = PROMPT
+    """The first prompt; `{question}` is filled in."""
     correction: str = CORRECTION
+    """The message between two attempts."""
 
 
 def math(settings: Math | None = None) -> Task:

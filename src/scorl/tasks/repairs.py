@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scorl.trajectory import Group
-from scorl.verifiers.extract_code import program_in
+from scorl.verifiers.extract_code import extract_program
 
 __all__ = ["repairs"]
 
@@ -23,7 +23,7 @@ def repairs(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], Counter[str]
     fates: Counter[str] = Counter()
     for trajectory in (t for group in groups for t in group):
         problem, attempt = trajectory.problem, trajectory.attempts[0]
-        program = program_in(attempt.text, problem.answer.entry_point)
+        program = extract_program(attempt.text, problem.answer.entry_point)
         number = int(problem.id.removeprefix("mbpp-"))
         if attempt.right:
             fates["right"] += 1

@@ -19,7 +19,7 @@ from typing import Any
 from scorl.errors import UserError, nearest
 from scorl.tasks.task import Judge
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers.extract_answer import final_answer
+from scorl.verifiers.extract_answer import extract_answer
 
 __all__ = ["judge_by", "load_function"]
 
@@ -35,16 +35,15 @@ def load_function(name: str) -> RewardFunction:
     place, _, function = name.rpartition(":")
     if not place or not function:
         raise UserError(f"verifier '{name}': not of the form module:function or file.py:function")
-    module = module_from_file(Path(place).expanduser()) if place.endswith(".py") else module_by_name(place)
-    found = getattr(module, function, None)
-    if not callable(found):
+    module = import_file(Path(place).expanduser()) if place.endswith(".py") else import_name(place)
+    reward: RewardFunction | None = getattr(module, function, None)
+    if not callable(reward):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UserError(f"verifier '{name}': {place} has no function '{function}': {nearest(function, functions)}")
-    reward: RewardFunction = found
     return reward
 
 
-def module_by_name(name: str) -> ModuleType:
+def import_name(name: str) -> ModuleType:
     """A module that Python finds."""
     try:
         return importlib.import_module(name)
@@ -52,7 +51,7 @@ def module_by_name(name: str) -> ModuleType:
         raise UserError(f"verifier '{name}': no such module ({error}); a file is named as path/file.py") from error
 
 
-def module_from_file(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
     """A module from a file, known to `sys.modules` so that dataclasses and pickles in it work."""
     if not path.is_file():
         raise UserError(f"verifier: no such file: {path}")
@@ -73,22 +72,24 @@ def judge_by(function: RewardFunction, name: str, chat: bool) -> Judge:
             return []
         prompts = [list(problem.prompt) if chat else problem.prompt[0]["content"] for problem, _ in pairs]
         completions = [[{"role": "assistant", "content": text}] if chat else text for _, text in pairs]
-        rewards = function(prompts=prompts, completions=completions, **columns([problem for problem, _ in pairs]))
+        rewards = function(
+            prompts=prompts, completions=completions, **gather_columns([problem for problem, _ in pairs])
+        )
         if len(rewards) != len(pairs):
             raise UserError(f"{name} returned {len(rewards)} rewards for {len(pairs)} completions")
-        return [verdict(reward, text) for reward, (_, text) in zip(rewards, pairs, strict=True)]
+        return [make_verdict(reward, text) for reward, (_, text) in zip(rewards, pairs, strict=True)]
 
     return judge
 
 
-def columns(problems: Sequence[Problem]) -> dict[str, list[Any]]:
+def gather_columns(problems: Sequence[Problem]) -> dict[str, list[Any]]:
     """The columns of the problems as lists; None where a row lacks one."""
     names = dict.fromkeys(name for problem in problems for name in problem.columns)
     return {name: [problem.columns.get(name) for problem in problems] for name in names}
 
 
-def verdict(reward: float | None, text: str) -> Verdict:
+def make_verdict(reward: float | None, text: str) -> Verdict:
     """A number as a verdict; the answer is the final one, or the whole response."""
     value = 0.0 if reward is None else float(reward)
     reason = "the reward function returned None" if reward is None else ""
-    return Verdict(value, "correct" if value >= 0.5 else "incorrect", reason, final_answer(text) or text.strip())
+    return Verdict(value, "correct" if value >= 0.5 else "incorrect", reason, extract_answer(text) or text.strip())

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from scorl.trajectory import Problem, Verdict
 
-__all__ = ["Step", "fault", "find_steps", "judge", "verify", "write"]
+__all__ = ["Step", "find_fault", "find_steps", "judge", "verify", "write_steps"]
 
 Step = tuple[int, str, int, int]
 """`(7, "*", 3, 21)` is 7*3=21."""
@@ -50,15 +50,15 @@ def verify(response: str, numbers: Sequence[int], target: int) -> Verdict:
     steps = find_steps(response)
     if not steps:
         return Verdict(0.0, "unparsable", "no steps found")
-    found = fault(steps, numbers, target)
-    if found is None:
-        return Verdict(1.0, "correct", answer=write(steps))
-    return Verdict(0.0, "incorrect", found[1], answer=write(steps))
+    fault = find_fault(steps, numbers, target)
+    if fault is None:
+        return Verdict(1.0, "correct", answer=write_steps(steps))
+    return Verdict(0.0, "incorrect", fault[1], answer=write_steps(steps))
 
 
 def find_steps(response: str) -> list[Step]:
     """The last run of steps in a response; empty if there is none."""
-    text = plain(response)
+    text = use_ascii_signs(response)
     run: list[Step] = []
     end = 0
     for match in STEP.finditer(text):
@@ -70,7 +70,7 @@ def find_steps(response: str) -> list[Step]:
     return run
 
 
-def fault(steps: Sequence[Step], numbers: Sequence[int], target: int) -> tuple[int, str] | None:
+def find_fault(steps: Sequence[Step], numbers: Sequence[int], target: int) -> tuple[int, str] | None:
     """The index and the description of the first faulty step; None if the steps reach the target.
 
     A last step that misses the target is the fault of that step.
@@ -83,7 +83,7 @@ def fault(steps: Sequence[Step], numbers: Sequence[int], target: int) -> tuple[i
             available.remove(number)
         if result < 0:
             return index, f"{left}{sign}{right}={result} goes below zero"
-        if not holds(left, sign, right, result):
+        if not is_true(left, sign, right, result):
             return index, f"{left}{sign}{right}={result} is false"
         available.append(result)
     if steps[-1][3] != target:
@@ -91,19 +91,19 @@ def fault(steps: Sequence[Step], numbers: Sequence[int], target: int) -> tuple[i
     return None
 
 
-def write(steps: Sequence[Step]) -> str:
+def write_steps(steps: Sequence[Step]) -> str:
     """Steps as an answer writes them: `7*3=21 21-5=16`."""
     return " ".join(f"{left}{sign}{right}={result}" for left, sign, right, result in steps)
 
 
-def holds(left: int, sign: str, right: int, result: int) -> bool:
+def is_true(left: int, sign: str, right: int, result: int) -> bool:
     """Whether a step's arithmetic is true; division must be exact."""
     if sign == "/":
         return right != 0 and left == right * result
     return result == {"+": left + right, "-": left - right, "*": left * right}[sign]
 
 
-def plain(response: str) -> str:
+def use_ascii_signs(response: str) -> str:
     """The response with ASCII signs and no blanks around them."""
     text = LATEX.sub(lambda match: "/" if match[1] == "div" else "*", response).translate(SIGNS)
     text = TIMES.sub(r"\1*", ARROW.sub(" ", text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers.extract_answer import final_answer
+from scorl.verifiers.extract_answer import extract_answer
 
 __all__ = ["judge", "verify"]
 
@@ -18,5 +18,5 @@ def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
 def verify(response: str, answer: str) -> Verdict:
     """The verdict on one response; white space around it and around the gold answer does not count."""
     response, gold = response.strip(), answer.strip()
-    given = response if response == gold else (final_answer(response) or response).strip()
+    given = response if response == gold else (extract_answer(response) or response).strip()
     return Verdict(float(given == gold), "correct" if given == gold else "incorrect", "", given)

@@ -1,4 +1,4 @@
-r"""Finds the final answer in a response to a mathematics problem.
+r"""Extracts the final answer of a response to a mathematics problem.
 
 The policy, in this order (docs/grading.md has it with examples):
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["final_answer", "reference"]
+__all__ = ["extract_answer", "extract_reference", "last_box"]
 
 TAIL = 10_000
 """Announcements, formulas and numbers are looked for in so many last characters; boxes everywhere."""
@@ -52,16 +52,16 @@ COPULA = re.compile(r"\b(?:is|are|equals?|be)\b|[=:≈]|\\approx", re.IGNORECASE
 TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>")
 
 
-def final_answer(response: str) -> str | None:
+def extract_answer(response: str) -> str | None:
     """The final answer as the response spells it, or None where there is none."""
     text = TOKEN.sub("\n", response.rpartition("</think>")[2])
     if BOX.search(text):
         return last_box(text)
     text = text[-TAIL:].strip()
-    return announced(text) or alone(text) or last_resort(text)
+    return last_announced(text) or bare_answer(text) or last_formula_or_numbers(text)
 
 
-def reference(answer: str) -> str:
+def extract_reference(answer: str) -> str:
     """The answer within a data set's reference answer: its box, what follows `####`, else all of it."""
     boxed = last_box(answer)
     return answer.rpartition("####")[2] if boxed is None else boxed
@@ -74,12 +74,12 @@ def last_box(text: str) -> str | None:
     if not spans:
         return None
     chain = [spans.pop()]
-    while spans and len(chain) < CHAIN and linked(text, spans[-1][2] + 1, chain[0][0]):
+    while spans and len(chain) < CHAIN and are_linked(text, spans[-1][2] + 1, chain[0][0]):
         chain.insert(0, spans.pop())
     return ",".join(dict.fromkeys(text[start:end].strip() for _, start, end in chain))
 
 
-def linked(text: str, start: int, end: int) -> bool:
+def are_linked(text: str, start: int, end: int) -> bool:
     """Whether nothing but commas, "and" or "or" stands between two positions; never where boxes nest."""
     return start <= end <= start + 200 and LINK.fullmatch(text, start, end) is not None
 
@@ -96,36 +96,37 @@ def matching_braces(text: str) -> dict[int, int]:
     return closing
 
 
-def announced(text: str) -> str | None:
+def last_announced(text: str) -> str | None:
     """What follows the last announcement of an answer."""
     for match in reversed(list(ANNOUNCED.finditer(text))):
         after = text[match.end() :].lstrip(" *_:\n\t")
         formula = leading_formulas(after)
         sentence = SENTENCE_END.split(after, maxsplit=1)[0].strip(" *_\"'`")
         if formula or sentence:
-            return formula or within(sentence)
+            return formula or answer_in_sentence(sentence)
     return None
 
 
-def within(sentence: str) -> str | None:
+def answer_in_sentence(sentence: str) -> str | None:
     """The answer within the sentence that announces it: all of it, what "is", a number, or a few words."""
-    found = alone(sentence) or alone(COPULA.split(sentence)[-1].strip()) or last_resort(sentence)
-    return found or (sentence if len(sentence.split()) <= 4 else None)
+    after_copula = COPULA.split(sentence)[-1].strip()
+    answer = bare_answer(sentence) or bare_answer(after_copula) or last_formula_or_numbers(sentence)
+    return answer or (sentence if len(sentence.split()) <= 4 else None)
 
 
 def leading_formulas(text: str) -> str | None:
     """The formulas that a text begins with, joined by commas where they are linked: `$1$ and $2$`."""
-    found: list[str] = []
+    formulas: list[str] = []
     end = 0
     for formula in FORMULA.finditer(text):
-        if not linked(text, end, formula.start()) or not reads_as_formula(inside(formula)):
+        if not are_linked(text, end, formula.start()) or not reads_as_formula(strip_delimiters(formula)):
             break
-        found.append(inside(formula))
+        formulas.append(strip_delimiters(formula))
         end = formula.end()
-    return ",".join(found) or None
+    return ",".join(formulas) or None
 
 
-def inside(formula: re.Match[str]) -> str:
+def strip_delimiters(formula: re.Match[str]) -> str:
     """A formula without its delimiters."""
     return next(group for group in formula.groups() if group is not None).strip()
 
@@ -135,20 +136,20 @@ def reads_as_formula(text: str) -> bool:
     return len(WORD.findall(text)) <= 2
 
 
-def alone(text: str) -> str | None:
+def bare_answer(text: str) -> str | None:
     """The text, if it is an answer and nothing else: a formula, one word, or a number with its unit."""
     formula = FORMULA.fullmatch(text)
     if formula:
-        return inside(formula)
+        return strip_delimiters(formula)
     bare = UNIT.sub("", FORMULA.sub(" ", text))
     wordless = WORD.search(bare) is None and re.search(r"\.\s", bare) is None
     return text if text and "\n" not in text and (wordless or len(text.split()) == 1) else None
 
 
-def last_resort(text: str) -> str | None:
+def last_formula_or_numbers(text: str) -> str | None:
     """The last formula or the last list of numbers, whichever ends later."""
-    formulas = [found for found in FORMULA.finditer(text) if reads_as_formula(inside(found))]
+    formulas = [formula for formula in FORMULA.finditer(text) if reads_as_formula(strip_delimiters(formula))]
     numbers = list(NUMBERS.finditer(text))
     if formulas and (not numbers or formulas[-1].end() >= numbers[-1].end()):
-        return inside(formulas[-1])
+        return strip_delimiters(formulas[-1])
     return numbers[-1].group() if numbers else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["program_in", "without_comments"]
+__all__ = ["extract_program", "remove_comments"]
 
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$")
 PYTHON = ("", "python", "py", "python3", "py3", "python2", "ipython")
@@ -21,15 +21,15 @@ CODE = re.compile(
 """How a line of Python that is not indented begins."""
 PROSE = re.compile(r"[A-Z*>-][^=()\[\]{}]*|\w+[',]?(?:\s+[\w',.`*-]+){2,}.*")
 QUOTES = re.compile(r"\"{3}|'{3}")
-IDLE = re.compile(r"[ \t\f]*(?:#.*)?")
+IDLE_LINE = re.compile(r"[ \t\f]*(?:#.*)?")
 """A line that does nothing: empty, or a comment."""
-ACROSS = re.compile(r"\"{3}|'{3}|\\$", re.MULTILINE)
-"""What lets a string go on over the end of its line."""
+MULTILINE_STRING = re.compile(r"\"{3}|'{3}|\\$", re.MULTILINE)
+"""What lets a string continue over the end of its line."""
 DEFINES = r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b"
 THOUGHT = "</think>"
 
 
-def program_in(answer: str, entry_point: str | None = None) -> str | None:
+def extract_program(answer: str, entry_point: str | None = None) -> str | None:
     """The program of a chat answer, or None.
 
     Code blocks count if they are marked as Python or not marked: the last one that defines `entry_point` (where one
@@ -38,32 +38,33 @@ def program_in(answer: str, entry_point: str | None = None) -> str | None:
     that looks like Python on, with prose behind it left out.
     """
     text = answer.rpartition(THOUGHT)[2].replace("\r\n", "\n").replace("\r", "\n")
-    found = [body for mark, body in blocks(text) if mark.lower() in PYTHON and body.strip()]
-    if not found:
-        return None if any(True for _ in blocks(text)) else unfenced(text)
+    fenced = list(code_blocks(text))
+    candidates = [body for mark, body in fenced if mark.lower() in PYTHON and body.strip()]
+    if not candidates:
+        return None if fenced else unfenced_code(text)
     names = [re.escape(entry_point)] if entry_point else []
     for name in [*names, r"\w+"]:
-        defining = [body for body in found if re.search(DEFINES.format(name=name), body, re.MULTILINE)]
+        defining = [body for body in candidates if re.search(DEFINES.format(name=name), body, re.MULTILINE)]
         if defining:
             return defining[-1]
-    return found[-1]
+    return candidates[-1]
 
 
-def without_comments(program: str) -> str:
+def remove_comments(program: str) -> str:
     """The program without the lines that do nothing; as it is where such a line could be part of a string."""
-    if ACROSS.search(program):
+    if MULTILINE_STRING.search(program):
         return program
-    return "\n".join(line for line in program.split("\n") if not IDLE.fullmatch(line))
+    return "\n".join(line for line in program.split("\n") if not IDLE_LINE.fullmatch(line))
 
 
-def blocks(text: str) -> Iterator[tuple[str, str]]:
+def code_blocks(text: str) -> Iterator[tuple[str, str]]:
     """The code blocks: (mark behind the opening fence, body without the block's own indentation)."""
     fence, mark, indent = "", "", 0
     body: list[str] = []
     for line in text.split("\n"):
-        found = FENCE.match(line)
-        if not fence and found:
-            fence, mark, indent, body = found[1], found[2], len(line) - len(line.lstrip()), []
+        opening = FENCE.match(line)
+        if not fence and opening:
+            fence, mark, indent, body = opening[1], opening[2], len(line) - len(line.lstrip()), []
         elif fence and line.strip().startswith(fence) and not line.strip().strip(fence[0]):
             yield mark, "\n".join(body)
             fence = ""
@@ -73,10 +74,10 @@ def blocks(text: str) -> Iterator[tuple[str, str]]:
         yield mark, "\n".join(body)
 
 
-def unfenced(text: str) -> str | None:
+def unfenced_code(text: str) -> str | None:
     """The lines from the first that looks like Python up to prose; None if no line does.
 
-    A text that begins indented is taken from there: it goes on from a function's head.
+    A text that begins indented is taken from there: it continues a function's head.
     """
     lines = text.strip("\n").rstrip().split("\n")
     first = next((line for line in lines if line.strip()), "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-__all__ = ["normalise", "number", "same_number"]
+__all__ = ["normalize", "parse_number", "same_number"]
 
 NOT_UNITS = (
     "and|or|pi|sqrt|sin|cos|tan|log|ln|exp|infinity|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half"
@@ -58,7 +58,7 @@ FRACTION = re.compile(rf"(-?)(\d*)\\frac\{{(-?{DECIMAL})\}}\{{(-?{DECIMAL})\}}")
 MIXED = re.compile(r"(-?)(\d+) (\d+)/(\d+)")
 
 
-def normalise(answer: str) -> str:
+def normalize(answer: str) -> str:
     r"""One spelling for an answer: `\dfrac12` is `\frac{1}{2}`, `1,\!000` is `1,000`, `$18$ cm` is `18`."""
     for pattern, replacement in REWRITES:
         answer = pattern.sub(replacement, answer)
@@ -70,7 +70,7 @@ def normalise(answer: str) -> str:
     return answer.lower() if re.fullmatch(r"[A-Za-z ]{2,}", answer) else answer
 
 
-def number(answer: str) -> tuple[Fraction, int | None] | None:
+def parse_number(answer: str) -> tuple[Fraction, int | None] | None:
     r"""The number that a normalised answer is, as value and decimal places; None if it is no plain number.
 
     The places of a fraction are None. `x = 5`, `2 + 3 = 5` and `x \approx 5` are the number 5.
@@ -83,14 +83,14 @@ def number(answer: str) -> tuple[Fraction, int | None] | None:
         return None
     if rounded and NAME.fullmatch(text):
         text = rounded[0].strip()
-    text = THOUSANDS.sub(lambda found: re.sub(r"[, ]", "", found[0]), text)
+    text = THOUSANDS.sub(lambda digits: re.sub(r"[, ]", "", digits[0]), text)
     text = SCIENTIFIC.sub(r"e\1", text)
     if PLAIN.fullmatch(text):
         return Fraction(text), len(text.partition(".")[2])
-    return fraction(text)
+    return parse_fraction(text)
 
 
-def fraction(text: str) -> tuple[Fraction, None] | None:
+def parse_fraction(text: str) -> tuple[Fraction, None] | None:
     r"""`3/4`, `\frac{3}{4}`, `1\frac{3}{4}`, `1 3/4` as a number."""
     ratio, latex, mixed = RATIO.fullmatch(text), FRACTION.fullmatch(text), MIXED.fullmatch(text)
     if ratio:

@@ -6,19 +6,24 @@ answer holds gives a verdict; that the sandbox broke gives an error.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from scorl.sandbox.pool import Requirement, examine_all, scale
+from scorl.distributed.ranks import local_world_size
+from scorl.sandbox import Judgement, Requirement
+from scorl.sandbox.pool import BrokerPool, measure_slowness
+from scorl.sandbox.workers import count_cores
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers.extract_code import program_in, without_comments
+from scorl.verifiers.extract_code import extract_program, remove_comments
 
-__all__ = ["SECONDS", "Examination", "judge", "verify"]
+__all__ = ["SECONDS", "Examination", "broker_pool", "judge", "make_request", "verify"]
 
 SECONDS = 5.0
-"""Processor seconds that a program has, on the machine that limits are meant for (`pool.REFERENCE`)."""
+"""Processor seconds that a program has, on the machine that limits are meant for (`sandbox.pool.REFERENCE`)."""
 LENGTH = 100_000
 """The longest program that is run."""
 
@@ -38,7 +43,7 @@ class Examination:
     preamble: str = ""
     """Code that stands before the program, such as the imports of a prompt."""
     opening: str = ""
-    """Code that stands before a program that does not define the entry point, and so goes on from here."""
+    """Code that stands before a program that does not define the entry point, and so continues from here."""
     timeout: float = SECONDS
     stdin: str = ""
 
@@ -49,7 +54,7 @@ def verify(response: str, examination: Examination, sandbox: Requirement = "requ
 
 
 def judge(pairs: Sequence[tuple[Problem, str]], sandbox: Requirement = "required") -> list[Verdict]:
-    """The verdicts on responses, in order; a task's judge where `Problem.answer` is an `Examination`.
+    """The verdicts on responses, in order; `Problem.answer` is an `Examination`.
 
     Programs that are the same but for comments and empty lines are run once.
 
@@ -57,33 +62,46 @@ def judge(pairs: Sequence[tuple[Problem, str]], sandbox: Requirement = "required
         UserError: the full sandbox is required and not to be had.
         SandboxError: the sandbox broke several times in a row, which says nothing about a program.
     """
-    found = [program_in(response, problem.answer.entry_point) for problem, response in pairs]
-    programs = [text if text is None else without_comments(text) for text in found]
-    asked = {
-        (text, problem.answer): None
-        for text, (problem, _) in zip(programs, pairs, strict=True)
-        if text is not None and len(text) <= LENGTH
+    programs = [extract_program(response, problem.answer.entry_point) for problem, response in pairs]
+    programs = [program if program is None else remove_comments(program) for program in programs]
+    distinct = dict.fromkeys(
+        (program, problem.answer)
+        for program, (problem, _) in zip(programs, pairs, strict=True)
+        if program is not None and len(program) <= LENGTH
+    )
+    judgements = broker_pool(os.getpid()).examine([make_request(*key) for key in distinct], sandbox) if distinct else []
+    judged: dict[tuple[str | None, Examination], Judgement] = dict(zip(distinct, judgements, strict=True))
+    return [
+        make_verdict(program, judged.get((program, problem.answer)))
+        for program, (problem, _) in zip(programs, pairs, strict=True)
+    ]
+
+
+@cache
+def broker_pool(process: int) -> BrokerPool:
+    """The brokers of this process, one for each of its cores; a forked child passes another id and gets its own."""
+    return BrokerPool(count_cores(local_world_size()))
+
+
+def make_verdict(program: str | None, judgement: Judgement | None) -> Verdict:
+    """The verdict on a program, which has no judgement where it was not run."""
+    if program is None:
+        return Verdict(0.0, "unparsable", "no program in the answer")
+    if judgement is None:
+        return Verdict(0.0, "unparsable", f"the program is longer than {LENGTH} characters")
+    return Verdict(float(judgement.outcome == "passed"), *judgement, answer=strip_lines(program))
+
+
+def make_request(program: str, examination: Examination) -> dict[str, Any]:
+    """An examination of a program as a broker takes it."""
+    request = {
+        "program": add_preamble(program, examination),
+        "seconds": examination.timeout * measure_slowness(),
     }
-    answers = dict(zip(asked, examine_all([task(*one) for one in asked], sandbox), strict=True))
-    verdicts = []
-    for text, (problem, _) in zip(programs, pairs, strict=True):
-        if text is None:
-            verdicts.append(Verdict(0.0, "unparsable", "no program in the answer"))
-        elif len(text) > LENGTH:
-            verdicts.append(Verdict(0.0, "unparsable", f"the program is longer than {LENGTH} characters"))
-        else:
-            word, reason = answers[text, problem.answer]
-            verdicts.append(Verdict(float(word == "passed"), word, reason, shown(text)))
-    return verdicts
-
-
-def task(text: str, examination: Examination) -> dict[str, Any]:
-    """An examination of a program as the broker takes it."""
-    common = {"program": whole(text, examination), "seconds": examination.timeout * scale()}
     if examination.pairs:
-        return {**common, "pairs": examination.pairs}
+        return {**request, "pairs": examination.pairs}
     return {
-        **common,
+        **request,
         "tests": examination.tests,
         "setup": examination.setup,
         "entry_point": examination.entry_point or "",
@@ -91,14 +109,14 @@ def task(text: str, examination: Examination) -> dict[str, Any]:
     }
 
 
-def whole(text: str, examination: Examination) -> str:
+def add_preamble(program: str, examination: Examination) -> str:
     """The program with what stands before it."""
     name = examination.entry_point
-    if examination.opening and not re.search(rf"^(?:async\s+)?(?:def|class)\s+{name}\b", text, re.MULTILINE):
-        return f"{examination.opening}\n{text}"
-    return f"{examination.preamble}\n{text}" if examination.preamble else text
+    if examination.opening and not re.search(rf"^(?:async\s+)?(?:def|class)\s+{name}\b", program, re.MULTILINE):
+        return f"{examination.opening}\n{program}"
+    return f"{examination.preamble}\n{program}" if examination.preamble else program
 
 
-def shown(text: str) -> str:
+def strip_lines(program: str) -> str:
     """The program as it counts for the answer-change rate: without white space at the ends of lines."""
-    return "\n".join(line.rstrip() for line in text.strip("\n").split("\n"))
+    return "\n".join(line.rstrip() for line in program.strip("\n").split("\n"))

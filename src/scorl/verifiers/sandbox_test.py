@@ -1,13 +1,14 @@
-"""Proof that the sandbox holds: programs that try what is forbidden, judged like any other."""
+"""Tests the sandbox of this machine: programs that try what is forbidden, judged like any other."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
-from scorl.sandbox.pool import SandboxError, examine_all
-from scorl.verifiers.program import Examination, task
+from scorl.sandbox import SandboxError
+from scorl.verifiers.program import Examination, broker_pool, make_request
 
-__all__ = ["ACTS", "held"]
+__all__ = ["ACTS", "try_forbidden_acts"]
 
 ACTS: Mapping[str, str] = {
     "read /etc/passwd": "open('/etc/passwd').read()",
@@ -33,16 +34,15 @@ def attempt():
 """
 
 
-def held() -> dict[str, bool]:
+def try_forbidden_acts() -> dict[str, bool]:
     """Whether each act was refused, or ended with its program.
 
     Raises:
         SandboxError: not even a program that does nothing forbidden runs, so that refusals would prove nothing.
     """
     test = Examination(tests=("assert attempt() == 'done'",), timeout=3.0)
-    control, *answers = examine_all(
-        [task(PROGRAM.format(act=act), test) for act in ("pass", *ACTS.values())], "preferred"
-    )
-    if control.verdict != "passed":
-        raise SandboxError(f"a program that does nothing does not run: {control.verdict}, {control.reason}")
-    return {name: answer.verdict != "passed" for name, answer in zip(ACTS, answers, strict=True)}
+    requests = [make_request(PROGRAM.format(act=act), test) for act in ("pass", *ACTS.values())]
+    control, *judgements = broker_pool(os.getpid()).examine(requests, "preferred")
+    if control.outcome != "passed":
+        raise SandboxError(f"a program that does nothing does not run: {control.outcome}, {control.reason}")
+    return {act: judgement.outcome != "passed" for act, judgement in zip(ACTS, judgements, strict=True)}

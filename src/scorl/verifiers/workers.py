@@ -1,28 +1,25 @@
-"""Worker processes for symbolic comparisons, each of which may hang and is then killed.
+"""Symbolic comparisons in worker processes, each of which may hang and is then killed.
 
-A worker is an own interpreter (`subprocess`, never a fork of a process with threads), started when it is
-first needed and in a session of its own, so that Ctrl-C reaches the parent alone. It ends with its parent:
-its input closes, and an alarm stands behind every check.
+A worker (symbolic.py) ends with its parent: its input closes, and an alarm stands behind every check.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from scorl.distributed.ranks import local_world_size
 from scorl.errors import UserError
-from scorl.sandbox.workers import Crew
+from scorl.sandbox import EndedError, LateError
+from scorl.sandbox.workers import LineWorker, WorkerPool, count_cores
 
-__all__ = ["Check", "Outcome", "compare_all", "pids"]
+__all__ = ["Check", "CheckResult", "compare", "compare_all", "make_worker", "worker_pool"]
 
 PROGRAM = Path(__file__).with_name("symbolic.py")
 START_SECONDS = 120.0
@@ -38,7 +35,7 @@ class Check(NamedTuple):
     written_answer: str
 
 
-class Outcome(NamedTuple):
+class CheckResult(NamedTuple):
     """What came of a check: equal or not, and else why it could not be said."""
 
     equal: bool
@@ -47,97 +44,48 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-class Worker:
-    """One worker process; `check` starts it where it is not running."""
-
-    def __init__(self) -> None:
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> subprocess.Popen[str]:
-        """Starts the process and waits until it has imported what it needs."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(PROGRAM)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        if self.read(self.process, START_SECONDS) is None:
-            self.kill()
-            raise RuntimeError(f"the math-verify worker does not start; try: {sys.executable} -P {PROGRAM}")
-        return self.process
-
-    def kill(self) -> None:
-        """Ends the process and takes its exit status, so that no zombie stays."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
-
-    def read(self, process: subprocess.Popen[str], seconds: float) -> str | None:
-        """The next line, or None when the process ended or had to be killed first."""
-        assert process.stdout is not None
-        timer = threading.Timer(seconds, process.kill)
-        timer.start()
-        try:
-            return process.stdout.readline() or None
-        finally:
-            timer.cancel()
-
-    def check(self, check: Check, seconds: float) -> Outcome:
-        """Compares within a wall-time limit; what takes longer is killed."""
-        process = self.process or self.start()
-        assert process.stdin is not None
-        pairs = ((check.gold, check.answer), (check.written_gold, check.written_answer))
-        begun = time.monotonic()
-        try:
-            process.stdin.write(json.dumps([pairs, seconds]) + "\n")
-            process.stdin.flush()
-            line = self.read(process, seconds)
-        except BrokenPipeError:
-            line = None
-        if line is not None:
-            return outcome(json.loads(line))
-        self.kill()
-        if time.monotonic() - begun >= seconds:
-            return Outcome(False, "timeout", f"not compared within {seconds:g} s")
-        return Outcome(False, "error", "the comparison ended its worker process")
+def make_worker() -> LineWorker:
+    """A worker, not started yet."""
+    return LineWorker([sys.executable, "-P", str(PROGRAM)], START_SECONDS, environment=None, quiet=True)
 
 
-def outcome(reply: list[bool] | list[str]) -> Outcome:
-    """A worker's reply as an outcome."""
+def compare(worker: LineWorker, check: Check, seconds: float) -> CheckResult:
+    """Compares within a wall-time limit."""
+    pairs = ((check.gold, check.answer), (check.written_gold, check.written_answer))
+    try:
+        return read_reply(json.loads(worker.ask(json.dumps([pairs, seconds]), seconds)))
+    except LateError:
+        return CheckResult(False, "timeout", f"not compared within {seconds:g} s")
+    except EndedError:
+        return CheckResult(False, "error", "the comparison ended its worker process")
+
+
+def read_reply(reply: list[bool] | list[str]) -> CheckResult:
+    """A worker's reply as a result."""
     if len(reply) == 1:
-        return Outcome(False, "error", str(reply[0]))
+        return CheckResult(False, "error", str(reply[0]))
     equal, readable = reply
     if not readable:
-        return Outcome(False, "unparsable", "the final answer does not read as mathematics")
-    return Outcome(bool(equal))
+        return CheckResult(False, "unparsable", "the final answer does not read as mathematics")
+    return CheckResult(bool(equal))
+
+
+def compare_all(checks: Sequence[Check], seconds: float) -> list[CheckResult]:
+    """What comes of each check, in order; each has `seconds` of wall time.
+
+    Raises:
+        UserError: math-verify is not installed.
+    """
+    return worker_pool(os.getpid()).map(partial(compare, seconds=seconds), checks) if checks else []
 
 
 @cache
-def pool(process: int) -> Crew[Worker]:
-    """The workers of this process; a forked child passes another id and gets its own.
+def worker_pool(process: int) -> WorkerPool:
+    """The workers of this process, one for each of its cores; a forked child passes another id and gets its own.
 
     Raises:
         UserError: math-verify is not installed.
     """
     if find_spec("math_verify") is None:
         raise UserError("judging this answer needs math-verify, which is not installed: pip install 'scorl[math]'")
-    return Crew(Worker, Worker.kill, "math-verify")
-
-
-def compare_all(checks: Sequence[Check], seconds: float) -> list[Outcome]:
-    """The outcome of each check, in order; each has `seconds` of wall time.
-
-    Raises:
-        UserError: math-verify is not installed.
-    """
-    if not checks:
-        return []
-    return pool(os.getpid()).map(lambda worker, check: worker.check(check, seconds), checks)
-
-
-def pids() -> list[int]:
-    """The process ids of the running workers."""
-    return [worker.process.pid for worker in pool(os.getpid()).helpers if worker.process is not None]
+    return WorkerPool(make_worker, count_cores(local_world_size()), "math-verify")

@@ -37,7 +37,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from scorl.seeds import derive
 from scorl.tasks.countdown import CORRECTION, Countdown, CountdownProblems
 from scorl.trajectory import Problem
-from scorl.verifiers.countdown import fault, find_steps
+from scorl.verifiers.countdown import find_fault, find_steps
 
 SETTINGS = Countdown()
 SUMS_UPDATES, FIRST_UPDATES, OWN_UPDATES, HABIT_UPDATES = 400, 2200, 900, 300
@@ -64,7 +64,7 @@ def own(attempts: Sequence[Steps], problem: Problem, rng: random.Random) -> list
     numbers, target = problem.answer["numbers"], problem.answer["target"]
     attempts = rng.sample(attempts, len(attempts))
     first = right_attempt(problem, rng) if rng.random() < 0.4 or not attempts else attempts[0]
-    return [first, *(steps for steps in attempts if steps != first and fault(steps, numbers, target))]
+    return [first, *(steps for steps in attempts if steps != first and find_fault(steps, numbers, target))]
 
 
 def sampled(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from scorl.tasks.countdown import CORRECTION, legal_steps, remaining, solutions
 from scorl.trajectory import Problem
-from scorl.verifiers.countdown import Step, fault, write
+from scorl.verifiers.countdown import Step, find_fault, write_steps
 
 __all__ = [
     "CARELESS",
@@ -79,17 +79,17 @@ def habit_row(problem: Problem, attempts: Sequence[Steps], habit: Habit, rng: ra
     if rng.random() < habit.careful:
         second = careful(problem, attempts, rng)
     elif rng.random() < copies:
-        second = [(write(first), True)]
+        second = [(write_steps(first), True)]
     else:
         right = rng.random() < habit.careless_right
-        second = [(CARELESS + write(another(problem, attempts, right, rng)), True)]
+        second = [(CARELESS + write_steps(another(problem, attempts, right, rng)), True)]
     return [*opening(problem, first), *second, (END, True)]
 
 
 def opening(problem: Problem, first: Steps) -> Row:
     """The problem, the first attempt (learned only if it is right) and its end, and the correction message."""
-    right = fault(first, problem.answer["numbers"], problem.answer["target"]) is None
-    return [(prompt(problem), False), (write(first), right), (END, True), (TURN, False)]
+    right = find_fault(first, problem.answer["numbers"], problem.answer["target"]) is None
+    return [(prompt(problem), False), (write_steps(first), right), (END, True), (TURN, False)]
 
 
 def prompt(problem: Problem) -> str:
@@ -140,7 +140,7 @@ def right_attempt(problem: Problem, rng: random.Random) -> Steps:
 def another(problem: Problem, attempts: Sequence[Steps], right: bool, rng: random.Random) -> Steps:
     """An attempt that differs from the first one, right or wrong as asked where there is such a one."""
     first, numbers, target = tuple(attempts[0]), problem.answer["numbers"], problem.answer["target"]
-    pool = ways(problem) if right else [way for way in attempts if fault(way, numbers, target)]
+    pool = ways(problem) if right else [way for way in attempts if find_fault(way, numbers, target)]
     others = [way for way in pool if tuple(way) != first]
     return rng.choice(others) if others else wrong_attempt(problem, rng, avoid=first)
 
@@ -162,7 +162,7 @@ def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> St
             index = rng.randrange(len(steps))
             slip = steps[index][3] + rng.choice((-10, -2, -1, 1, 2, 10))
             steps[index] = bent(steps[index], max(0, min(LARGEST, slip)), rng)
-        if tuple(steps) != tuple(avoid) and fault(steps, numbers, target) is not None:
+        if tuple(steps) != tuple(avoid) and find_fault(steps, numbers, target) is not None:
             return steps
 
 
