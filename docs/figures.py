@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from scorl.report import svg
-from scorl.report.axes import Axes, columns
+from scorl.report.axes import Axes, draw_x_grid
 from scorl.report.svg import Drawing
 
 DOCS = Path(__file__).parent
@@ -89,7 +89,7 @@ def result(arms: dict[str, Any]) -> Drawing:
         style(),
         svg.text("title", 0, 14, "Right answers, %: from the first attempt (ring) to the second (tip)"),
         svg.text("key", 0, 36, "500 held-out countdown problems; mean of five seeds; Delta with its 95% interval"),
-        *columns(axes, range(40, 70, 5)),
+        *draw_x_grid(axes, range(40, 70, 5)),
     ]
     for row, (name, label) in enumerate(ROWS.items()):
         y = axes.top + 44 * (row + 0.5)
