@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,9 @@ LINE = {
     "tokens": 900,
     "seconds": {"sample": 1.0, "judge": 0.5, "learn": 0.5},
 }
+
+
+EVALUATE = ["evaluate", "scorl:countdown-base", "--task", "countdown"]
 
 
 @pytest.fixture
@@ -116,6 +120,11 @@ def test_every_command_explains_itself(scorl, name):
             ["evaluate", "x/y", "--task", "countdown", "--out", "no/folder/a.json"],
             "there is no folder no/folder",
         ),
+        ([*EVALUATE, "--engine", "vllm", "engine.enable_sleep=true"], "did you mean 'enable_sleep_mode'?"),
+        ([*EVALUATE, "--engine", "vllm", "engine.python=/bin/false"], "engine.python: /bin/false has no vllm"),
+        ([*EVALUATE, "--engine", "scripted"], "engine.answers: is missing"),
+        ([*EVALUATE, "engine.temperature=1"], "engine.temperature: there is no such key"),
+        ([*EVALUATE, "model.dtype=float8"], "model.dtype: 'float8' is not among its values"),
         (["judge", "nowhere.jsonl", "--verifier", "math"], "nowhere.jsonl"),
         (["show", "nowhere"], "nowhere"),
         (["trian"], "trian"),
@@ -184,6 +193,21 @@ def test_train_then_resume_then_show_report_and_evaluate(scorl, recipe, tmp_path
         4,
     )
     assert [json.loads(line)["turn"] for line in (run / "a.jsonl").read_text().splitlines()] == [0, 1, 0, 1]
+
+
+def test_any_engine_is_evaluated_with_settings_of_its_own(scorl, tmp_path, monkeypatch):
+    """Without weights where the engine needs none; the task's settings stand among the others."""
+    monkeypatch.setattr("scorl.model.policy.Policy.__init__", None)
+    (tmp_path / "answers.jsonl").write_text('{"prompt_contains": "", "response": "1 + 1"}\n')
+    settings = [f"engine.answers={tmp_path / 'answers.jsonl'}", "numbers=4"]
+    code, out, err = scorl(
+        *EVALUATE, *settings, "--engine", "scripted", "--limit", 2, "--attempts-out", tmp_path / "attempts.jsonl"
+    )
+    assert code == 0, err
+    assert "scorl:countdown-base on countdown (test): 2 problems" in out
+    lines = [json.loads(line) for line in (tmp_path / "attempts.jsonl").read_text().splitlines()]
+    assert {line["text"] for line in lines} == {"1 + 1"}
+    assert all(re.match(r"Reach \d+ with the numbers( \d+){4}\.", line["question"]) for line in lines)
 
 
 def test_an_interrupted_run_is_saved_and_goes_on(recipe, tmp_path):

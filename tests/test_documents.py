@@ -16,7 +16,8 @@ import mdformat
 import pytest
 
 from scorl.cli import commands, main
-from scorl.recipe import resolve, resolve_task, shipped_recipes
+from scorl.cli.sampling import split_settings
+from scorl.recipe import resolve, resolve_sampler, resolve_task, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "scorl"
@@ -107,7 +108,9 @@ def test_every_command_parses_and_its_settings_resolve(page, line, folder):
     if name == "train" and (recipe in shipped_recipes() or Path(recipe).is_file()):
         resolve(recipe, values.get("overrides", ()))
     if name == "evaluate" and task:
-        resolve_task(task, values.get("settings", ()))
+        of_sampler, of_task = split_settings(values.get("settings", ()))
+        resolve_task(task, of_task)
+        resolve_sampler(values["model"], values["engine"], of_sampler)
 
 
 def test_every_command_is_on_the_start_page():

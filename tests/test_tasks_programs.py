@@ -132,6 +132,14 @@ def test_the_command_writes_a_file_of_repairs(mbpp_file, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*asked, "--out", str(tmp_path / "no" / "wrong.jsonl")])
     assert ended.value.code == 2
+    answer = {"prompt_contains": "", "response": "```python\ndef nothing():\n    pass\n```"}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(answer) + "\n")
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--engine=scripted", f"engine.answers={tmp_path / 'answers.jsonl'}", "--out", str(out)])
+    assert ended.value.code == 0
+    assert {json.loads(line)["program"].strip() for line in out.read_text().splitlines()} == {
+        "def nothing():\n    pass"
+    }
 
 
 def test_repairs_are_read_from_evalplus_samples_too(mbpp_file, tmp_path):

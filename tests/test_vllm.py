@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from support.engine_contract import SamplesAPolicy, moved, requests, shaken
 from support.worlds import letters, tiny_policy
 
+from scorl.cli import main
 from scorl.engines import ENGINES, Request
 from scorl.engines.reference import ReferenceEngine
 from scorl.engines.torch import TorchEngine
@@ -144,6 +145,25 @@ def test_a_model_that_is_not_trained_is_loaded_by_the_server_alone(policy, monke
     engine = ENGINES["vllm"].build(VllmSettings(), ModelSettings(policy.path), None)
     assert isinstance(engine.model, ServedModel)
     assert (engine.model.path, engine.model.max_positions) == (policy.path, 128)
+
+
+def test_the_commands_evaluate_with_vllm_and_load_no_weights(policy, tmp_path, monkeypatch, capsys):
+    started = []
+
+    def start(model, settings):
+        started.append((model, settings))
+        return Pretended(policy, tmp_path)
+
+    monkeypatch.setattr("scorl.model.policy.Policy.__init__", None)
+    monkeypatch.setattr("scorl.engines.check_installed", lambda python: None)
+    monkeypatch.setattr("scorl.engines.vllm.engine.start_server", start)
+    settings = ["engine.timeout=5", "model.dtype=bfloat16", "--engine", "vllm", "--limit", "3", "--max-tokens", "4"]
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", policy.path, "--task", "countdown", *settings])
+    assert ended.value.code == 0
+    assert "countdown (test): 3 problems" in capsys.readouterr().out
+    (((model, settings)),) = started
+    assert (model.path, model.dtype, settings) == (policy.path, torch.bfloat16, VllmSettings(timeout=5.0))
 
 
 SENT = ["/start_weight_update", "/update_weights", "/finish_weight_update", "/reset_prefix_cache"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from scorl.cli.output import check_writable, open_output, quiet
+from scorl.cli.sampling import engine_option, split_settings
 
 __all__ = ["collect_repairs"]
 
@@ -17,6 +18,7 @@ COUNT = click.IntRange(min=1)
 @click.command("collect-repairs")
 @click.argument("model")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@engine_option
 @click.option("--split", default="test", show_default=True)
 @click.option("--samples", type=COUNT, default=4, show_default=True, help="Programs per problem.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 is greedy.")
@@ -27,6 +29,7 @@ COUNT = click.IntRange(min=1)
 def collect_repairs(
     model: str,
     settings: tuple[str, ...],
+    engine: str,
     split: str,
     samples: int,
     temperature: float,
@@ -37,25 +40,27 @@ def collect_repairs(
 ) -> None:
     """Let MODEL write programs for MBPP and keep the wrong ones, for the task mbpp-repair to be repaired.
 
-    Settings of the task mbpp are given as in path=mbpp.jsonl. OUT gets one JSON object a line: task_id, program,
-    verdict, reason. Another model then repairs them: scorl evaluate MODEL --task mbpp-repair attempts=OUT.
+    Settings of the task mbpp are given as in path=mbpp.jsonl, the engine's as in engine.batch_size=64, the model's as
+    in model.dtype=bfloat16. OUT gets one JSON object a line: task_id, program, verdict, reason. Another model then
+    repairs them: scorl evaluate MODEL --task mbpp-repair attempts=OUT.
     """
-    from scorl.recipe import resolve_task
+    from scorl.recipe import resolve_sampler, resolve_task
 
-    task = resolve_task("mbpp", settings).build()
+    of_sampler, of_task = split_settings(settings)
+    sampler = resolve_sampler(model, engine, of_sampler)
+    task = resolve_task("mbpp", of_task).build()
     task.split(split)
     check_writable(out)
+    sampler.check()
 
-    from scorl.engines.torch import TorchEngine
     from scorl.evaluation import evaluate
-    from scorl.model.policy import Policy
     from scorl.tasks.repairs import repairs
 
     quiet()
-    policy = Policy(model)
+    loaded = sampler.build()
     evaluation = evaluate(
-        TorchEngine(policy),
-        policy.chat,
+        loaded,
+        loaded.chat,
         task,
         model=model,
         split=split,
@@ -71,7 +76,7 @@ def collect_repairs(
     with open_output(out) as handle:
         handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     problems = len({line["task_id"] for line in lines})
-    told = ", ".join(f"{fates[fate]} {fate}" for fate in ("kept", "right", "without a program", "repeated"))
+    counts = ", ".join(f"{fates[fate]} {fate}" for fate in ("kept", "right", "without a program", "repeated"))
     click.echo(
-        f"{out}: {len(lines)} wrong programs for {problems} of {len(evaluation.groups)} problems ({told})", err=True
+        f"{out}: {len(lines)} wrong programs for {problems} of {len(evaluation.groups)} problems ({counts})", err=True
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from scorl.cli.output import check_writable, open_output, print_grid, quiet
+from scorl.cli.sampling import engine_option, split_settings
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ COUNT = click.IntRange(min=1)
 @click.argument("model")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--task", "task_name", help="The task; a run knows its own, its settings and wording.")
+@engine_option
 @click.option("--split", default="test", show_default=True)
 @click.option("--attempts", type=COUNT, default=2, show_default=True)
 @click.option("--samples", type=COUNT, default=1, show_default=True, help="Samples per problem.")
@@ -38,6 +41,7 @@ def evaluate(
     model: str,
     settings: tuple[str, ...],
     task_name: str | None,
+    engine: str,
     split: str,
     attempts: int,
     samples: int,
@@ -50,23 +54,28 @@ def evaluate(
 ) -> None:
     """Measure self-correction of MODEL: a folder, a hub name, scorl:NAME, pypi:PACKAGE, or a run directory.
 
-    Settings of the task are given as in path=data/svamp.
+    Settings are given as a recipe has them: the task's as in path=data/svamp, the engine's as in
+    engine.batch_size=64, the model's as in model.dtype=bfloat16. The engine vllm loads the model in its own server,
+    so that it is in memory once.
     """
-    task, own_max_tokens = _task(model, task_name, settings)
+    from scorl.recipe import resolve_sampler
+
+    of_sampler, of_task = split_settings(settings)
+    sampler = resolve_sampler(model, engine, of_sampler)
+    task, own_max_tokens = _task(model, task_name, of_task)
     task.split(split)
     for path in (out, attempts_out):
         check_writable(path)
+    sampler.check()
 
-    from scorl.engines.torch import TorchEngine
     from scorl.evaluation import evaluate as measure
-    from scorl.model.policy import Policy
     from scorl.report import tabulate_evaluation
 
     quiet()
-    policy = Policy(model)
+    loaded = sampler.build()
     evaluation = measure(
-        TorchEngine(policy),
-        policy.chat,
+        loaded,
+        loaded.chat,
         task,
         model=model,
         split=split,
@@ -82,7 +91,7 @@ def evaluate(
     _write(evaluation, out, attempts_out)
 
 
-def _task(model: str, name: str | None, settings: tuple[str, ...]) -> tuple[Task, int]:
+def _task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, int]:
     """The task and the longest response: a run directory's own, unless another task is named."""
     from scorl.recipe import resolve, resolve_task
     from scorl.run.directory import RunDirectory

@@ -8,7 +8,7 @@ The frozen dataclasses in `sections`, the objectives and the tasks' settings are
 types, defaults and descriptions: the checks, the messages and the JSON schema are derived from them.
 """
 
-from scorl.recipe.resolve import changed, differences, resolve, resolve_task
+from scorl.recipe.resolve import changed, differences, resolve, resolve_sampler, resolve_task
 from scorl.recipe.schema import json_schema
 from scorl.recipe.sections import EngineSettings, LauncherSettings, Recipe, TaskChoice, TurnSettings
 from scorl.recipe.source import SHIPPED_FOLDER, shipped_recipes
@@ -24,6 +24,7 @@ __all__ = [
     "differences",
     "json_schema",
     "resolve",
+    "resolve_sampler",
     "resolve_task",
     "shipped_recipes",
 ]

@@ -10,11 +10,12 @@ from pydantic import TypeAdapter
 
 from scorl.recipe.renamed import leaves, rename
 from scorl.recipe.rules import contradictions
+from scorl.recipe.sampler import Sampler
 from scorl.recipe.sections import CHOICES, TASK, Recipe, TaskChoice, adapter
 from scorl.recipe.source import assign, load
 from scorl.validation import refuse, validated
 
-__all__ = ["changed", "differences", "resolve", "resolve_task"]
+__all__ = ["changed", "differences", "resolve", "resolve_sampler", "resolve_task"]
 
 
 def resolve(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -39,6 +40,14 @@ def resolve_task(name: str, overrides: Iterable[str] = ()) -> TaskChoice:
     """A task by name with settings written `key=value` or `task.key=value`, checked like a recipe's."""
     values = assign({"name": name}, [override.removeprefix("task.") for override in overrides])
     return validated(TypeAdapter(Annotated[TaskChoice, TASK]), values, f"task '{name}'")
+
+
+def resolve_sampler(model: str, engine: str, overrides: Iterable[str] = ()) -> Sampler:
+    """A model and an engine by name with settings written `model.key=value` or `engine.key=value`, checked like a
+    recipe's.
+    """
+    values, former = rename(assign({"model": {"path": model}, "engine": {"name": engine}}, overrides))
+    return validated(TypeAdapter(Sampler), values, f"engine '{engine}'", former)
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
