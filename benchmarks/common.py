@@ -19,7 +19,7 @@ import scorl
 from scorl.settings import Dtype, LoraSettings
 from scorl.tasks.countdown import CORRECTION
 from scorl.tasks.task import Task
-from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict, user
+from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict, user
 
 __all__ = ["MODELS", "Comparison", "clock", "endless", "examples", "paired", "task"]
 
@@ -100,9 +100,9 @@ def examples(
         for sample in range(samples):
             row = prompt
             written = []
-            for turn in range(attempts):
+            for _ in range(attempts):
                 ids = tokens(shape[1])
-                written.append(Attempt(turn, row, ids, (0.0,) * len(ids), "", "stop", Verdict(0.0, "")))
+                written.append(Response(row, ids, (0.0,) * len(ids), "", "stop", Verdict(0.0, "")))
                 row += ids + correction
             credits = tuple(Credit(draw.gauss(0, 1), 0.1) for _ in written)
             found.append(TrainingExample(Trajectory(Problem(str(problem), ()), sample, tuple(written)), credits))

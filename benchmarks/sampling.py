@@ -21,7 +21,7 @@ from torch.nn import functional as F
 import scorl
 from scorl.engines import Engine, Request
 from scorl.engines.torch import TorchEngine
-from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
+from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict
 
 __all__ = ["asked", "examples", "measure", "ours", "rollout"]
 
@@ -45,8 +45,8 @@ def examples(turns: list[tuple[Ids, Ids]]) -> list[TrainingExample]:
     rows = []
     for number in range(len(turns[0][0])):
         written = tuple(
-            Attempt(turn, tuple(p[number]), tuple(y[number]), (0.0,) * len(y[number]), "", "length", Verdict(0.0, ""))
-            for turn, (p, y) in enumerate(turns)
+            Response(tuple(p[number]), tuple(y[number]), (0.0,) * len(y[number]), "", "length", Verdict(0.0, ""))
+            for p, y in turns
         )
         credit = Credit(advantage=(-1.0) ** number, beta=0.01)
         rows.append(TrainingExample(Trajectory(Problem(str(number), ()), 0, written), (credit,) * len(written)))

@@ -14,7 +14,7 @@ from scorl.engines.scripted import ScriptedEngine
 from scorl.errors import UserError
 from scorl.evaluation import Evaluation, evaluate
 from scorl.run.directory import read_attempts
-from scorl.run.files import attempt_record
+from scorl.run.files import response_records
 from scorl.tasks.task import Task
 from scorl.trajectory import Credit, Problem, Verdict, user
 
@@ -48,7 +48,7 @@ def answer(prompt: str, seed: int) -> str:
 
 def run(limit: int | None = 4, attempts: int = 2) -> Evaluation:
     engine = ScriptedEngine(CHAT, answer)
-    return evaluate(engine, CHAT, TASK, model="canned", limit=limit, attempts=attempts)
+    return evaluate(engine, TASK, model="canned", limit=limit, attempts=attempts)
 
 
 def test_a_first_attempt_that_comes_with_the_problem_is_repaired_and_not_written() -> None:
@@ -58,14 +58,18 @@ def test_a_first_attempt_that_comes_with_the_problem_is_repaired_and_not_written
 
     task = replace(TASK, splits={"test": Wrong()})
     engine = ScriptedEngine(CHAT, answer)
-    groups = evaluate(engine, CHAT, task, model="canned").groups
+    groups = evaluate(engine, task, model="canned").groups
     assert [[a.text for a in group[0].attempts] for group in groups] == [["2", "3"], ["7", "3"], ["7", "3"]]
-    assert [[a.given for a in group[0].attempts] for group in groups] == [[False, False], [True, False], [True, False]]
+    assert [[a.offline for a in group[0].attempts] for group in groups] == [
+        [False, False],
+        [True, False],
+        [True, False],
+    ]
     first, second = groups[2][0].attempts
     assert second.prompt_ids[: len(first.prompt_ids + first.ids)] == first.prompt_ids + first.ids
     assert [second.right for group in groups for second in group[0].attempts[1:]] == [False, False, True]
     with pytest.raises(UserError, match="2 attempts"):
-        evaluate(engine, CHAT, task, model="canned", attempts=1)
+        evaluate(engine, task, model="canned", attempts=1)
 
 
 def test_the_summary_has_the_documented_shape() -> None:
@@ -99,7 +103,6 @@ def test_progress_is_told_and_chunks_do_not_show() -> None:
     engine = ScriptedEngine(CHAT, [str(n) for n in range(10)])
     whole = evaluate(
         engine,
-        CHAT,
         TASK,
         model="canned",
         temperature=1.0,
@@ -107,16 +110,14 @@ def test_progress_is_told_and_chunks_do_not_show() -> None:
         progress=lambda done, total: told.append((done, total)),
     )
     assert told == [(64, 100), (100, 100)]
-    part = evaluate(engine, CHAT, TASK, model="canned", temperature=1.0, samples=2, limit=70)
+    part = evaluate(engine, TASK, model="canned", temperature=1.0, samples=2, limit=70)
     assert whole.groups[:70] == part.groups
     assert len({a.text for group in whole.groups for t in group for a in t.attempts}) == 10
 
 
 def test_other_seeds_draw_other_samples() -> None:
     engine = ScriptedEngine(CHAT, [str(n) for n in range(10)])
-    drawn = [
-        evaluate(engine, CHAT, TASK, model="canned", temperature=1.0, limit=20, seed=seed).groups for seed in (0, 0, 1)
-    ]
+    drawn = [evaluate(engine, TASK, model="canned", temperature=1.0, limit=20, seed=seed).groups for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -130,19 +131,20 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="no problem"):
         run(limit=0)
     with pytest.raises(UserError, match="no split 'tset': did you mean 'test'"):
-        evaluate(ScriptedEngine(CHAT, answer), CHAT, TASK, model="canned", split="tset")
+        evaluate(ScriptedEngine(CHAT, answer), TASK, model="canned", split="tset")
 
 
 def test_an_attempt_becomes_a_line_and_is_read_back(tmp_path: Path) -> None:
     ((trajectory,), *_) = run().groups
-    line = attempt_record(12, trajectory.attempts[1], trajectory, Credit(advantage=1.5, beta=0.01))
+    _, line = response_records(12, trajectory, (Credit(), Credit(advantage=1.5, beta=0.01)))
     contract = "step problem sample turn prompt_tokens tokens text reward finish policy advantage beta imitation"
     assert list(line)[:13] == contract.split()
     assert (line["step"], line["problem"], line["turn"], line["text"]) == (12, "add-0", 1, "3")
+    assert (line["place"], line["role"]) == (1, "attempt")
     assert (line["prompt_tokens"], line["tokens"]) == (len(trajectory.attempts[1].prompt_ids), 2)
     assert (line["advantage"], line["beta"], line["imitation"]) == (1.5, 0.01, 0.0)
     assert (line["verdict"], line["answer"], line["question"]) == ("incorrect", "3", "What is 0 + 1?")
-    bare = attempt_record(12, trajectory.attempts[0], trajectory)
+    bare, _ = response_records(12, trajectory)
     assert (bare["advantage"], bare["beta"], bare["imitation"]) == (None, None, None)
 
     (tmp_path / "attempts").mkdir()

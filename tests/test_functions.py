@@ -126,7 +126,5 @@ def test_the_judge_pays_for_the_function_and_not_for_its_shown_values():
 def test_the_shipped_base_solves_about_half_at_once():
     policy = Policy("scorl:functions-base")
     known = replace(functions(), judge=lambda pairs: [Verdict(float(text == p.solution), "") for p, text in pairs])
-    result = evaluate(
-        TorchEngine(policy), policy.chat, known, model="base", attempts=1, limit=100, temperature=0, max_tokens=8
-    )
+    result = evaluate(TorchEngine(policy), known, model="base", attempts=1, limit=100, temperature=0, max_tokens=8)
     assert 0.3 < result.summary()["metrics"]["accuracy_t1"]["value"] < 0.8

@@ -14,7 +14,7 @@ from scorl.learner.batch import micro_batches
 from scorl.learner.loss import kl_per_token, loss
 from scorl.objectives import Reinforce, StageOne, StageTwo
 from scorl.settings import LearnerSettings
-from scorl.trajectory import Attempt, Problem, Trajectory, Verdict
+from scorl.trajectory import Problem, Response, Trajectory, Verdict
 
 TOKENS = range(3)
 torch.manual_seed(3)
@@ -79,8 +79,8 @@ def objective_value(table: Table, weights_1, shaped_2, betas) -> torch.Tensor:
 def trajectory(y1: tuple[int, ...], y2: tuple[int, ...], sample: int) -> Trajectory:
     r1, r2 = rewards(y1, y2)
     start = (0,)  # a prompt of one token; contexts of the table leave it out
-    first = Attempt(0, start, y1, (0.0,) * len(y1), "", "stop", Verdict(r1, ""))
-    second = Attempt(1, start + y1, y2, (0.0,) * len(y2), "", "stop", Verdict(r2, ""))
+    first = Response(start, y1, (0.0,) * len(y1), "", "stop", Verdict(r1, ""))
+    second = Response(start + y1, y2, (0.0,) * len(y2), "", "stop", Verdict(r2, ""))
     return Trajectory(Problem("p", ()), sample, (first, second))
 
 
@@ -162,7 +162,7 @@ def test_importance_weights_make_another_samplers_draws_unbiased():
     for cap in (None, 100.0):
         found[cap] = torch.zeros_like(exact)
         for (y,) in responses(1):
-            first = Attempt(0, (0,), (y,), (float(sampler[y].log()),), "", "stop", Verdict(REWARD_1[y, y], ""))
+            first = Response((0,), (y,), (float(sampler[y].log()),), "", "stop", Verdict(REWARD_1[y, y], ""))
             (batch,) = micro_batches(Reinforce()([Trajectory(Problem("p", ()), 0, (first,))]), 10_000, "padded")
             value = loss(batch, table.logp((), (y,))[None], None, 1, LearnerSettings(importance_sampling_cap=cap))
             found[cap] -= sampler[y] * torch.autograd.grad(value, table.logits)[0]

@@ -16,9 +16,9 @@ from scorl.learner.schedule import learning_rate
 from scorl.model.logprobs import log_probabilities
 from scorl.model.policy import Policy
 from scorl.objectives import StageTwo
-from scorl.rollout import rollout
+from scorl.rollout import Draws, rollout
 from scorl.seeds import derive
-from scorl.settings import KL_IN, LearnerSettings, LoraSettings
+from scorl.settings import KL_IN, LearnerSettings, LoraSettings, Sampling
 from scorl.trajectory import Credit, TrainingExample
 
 
@@ -31,17 +31,8 @@ def policy(tmp_path_factory):
 def examples(policy):
     """Lessons of different lengths with rewards, so that nothing cancels."""
     task = letters()
-    groups = rollout(
-        TorchEngine(policy),
-        policy.chat,
-        task,
-        task.split("train").draw(5, 0, 0),
-        turns=task.turns(2),
-        samples=4,
-        temperature=1.0,
-        max_tokens=6,
-        seed=lambda problem, sample, turn: derive(problem.id, sample, turn),
-    )
+    draws = Draws(lambda problem, sample, place: derive(problem.id, sample, place), 4, Sampling(max_tokens=6))
+    groups = rollout(TorchEngine(policy), task, task.split("train").draw(5, 0, 0), task.turns(2), draws)
     rows = [example for group in groups for example in StageTwo()(group)]
     return [
         TrainingExample(row.trajectory, tuple(Credit(0.3 * (i % 5) - 0.5, 0.2, 0.1 * (i % 2)) for _ in row.credits))
@@ -134,7 +125,7 @@ def test_importance_weights_by_hand(examples):
     assert importance(pi, mu, 2.5).tolist() == pytest.approx([2.0, 0.5, 2.5])
     (batch,) = micro_batches(examples[:2], 10_000, "prefix_tree")
     logprobs = (batch.sampled + math.log(1.5)).requires_grad_()
-    advantage, imitation = batch.advantage[batch.attempt], batch.imitation[batch.attempt]
+    advantage, imitation = batch.advantage[batch.response], batch.imitation[batch.response]
     for cap, weight in ((None, 1.0), (2.0, 1.5), (1.2, 1.2)):
         value = loss(batch, logprobs, None, 2, LearnerSettings(importance_sampling_cap=cap))
         (gradient,) = torch.autograd.grad(value, logprobs)

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorl import metrics
-from scorl.trajectory import Attempt, Finish, Group, Problem, Trajectory, Verdict, user
+from scorl.trajectory import Finish, Group, Problem, Response, Trajectory, Verdict, user
 
 
-def attempt(turn: int, right: bool, text: str = "", answer: str | None = None, finish: Finish = "stop") -> Attempt:
+def attempt(turn: int, right: bool, text: str = "", answer: str | None = None, finish: Finish = "stop") -> Response:
     ids = tuple(range(len(text)))
-    return Attempt(turn, (1,), ids, (0.0,) * len(ids), text, finish, Verdict(float(right), "", answer=answer))
+    return Response((1,), ids, (0.0,) * len(ids), text, finish, Verdict(float(right), "", answer=answer))
 
 
 def trajectory(name: str, rights: str, texts: tuple[str, ...] = (), sample: int = 0) -> Trajectory:

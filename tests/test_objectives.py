@@ -3,13 +3,11 @@
 import pytest
 
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised, leave_one_out, shaped_rewards
-from scorl.trajectory import Attempt, Credit, Problem, Trajectory, Verdict
+from scorl.trajectory import Credit, Problem, Response, Trajectory, Verdict
 
 
 def trajectory(*rewards: float, sample: int = 0) -> Trajectory:
-    attempts = tuple(
-        Attempt(turn, (1,), (2,), (0.0,), "", "stop", Verdict(reward, "")) for turn, reward in enumerate(rewards)
-    )
+    attempts = tuple(Response((1,), (2,), (0.0,), "", "stop", Verdict(reward, "")) for reward in rewards)
     return Trajectory(Problem("p", ()), sample, attempts)
 
 
@@ -119,12 +117,12 @@ def test_weights_choose_which_attempt_is_paid():
 
 def test_an_adaptive_beta_follows_the_kl_to_its_target():
     stage = StageOne(beta_2=1.0, target_kl=0.5)
-    assert stage.adapted(0.5).beta_2 == 1.0
-    assert stage.adapted(0.75).beta_2 == pytest.approx(1.1)  # half too much
-    assert stage.adapted(50.0).beta_2 == pytest.approx(1.2)  # at most 20% a step
-    assert stage.adapted(0.0).beta_2 == pytest.approx(0.8)
-    assert StageOne(beta_2=1.0).adapted(50.0).beta_2 == 1.0
-    assert stage.adapted(None) is stage
+    assert stage.after({0: 0.5}).beta_2 == 1.0
+    assert stage.after({0: 0.75}).beta_2 == pytest.approx(1.1)  # half too much
+    assert stage.after({0: 50.0}).beta_2 == pytest.approx(1.2)  # at most 20% a step
+    assert stage.after({0: 0.0}).beta_2 == pytest.approx(0.8)
+    assert StageOne(beta_2=1.0).after({0: 50.0}).beta_2 == 1.0
+    assert stage.after({}) is stage
 
 
 def test_star_takes_what_went_from_wrong_to_right():
@@ -138,7 +136,7 @@ def test_star_takes_what_went_from_wrong_to_right():
 def test_pair_sft_sets_a_right_answer_after_each_wrong_first_attempt():
     def named(number, rewards):
         attempts = tuple(
-            Attempt(turn, (1, number, turn), (10 * number + turn,), (0.0,), "", "stop", Verdict(reward, ""))
+            Response((1, number, turn), (10 * number + turn,), (0.0,), "", "stop", Verdict(reward, ""))
             for turn, reward in enumerate(rewards)
         )
         return Trajectory(Problem("p", ()), number, attempts)

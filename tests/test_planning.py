@@ -32,7 +32,8 @@ from scorl.planning.work import update_flops
 from scorl.recipe import changed, resolve
 from scorl.settings import Evaluations, LoraSettings
 from scorl.training.stage import Stage
-from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
+from scorl.trajectory import Credit, Problem, TrainingExample, Trajectory, Verdict
+from scorl.trajectory import Response as Written
 
 LLAMA_3_8B = {
     "model_type": "llama",
@@ -182,7 +183,7 @@ def rows(policy, problems=3, samples=6, prompt=30, response=24):
         return tuple(torch.randint(policy.decoder.config.vocab_size, (count,), generator=draw).tolist())
 
     def attempt(turn, prompt, ids):
-        return Attempt(turn, prompt, ids, (0.0,) * len(ids), "", "stop", Verdict(0.0, ""))
+        return Written(prompt, ids, (0.0,) * len(ids), "", "stop", Verdict(0.0, ""))
 
     found = []
     for problem in range(problems):

@@ -58,7 +58,7 @@ def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
 def same(one: Path, other: Path, step: int, within: float) -> None:
     assert attempts(one) == attempts(other)
     for a, b in zip(lines(one), lines(other), strict=True):
-        for name in ("loss", "kl_t1", "kl_t2", "logprob_gap", "beta_2"):
+        for name in ("loss", "kl_t1", "kl_t2", "logprob_gap", "adaptive"):
             assert a[name] == pytest.approx(b[name], abs=within), name
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=20 * within, abs=10 * within)
         assert [a[name] for name in a if name.startswith("accuracy")] == [

@@ -20,7 +20,7 @@ from scorl.evaluation import Evaluation
 from scorl.report import show_trajectories, tabulate_change, tabulate_evaluation, to_markdown, to_rich, write_report
 from scorl.report.chart import Series, draw_chart
 from scorl.report.trajectories import gather_trajectories, mark_changes, present
-from scorl.run.files import attempt_record
+from scorl.run.files import response_records
 
 
 def evaluation(*rights: str) -> Evaluation:
@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> Path:
         trajectory("b", "10", ("x < y & [bold]", "x < y & [bold]\x1b[31m!")),
         trajectory("c", "11", ("same", "same")),
     ]
-    lines = [json.dumps(attempt_record(5, a, t)) for t in trajectories for a in t.attempts]
+    lines = [json.dumps(record) for t in trajectories for record in response_records(5, t)]
     (tmp_path / "attempts" / "step-000005.jsonl").write_text("\n".join(lines) + "\n")
     history = [{**e.summary(), "step": step} for e, step in ((BEFORE, 0), (AFTER, 6))]
     (tmp_path / "evaluation.json").write_text(json.dumps({"test": {**history[-1], "history": history}}))
@@ -222,7 +222,7 @@ def test_nothing_that_was_written_becomes_markup(tmp_path: Path) -> None:
     (run / "steps.jsonl").write_text(json.dumps({"step": 0, "stage": evil, "loss": 0.5}) + "\n")
     (run / "recipe.yaml").write_text(f"model: {evil}\n")
     written = trajectory(evil, "01", (f"{evil} one", f"{evil} two"))
-    lines = [attempt_record(0, a, written) | {"question": evil, "reason": evil} for a in written.attempts]
+    lines = [record | {"question": evil, "reason": evil} for record in response_records(0, written)]
     (run / "attempts" / "step-000000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     summary = {**AFTER.summary(), "model": evil, "step": 0}
     (run / "evaluation.json").write_text(json.dumps({evil: summary}))

@@ -16,7 +16,7 @@ from scorl.sandbox.bubblewrap import detect_level
 from scorl.tasks.coding import ProgramSettings
 from scorl.tasks.plus import restore_types
 from scorl.tasks.repairs import repairs
-from scorl.trajectory import Attempt, Trajectory, Verdict
+from scorl.trajectory import Response, Trajectory, Verdict
 
 full = pytest.mark.skipif(not detect_level().full, reason=f"no full sandbox here: {detect_level().reason}")
 DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -105,7 +105,7 @@ def test_repairs_are_the_distinct_wrong_programs(mbpp_file, tmp_path):
         "```python\ndef add(a): return b\n```": Verdict(0.0, "error", "NameError"),
     }
     group = [
-        Trajectory(problem, k, (Attempt(0, (1,), (2,), (0.0,), text, "stop", verdict),))
+        Trajectory(problem, k, (Response((1,), (2,), (0.0,), text, "stop", verdict),))
         for k, (text, verdict) in enumerate(answers.items())
     ]
     lines, fates = repairs([group])

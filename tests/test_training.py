@@ -14,6 +14,7 @@ from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Super
 from scorl.run.collected import FileRolloutStore
 from scorl.run.directory import RunDirectory
 from scorl.settings import LearnerSettings, Sampling
+from scorl.tasks.turns import SelfRefine
 from scorl.training.loop import train
 from scorl.training.stage import Stage
 
@@ -29,7 +30,6 @@ def run(policy, *stages, lr=5e-3, seed=0, task=None):
 def accuracy(policy, turn, attempts=2):
     result = evaluate(
         TorchEngine(policy),
-        policy.chat,
         letters(),
         model="tiny",
         attempts=attempts,
@@ -133,9 +133,9 @@ def test_star_and_pair_sft_learn_second_attempts_from_what_they_collect(tmp_path
     for name, objective in (("star", Star(epochs=8)), ("pair", PairSFT(epochs=2))):
         policy = tiny_policy(tmp_path / name)
         steps = run(policy, Stage(objective, 60, problems=6, samples=16))
-        assert steps[0].collected["trajectories"] == 60 * 6 * 16
-        assert steps[0].collected["examples"] * objective.epochs == sum(len(step.examples) for step in steps)
-        assert steps[1].collected is None
+        assert steps[0].batch.collected["trajectories"] == 60 * 6 * 16
+        assert steps[0].batch.collected["examples"] * objective.epochs == sum(len(step.examples) for step in steps)
+        assert steps[1].batch.collected is None
         assert {example.trajectory.attempts[1].right for step in steps for example in step.examples} == {True}
         assert accuracy(policy, 2) == 1
 
@@ -171,7 +171,7 @@ def test_offline_first_attempts_are_the_references_and_not_trained_on(tmp_path):
     policy = tiny_policy(tmp_path)
     steps = run(policy, Stage(StageOne(beta_2=3.0), 90, problems=6, samples=16, offline=0.5))
     firsts = [t.attempts[0] for group in steps[-1].groups for t in group]
-    assert [a.given for a in firsts[:16]] == [True] * 8 + [False] * 8
+    assert [a.offline for a in firsts[:16]] == [True] * 8 + [False] * 8
     assert accuracy(policy, 2) == 1
     alone = run(tiny_policy(tmp_path / "b"), Stage(StageTwo(), 3, problems=2, samples=4, offline=1.0))
     assert all(step.progress.kl.keys() == {1} for step in alone)  # nothing of the first turn was learned
@@ -206,7 +206,7 @@ def test_branches_share_their_first_attempt(tmp_path):
 
 def test_an_adaptive_beta_is_noted_and_holds_the_kl(tmp_path):
     steps = run(tiny_policy(tmp_path), Stage(StageOne(beta_2=0.05, target_kl=0.02), 60, problems=6, samples=16))
-    betas = [step.line()["beta_2"] for step in steps]
+    betas = [step.line()["adaptive"]["beta_2"] for step in steps]
     assert betas[0] == 0.05
     assert len(set(betas)) > 10
     assert sum(step.progress.kl[0] for step in steps[-10:]) / 10 < 0.1
@@ -214,11 +214,12 @@ def test_an_adaptive_beta_is_noted_and_holds_the_kl(tmp_path):
 
 def test_self_refine_puts_a_critique_between_the_attempts(tmp_path):
     policy = tiny_policy(tmp_path)
-    task = replace(letters(), refine=("say", "again"))
-    result = evaluate(TorchEngine(policy), policy.chat, task, model="tiny", max_tokens=3)
+    task = replace(letters(), between=SelfRefine("say", "again"))
+    result = evaluate(TorchEngine(policy), task, model="tiny", max_tokens=3)
     for (trajectory,) in result.groups:
         first, second = trajectory.attempts
-        assert (first.turn, second.turn, len(second.critiques)) == (0, 1, 1)
+        assert trajectory.labels == ("t1", "c1", "t2")
+        assert trajectory.responses[1].verdict is None
         shown = policy.chat.show(second.prompt_ids)
         assert shown.count("<user>") == 3
         assert second.prompt_ids[: len(first.prompt_ids + first.ids)] == first.prompt_ids + first.ids

@@ -21,7 +21,7 @@ from scorl.learner.batch import micro_batches, row_of
 from scorl.learner.tree import pack
 from scorl.model.policy import hidden_states
 from scorl.settings import KL_IN, LearnerSettings, LoraSettings
-from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
+from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict
 
 ROWS = [(1, 2, 3), (1, 2, 4, 5), (1, 2, 4, 6), (7, 8), (1, 2, 3), (7, 8, 9)]
 
@@ -29,8 +29,8 @@ ROWS = [(1, 2, 3), (1, 2, 4, 5), (1, 2, 4, 6), (7, 8), (1, 2, 3), (7, 8, 9)]
 def example(prompt, *answers, advantage=0.0):
     """A trajectory of as many attempts as answers; the token 9 asks for the next one."""
     attempts, context = [], tuple(prompt)
-    for turn, answer in enumerate(answers):
-        attempts.append(Attempt(turn, context, answer, (0.0,) * len(answer), "", "stop", Verdict(0.0, "")))
+    for answer in answers:
+        attempts.append(Response(context, answer, (0.0,) * len(answer), "", "stop", Verdict(0.0, "")))
         context += (*answer, 9)
     credits = tuple(Credit(advantage + turn, 0.2 + 0.1 * turn, 0.1 * turn) for turn in range(len(answers)))
     return TrainingExample(Trajectory(Problem("p", ()), 0, tuple(attempts)), credits)

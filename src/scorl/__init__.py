@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from scorl.training.loop import train
     from scorl.training.stage import Stage
     from scorl.training.step import Step
-    from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
+    from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict
 
 _HOMES = {
     "scorl.model.chat": ("Chat",),
@@ -45,7 +45,7 @@ _HOMES = {
     "scorl.training.stage": ("Stage",),
     "scorl.training.step": ("Step",),
     "scorl.training.loop": ("train",),
-    "scorl.trajectory": ("Attempt", "Credit", "TrainingExample", "Problem", "Trajectory", "Verdict"),
+    "scorl.trajectory": ("Credit", "Problem", "Response", "TrainingExample", "Trajectory", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -10,9 +10,9 @@ from scorl import metrics
 from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines.engine import Engine
 from scorl.errors import UserError
-from scorl.model.chat import Chat
-from scorl.rollout import Given, rollout
+from scorl.rollout import Draws, OfflineAttempts, rollout
 from scorl.seeds import derive
+from scorl.settings import Sampling
 from scorl.tasks.task import Task
 from scorl.trajectory import Group, Problem
 
@@ -65,7 +65,6 @@ class Evaluation:
 
 def evaluate(
     engine: Engine,
-    chat: Chat,
     task: Task,
     *,
     model: str,
@@ -76,13 +75,13 @@ def evaluate(
     max_tokens: int = 256,
     limit: int | None = None,
     seed: int = 0,
-    given: Given | None = None,
+    offline: OfflineAttempts | None = None,
     progress: Callable[[int, int], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Samples and judges `attempts` turns of `samples` samples of the first `limit` problems of a split.
 
-    `model` names the model in the result; `given` writes the first attempts in its place; `progress` is told
+    `model` names the model in the result; `offline` writes the first attempts in its place; `progress` is told
     (problems done, problems in all); `ranks` share the problems, and each has the whole result.
 
     Raises:
@@ -92,27 +91,17 @@ def evaluate(
     if not problems:
         raise UserError(f"no problem to evaluate on: task '{task.name}', split '{split}', limit {limit}")
 
-    def draw_seed(problem: Problem, sample: int, turn: int) -> int:
-        return derive(seed, "evaluate", problem.id, sample, turn)
+    def draw_seed(problem: Problem, sample: int, place: int) -> int:
+        return derive(seed, "evaluate", problem.id, sample, place)
 
     groups: list[Group] = []
     for start in range(0, len(problems), CHUNK * ranks.size):
         chunk = problems[start : start + CHUNK * ranks.size]
         mine = ranks.shard(len(chunk))
-        found = rollout(
-            engine,
-            chat,
-            task,
-            chunk[mine],
-            turns=task.turns(attempts),
-            samples=samples,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=draw_seed,
-            given=given,
-            before=chunk[: mine.start],
-        )
-        groups += ranks.all_concat(found, "a part of the evaluation")
+        before = chunk[: mine.start]
+        draws = Draws(draw_seed, samples, Sampling(temperature, max_tokens), offline=offline, before=before)
+        share = rollout(engine, task, chunk[mine], task.turns(attempts), draws)
+        groups += ranks.all_concat(share, "a part of the evaluation")
         if progress:
             progress(len(groups), len(problems))
     return Evaluation(model, task.name, split, attempts, temperature, samples, max_tokens, seed, tuple(groups))

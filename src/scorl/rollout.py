@@ -1,30 +1,35 @@
 """Rollout: ask, let the model answer, tell it that there might be an error, let it answer again; then judge.
 
+    groups = converse(engine, problems, turns, draws)         # what was said; needs no task
+    groups = judge(task, turns, groups)                       # the same with verdicts
+    groups = rollout(engine, task, problems, turns, draws)    # both
+
 Every problem gets all its turns, also when an attempt was right: stopping early would leak the verifier and hide
-right-to-wrong flips. Tokens are the state: a turn's prompt is the ids of the turn before, with new ids appended.
+right-to-wrong flips. Tokens are the state: a prompt is the ids of the turn before, with new ids appended.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from scorl.engines.engine import Engine, Request, Sample
 from scorl.errors import UserError
 from scorl.model.chat import Chat
+from scorl.settings import Sampling
 from scorl.tasks.task import Task
 from scorl.tasks.turns import Turn
-from scorl.trajectory import Attempt, Group, Problem, Trajectory, Verdict
+from scorl.trajectory import Group, Problem, Response, Role, Trajectory, Verdict
 
-__all__ = ["Given", "SeedOf", "demonstrate", "rollout"]
+__all__ = ["Draws", "OfflineAttempts", "SeedOf", "converse", "demonstrate", "judge", "rollout"]
 
 SeedOf = Callable[[Problem, int, int], int]
-"""The seed of (problem, sample, turn); samples of a problem that is drawn twice are counted on."""
+"""The seed of (problem, sample, place in the conversation); samples of a problem that is drawn twice are counted on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class OfflineAttempts:
     """First attempts that another policy writes: context for the later ones, never trained on."""
 
     engine: Engine
@@ -32,38 +37,40 @@ class Given:
     """Of each problem's samples."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What is drawn for each problem."""
+
+    seed: SeedOf
+    samples: int = 1
+    """First attempts of each problem."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """Temperature and token limit of every response."""
+    branches: int = 1
+    """Trajectories that continue from each first attempt."""
+    offline: OfflineAttempts | None = None
+    """Who writes first attempts in the policy's place, and how many of them."""
+    policy: int = 0
+    """The number of updates, noted on every response."""
+    before: Sequence[Problem] = ()
+    """Problems of the same step that other ranks ask; one that comes again here gets other seeds than there."""
+
+
 def rollout(
-    engine: Engine,
-    chat: Chat,
-    task: Task,
-    problems: Sequence[Problem],
-    *,
-    turns: Sequence[Turn],
-    samples: int,
-    temperature: float,
-    max_tokens: int,
-    seed: SeedOf,
-    branches: int = 1,
-    given: Given | None = None,
-    policy: int = 0,
-    before: Sequence[Problem] = (),
+    engine: Engine, task: Task, problems: Sequence[Problem], turns: Sequence[Turn], draws: Draws
 ) -> list[Group]:
-    """Sample and judge the trajectories of each problem.
+    """Sample and judge the trajectories of each problem: `converse`, then `judge`."""
+    return judge(task, turns, converse(engine, problems, turns, draws))
+
+
+def converse(engine: Engine, problems: Sequence[Problem], turns: Sequence[Turn], draws: Draws) -> list[Group]:
+    """Sample the responses to each problem and to the turns behind it; nothing is judged.
 
     Args:
-        engine: writes the attempts.
-        chat: makes prompts of messages.
-        task: judges; the wording of its first prompts is the problems' own.
+        engine: writes the responses.
         problems: what is asked; one that comes again gets other seeds.
         turns: what follows the first attempt.
-        samples: first attempts of each problem.
-        temperature: of every response; 0 is greedy.
-        max_tokens: the longest response.
-        seed: of each draw.
-        branches: trajectories that go on from each first attempt.
-        given: who writes first attempts in the policy's place, and how many of them.
-        policy: the number of updates, noted on every attempt.
-        before: problems of the same step that others ask; one that comes again here gets other seeds than there.
+        draws: how many, how, and by which seeds.
 
     Returns:
         One group for each problem, in order, of `samples * branches` trajectories.
@@ -72,26 +79,52 @@ def rollout(
         UserError: the problems bring their own first attempts, and no turn follows.
     """
     if not turns and any(problem.first_attempt is not None for problem in problems):
-        raise UserError(f"task '{task.name}' brings its own first attempts: take 2 attempts or more")
-
-    def write(rows: Sequence[_Row], turn: int, writer: Engine) -> list[_Row]:
-        requests = [Request(row.prompt_ids, seed(row.problem, row.number, turn)) for row in rows]
-        drawn = writer.sample(requests, temperature=temperature, max_tokens=max_tokens, keep=turn < len(turns))
-        return [row.answered(sample, chat.text(sample.ids)) for row, sample in zip(rows, drawn, strict=True)]
-
-    foreign = round(given.share * samples) if given else 0
-    writers = {
-        "problem": lambda rows: [row.brought(chat) for row in rows],
-        "given": lambda rows: write(rows, 0, given.engine if given else engine),
-        "policy": lambda rows: write(rows, 0, engine),
-    }
-    rows = _opened(_first(chat, problems, samples, before), writers, lambda row: row.number % samples < foreign)
-    rows = [replace(r, number=r.number * branches + b, branch=b) for r in rows for b in range(branches)]
-    for index, turn in enumerate(turns, 1):
-        rows = write([row.followed(chat, turn, index) for row in rows], index, engine)
-    trajectories = _judged(task, rows, policy, branches)
-    size = samples * branches
+        raise UserError(f"problem {problems[0].id} brings its own first attempt: take 2 attempts or more")
+    rows = _open(engine, _first_rows(engine.chat, problems, draws), draws, keep=bool(turns))
+    rows = [replace(r, number=r.number * draws.branches + b, branch=b) for r in rows for b in range(draws.branches)]
+    for left, turn in zip(reversed(range(len(turns))), turns, strict=True):
+        asked = [row.asked(engine.chat, turn.message) for row in rows]
+        rows = _write(engine, asked, draws, keep=left > 0, role=turn.role)
+    trajectories = [Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch) for r in rows]
+    size = draws.samples * draws.branches
     return [trajectories[i : i + size] for i in range(0, len(trajectories), size)]
+
+
+def judge(task: Task, turns: Sequence[Turn], groups: Sequence[Group]) -> list[Group]:
+    """The same trajectories with verdicts on attempts (the task's) and verifications; critiques have none.
+
+    All attempts go to the task at once, so that its workers stay busy.
+    """
+    # Branches share the very object of their first attempt, so that it is judged once.
+    attempts = {id(a): (t.problem, a) for group in groups for t in group for a in t.attempts}
+    verdicts = task.judge([(problem, attempt.text) for problem, attempt in attempts.values()])
+    judged = {
+        key: replace(attempt, verdict=verdict)
+        for (key, (_, attempt)), verdict in zip(attempts.items(), verdicts, strict=True)
+    }
+    return [[replace(t, responses=tuple(_judge_all(t, judged, turns))) for t in group] for group in groups]
+
+
+def _judge_all(trajectory: Trajectory, judged: Mapping[int, Response], turns: Sequence[Turn]) -> Iterator[Response]:
+    """A trajectory's responses with their verdicts."""
+    attempt = trajectory.responses[0]
+    for place, response in enumerate(trajectory.responses):
+        if response.role == "attempt":
+            attempt = judged[id(response)]
+            yield attempt
+        elif response.role == "verification":
+            claim = turns[place - 1].claim(response.text)
+            yield replace(response, verdict=_judge_claim(claim, attempt.right))
+        else:
+            yield response
+
+
+def _judge_claim(claim: bool | None, right: bool) -> Verdict:
+    """Whether a verification's claim agrees with the verdict on the attempt before it."""
+    if claim is None:
+        return Verdict(0.0, "unparsable", "it says neither right nor wrong")
+    agrees = claim == right
+    return Verdict(float(agrees), "correct" if agrees else "incorrect", answer="right" if claim else "wrong")
 
 
 def demonstrate(chat: Chat, task: Task, problems: Sequence[Problem]) -> list[Group]:
@@ -103,115 +136,85 @@ def demonstrate(chat: Chat, task: Task, problems: Sequence[Problem]) -> list[Gro
     rows = []
     for problem in problems:
         if problem.solution is None:
-            raise UserError(
-                f"problem {problem.id} of task '{task.name}' has no reference solution, which `supervised` learns from"
-            )
-        ids = chat.reply(problem.solution)
+            raise UserError(f"problem {problem.id} of task '{task.name}' has no reference solution to learn from")
         row = _Row(problem, 0, chat.prompt(problem.prompt))
-        rows.append(row.answered(Sample(ids, (0.0,) * len(ids), "stop"), problem.solution))
-    return [[trajectory] for trajectory in _judged(task, rows, policy=0, branches=1)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """A response before it is judged; a critique is none that will be."""
-
-    prompt_ids: tuple[int, ...]
-    sample: Sample
-    text: str
-    attempt: bool
+        rows.append(row.answered(_as_sample(chat, problem.solution), problem.solution))
+    return judge(task, (), [[Trajectory(row.problem, 0, row.responses)] for row in rows])
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A trajectory as it grows: the prompt that is to be answered next, and what was written so far."""
+    """A trajectory as it grows: the prompt to be answered next, and what was written so far."""
 
     problem: Problem
     number: int
     """Of the sample, counted on over branches and over a problem that is drawn twice: what its seeds hang on."""
     prompt_ids: tuple[int, ...]
-    written: tuple[_Written, ...] = ()
-    attempt: bool = True
-    """Whether the next response is an attempt."""
-    given: bool = False
+    responses: tuple[Response, ...] = ()
     branch: int = 0
 
-    def answered(self, sample: Sample, text: str) -> _Row:
-        return replace(self, written=(*self.written, _Written(self.prompt_ids, sample, text, self.attempt)))
+    @property
+    def place(self) -> int:
+        """Of the next response in the conversation."""
+        return len(self.responses)
+
+    def answered(
+        self, sample: Sample, text: str, role: Role = "attempt", policy: int = 0, offline: bool = False
+    ) -> _Row:
+        response = Response(
+            self.prompt_ids, sample.ids, sample.logprobs, text, sample.finish, None, role, policy, offline
+        )
+        return replace(self, responses=(*self.responses, response))
 
     def brought(self, chat: Chat) -> _Row:
         """With the first attempt that its problem brings."""
         text = self.problem.first_attempt or ""
-        ids = chat.reply(text)
-        return self.answered(Sample(ids, (0.0,) * len(ids), "stop"), text)
+        return self.answered(_as_sample(chat, text), text, offline=True)
 
-    def followed(self, chat: Chat, turn: Turn, index: int) -> _Row:
-        before = sum(message["role"] == "user" for message in self.problem.prompt) + index - 1
-        prompt = chat.follow(self.prompt_ids, self.written[-1].sample.ids, turn.message, turn=before)
-        return replace(self, prompt_ids=prompt, attempt=turn.attempt)
+    def asked(self, chat: Chat, message: str) -> _Row:
+        """With the user's next message."""
+        before = sum(m["role"] == "user" for m in self.problem.prompt) + self.place - 1
+        return replace(self, prompt_ids=chat.follow(self.prompt_ids, self.responses[-1].ids, message, turn=before))
 
 
-def _first(chat: Chat, problems: Sequence[Problem], samples: int, before: Sequence[Problem]) -> list[_Row]:
+def _as_sample(chat: Chat, text: str) -> Sample:
+    """A text that nobody sampled, as if somebody had."""
+    ids = chat.reply(text)
+    return Sample(ids, (0.0,) * len(ids), "stop")
+
+
+def _first_rows(chat: Chat, problems: Sequence[Problem], draws: Draws) -> list[_Row]:
     """A row for every sample; a problem that comes again gets new sample numbers, so other seeds."""
-    seen = Counter(problem.id for problem in before)
+    seen = Counter(problem.id for problem in draws.before)
     rows = []
     for problem in problems:
         prompt = chat.prompt(problem.prompt)
-        rows += [_Row(problem, samples * seen[problem.id] + sample, prompt) for sample in range(samples)]
+        rows += [_Row(problem, draws.samples * seen[problem.id] + k, prompt) for k in range(draws.samples)]
         seen[problem.id] += 1
     return rows
 
 
-def _opened(
-    rows: Sequence[_Row],
-    writers: Mapping[str, Callable[[list[_Row]], list[_Row]]],
-    foreign: Callable[[_Row], bool],
+def _open(engine: Engine, rows: Sequence[_Row], draws: Draws, keep: bool) -> list[_Row]:
+    """The rows with first attempts: the problem's own, another policy's, or the policy's."""
+    away = round(draws.offline.share * draws.samples) if draws.offline else 0
+    brought = [row.brought(engine.chat) for row in rows if row.problem.first_attempt is not None]
+    written = [row for row in rows if row.problem.first_attempt is None]
+    foreign = [row for row in written if row.number % draws.samples < away]
+    own = [row for row in written if row.number % draws.samples >= away]
+    if draws.offline:
+        brought += _write(draws.offline.engine, foreign, draws, keep=False, offline=True)
+    opened = {(r.problem.id, r.number): r for r in [*brought, *_write(engine, own, draws, keep)]}
+    return [opened[row.problem.id, row.number] for row in rows]
+
+
+def _write(
+    engine: Engine, rows: Sequence[_Row], draws: Draws, keep: bool, role: Role = "attempt", offline: bool = False
 ) -> list[_Row]:
-    """The rows with their first attempts, which the problem brings, another policy writes (`given`), or the policy."""
-
-    def writer(row: _Row) -> str:
-        if row.problem.first_attempt is not None:
-            return "problem"
-        return "given" if foreign(row) else "policy"
-
-    opened = {name: iter(write([row for row in rows if writer(row) == name])) for name, write in writers.items()}
-    return [replace(next(opened[writer(row)]), given=writer(row) != "policy") for row in rows]
-
-
-def _judged(task: Task, rows: Sequence[_Row], policy: int, branches: int) -> list[Trajectory]:
-    """Trajectories from what was written; all attempts go to the judge at once, so that its workers stay busy.
-
-    A first attempt that several branches share is judged once.
-    """
-    asked = [(row.problem, w.text) for row in rows for w in row.written[row.branch > 0 :] if w.attempt]
-    verdicts = iter(task.judge(asked))
-    trajectories: list[Trajectory] = []
-    for row in rows:
-        shared = trajectories[-1].attempts[:1] if row.branch else ()
-        attempts = (*shared, *_attempts(row, len(shared), verdicts, policy))
-        trajectories.append(Trajectory(row.problem, row.number // branches, attempts, row.branch))
-    return trajectories
-
-
-def _attempts(row: _Row, skip: int, verdicts: Iterator[Verdict], policy: int) -> Iterator[Attempt]:
-    """The attempts of a row but for the first `skip`, each with the critiques before it."""
-    turn = skip
-    critiques: tuple[str, ...] = ()
-    for w in row.written[skip:]:
-        if not w.attempt:
-            critiques = (*critiques, w.text)
-            continue
-        given = row.given and turn == 0
-        yield Attempt(
-            turn=turn,
-            prompt_ids=w.prompt_ids,
-            ids=w.sample.ids,
-            logprobs=w.sample.logprobs,
-            text=w.text,
-            finish=w.sample.finish,
-            verdict=next(verdicts),
-            policy=0 if given else policy,
-            given=given,
-            critiques=critiques,
-        )
-        turn, critiques = turn + 1, ()
+    """The rows with their next responses; `keep` says that another turn follows, for which the engine may cache."""
+    requests = [Request(row.prompt_ids, draws.seed(row.problem, row.number, row.place)) for row in rows]
+    sampling, policy = draws.sampling, 0 if offline else draws.policy
+    samples = engine.sample(requests, temperature=sampling.temperature, max_tokens=sampling.max_tokens, keep=keep)
+    return [
+        row.answered(sample, engine.chat.text(sample.ids), role, policy, offline)
+        for row, sample in zip(rows, samples, strict=True)
+    ]

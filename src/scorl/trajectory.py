@@ -1,28 +1,32 @@
-"""The nouns: what is asked, what was answered, what the verifier said, and what is to be learned from it.
+"""The nouns: problem, response, verdict, trajectory, and the credit that each response is trained with.
 
 Everything here is frozen. A name has one meaning: *reward* is the verifier's word and nothing else; what an
 objective makes of it is the *advantage* in a `Credit`.
 
     problem = Problem(id="countdown-7", prompt=(user("reach 16 with 7 3 5"),), answer={"target": 16, ...})
-    attempt = Attempt(turn=0, prompt_ids=(1, 8, ...), ids=(40, 41, 2), logprobs=(-0.1, ...), text="7*3=21 21-5=16",
-                      finish="stop", verdict=Verdict(1.0, "correct", "", answer="7*3=21 21-5=16"), policy=0)
-    trajectory = Trajectory(problem, sample=0, attempts=(attempt, second))
+    first = Response(prompt_ids=(1, 8, ...), ids=(40, 41, 2), logprobs=(-0.1, ...), text="7*3=21 21-5=16",
+                     finish="stop", verdict=Verdict(1.0, "correct", "", answer="7*3=21 21-5=16"))
+    check = Response(..., role="verification", verdict=Verdict(1.0, "correct", "", answer="right"))
+    trajectory = Trajectory(problem, sample=0, responses=(first, check, second))
+    trajectory.attempts                # (first, second)
     group = [trajectory, ...]          # the samples of one problem, in the order of `sample`
+    TrainingExample(trajectory, (Credit(0.5, beta=0.01), Credit(), Credit(1.0, beta=0.01)))
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 __all__ = [
-    "Attempt",
     "Credit",
     "Finish",
     "Group",
     "Message",
     "Problem",
+    "Response",
+    "Role",
     "TrainingExample",
     "Trajectory",
     "Verdict",
@@ -31,6 +35,10 @@ __all__ = [
 
 Finish = Literal["stop", "length"]
 """Why a sample ended: the model wrote an end token, or it ran into the token limit."""
+
+
+Role = Literal["attempt", "verification", "critique"]
+"""What a response is: an answer to the problem, a claim whether the answer before it is right, or a text about it."""
 
 
 class Message(TypedDict):
@@ -63,7 +71,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the verifier said about one response."""
+    """What the verifier said about one response.
+
+    About a verification it says whether what that claims agrees with the verdict of the attempt before it.
+    """
 
     reward: float
     """r(y, y*): 1.0 right, 0.0 wrong; Python reward functions may return other numbers."""
@@ -73,52 +84,85 @@ class Verdict:
     reason: str = ""
     """Why, for people; empty where there is nothing to say."""
     answer: str | None = None
-    """The final answer found in the response; two attempts with equal answers count as unchanged."""
+    """The final answer found in the response; two attempts with equal answers count as unchanged. Of a verification
+    what it claims: `right` or `wrong`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One judged response of the model, as the token ids that it saw and wrote."""
+class Response:
+    """One response of the model, as the token ids that it saw and wrote."""
 
-    turn: int
-    """0 for the first attempt, 1 for the second, ..."""
     prompt_ids: tuple[int, ...]
-    """The whole context; that of turn t + 1 begins with this attempt's `prompt_ids + ids`."""
+    """The whole context; that of the next response begins with this one's `prompt_ids + ids`."""
     ids: tuple[int, ...]
     """What was sampled, the end token included where one was written."""
     logprobs: tuple[float, ...]
     """The sampler's log-probability of each of `ids`, at the sampling temperature."""
     text: str
     finish: Finish
-    verdict: Verdict
+    verdict: Verdict | None = None
+    """None: nobody judged it, as nobody judges a critique."""
+    role: Role = "attempt"
     policy: int = 0
     """How many updates the policy had seen when it wrote this."""
-    given: bool = False
+    offline: bool = False
     """Whether another policy wrote it, or the problem brought it: context, never trained on."""
-    critiques: tuple[str, ...] = ()
-    """What the model wrote between the attempt before and this one that is no attempt; it stands in `prompt_ids`."""
 
     @property
     def reward(self) -> float:
-        """r(y, y*), the verifier's word."""
+        """r(y, y*), the verifier's word.
+
+        Raises:
+            ValueError: it was not judged.
+        """
+        if self.verdict is None:
+            raise ValueError(f"this {self.role} has not been judged")
         return self.verdict.reward
 
     @property
     def right(self) -> bool:
         """Whether the verifier's reward counts as correct (at least one half)."""
-        return self.verdict.reward >= 0.5
+        return self.reward >= 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """All attempts at one problem in the order of their turns; every problem gets all its turns."""
+    """All responses to one problem in the order of the conversation; every problem gets all its turns.
+
+    A response has two numbers: its place in the conversation (in `responses`), and that of its attempt (in `attempts`).
+    """
 
     problem: Problem
     sample: int
-    attempts: tuple[Attempt, ...]
+    responses: tuple[Response, ...]
     branch: int = 0
     """Which of the continuations of the same first attempt; trajectories of one `sample` share it."""
 
+    @property
+    def attempts(self) -> tuple[Response, ...]:
+        """The answers to the problem, in order."""
+        return tuple(response for response in self.responses if response.role == "attempt")
+
+    @property
+    def reached(self) -> tuple[Response, ...]:
+        """What inference would have come to: a verification that says `right` ends the conversation."""
+        for place, response in enumerate(self.responses, 1):
+            if response.role == "verification" and response.verdict and response.verdict.answer == "right":
+                return self.responses[:place]
+        return self.responses
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A short name for each response: `t1 v1 t2` are two attempts and the verification of the first."""
+        labels, attempt = [], 0
+        for response in self.responses:
+            attempt += response.role == "attempt"
+            labels.append(LABELS[response.role] + str(attempt))
+        return tuple(labels)
+
+
+LABELS: Mapping[Role, str] = {"attempt": "t", "verification": "v", "critique": "c"}
+"""How metrics and files abbreviate roles; `t` is the paper's."""
 
 Group = Sequence[Trajectory]
 """The samples of one problem, in the order of `sample`."""
@@ -126,9 +170,9 @@ Group = Sequence[Trajectory]
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What one attempt teaches: the narrow waist between objectives and learner.
+    """What one response is trained with: the narrow waist between objectives and learner.
 
-    The learner descends, over the attempt's tokens y_j,
+    The learner descends, over the response's tokens y_j,
     `-advantage * log pi(y_j) + beta * KL_j(pi || pi_ref) - imitation * log pi(y_j)`.
     """
 
@@ -139,7 +183,14 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """A trajectory and the credit of each of its attempts."""
+    """A trajectory and the credit of each of its responses; an empty credit trains nothing."""
 
     trajectory: Trajectory
     credits: tuple[Credit, ...]
+
+    @classmethod
+    def of_attempts(cls, trajectory: Trajectory, credits: Iterable[Credit]) -> TrainingExample:
+        """The attempts' credits in order, and an empty one for every other response."""
+        rest = iter(credits)
+        roles = (response.role for response in trajectory.responses)
+        return cls(trajectory, tuple(next(rest) if role == "attempt" else Credit() for role in roles))

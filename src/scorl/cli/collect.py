@@ -60,7 +60,6 @@ def collect_repairs(
     loaded = sampler.build()
     evaluation = evaluate(
         loaded,
-        loaded.chat,
         task,
         model=model,
         split=split,

@@ -75,7 +75,6 @@ def evaluate(
     loaded = sampler.build()
     evaluation = measure(
         loaded,
-        loaded.chat,
         task,
         model=model,
         split=split,
@@ -106,13 +105,13 @@ def _task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, 
 
 
 def _write(evaluation: Evaluation, out: Path | None, attempts_out: Path | None) -> None:
-    from scorl.run.files import attempt_record
+    from scorl.run.files import response_records
 
     if out:
         with open_output(out) as handle:
             handle.write(json.dumps(evaluation.summary(), indent=1) + "\n")
     if attempts_out:
         trajectories = [trajectory for group in evaluation.groups for trajectory in group]
-        lines = (attempt_record(0, attempt, t) for t in trajectories for attempt in t.attempts)
+        lines = (record for t in trajectories for record in response_records(0, t))
         with open_output(attempts_out) as handle:
             handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

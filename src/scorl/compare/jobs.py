@@ -129,7 +129,7 @@ def _start(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
     path = recipes / f"{run.arm.name}-seed-{run.seed}.yaml"
     write_whole(path, run.recipe.dump())
     run.directory.mkdir(parents=True, exist_ok=True)
-    if run.recipe.stages and run.recipe.stages[0].collects:
+    if run.recipe.stages and run.recipe.stages[0].objective.source == "collected":
         _share_collected(run, out)
     command = [sys.executable, "-m", "scorl", "train", str(path), "--out", str(run.directory), "--resume", "auto"]
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))

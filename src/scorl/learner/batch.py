@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorl.learner.tree import Tree, pack, shared
 from scorl.settings import Packing
-from scorl.trajectory import Attempt, Credit, TrainingExample
+from scorl.trajectory import Credit, Response, TrainingExample
 
 __all__ = ["MicroBatch", "Rows", "layout_of", "micro_batch", "micro_batches", "row_of"]
 
@@ -30,9 +30,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Tokens as the model takes them, the predictions to be scored, and the loss tokens [tokens] with their attempts.
+    """Tokens as the model takes them, the predictions to be scored, and the loss tokens [tokens] with their responses.
 
-    The tokens of an attempt are neighbours. A prediction is a token at a place; attempts that several trajectories
+    The tokens of a response are neighbours. A prediction is a token at a position; responses that several trajectories
     share make their predictions once. Which tokens carry loss follows from the turns alone, never from the
     advantage: a first attempt whose reward says nothing still has its KL.
     """
@@ -46,9 +46,10 @@ class MicroBatch:
     """Which prediction a loss token is, [tokens]."""
     sampled: Tensor
     """The sampler's log-probabilities, [tokens]."""
-    attempt: Tensor
-    """Which of the attempts below the token belongs to, [tokens]."""
-    turn: Tensor
+    response: Tensor
+    """Which of the responses below the token belongs to, [tokens]."""
+    place: Tensor
+    """Each response's place in its conversation; this and what follows is [responses]."""
     length: Tensor
     advantage: Tensor
     beta: Tensor
@@ -56,7 +57,7 @@ class MicroBatch:
 
     @property
     def anchored(self) -> bool:
-        """Whether an attempt has a KL coefficient."""
+        """Whether a response has a KL coefficient."""
         return bool((self.beta > 0).any())
 
     def to(self, device: torch.device) -> MicroBatch:
@@ -64,7 +65,7 @@ class MicroBatch:
         return MicroBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def pieces(self, predictions: int) -> Iterator[MicroBatch]:
-        """The loss tokens in parts of about as many predictions; an attempt, whose KL runs through it, stays whole."""
+        """The loss tokens in parts of about as many predictions; a response, whose KL runs through it, stays whole."""
         ends = self.length.cumsum(0)
         starts = ends - self.length
         first = 0
@@ -78,8 +79,8 @@ class MicroBatch:
                 target=self.target[distinct],
                 prediction=prediction,
                 sampled=self.sampled[tokens],
-                attempt=self.attempt[tokens] - first,
-                turn=self.turn[first:last],
+                response=self.response[tokens] - first,
+                place=self.place[first:last],
                 length=self.length[first:last],
                 advantage=self.advantage[first:last],
                 beta=self.beta[first:last],
@@ -91,7 +92,7 @@ class MicroBatch:
 def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Packing) -> list[MicroBatch]:
     """Split examples into micro-batches of at most `tokens` tokens (a longer row stands alone).
 
-    Lessons in which nothing carries loss are left out. How a step is cut does not touch the gradient.
+    Examples in which nothing carries loss are left out. How a step is cut does not touch the gradient.
 
     Args:
         examples: of one step.
@@ -105,18 +106,22 @@ def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Pac
 
 def row_of(example: TrainingExample) -> tuple[int, ...]:
     """The tokens from which something is predicted: all before the last one that was written."""
-    last = example.trajectory.attempts[-1]
-    length = max((len(a.prompt_ids) + len(a.ids) - 1 for a, _ in taught(example)), default=0)
+    last = example.trajectory.responses[-1]
+    length = max((len(r.prompt_ids) + len(r.ids) - 1 for _, r, _ in trained_responses(example)), default=0)
     return (last.prompt_ids + last.ids)[:length]
 
 
-def taught(example: TrainingExample) -> list[tuple[Attempt, Credit]]:
-    """The attempts that carry loss: what the policy wrote itself, unless it has no credit at all.
+def trained_responses(example: TrainingExample) -> list[tuple[int, Response, Credit]]:
+    """The responses that carry loss, with their places: what the policy wrote itself, unless its credit is empty.
 
-    One whose advantage is 0 still has its KL; one with neither teaches nothing.
+    One whose advantage is 0 still has its KL; one with neither trains nothing.
     """
-    pairs = zip(example.trajectory.attempts, example.credits, strict=True)
-    return [(attempt, credit) for attempt, credit in pairs if attempt.ids and not attempt.given and credit != NOTHING]
+    pairs = zip(example.trajectory.responses, example.credits, strict=True)
+    return [
+        (place, response, credit)
+        for place, (response, credit) in enumerate(pairs)
+        if response.ids and not response.offline and credit != NOTHING
+    ]
 
 
 NOTHING = Credit()
@@ -128,7 +133,7 @@ def _trees(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[Tr
     size = 0
     before: tuple[int, ...] = ()
     ordered = sorted(
-        (example.trajectory.attempts[0].prompt_ids, row_of(example), i) for i, example in enumerate(examples)
+        (example.trajectory.responses[0].prompt_ids, row_of(example), i) for i, example in enumerate(examples)
     )
     for _, problem in groupby(ordered, key=lambda item: item[0]):
         members = [(row, examples[i]) for _, row, i in problem]
@@ -164,30 +169,30 @@ def _rows(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[Tra
 
 
 def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroBatch:
-    """Lessons in which something was written, in their order, as one micro-batch."""
-    layout, places = layout_of([row_of(example) for example in examples], packing)
-    spans = [
-        (place, attempt, credit)
-        for place, example in zip(places, examples, strict=True)
-        for attempt, credit in taught(example)
+    """Examples in which something carries loss, in their order, as one micro-batch."""
+    layout, paths = layout_of([row_of(example) for example in examples], packing)
+    trained = [
+        (path, place, response, credit)
+        for path, example in zip(paths, examples, strict=True)
+        for place, response, credit in trained_responses(example)
     ]
-    position = torch.cat([p[len(a.prompt_ids) - 1 : len(a.prompt_ids) + len(a.ids) - 1] for p, a, _ in spans])
-    target = torch.tensor([token for _, a, _ in spans for token in a.ids])
+    position = torch.cat([p[len(r.prompt_ids) - 1 : len(r.prompt_ids) + len(r.ids) - 1] for p, _, r, _ in trained])
+    target = torch.tensor([token for _, _, r, _ in trained for token in r.ids])
     vocabulary = int(target.max()) + 1
     distinct, prediction = torch.unique(position * vocabulary + target, return_inverse=True)
-    length = torch.tensor([len(a.ids) for _, a, _ in spans])
+    length = torch.tensor([len(r.ids) for _, _, r, _ in trained])
     return MicroBatch(
         layout=layout,
         position=distinct // vocabulary,
         target=distinct % vocabulary,
         prediction=prediction,
-        sampled=torch.tensor([logprob for _, a, _ in spans for logprob in a.logprobs]),
-        attempt=torch.arange(len(spans)).repeat_interleave(length),
-        turn=torch.tensor([a.turn for _, a, _ in spans]),
+        sampled=torch.tensor([logprob for _, _, r, _ in trained for logprob in r.logprobs]),
+        response=torch.arange(len(trained)).repeat_interleave(length),
+        place=torch.tensor([place for _, place, _, _ in trained]),
         length=length,
-        advantage=torch.tensor([credit.advantage for _, _, credit in spans]),
-        beta=torch.tensor([credit.beta for _, _, credit in spans]),
-        imitation=torch.tensor([credit.imitation for _, _, credit in spans]),
+        advantage=torch.tensor([credit.advantage for *_, credit in trained]),
+        beta=torch.tensor([credit.beta for *_, credit in trained]),
+        imitation=torch.tensor([credit.imitation for *_, credit in trained]),
     )
 
 

@@ -46,10 +46,10 @@ def kl_per_token(kind: Literal["exact", "k1", "k2", "k3"], policy: Tensor, refer
 
 
 def kl_to_go(kl: Tensor, batch: MicroBatch, *, inclusive: bool) -> Tensor:
-    """For each token the sum of its attempt's KL after it (or from it on), without gradient; [tokens]."""
+    """For each token the sum of its response's KL after it (or from it on), without gradient; [tokens]."""
     running = kl.detach().double().cumsum(0)
     ends = running[batch.length.cumsum(0) - 1]
-    rest = ends[batch.attempt] - running
+    rest = ends[batch.response] - running
     return (rest + kl.detach() if inclusive else rest).to(kl.dtype)
 
 
@@ -70,16 +70,16 @@ def loss(
     Args:
         batch: the micro-batch.
         logprobs: log pi(y_j), [tokens], with gradient.
-        kl: `kl_per_token`, [tokens], with gradient; None where no attempt has a KL coefficient.
+        kl: `kl_per_token`, [tokens], with gradient; None where no response has a KL coefficient.
         trajectories: N, of the whole step.
         settings: `kl_in`, `kl_over` and `importance_sampling_cap`.
     """
-    advantage, imitation = batch.advantage[batch.attempt], batch.imitation[batch.attempt]
+    advantage, imitation = batch.advantage[batch.response], batch.imitation[batch.response]
     penalty = logprobs.new_zeros(())
     if kl is not None:
-        beta = batch.beta[batch.attempt]
+        beta = batch.beta[batch.response]
         if settings.kl_over == "mean":
-            beta = beta / batch.length[batch.attempt]
+            beta = beta / batch.length[batch.response]
         if settings.kl_in != "loss":
             advantage = advantage - beta * kl_to_go(kl, batch, inclusive=settings.kl_in == "reward")
         if settings.kl_in != "reward":

@@ -18,22 +18,22 @@ class Tally:
 
     loss: float = 0.0
     kl_sums: dict[int, float] = field(default_factory=dict)
-    attempts: dict[int, int] = field(default_factory=dict)
+    responses: dict[int, int] = field(default_factory=dict)
     gap_sum: float = 0.0
     tokens: int = 0
 
     def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None) -> None:
         """Count a piece of a micro-batch: its share of the loss, and what was scored."""
         self.loss += float(share.detach())
-        sampled = (batch.imitation == 0)[batch.attempt]
+        sampled = (batch.imitation == 0)[batch.response]
         self.gap_sum += float((logprobs.detach() - batch.sampled)[sampled].abs().double().sum())
         self.tokens += int(sampled.sum())
         if kl is None:
             return
-        turns = batch.turn[batch.attempt]
-        for turn in sorted(set(batch.turn.tolist())):
-            self.kl_sums[turn] = self.kl_sums.get(turn, 0.0) + float(kl.detach()[turns == turn].double().sum())
-            self.attempts[turn] = self.attempts.get(turn, 0) + int((batch.turn == turn).sum())
+        places = batch.place[batch.response]
+        for place in sorted(set(batch.place.tolist())):
+            self.kl_sums[place] = self.kl_sums.get(place, 0.0) + float(kl.detach()[places == place].double().sum())
+            self.responses[place] = self.responses.get(place, 0) + int((batch.place == place).sum())
 
     @classmethod
     def together(cls, tallies: Sequence[Tally]) -> Tally:
@@ -43,15 +43,15 @@ class Tally:
             whole.loss += tally.loss
             whole.gap_sum += tally.gap_sum
             whole.tokens += tally.tokens
-            for turn in tally.kl_sums:
-                whole.kl_sums[turn] = whole.kl_sums.get(turn, 0.0) + tally.kl_sums[turn]
-                whole.attempts[turn] = whole.attempts.get(turn, 0) + tally.attempts[turn]
+            for place in tally.kl_sums:
+                whole.kl_sums[place] = whole.kl_sums.get(place, 0.0) + tally.kl_sums[place]
+                whole.responses[place] = whole.responses.get(place, 0) + tally.responses[place]
         return whole
 
     @property
     def kl(self) -> dict[int, float]:
-        """By turn, the mean over attempts."""
-        return {turn: total / self.attempts[turn] for turn, total in sorted(self.kl_sums.items())}
+        """By place in the conversation, the mean over responses."""
+        return {place: total / self.responses[place] for place, total in sorted(self.kl_sums.items())}
 
     @property
     def gap(self) -> float | None:

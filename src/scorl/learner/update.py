@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,7 +46,8 @@ class Progress:
     """Before clipping."""
     learning_rate: float
     kl: dict[int, float]
-    """By turn: the mean over attempts of their KL to the reference, in nats; empty where no KL was needed."""
+    """By place in the conversation: the mean KL of the responses there to the reference, in nats; none where none was
+    needed."""
     logprob_gap: float | None
     """Mean absolute difference between the sampler's log-probabilities and the learner's."""
     skipped: bool = False
@@ -79,8 +80,8 @@ class Learner:
         self.ranks = ranks
         self.policy, self.settings, self.total, self.temperature = policy, settings, total, temperature
         self.updates = 0
-        self.beta_2: float | None = None
-        """Stage I's strict coefficient where it adapts; None: as the stage says."""
+        self.adaptive: Mapping[str, float] = {}
+        """Settings of the objective that have moved since its stage began; the loop's, kept here for checkpoints."""
         self.reference = Reference(policy)
         self.division = divided(parallel, policy, self.reference.head, ranks)
         self.reset_optimizer()
@@ -134,7 +135,7 @@ class Learner:
         """All that a checkpoint needs to go on to the bit."""
         return {
             "updates": self.updates,
-            "beta_2": self.beta_2,
+            "adaptive": dict(self.adaptive),
             "weights": {name: p.detach() for name, p in self.policy.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
             "reference": self.reference.state(),
@@ -158,7 +159,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"] | {"state": shares})
         if state["reference"] is not None:
             self.reference.load_state({name: like(parameters[name], w) for name, w in state["reference"].items()})
-        self.updates, self.beta_2 = state["updates"], state["beta_2"]
+        self.updates, self.adaptive = state["updates"], state["adaptive"]
         self._nonfinite, self._moved = state["nonfinite"], state["moved"]
         self._at_reference = state["at_reference"]
 

@@ -117,8 +117,20 @@ def _terms(trajectory: Trajectory) -> Terms:
     pair = attempts[:2]
     terms["edit_ratio"] = (edit_ratio(pair[0].text, pair[1].text), 1) if len(pair) == 2 else (0, 0)
     terms["truncated"] = (sum(a.finish == "length" for a in attempts), len(attempts))
-    terms |= {f"tokens_t{turn}": (len(a.ids), 1) for turn, a in enumerate(attempts, 1)}
+    responses = zip(trajectory.labels, trajectory.responses, strict=True)
+    terms |= {f"tokens_{label}": (len(response.ids), 1) for label, response in responses}
     terms.setdefault("tokens_t2", (0, 0))
+    return terms | _verification_terms(trajectory)
+
+
+def _verification_terms(trajectory: Trajectory) -> Terms:
+    """Of a conversation with verifications: how often each is right, and the accuracy of the attempt that stands where
+    one that says `right` ends the conversation, as at inference."""
+    pairs = zip(trajectory.labels, trajectory.responses, strict=True)
+    terms: Terms = {f"accuracy_{label}": (r.right, 1) for label, r in pairs if r.role == "verification"}
+    if terms:
+        final = [response for response in trajectory.reached if response.role == "attempt"][-1]
+        terms["accuracy_selective"] = (final.right, 1)
     return terms
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rapidfuzz.distance import Indel
 
-from scorl.trajectory import Attempt
+from scorl.trajectory import Response
 
 __all__ = ["answer_changed", "edit_ratio"]
 
@@ -21,11 +21,12 @@ def edit_ratio(first: str, second: str) -> float:
     return float(Indel.normalized_distance(first, second))
 
 
-def answer_changed(first: Attempt, second: Attempt) -> bool:
+def answer_changed(first: Response, second: Response) -> bool:
     """Whether the second attempt proposes another final answer.
 
     Where the verifier found no final answer in one of them, the stripped texts are compared instead.
     """
-    if first.verdict.answer is None or second.verdict.answer is None:
+    before, after = (attempt.verdict and attempt.verdict.answer for attempt in (first, second))
+    if before is None or after is None:
         return first.text.strip() != second.text.strip()
-    return first.verdict.answer != second.verdict.answer
+    return before != after

@@ -1,10 +1,11 @@
-"""Objectives: small pure objects that turn a group of judged trajectories into examples.
+"""Objectives: small pure objects that turn a group of judged trajectories into training examples.
 
 A new method is a new file here and a line in `OBJECTIVES`; sampling, loss and loop know no method.
 """
 
 from scorl.objectives.baseline import leave_one_out
 from scorl.objectives.imitation import PairSFT, Star
+from scorl.objectives.objective import Objective
 from scorl.objectives.reinforce import Reinforce
 from scorl.objectives.score import StageOne, StageTwo, shaped_rewards
 from scorl.objectives.supervised import Supervised
@@ -21,8 +22,6 @@ __all__ = [
     "leave_one_out",
     "shaped_rewards",
 ]
-
-Objective = Reinforce | StageOne | StageTwo | Star | PairSFT | Supervised
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "reinforce": Reinforce,

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from scorl.trajectory import Credit, Group, TrainingExample
 
-__all__ = ["advantages", "examples", "leave_one_out", "returns"]
+__all__ = ["advantages", "credit_attempts", "leave_one_out", "returns"]
 
 
 def leave_one_out(rewards: Sequence[float]) -> list[float]:
@@ -64,7 +64,7 @@ def advantages(group: Group, credited: Sequence[Sequence[float]]) -> list[tuple[
     return [tuple(row) for row in found]
 
 
-def examples(group: Group, credited: Sequence[Sequence[float]], beta: float) -> list[TrainingExample]:
-    """A example a trajectory: the advantage of each attempt's return, and one KL coefficient for all."""
+def credit_attempts(group: Group, credited: Sequence[Sequence[float]], beta: float) -> list[TrainingExample]:
+    """A training example per trajectory: the advantage of each attempt's return, and one KL coefficient for all."""
     rows = zip(group, advantages(group, credited), strict=True)
-    return [TrainingExample(trajectory, tuple(Credit(a, beta) for a in row)) for trajectory, row in rows]
+    return [TrainingExample.of_attempts(trajectory, (Credit(a, beta) for a in row)) for trajectory, row in rows]

@@ -10,12 +10,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
+from scorl.objectives.objective import Objective, Source, StageShape
 from scorl.seeds import derive
-from scorl.trajectory import Attempt, Credit, Group, TrainingExample, Trajectory
+from scorl.trajectory import Credit, Group, Response, TrainingExample, Trajectory
 
 __all__ = ["PairSFT", "Star"]
 
@@ -23,7 +24,7 @@ Imitate = Literal["last", "all"]
 
 
 @dataclass(frozen=True)
-class Star:
+class Star(Objective):
     """STaR over two turns: imitate own trajectories that went from wrong to right."""
 
     keep_right: bool = False
@@ -33,15 +34,17 @@ class Star:
     epochs: Annotated[int, Ge(1)] = 1
     """Passes over what was collected, spread evenly over the stage's steps."""
 
+    source: ClassVar[Source] = "collected"
+
     def __call__(self, group: Group) -> list[TrainingExample]:
-        """A example for each trajectory that enters the data set."""
+        """A training example for each trajectory that enters the data set."""
         return [
             _example(t, self.imitate) for t in group if _enters(t.attempts[0], self.keep_right) and t.attempts[-1].right
         ]
 
 
 @dataclass(frozen=True)
-class PairSFT:
+class PairSFT(Objective):
     """Pair-SFT: a wrong first attempt, then a right answer that another attempt gave to the same problem."""
 
     keep_right: bool = False
@@ -51,8 +54,10 @@ class PairSFT:
     epochs: Annotated[int, Ge(1)] = 1
     """Passes over what was collected, spread evenly over the stage's steps."""
 
+    source: ClassVar[Source] = "collected"
+
     def __call__(self, group: Group) -> list[TrainingExample]:
-        """A example for each first attempt that enters; the right answer is drawn from all attempts of the group."""
+        """One for each first attempt that enters; the right answer is drawn from all attempts of the group."""
         right = [attempt for attempt in _distinct(group) if attempt.right]
         return [
             _example(_paired(t, right), self.imitate)
@@ -60,26 +65,33 @@ class PairSFT:
             if right and _enters(t.attempts[0], self.keep_right)
         ]
 
+    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
+        """It makes pairs of attempts."""
+        if stage.attempts != 2:
+            yield "attempts", f"makes pairs of attempts, so 2, not {stage.attempts}"
 
-def _enters(first: Attempt, keep_right: bool) -> bool:
+
+def _enters(first: Response, keep_right: bool) -> bool:
     return keep_right or not first.right
 
 
 def _example(trajectory: Trajectory, imitate: Imitate) -> TrainingExample:
     earlier = Credit(imitation=float(imitate == "all"))
-    return TrainingExample(trajectory, (earlier,) * (len(trajectory.attempts) - 1) + (Credit(imitation=1.0),))
+    return TrainingExample.of_attempts(
+        trajectory, (earlier,) * (len(trajectory.attempts) - 1) + (Credit(imitation=1.0),)
+    )
 
 
-def _distinct(group: Group) -> Iterator[Attempt]:
+def _distinct(group: Group) -> Iterator[Response]:
     """All attempts, a first attempt that several branches share once."""
     for trajectory in group:
         yield from trajectory.attempts[trajectory.branch > 0 :]
 
 
-def _paired(trajectory: Trajectory, right: list[Attempt]) -> Trajectory:
+def _paired(trajectory: Trajectory, right: list[Response]) -> Trajectory:
     """The first attempt, and as the second the tokens of a right one; which, the trajectory alone decides."""
-    first, second = trajectory.attempts[:2]
+    *before, last = trajectory.responses
     rng = random.Random(derive("pair", trajectory.problem.id, trajectory.sample, trajectory.branch))
     chosen = rng.choice(right)
-    answer = replace(chosen, turn=1, prompt_ids=second.prompt_ids, given=False, critiques=second.critiques)
-    return replace(trajectory, attempts=(first, answer))
+    answer = replace(chosen, prompt_ids=last.prompt_ids, offline=False)
+    return replace(trajectory, responses=(*before, answer))

@@ -10,20 +10,22 @@ of stage II is relative to the attempt just before.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Interval
 
-from scorl.objectives.baseline import advantages, examples, returns
+from scorl.objectives.baseline import advantages, credit_attempts, returns
+from scorl.objectives.objective import Objective, StageShape
 from scorl.trajectory import Credit, Group, TrainingExample, Trajectory
 
 __all__ = ["StageOne", "StageTwo", "shaped_rewards"]
 
 
 @dataclass(frozen=True)
-class StageOne:
+class StageOne(Objective):
     """Teach the last attempt while a strict KL keeps the earlier ones near the reference (Eq. 3)."""
 
     beta_1: Annotated[float, Ge(0)] = 0.01
@@ -39,20 +41,29 @@ class StageOne:
         last = [[0.0] * (len(t.attempts) - 1) + [t.attempts[-1].reward] for t in group]
         held = Credit(0.0, self.beta_1 + self.beta_2)
         return [
-            TrainingExample(trajectory, (held,) * (len(row) - 1) + (Credit(row[-1], self.beta_1),))
+            TrainingExample.of_attempts(trajectory, (held,) * (len(row) - 1) + (Credit(row[-1], self.beta_1),))
             for trajectory, row in zip(group, advantages(group, last), strict=True)
         ]
 
-    def adapted(self, kl: float | None) -> StageOne:
-        """The stage after a step in which the first attempt's KL was `kl`: beta_2 moves by at most 20%."""
-        if self.target_kl is None or kl is None:
+    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
+        """There is a second attempt."""
+        yield from _needs_two(stage)
+
+    @property
+    def adaptive(self) -> Mapping[str, float]:
+        """beta_2 where it has a KL to hold."""
+        return {} if self.target_kl is None else {"beta_2": self.beta_2}
+
+    def after(self, kl: Mapping[int, float]) -> Self:
+        """beta_2 follows the first attempt's KL, by at most 20% a step."""
+        if self.target_kl is None or 0 not in kl:
             return self
-        error = max(-1.0, min(1.0, kl / self.target_kl - 1))
+        error = max(-1.0, min(1.0, kl[0] / self.target_kl - 1))
         return replace(self, beta_2=self.beta_2 * (1 + 0.2 * error))
 
 
 @dataclass(frozen=True)
-class StageTwo:
+class StageTwo(Objective):
     """Reward every attempt, with the bonus alpha (r_t - r_{t-1}) on each after the first (Eq. 4)."""
 
     beta_1: Annotated[float, Ge(0)] = 0.01
@@ -68,7 +79,11 @@ class StageTwo:
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of attempt t: its shaped return less the mean over what it is compared with (`advantages`)."""
-        return examples(group, [self._credited(t) for t in group], self.beta_1)
+        return credit_attempts(group, [self._credited(t) for t in group], self.beta_1)
+
+    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
+        """There is a second attempt."""
+        yield from _needs_two(stage)
 
     def _credited(self, trajectory: Trajectory) -> list[float]:
         credited = returns(shaped_rewards(trajectory, self.alpha), self.gamma)
@@ -76,6 +91,11 @@ class StageTwo:
             for turn, before in enumerate(trajectory.attempts[:-1], 1):
                 credited[turn] += self.alpha * before.reward
         return credited
+
+
+def _needs_two(stage: StageShape) -> Iterator[tuple[str, str]]:
+    if stage.attempts < 2:
+        yield "attempts", f"needs at least 2, not {stage.attempts}"
 
 
 def shaped_rewards(trajectory: Trajectory, alpha: float) -> list[float]:

@@ -15,7 +15,7 @@ from scorl.planning.seconds import step_time
 from scorl.planning.texts import lengths_in, shape_of
 from scorl.recipe import Recipe
 from scorl.run.build import planned
-from scorl.run.files import attempt_record
+from scorl.run.files import response_records
 from scorl.run.run import Plan
 from scorl.training.step import Step
 from scorl.trajectory import TrainingExample
@@ -59,9 +59,7 @@ def _made(plan: Plan, steps: int) -> tuple[list[Step], Figures]:
 
 
 def _lines(step: Step) -> list[dict[str, object]]:
-    return [
-        attempt_record(step.index, a, lesson.trajectory) for lesson in step.examples for a in lesson.trajectory.attempts
-    ]
+    return [record for example in step.examples for record in response_records(step.index, example.trajectory)]
 
 
 class _Clocked(Learner):

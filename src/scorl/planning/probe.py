@@ -29,11 +29,11 @@ from scorl.planning.setup import Setup
 from scorl.planning.shape import ModelShape
 from scorl.planning.tokens import lesson, micro_batches, writings
 from scorl.planning.work import passes
-from scorl.rollout import rollout
+from scorl.rollout import Draws, rollout
 from scorl.seeds import derive
-from scorl.settings import LearnerSettings, LoraSettings
+from scorl.settings import LearnerSettings, LoraSettings, Sampling
 from scorl.training.stage import Stage
-from scorl.trajectory import Attempt, Credit, Problem, TrainingExample, Trajectory, Verdict
+from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict
 
 __all__ = ["clock", "measured", "reach", "resident", "settled", "this_cpu"]
 
@@ -58,7 +58,7 @@ def clock() -> float:
 
 def this_cpu(setup: Setup) -> Device:
     """This machine as a device, measured for a setup."""
-    stage = next((stage for stage in setup.stages if not stage.samples_nothing), setup.stages[0])
+    stage = next((stage for stage in setup.stages if stage.objective.source != "solutions"), setup.stages[0])
     runtime, rates = settled(), measured(setup, stage)
     memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     reach = rates.many
@@ -193,22 +193,9 @@ def _response() -> float:
     """Seconds of a response of one token, in a rollout of two turns."""
     policy, task = _smallest(1), tasks.load("countdown")
     engine, problems = TorchEngine(policy), task.split("train").draw(8, 0, 0)
-    turns = task.turns(2)
+    draws = Draws(lambda problem, sample, place: derive(problem.id, sample, place), SAMPLES, Sampling(max_tokens=1))
 
-    def roll() -> None:
-        rollout(
-            engine,
-            policy.chat,
-            task,
-            problems,
-            turns=turns,
-            samples=SAMPLES,
-            temperature=1.0,
-            max_tokens=1,
-            seed=lambda problem, sample, turn: derive(problem.id, sample, turn),
-        )
-
-    return _seconds(roll) / (len(problems) * SAMPLES * 2)
+    return _seconds(lambda: rollout(engine, task, problems, task.turns(2), draws)) / (len(problems) * SAMPLES * 2)
 
 
 def _smallest(layers: int, lora: LoraSettings | None = None) -> Policy:
@@ -223,7 +210,6 @@ def _smallest(layers: int, lora: LoraSettings | None = None) -> Policy:
 def _lesson(token: int) -> TrainingExample:
     """Two attempts of two tokens."""
     attempts = tuple(
-        Attempt(turn, (1, 2, *(token, 5, 6) * turn), (token, 5), (0.0, 0.0), "", "stop", Verdict(0.0, ""))
-        for turn in (0, 1)
+        Response((1, 2, *(token, 5, 6) * turn), (token, 5), (0.0, 0.0), "", "stop", Verdict(0.0, "")) for turn in (0, 1)
     )
     return TrainingExample(Trajectory(Problem("", ()), 0, attempts), (Credit(1.0, 0.1), Credit(-1.0, 0.1)))

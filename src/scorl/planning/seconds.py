@@ -73,5 +73,7 @@ def _exchange(setup: Setup, stage: Stage) -> float:
         learned = lesson(setup, stage)
         passes = 2 + learned.anchored + setup.learner.gradient_checkpointing
         weights = setup.size * setup.shape.parameters
-        moved = micro_batches(setup, learned) * (passes * weights + gradients) + weights * (not stage.samples_nothing)
+        moved = micro_batches(setup, learned) * (passes * weights + gradients) + weights * (
+            stage.objective.source != "solutions"
+        )
     return share * moved / setup.device.between(setup.count)

@@ -115,7 +115,10 @@ def _asked(recipe: Recipe, given: Given, by_name: bool) -> tuple[float, list[tup
             raise UserError(f"{error}\n  or say how long prompts are with --prompt-tokens") from None
         return given.prompt, [(given.turn or UNKNOWN_TURN, True)] * (attempts - 1)
     counts = _counts(recipe, by_name)
-    turns = [(float(counts.follow(turn.message, i)), turn.attempt) for i, turn in enumerate(task.turns(attempts), 1)]
+    turns = [
+        (float(counts.follow(turn.message, i)), turn.role == "attempt")
+        for i, turn in enumerate(task.turns(attempts), 1)
+    ]
     return mean(counts.prompt(problem.prompt) for problem in problems), turns
 
 

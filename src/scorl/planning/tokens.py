@@ -60,7 +60,7 @@ class Lesson:
 
 def writings(setup: Setup, stage: Stage) -> list[Writing]:
     """The engine's calls in a step, turn after turn; none where nothing is sampled."""
-    if stage.samples_nothing:
+    if stage.objective.source == "solutions":
         return []
     problems = setup.problems(stage)
     responses = setup.lengths.of(stage.attempts)

@@ -6,7 +6,6 @@ import importlib.util
 import re
 from collections.abc import Iterator
 
-from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Supervised
 from scorl.recipe.sections import Recipe
 from scorl.training.stage import Stage
 
@@ -20,20 +19,12 @@ def contradictions(recipe: Recipe) -> list[str]:
 
 
 def _stage(path: str, stage: Stage) -> Iterator[str]:
-    if isinstance(stage.objective, (StageOne, StageTwo)) and stage.attempts < 2:
-        yield f"{path}.attempts: {stage.objective_name} needs at least 2, not {stage.attempts}"
     if abs(stage.offline * stage.samples - round(stage.offline * stage.samples)) > 1e-9:
         yield f"{path}.offline: {stage.offline:g} of {stage.samples} samples is no whole number of them"
-    if (stage.offline or stage.branches > 1 or isinstance(stage.objective, PairSFT)) and stage.attempts < 2:
-        yield f"{path}.attempts: offline first attempts, branches and pair_sft need a second attempt, not 1"
-    if isinstance(stage.objective, PairSFT) and stage.attempts > 2:
-        yield f"{path}.attempts: pair_sft makes pairs of attempts, so 2, not {stage.attempts}"
-    weights = stage.objective.weights if isinstance(stage.objective, Reinforce) else ()
-    if len(weights) not in (0, stage.attempts):
-        yield f"{path}.weights: one for each of the {stage.attempts} attempts, or none, not {len(weights)}"
-    for key in ("attempts", "samples") if isinstance(stage.objective, Supervised) else ():
-        if (given := getattr(stage, key)) != 1:
-            yield f"{path}.{key}: supervised learns one reference solution a problem, so 1, not {given}"
+    if (stage.offline or stage.branches > 1) and stage.attempts < 2:
+        yield f"{path}.attempts: offline first attempts and branches need a second attempt, not 1"
+    for key, wrong in stage.objective.problems_with(stage):
+        yield f"{path}.{key}: {stage.objective_name} {wrong}"
 
 
 def _sampling(recipe: Recipe) -> Iterator[str]:

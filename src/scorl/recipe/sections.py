@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
@@ -17,7 +17,7 @@ from scorl.recipe.choice import STRICT, OneOf
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoggerName, ModelSettings, TorchSettings
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
-from scorl.tasks.turns import CRITIQUE, REWRITE
+from scorl.tasks.turns import TURNS
 from scorl.training.stage import Stage
 
 __all__ = [
@@ -50,19 +50,23 @@ class TaskChoice:
 class TurnSettings:
     """What is said between two attempts."""
 
-    name: Literal["correction", "self_refine"] = "correction"
-    """`correction` says that there might be an error; `self_refine` asks for a critique, then for another attempt."""
+    name: Literal["correction", "self_refine", "verification"] = "correction"
+    """`correction` says that there might be an error; `self_refine` asks for a critique, then for another attempt;
+    `verification` asks whether the answer is right, then for another attempt."""
     correction: str | None = None
     """The correction message; null: the task's own wording."""
-    critique: str = CRITIQUE
+    critique: str | None = None
     """What asks for the critique; read by self_refine."""
-    rewrite: str = REWRITE
+    rewrite: str | None = None
     """What asks for the attempt after the critique; read by self_refine."""
+    verification: str | None = None
+    """What asks for the verification; read by verification."""
 
     def of(self, task: Task) -> Task:
         """The task with these turns."""
-        refine = (self.critique, self.rewrite) if self.name == "self_refine" else None
-        return replace(task, correction=self.correction or task.correction, refine=refine)
+        kind = TURNS[self.name]
+        given = {f.name: getattr(self, f.name) for f in fields(kind) if getattr(self, f.name) is not None}
+        return replace(task, between=kind(**given))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines import ENGINES
 from scorl.errors import UserError
 from scorl.model.policy import Policy
-from scorl.objectives import Supervised
 from scorl.recipe.sections import Recipe
 from scorl.run.run import Plan
 from scorl.settings import Sampling
@@ -55,8 +54,8 @@ def _check_problems(recipe: Recipe, task: Task) -> None:
     task.split(recipe.evaluation.split).take(recipe.evaluation.problems)
     for stage in recipe.stages:
         problems = task.split(recipe.task.split).draw(stage.problems, 0, recipe.seed)
-        if isinstance(stage.objective, Supervised) and any(p.solution is None for p in problems):
-            raise UserError(f"task '{task.name}' has no reference solutions, which `supervised` learns from")
+        if stage.objective.source == "solutions" and any(p.solution is None for p in problems):
+            raise UserError(f"task '{task.name}' has no reference solutions, which {stage.objective_name} learns from")
 
 
 def versions() -> Mapping[str, str]:

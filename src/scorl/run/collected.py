@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from scorl.errors import UserError
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
-from scorl.trajectory import Attempt, Group, Problem, Trajectory, Verdict
+from scorl.trajectory import Group, Problem, Response, Trajectory, Verdict
 
 __all__ = ["FileRolloutStore"]
 
@@ -46,47 +46,43 @@ class FileRolloutStore:
 
 
 def _record(trajectory: Trajectory) -> Record:
-    """A trajectory; a response's tokens are told by where they lie in the last attempt's context."""
-    last = trajectory.attempts[-1]
+    """A trajectory; a response's tokens are a range of the last one's context."""
+    last = trajectory.responses[-1]
     return {
         "problem": trajectory.problem.id,
         "sample": trajectory.sample,
         "branch": trajectory.branch,
         "ids": [*last.prompt_ids, *last.ids],
-        "attempts": [
+        "responses": [
             {
-                "from": len(a.prompt_ids),
-                "to": len(a.prompt_ids) + len(a.ids),
-                "text": a.text,
-                "finish": a.finish,
-                "reward": a.reward,
-                "verdict": a.verdict.outcome,
-                "reason": a.verdict.reason,
-                "answer": a.verdict.answer,
-                "policy": a.policy,
-                "given": a.given,
-                "critiques": a.critiques,
+                "role": r.role,
+                "from": len(r.prompt_ids),
+                "to": len(r.prompt_ids) + len(r.ids),
+                "text": r.text,
+                "finish": r.finish,
+                "verdict": r.verdict and asdict(r.verdict),
+                "policy": r.policy,
+                "offline": r.offline,
             }
-            for a in trajectory.attempts
+            for r in trajectory.responses
         ],
     }
 
 
 def _trajectory(record: Record, problem: Problem) -> Trajectory:
     ids = tuple(record["ids"])
-    attempts = tuple(
-        Attempt(
-            turn=turn,
-            prompt_ids=ids[: a["from"]],
-            ids=ids[a["from"] : a["to"]],
-            logprobs=(0.0,) * (a["to"] - a["from"]),
-            text=a["text"],
-            finish=a["finish"],
-            verdict=Verdict(a["reward"], a["verdict"], a["reason"], a["answer"]),
-            policy=a["policy"],
-            given=a["given"],
-            critiques=tuple(a["critiques"]),
+    responses = tuple(
+        Response(
+            prompt_ids=ids[: r["from"]],
+            ids=ids[r["from"] : r["to"]],
+            logprobs=(0.0,) * (r["to"] - r["from"]),
+            text=r["text"],
+            finish=r["finish"],
+            verdict=r["verdict"] and Verdict(**r["verdict"]),
+            role=r["role"],
+            policy=r["policy"],
+            offline=r["offline"],
         )
-        for turn, a in enumerate(record["attempts"])
+        for r in record["responses"]
     )
-    return Trajectory(problem, record["sample"], attempts, record["branch"])
+    return Trajectory(problem, record["sample"], responses, record["branch"])

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from scorl.distributed.ranks import Ranks
 from scorl.engines.engine import Engine
 from scorl.evaluation import Evaluation, evaluate
-from scorl.model.chat import Chat
-from scorl.rollout import Given
+from scorl.rollout import OfflineAttempts
 from scorl.run.directory import RunDirectory
 from scorl.settings import Evaluations
 from scorl.tasks.task import Task
@@ -20,7 +19,6 @@ def record_evaluation(
     directory: RunDirectory,
     step: int,
     engine: Engine,
-    chat: Chat,
     task: Task,
     wanted: Evaluations,
     *,
@@ -38,7 +36,6 @@ def record_evaluation(
         directory: of the run.
         step: updates made.
         engine: samples from the policy.
-        chat: its chat.
         task: the task.
         wanted: split, problems, samples, temperature.
         model: its name in the result.
@@ -50,10 +47,9 @@ def record_evaluation(
         ranks: who shares the problems.
     """
 
-    def measured(given: Given | None) -> Evaluation:
+    def measured(offline: OfflineAttempts | None) -> Evaluation:
         return evaluate(
             engine,
-            chat,
             task,
             model=model,
             split=wanted.split,
@@ -63,13 +59,13 @@ def record_evaluation(
             max_tokens=max_tokens,
             limit=wanted.problems,
             seed=seed,
-            given=given,
+            offline=offline,
             progress=progress,
             ranks=ranks,
         )
 
     latest = {**measured(None).summary(), "step": step}
     if reference is not None:
-        fixed = measured(Given(reference)).summary()
+        fixed = measured(OfflineAttempts(reference)).summary()
         latest["fixed"] = {name: fixed[name] for name in ("metrics", "mcnemar_p", "outcomes")}
     directory.record_evaluation(wanted.split, latest)

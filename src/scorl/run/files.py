@@ -4,44 +4,52 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.trajectory import Attempt, Credit, Trajectory
+from scorl.trajectory import Credit, Trajectory
 
-__all__ = ["Record", "attempt_record", "read_records", "replacing", "write_whole"]
+__all__ = ["Record", "read_records", "replacing", "response_records", "write_whole"]
 
 Record = dict[str, Any]
 """One line of a JSONL file."""
 
 
-def attempt_record(step: int, attempt: Attempt, trajectory: Trajectory, credit: Credit | None = None) -> Record:
-    """One attempt as a line of `attempts/`; without a credit (an evaluation) the credit's keys are null."""
-    return {
-        "step": step,
-        "problem": trajectory.problem.id,
-        "sample": trajectory.sample,
-        "turn": attempt.turn,
-        "prompt_tokens": len(attempt.prompt_ids),
-        "tokens": len(attempt.ids),
-        "text": attempt.text,
-        "reward": attempt.reward,
-        "finish": attempt.finish,
-        "policy": attempt.policy,
-        "advantage": credit and credit.advantage,
-        "beta": credit and credit.beta,
-        "imitation": credit and credit.imitation,
-        "verdict": attempt.verdict.outcome,
-        "reason": attempt.verdict.reason,
-        "answer": attempt.verdict.answer,
-        "question": trajectory.problem.prompt[-1]["content"],
-        "branch": trajectory.branch,
-        "given": attempt.given,
-        "critiques": list(attempt.critiques),
-    }
+def response_records(step: int, trajectory: Trajectory, credits: Sequence[Credit] | None = None) -> list[Record]:
+    """A trajectory's responses as lines of `attempts/`; without credits (an evaluation) the credit's keys are null."""
+    records = []
+    attempt = -1
+    for place, response in enumerate(trajectory.responses):
+        attempt += response.role == "attempt"
+        verdict, credit = response.verdict, credits[place] if credits else None
+        record = {
+            "step": step,
+            "problem": trajectory.problem.id,
+            "sample": trajectory.sample,
+            "turn": attempt,
+            "prompt_tokens": len(response.prompt_ids),
+            "tokens": len(response.ids),
+            "text": response.text,
+            "reward": verdict and verdict.reward,
+            "finish": response.finish,
+            "policy": response.policy,
+            "advantage": credit and credit.advantage,
+            "beta": credit and credit.beta,
+            "imitation": credit and credit.imitation,
+            "verdict": verdict and verdict.outcome,
+            "reason": verdict and verdict.reason,
+            "answer": verdict and verdict.answer,
+            "question": trajectory.problem.prompt[-1]["content"],
+            "branch": trajectory.branch,
+            "place": place,
+            "role": response.role,
+            "offline": response.offline,
+        }
+        records.append(record)
+    return records
 
 
 def read_records(file: Path) -> Iterator[Record]:

@@ -20,7 +20,7 @@ from scorl.run import checkpoint
 from scorl.run.collected import FileRolloutStore
 from scorl.run.directory import RunDirectory
 from scorl.run.evaluations import record_evaluation
-from scorl.run.files import Record, attempt_record
+from scorl.run.files import Record, response_records
 from scorl.run.signals import interruptible
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, Sampling
 from scorl.tasks.task import Task
@@ -159,7 +159,7 @@ def _finish(run: _Run) -> bool:
         _evaluate_if_due(run)
         for step in plan.made(learner, FileRolloutStore(directory, run.interruptible("collection"))):
             records.append(_step_record(step, records))
-            directory.record_step(records[-1], _attempt_records(step))
+            directory.record_step(records[-1], _response_records(step))
             run.on_step(records[-1])
             done = learner.updates == plan.total
             interrupted = run.interrupted() and not done
@@ -181,11 +181,11 @@ def _step_record(step: Step, before: Sequence[Record]) -> Record:
     return record | {"alarms": [asdict(alarm) for alarm in find_alarms([*before, record])]}
 
 
-def _attempt_records(step: Step) -> list[Record]:
+def _response_records(step: Step) -> list[Record]:
     return [
-        attempt_record(step.index, attempt, example.trajectory, credit)
+        record
         for example in step.examples
-        for attempt, credit in zip(example.trajectory.attempts, example.credits, strict=True)
+        for record in response_records(step.index, example.trajectory, example.credits)
     ]
 
 
@@ -217,7 +217,6 @@ def _evaluate_if_due(run: _Run) -> None:
             run.directory,
             done,
             plan.engine,
-            plan.policy.chat,
             plan.task,
             wanted,
             model=plan.model,

@@ -34,6 +34,6 @@ def repairs(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], Counter[str]
         else:
             fates["kept"] += 1
             verdict = attempt.verdict
-            line = {"task_id": number, "program": program, "verdict": verdict.outcome, "reason": verdict.reason}
-            kept[number, program] = line
+            outcome, reason = (verdict.outcome, verdict.reason) if verdict else ("", "")
+            kept[number, program] = {"task_id": number, "program": program, "verdict": outcome, "reason": reason}
     return list(kept.values()), fates

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from scorl.errors import UserError, nearest
-from scorl.tasks.turns import Turn, correction, self_refine
+from scorl.tasks.turns import Correction, Turn, Turns
 from scorl.trajectory import Problem, Verdict
 
 __all__ = ["Judge", "Problems", "Task"]
@@ -41,14 +41,12 @@ class Task:
     correction: str
     """The message after an attempt: it says that there might be an error, never whether there is one."""
     judge: Judge
-    refine: tuple[str, str] | None = None
-    """Self-Refine in place of the correction message: what asks for a critique, and what asks to write again."""
+    between: Turns = field(default_factory=Correction)
+    """What is said between two attempts, one of `TURNS`."""
 
     def turns(self, attempts: int) -> tuple[Turn, ...]:
         """What is said between so many attempts."""
-        if self.refine is None:
-            return correction(self.correction, attempts)
-        return self_refine(attempts, *self.refine)
+        return self.between(self.correction, attempts)
 
     def split(self, name: str) -> Problems:
         """The problems of a split.

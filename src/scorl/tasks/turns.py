@@ -1,35 +1,110 @@
 """Turns: what the user says between two attempts, as data to iterate over.
 
-correction("There might be an error ...", attempts=2)       # one turn, an attempt
-self_refine(attempts=2)                                     # two turns: a critique, then an attempt
+Correction()("There might be an error ...", attempts=2)       # one turn, an attempt
+SelfRefine()(..., attempts=2)                                 # two turns: a critique, then an attempt
+Verification()(..., attempts=2)                               # two turns: a verification, then an attempt
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-__all__ = ["CRITIQUE", "REWRITE", "Turn", "correction", "self_refine"]
+from scorl.trajectory import Role
 
-CRITIQUE = (
-    "Review your answer above step by step. Say which steps are right and which are wrong, and why. "
-    "Do not solve the problem again yet."
-)
-REWRITE = "Now solve the problem again, taking your review into account, and give the final answer in the same form."
+__all__ = ["TURNS", "Correction", "SelfRefine", "Turn", "Turns", "Verification", "read_claim"]
+
+
+def read_claim(text: str) -> bool | None:
+    """What a verification says of the answer before it: that it is right, that it is wrong, or nothing of the kind.
+
+    The last word on it counts.
+
+    >>> [read_claim(t) for t in ("It seems wrong. Verdict: right", "not correct", "Let me see")]
+    [True, False, None]
+    """
+    claims = re.findall(r"\b(not\s+)?(right|correct|wrong|incorrect)\b", text.lower())
+    if not claims:
+        return None
+    negated, word = claims[-1]
+    return (word in ("right", "correct")) != bool(negated)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message of the user, and whether what the model answers is an attempt."""
+    """A message of the user, and what the model's response to it is."""
 
     message: str
-    attempt: bool = True
+    role: Role = "attempt"
+    claim: Callable[[str], bool | None] = read_claim
+    """Reads a verification; see `read_claim`."""
 
 
-def correction(message: str, attempts: int) -> tuple[Turn, ...]:
-    """What stands between `attempts` attempts of intrinsic self-correction: the same message each time."""
-    return (Turn(message),) * (attempts - 1)
+class Turns(Protocol):
+    """What is said between attempts, given the task's own correction message and the number of attempts."""
+
+    def __call__(self, correction: str, attempts: int) -> tuple[Turn, ...]:
+        """The turns behind the first attempt."""
+        ...
 
 
-def self_refine(attempts: int, critique: str = CRITIQUE, rewrite: str = REWRITE) -> tuple[Turn, ...]:
-    """Self-Refine (arXiv 2303.17651): the model criticises its attempt, then rewrites it. The wording is ours."""
-    return (Turn(critique, attempt=False), Turn(rewrite)) * (attempts - 1)
+@dataclass(frozen=True)
+class Correction:
+    """Say that there might be an error, the same each time: intrinsic self-correction."""
+
+    correction: str | None = None
+    """The correction message; null: the task's own wording."""
+
+    def __call__(self, correction: str, attempts: int) -> tuple[Turn, ...]:
+        """One turn for every attempt after the first."""
+        return (Turn(self.correction or correction),) * (attempts - 1)
+
+
+@dataclass(frozen=True)
+class SelfRefine:
+    """Ask for a critique, then for another attempt: Self-Refine (arXiv 2303.17651). The wording is ours."""
+
+    critique: str = (
+        "Review your answer above step by step. Say which steps are right and which are wrong, and why. "
+        "Do not solve the problem again yet."
+    )
+    """What asks for the critique."""
+    rewrite: str = (
+        "Now solve the problem again, taking your review into account, and give the final answer in the same form."
+    )
+    """What asks for the attempt after the critique."""
+
+    def __call__(self, correction: str, attempts: int) -> tuple[Turn, ...]:
+        """Two turns for every attempt after the first."""
+        return (Turn(self.critique, role="critique"), Turn(self.rewrite)) * (attempts - 1)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Ask whether the answer is right, then for another attempt. The wording is ours.
+
+    The other attempt is always sampled, though at inference a verification that says `right` ends the conversation.
+    """
+
+    verification: str = (
+        "Check your answer above step by step. Then end with one line that says either "
+        "'Verdict: right' or 'Verdict: wrong'."
+    )
+    """What asks for the verification; the last `right`, `correct`, `wrong` or `incorrect` in the response counts."""
+    correction: str | None = None
+    """What asks for the attempt after it; null: the task's own correction message."""
+
+    def __call__(self, correction: str, attempts: int) -> tuple[Turn, ...]:
+        """Two turns for every attempt after the first."""
+        again = Turn(self.correction or correction)
+        return (Turn(self.verification, role="verification"), again) * (attempts - 1)
+
+
+TURNS: dict[str, type[Correction | SelfRefine | Verification]] = {
+    "correction": Correction,
+    "self_refine": SelfRefine,
+    "verification": Verification,
+}
+"""The turns by the names that recipes use."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval
 
-from scorl.objectives import OBJECTIVES, Objective, PairSFT, Star, Supervised
+from scorl.objectives import OBJECTIVES, Objective
 
 __all__ = ["Stage"]
 
@@ -34,7 +34,7 @@ class Stage:
     """What steps.jsonl calls the stage; the objective's name by default."""
     reset_reference: bool = False
     """Whether the reference policy becomes the policy as it stands when this stage starts (open: the base stays
-    the reference; set it after a `supervised` warm-up and for stage I(b) of three attempts)."""
+    the reference; set it after a warm-up on reference solutions and for stage I(b) of three attempts)."""
     reset_optimizer: bool = False
     """Whether the optimiser forgets its moments when this stage starts (open: it keeps them)."""
 
@@ -42,16 +42,6 @@ class Stage:
     def objective_name(self) -> str:
         """The objective's name in recipes."""
         return next(name for name, kind in OBJECTIVES.items() if isinstance(self.objective, kind))
-
-    @property
-    def collects(self) -> bool:
-        """Whether all is sampled when the stage begins, and the steps learn from that."""
-        return isinstance(self.objective, Star | PairSFT)
-
-    @property
-    def samples_nothing(self) -> bool:
-        """Whether the examples are reference solutions."""
-        return isinstance(self.objective, Supervised)
 
     @property
     def label(self) -> str:

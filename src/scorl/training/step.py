@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean as mean
+from statistics import fmean
 from typing import Any
 
 from scorl import metrics
 from scorl.learner import Progress
+from scorl.training.batches import Batch
 from scorl.training.stage import Stage
 from scorl.trajectory import Group, TrainingExample
 
@@ -20,51 +21,66 @@ __all__ = ["Step"]
 class Step:
     """One step: what was sampled, what was learned from it, and what it cost."""
 
-    index: int
-    """Updates of the policy before this one, over all stages."""
     stage: Stage
-    groups: Sequence[Group]
-    examples: Sequence[TrainingExample]
+    batch: Batch
     progress: Progress
-    seconds: dict[str, float]
+    seconds: Mapping[str, float]
     """`sample`, `judge`, `learn`; `sync` where the sampler has weights of its own."""
-    beta_2: float | None = None
-    """Where it adapts: what stage I's strict coefficient was in this step."""
-    sync_gap: float | None = None
-    """Where the sampler has weights of its own: how far it was from the policy when they had been sent."""
-    collected: dict[str, Any] | None = None
-    """In the first step of a stage that collects: how many `trajectories` it did, their metrics, and how many of them
-    became `examples`."""
+
+    @property
+    def index(self) -> int:
+        """Updates of the policy before this one, over all stages."""
+        return self.batch.step
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """What was sampled, by problem."""
+        return self.batch.groups
+
+    @property
+    def examples(self) -> Sequence[TrainingExample]:
+        """What was learned from."""
+        return self.batch.examples
 
     def line(self) -> dict[str, Any]:
         """The step's line of `steps.jsonl`; what is undefined (flips of a single attempt, say) is null."""
-        sampled = not (self.stage.collects or self.stage.samples_nothing)
+        sampled = self.stage.objective.source == "policy"
         measured = metrics.measure(self.groups)
         kept = [n for n in measured if not n.startswith(("tokens", "fix_rate", "break_rate", "edit_ratio"))]
-        attempts = [a for group in self.groups for t in group for a in t.attempts]
-        kl = {f"kl_t{turn + 1}": _finite(self.progress.kl.get(turn)) for turn in range(max(2, self.stage.attempts))}
-        rewards = {
-            f"reward_t{turn + 1}": mean([t.attempts[turn].reward for group in self.groups for t in group])
-            for turn in range(self.stage.attempts)
-        }
+        responses = [response for group in self.groups for t in group for response in t.responses]
         return {
             "step": self.index,
             "stage": self.stage.label,
             "objective": self.stage.objective_name,
             **{name: measured[name] if sampled else None for name in kept},
-            **{name: value if sampled else None for name, value in rewards.items()},
-            **kl,
+            **{name: value if sampled else None for name, value in self._rewards()},
+            **self._kl(),
             "loss": _finite(self.progress.loss),
             "grad_norm": _finite(self.progress.grad_norm),
             "learning_rate": self.progress.learning_rate,
-            "beta_2": self.beta_2,
+            "adaptive": dict(self.batch.objective.adaptive),
             "logprob_gap": _finite(self.progress.logprob_gap),
-            **({} if self.sync_gap is None else {"sync_gap": self.sync_gap}),
+            **({} if self.batch.sync_gap is None else {"sync_gap": self.batch.sync_gap}),
             "skipped": self.progress.skipped,
-            "tokens": sum(len(a.ids) for a in attempts),
-            **({"collected": self.collected} if self.collected else {}),
+            "tokens": sum(len(response.ids) for response in responses),
+            **({"collected": dict(self.batch.collected)} if self.batch.collected else {}),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
         }
+
+    def _rewards(self) -> list[tuple[str, float]]:
+        """The mean reward of each response that is judged; all trajectories of a step have the same turns."""
+        trajectories = [t for group in self.groups for t in group]
+        first = trajectories[0]
+        return [
+            (f"reward_{label}", fmean(t.responses[place].reward for t in trajectories))
+            for place, label in enumerate(first.labels)
+            if first.responses[place].verdict
+        ]
+
+    def _kl(self) -> dict[str, float | None]:
+        labels = self.groups[0][0].labels
+        measured = {f"kl_{label}": _finite(self.progress.kl.get(place)) for place, label in enumerate(labels)}
+        return {"kl_t1": None, "kl_t2": None, **measured}
 
 
 def _finite(value: float | None) -> float | None:

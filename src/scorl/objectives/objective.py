@@ -1,0 +1,66 @@
+"""What an objective is; a new one is a file beside this one and a line in `OBJECTIVES`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+from scorl.trajectory import Group, TrainingExample
+
+__all__ = ["Objective", "Source", "StageShape"]
+
+Source = Literal["policy", "collected", "solutions"]
+"""Where a stage's trajectories come from: sampled in every step; sampled once, when the stage begins; or the problems'
+reference solutions, and nothing is sampled."""
+
+
+class StageShape(Protocol):
+    """What an objective may ask of the stage that it is pursued in."""
+
+    @property
+    def attempts(self) -> int:
+        """Attempts per sample."""
+        ...
+
+    @property
+    def samples(self) -> int:
+        """Samples per problem."""
+        ...
+
+
+class Objective(Protocol):
+    """Turns a group of judged trajectories into training examples: a frozen dataclass that is its own settings.
+
+    Only `__call__` must be written; everything else has a default that suits on-policy reinforcement learning.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    source: ClassVar[Source] = "policy"
+    stage_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Settings of the stage whose defaults are others with this objective."""
+    epochs: int = 1
+    """Passes over what was collected; read where `source` is `collected`."""
+
+    def __call__(self, group: Group) -> list[TrainingExample]:
+        """The training examples of one problem's samples: a credit for every response."""
+        ...
+
+    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
+        """What is wrong with a stage that pursues this: (the key, what the objective wants there, behind its name)."""
+        return iter(())
+
+    def over_batch(self, examples: Sequence[TrainingExample]) -> Sequence[TrainingExample]:
+        """A pass over all examples of a step, on all ranks together, as normalising by role needs it.
+
+        Returns as many examples, in the same order.
+        """
+        return examples
+
+    @property
+    def adaptive(self) -> Mapping[str, float]:
+        """The settings that `after` moves, as they stand; noted in steps.jsonl and kept in checkpoints."""
+        return {}
+
+    def after(self, kl: Mapping[int, float]) -> Self:
+        """The objective of the next step; `kl` is this step's mean KL of each response, in nats, by its place."""
+        return self
