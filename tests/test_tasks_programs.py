@@ -132,14 +132,17 @@ def test_the_command_writes_a_file_of_repairs(mbpp_file, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*asked, "--out", str(tmp_path / "no" / "wrong.jsonl")])
     assert ended.value.code == 2
-    answer = {"prompt_contains": "", "response": "```python\ndef nothing():\n    pass\n```"}
-    (tmp_path / "answers.jsonl").write_text(json.dumps(answer) + "\n")
+
+
+@full
+def test_the_command_takes_any_engine(mbpp_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("scorl.model.policy.Policy.__init__", None)  # canned answers need no weights
+    (tmp_path / "answers.jsonl").write_text('{"prompt_contains": "", "response": "no"}\n')
+    settings = ["--engine=scripted", f"engine.answers={tmp_path / 'answers.jsonl'}", f"path={mbpp_file}", "shots=0"]
     with pytest.raises(SystemExit) as ended:
-        main([*asked, "--engine=scripted", f"engine.answers={tmp_path / 'answers.jsonl'}", "--out", str(out)])
+        main(["collect-repairs", "scorl:countdown-base", *settings, "--out", str(tmp_path / "wrong.jsonl")])
     assert ended.value.code == 0
-    assert {json.loads(line)["program"].strip() for line in out.read_text().splitlines()} == {
-        "def nothing():\n    pass"
-    }
+    assert "0 wrong programs for 0 of 2 problems (0 kept, 0 right, 8 without a program" in capsys.readouterr().err
 
 
 def test_repairs_are_read_from_evalplus_samples_too(mbpp_file, tmp_path):
