@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scorl import tasks
 from scorl.errors import UserError
-from scorl.tasks.countdown import Countdown, CountdownProblems, countdown, solutions
+from scorl.tasks.countdown import Countdown, CountdownProblems, countdown, find_solutions
 from scorl.verifiers.countdown import find_steps, verify, write_steps
 
 NUMBERS, TARGET = (7, 3, 5), 16
@@ -126,13 +126,13 @@ def test_any_text_gets_a_verdict(response: str) -> None:
 
 
 def test_solutions_by_hand() -> None:
-    assert solutions((2, 3), 2) == {
+    assert find_solutions((2, 3), 2) == {
         1: (((3, "-", 2, 1),),),
         5: (((3, "+", 2, 5),),),
         6: (((3, "*", 2, 6),),),
     }
-    assert 16 not in solutions((3, 5, 7), 1)
-    ways = solutions((3, 5, 7), 2)[16]
+    assert 16 not in find_solutions((3, 5, 7), 1)
+    ways = find_solutions((3, 5, 7), 2)[16]
     assert [write_steps(way) for way in ways] == ["7*3=21 21-5=16"]
 
 
@@ -149,7 +149,7 @@ def test_every_problem_is_solved_by_its_reference_solution(settings: Countdown) 
 
 def test_all_solutions_are_right() -> None:
     for numbers in itertools.combinations_with_replacement(range(1, 7), 3):
-        for target, ways in solutions(numbers, 2).items():
+        for target, ways in find_solutions(numbers, 2).items():
             assert len(set(ways)) == len(ways)
             for way in ways:
                 assert verify(write_steps(way), numbers, target).reward == 1.0

@@ -17,11 +17,11 @@ from scorl.tasks.functions import (
     Form,
     FunctionProblems,
     Functions,
-    bucket,
-    consistent,
+    bucket_of,
+    find_forms,
     functions,
     make_problem,
-    written,
+    write_function,
 )
 from scorl.trajectory import Verdict
 
@@ -47,7 +47,7 @@ def function_of(text):
     ],
 )
 def test_a_function_and_its_text_by_hand(form, text, values):
-    assert written(form) == text
+    assert write_function(form) == text
     assert [form(x) for x in (1, 2, 9)] == values == [function_of(text)(x) for x in (1, 2, 9)]
 
 
@@ -73,14 +73,14 @@ def key(problem):
 
 
 def test_the_order_of_the_examples_is_no_other_problem():
-    assert bucket(FORM, (2, 5, 1)) == bucket(FORM, (1, 2, 5))
-    assert {bucket(FORM, shown) for shown in itertools.combinations(range(1, 10), 3)} == set(range(20))
+    assert bucket_of(FORM, (2, 5, 1)) == bucket_of(FORM, (1, 2, 5))
+    assert {bucket_of(FORM, shown) for shown in itertools.combinations(range(1, 10), 3)} == set(range(20))
 
 
 def test_the_examples_tell_the_function_from_all_others_and_the_hidden_values_are_others():
     for position in range(50):
         form, shown, hidden = FunctionProblems(Functions(), "train").choose("draw", 0, position)
-        assert consistent([(x, form(x)) for x in shown]) == {form}
+        assert find_forms([(x, form(x)) for x in shown]) == {form}
         assert len({*shown, *hidden}) == 8
         assert min(map(form.__call__, shown)) >= 0
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from scorl import tasks
 from scorl.errors import UserError
-from scorl.tasks.data import Finite, by_hash, hub_rows
+from scorl.tasks.data import Finite, load_hub_rows, split_by_hash
 from scorl.tasks.files import Files, files
-from scorl.tasks.grade_school import Gsm8k, Svamp, from_infix, from_prefix, gsm8k, steps, svamp
+from scorl.tasks.grade_school import Gsm8k, Svamp, gsm8k, parse_infix, parse_prefix, svamp, write_steps
 from scorl.tasks.math import Math, math
 from scorl.tasks.task import Problems
 from scorl.tasks.word_problems import KINDS, WordProblems, WordProblemSplit, word_problems
@@ -58,7 +58,7 @@ def test_epochs_and_seeds_differ_in_order() -> None:
 
 def test_splits_by_hash_do_not_depend_on_the_order_of_the_rows() -> None:
     problems = numbered(50)
-    one, other = by_hash(problems, (30, 20)), by_hash(problems[::-1], (30, 20))
+    one, other = split_by_hash(problems, (30, 20)), split_by_hash(problems[::-1], (30, 20))
     assert one == other
     assert len({problem.id for part in one for problem in part}) == 50
 
@@ -169,14 +169,14 @@ def test_svamp_is_split_by_hash(tmp_path: Path) -> None:
     ],
 )
 def test_equations_become_steps(prefix: str, infix: str, worked: list[str]) -> None:
-    assert steps(from_prefix(prefix, "here")) == steps(from_infix(infix, "here")) == worked
+    assert write_steps(parse_prefix(prefix, "here")) == write_steps(parse_infix(infix, "here")) == worked
 
 
 def test_equations_of_another_form_are_named() -> None:
     with pytest.raises(UserError, match="here: equation_prefix"):
-        from_prefix("- 18", "here")
+        parse_prefix("- 18", "here")
     with pytest.raises(UserError, match="here: equation"):
-        from_infix("import os", "here")
+        parse_infix("import os", "here")
 
 
 def math_row(name: str, question: str, box: str, **more: Any) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def test_math_names_what_is_missing(tmp_path: Path) -> None:
 def test_the_hub_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(UserError, match=r"scorl\[hub\].*path="):
-        hub_rows("openai/gsm8k", "main", "train")
+        load_hub_rows("openai/gsm8k", "main", "train")
 
 
 def test_files_guesses_the_problem_column_and_splits(tmp_path: Path) -> None:

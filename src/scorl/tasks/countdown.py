@@ -23,7 +23,7 @@ from scorl.tasks.task import Problems, Task
 from scorl.trajectory import Problem, user
 from scorl.verifiers.countdown import Step, judge, write_steps
 
-__all__ = ["CORRECTION", "PROMPT", "Countdown", "CountdownProblems", "countdown", "legal_steps", "solutions"]
+__all__ = ["CORRECTION", "PROMPT", "Countdown", "CountdownProblems", "countdown", "find_solutions", "list_steps"]
 
 PROMPT = (
     "Reach {target} with the numbers {numbers}. Use + - * / in whole numbers, each number at most once, "
@@ -71,7 +71,7 @@ class Countdown:
             if name not in self.prompt:
                 raise UserError(f"countdown: the prompt does not contain {name}")
 
-    def asks(self, target: int, steps: int) -> bool:
+    def asks_for(self, target: int, steps: int) -> bool:
         """Whether a target that takes so many steps is one of the task's."""
         return self.lowest_target <= target <= self.highest_target and steps >= self.fewest_steps
 
@@ -89,10 +89,10 @@ class CountdownProblems(Endless):
         settings = self.settings
         for _ in range(TRIES):
             numbers = [rng.randint(1, settings.largest) for _ in range(settings.numbers)]
-            ways = solutions(tuple(sorted(numbers)), settings.most_steps)
-            targets = [n for n, found in ways.items() if settings.asks(n, len(found[0]))]
+            ways = find_solutions(tuple(sorted(numbers)), settings.most_steps)
+            targets = [n for n, shortest in ways.items() if settings.asks_for(n, len(shortest[0]))]
             target = rng.choice(targets) if targets else 0
-            if target and bucket(numbers, target) in BUCKETS[self.split]:
+            if target and bucket_of(numbers, target) in BUCKETS[self.split]:
                 return make_problem(settings, numbers, target, rng.choice(ways[target]))
         raise UserError(f"countdown: no solvable problems of split '{self.split}' with {settings}")
 
@@ -112,13 +112,13 @@ def make_problem(settings: Countdown, numbers: Sequence[int], target: int, steps
     return Problem(f"countdown-{name}-to-{target}", (user(text),), answer, write_steps(steps))
 
 
-def bucket(numbers: Sequence[int], target: int) -> int:
+def bucket_of(numbers: Sequence[int], target: int) -> int:
     """Which twentieth of all problems this one belongs to, whatever the order of its numbers."""
     return derive("countdown", *sorted(numbers), target) % 20
 
 
 @functools.lru_cache(maxsize=4096)
-def solutions(numbers: tuple[int, ...], most_steps: int) -> dict[int, tuple[tuple[Step, ...], ...]]:
+def find_solutions(numbers: tuple[int, ...], most_steps: int) -> dict[int, tuple[tuple[Step, ...], ...]]:
     """All shortest ways to each target within so many steps, from sorted numbers: target -> ways.
 
     Targets ascend. Steps are written larger number first, and no step leaves a number as it is (times or divided
@@ -128,18 +128,16 @@ def solutions(numbers: tuple[int, ...], most_steps: int) -> dict[int, tuple[tupl
     lines: list[tuple[tuple[int, ...], tuple[Step, ...]]] = [(numbers, ())]
     for _ in range(min(most_steps, len(numbers) - 1)):
         lines = [
-            (remaining(available, step), (*steps, step))
-            for available, steps in lines
-            for step in legal_steps(available)
+            (take_step(available, step), (*steps, step)) for available, steps in lines for step in list_steps(available)
         ]
-        known = set(ways)
+        reached = set(ways)
         for _, steps in lines:
-            if steps[-1][3] not in known:
+            if steps[-1][3] not in reached:
                 ways.setdefault(steps[-1][3], {})[steps] = None
     return {target: tuple(ways[target]) for target in sorted(ways)}
 
 
-def remaining(available: Sequence[int], step: Step) -> tuple[int, ...]:
+def take_step(available: Sequence[int], step: Step) -> tuple[int, ...]:
     """The numbers that are there after a step."""
     left = list(available)
     left.remove(step[0])
@@ -147,7 +145,7 @@ def remaining(available: Sequence[int], step: Step) -> tuple[int, ...]:
     return (*left, step[3])
 
 
-def legal_steps(available: Sequence[int]) -> list[Step]:
+def list_steps(available: Sequence[int]) -> list[Step]:
     """The different steps that can be taken with these numbers, larger number first."""
     pairs = dict.fromkeys(
         (max(left, right), min(left, right)) for index, left in enumerate(available) for right in available[index + 1 :]

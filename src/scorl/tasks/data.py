@@ -17,7 +17,17 @@ from scorl.errors import UserError
 from scorl.seeds import derive
 from scorl.trajectory import Problem, user
 
-__all__ = ["Finite", "Row", "ask", "by_hash", "column", "digest", "hub_rows", "read_rows", "split_off"]
+__all__ = [
+    "Finite",
+    "Row",
+    "column",
+    "fill_prompt",
+    "hash_text",
+    "load_hub_rows",
+    "read_rows",
+    "split_by_hash",
+    "split_off",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +48,8 @@ class Finite:
         """`count` problems from the `start`-th on, through seeded permutations, one per epoch."""
         size = len(self.problems)
         return [
-            self.problems[permutation(size, seed, index // size)[index % size]] for index in range(start, start + count)
+            self.problems[shuffle_epoch(size, seed, index // size)[index % size]]
+            for index in range(start, start + count)
         ]
 
     def take(self, limit: int | None) -> list[Problem]:
@@ -47,16 +58,16 @@ class Finite:
 
 
 @lru_cache(maxsize=4)
-def permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
+def shuffle_epoch(size: int, seed: int, epoch: int) -> tuple[int, ...]:
     """The order of an epoch."""
     order = list(range(size))
     random.Random(derive(seed, "epoch", epoch)).shuffle(order)
     return tuple(order)
 
 
-def by_hash(problems: Sequence[Problem], sizes: Sequence[int]) -> list[list[Problem]]:
+def split_by_hash(problems: Sequence[Problem], sizes: Sequence[int]) -> list[list[Problem]]:
     """Splits of the given sizes, in the order of a hash of the first prompts: the same on every machine."""
-    ordered = sorted(problems, key=lambda problem: (digest(json.dumps(problem.prompt)), problem.id))
+    ordered = sorted(problems, key=lambda problem: (hash_text(json.dumps(problem.prompt)), problem.id))
     ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
     return [ordered[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
@@ -68,7 +79,7 @@ def split_off(problems: Sequence[Problem], fraction: float, path: str) -> tuple[
         UserError: nothing is left to train on; `path` says of which file.
     """
     size = max(1, round(len(problems) * fraction))
-    train, test = by_hash(problems, (len(problems) - size, size))
+    train, test = split_by_hash(problems, (len(problems) - size, size))
     asked = {str(problem.prompt) for problem in test}
     train = [problem for problem in train if str(problem.prompt) not in asked]
     if not train:
@@ -76,12 +87,12 @@ def split_off(problems: Sequence[Problem], fraction: float, path: str) -> tuple[
     return train, test
 
 
-def digest(text: str) -> str:
+def hash_text(text: str) -> str:
     """A short hash of a text."""
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
-def ask(template: str, question: str) -> tuple[Any, ...]:
+def fill_prompt(template: str, question: str) -> tuple[Any, ...]:
     """The first prompt: the template with the question in it.
 
     Raises:
@@ -111,15 +122,15 @@ def read_rows(path: str | Path) -> list[Row]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) if path.is_dir() else ""
-        raise UserError(f"{path}: " + (f"a folder; name one of its files: {found}" if found else "no such file"))
-    rows = parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
+        names = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) if path.is_dir() else ""
+        raise UserError(f"{path}: " + (f"a folder; name one of its files: {names}" if names else "no such file"))
+    rows = read_parquet_rows(path) if path.suffix == ".parquet" else read_json_rows(path)
     if not rows:
         raise UserError(f"{path}: the file has no rows")
     return rows
 
 
-def json_rows(path: Path) -> list[Row]:
+def read_json_rows(path: Path) -> list[Row]:
     """The rows of a JSONL file, in which blank lines are skipped, or of a JSON list."""
     try:
         data = path.read_bytes()
@@ -127,21 +138,21 @@ def json_rows(path: Path) -> list[Row]:
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
         raise UserError(f"{path}: not a UTF-8 text file ({error})") from error
     if text.lstrip().startswith("["):
-        return list_rows(text, path)
+        return read_json_list(text, path)
     lines = text.split("\n")
-    return [json_row(line, f"{path}, line {index}") for index, line in enumerate(lines, 1) if line.strip()]
+    return [parse_row(line, f"{path}, line {index}") for index, line in enumerate(lines, 1) if line.strip()]
 
 
-def list_rows(text: str, path: Path) -> list[Row]:
+def read_json_list(text: str, path: Path) -> list[Row]:
     """The rows of a JSON list of objects."""
     try:
         entries = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
-    return [json_row(json.dumps(entry), f"{path}, entry {index}") for index, entry in enumerate(entries, 1)]
+    return [parse_row(json.dumps(entry), f"{path}, entry {index}") for index, entry in enumerate(entries, 1)]
 
 
-def json_row(line: str, where: str) -> Row:
+def parse_row(line: str, where: str) -> Row:
     """A line as a row."""
     try:
         values = json.loads(line)
@@ -152,7 +163,7 @@ def json_row(line: str, where: str) -> Row:
     return Row(values, where)
 
 
-def parquet_rows(path: Path) -> list[Row]:
+def read_parquet_rows(path: Path) -> list[Row]:
     """The rows of a Parquet file."""
     try:
         parquet = import_module("pyarrow.parquet")
@@ -165,7 +176,7 @@ def parquet_rows(path: Path) -> list[Row]:
     return [Row(values, f"{path}, row {index}") for index, values in enumerate(table, 1)]
 
 
-def hub_rows(name: str, config: str | None, split: str) -> list[Row]:
+def load_hub_rows(name: str, config: str | None, split: str) -> list[Row]:
     """The rows of a data set on the Hugging Face hub.
 
     Raises:

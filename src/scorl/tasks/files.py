@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from scorl.errors import UserError, nearest
-from scorl.tasks.data import Finite, Row, ask, column, digest, read_rows, split_off
+from scorl.tasks.data import Finite, Row, column, fill_prompt, hash_text, read_rows, split_off
 from scorl.tasks.reward import judge_by, load_function
 from scorl.tasks.task import Judge, Task
 from scorl.trajectory import Message, Problem
@@ -17,9 +17,8 @@ from scorl.verifiers import TEXT_VERIFIERS
 __all__ = ["Files", "files"]
 
 CORRECTION = (
-    "There might be an error in the answer above. Go through it again, correct it if something is wrong, "
-    "and end with"
-    " the final answer in the same form as before."
+    "There might be an error in the answer above. Go through it again, correct it if something is wrong, and end with "
+    "the final answer in the same form as before."
 )
 GUESSES = ("problem", "prompt", "question")
 
@@ -60,7 +59,7 @@ def files(settings: Files) -> Task:
         UserError: no such file, a missing column, broken JSON, or no such verifier.
     """
     rows = read_rows(settings.path)
-    name = settings.problem or guess(rows[0])
+    name = settings.problem or guess_column(rows[0])
     chat = not isinstance(column(rows[0], name), str)
     train = [make_problem(row, name, chat, settings) for row in rows]
     if settings.test_path:
@@ -68,17 +67,17 @@ def files(settings: Files) -> Task:
     else:
         train, test = split_off(train, settings.test_fraction, settings.path)
     splits = {"train": Finite(train), "test": Finite(test)}
-    return Task("files", splits, settings.correction, judge_of(settings, chat))
+    return Task("files", splits, settings.correction, choose_judge(settings, chat))
 
 
-def judge_of(settings: Files, chat: bool) -> Judge:
+def choose_judge(settings: Files, chat: bool) -> Judge:
     """The judge that the settings name."""
     if settings.verifier in TEXT_VERIFIERS:
         return TEXT_VERIFIERS[settings.verifier]
     return judge_by(load_function(settings.verifier), settings.verifier, chat)
 
 
-def guess(row: Row) -> str:
+def guess_column(row: Row) -> str:
     """The column with the problem, by its usual names."""
     for name in GUESSES:
         if name in row.values:
@@ -92,29 +91,29 @@ def guess(row: Row) -> str:
 def make_problem(row: Row, name: str, chat: bool, settings: Files) -> Problem:
     """A row as a problem."""
     question = column(row, name)
-    prompt = messages(question, row) if chat else ask(settings.prompt, string(question, name, row))
-    answer = None if ":" in settings.verifier else scalar(column(row, settings.answer), settings.answer, row)
-    solution = string(column(row, settings.solution), settings.solution, row) if settings.solution else None
-    key = row.values.get("id", digest(repr((row.where, prompt))))
+    prompt = read_messages(question, row) if chat else fill_prompt(settings.prompt, require_text(question, name, row))
+    answer = None if ":" in settings.verifier else require_answer(column(row, settings.answer), settings.answer, row)
+    solution = require_text(column(row, settings.solution), settings.solution, row) if settings.solution else None
+    key = row.values.get("id", hash_text(repr((row.where, prompt))))
     columns = {other: value for other, value in row.values.items() if other not in (name, "prompts", "completions")}
     return Problem(str(key), prompt, answer, solution, columns)
 
 
-def string(value: Any, name: str, row: Row) -> str:
+def require_text(value: Any, name: str, row: Row) -> str:
     """A column that must be a string."""
     if not isinstance(value, str):
         raise UserError(f"{row.where}: column '{name}' is no string, but {value!r:.60}")
     return value
 
 
-def scalar(value: Any, name: str, row: Row) -> str:
+def require_answer(value: Any, name: str, row: Row) -> str:
     """A column that must be a string or a number, as a string."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value == "":
         raise UserError(f"{row.where}: column '{name}' is no answer (a string or a number), but {value!r:.60}")
     return str(value)
 
 
-def messages(value: Any, row: Row) -> tuple[Message, ...]:
+def read_messages(value: Any, row: Row) -> tuple[Message, ...]:
     """Chat messages, ending with one of the user."""
     entries: list[Any] = value if isinstance(value, list) and value else [None]
     if not all(

@@ -3,9 +3,9 @@
     Write a Python function of one line, def f(x): return ..., with f(3)=13 f(8)=33 f(5)=21.
     ->          def f(x): return 4*x+1
 
-A model world of programs, as countdown is one of steps: the program runs in the sandbox, and some of the values that
-it is tested on are not shown. A problem is a function and the inputs that are shown, and a hash of these alone says
-which split it belongs to, so that train, validation and test share no problem whatever the seed is.
+A toy environment of programs, as countdown is one of steps: the program runs in the sandbox, and some of the values
+that it is tested on are not shown. A problem is a function and the inputs that are shown, and a hash of these alone
+says which split it belongs to, so that train, validation and test share no problem whatever the seed is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
 from scorl.verifiers.program import Examination
 
-__all__ = ["CORRECTION", "PROMPT", "Form", "FunctionProblems", "Functions", "forms", "functions", "written"]
+__all__ = ["CORRECTION", "PROMPT", "Form", "FunctionProblems", "Functions", "all_forms", "functions", "write_function"]
 
 PROMPT = "Write a Python function of one line, def f(x): return ..., with {examples}."
 CORRECTION = (
@@ -41,23 +41,23 @@ INPUTS, HIDDEN = range(1, 10), range(16)
 
 
 class Form(NamedTuple):
-    """A function of the world: a first operation on x, then a constant added or subtracted."""
+    """A function of the task: a first operation on x, then a constant added or subtracted."""
 
     first: str
     """`4*x`, `x*x` or `x//3`."""
     sign: Literal["+", "-"]
     constant: int
 
-    def half(self, x: int) -> int:
+    def apply_first(self, x: int) -> int:
         """The value of the first operation."""
         left, right = (x if part == "x" else int(part) for part in self.first.replace("//", "*").split("*"))
         return left // right if "//" in self.first else left * right
 
     def __call__(self, x: int) -> int:
-        return self.half(x) + (self.constant if self.sign == "+" else -self.constant)
+        return self.apply_first(x) + (self.constant if self.sign == "+" else -self.constant)
 
 
-def written(form: Form) -> str:
+def write_function(form: Form) -> str:
     """The function as the base model writes it."""
     return f"def f(x): return {form.first}{form.sign}{form.constant}"
 
@@ -93,12 +93,12 @@ class FunctionProblems(Endless):
         """A function that its examples tell from all others, and the inputs that are shown and that are not."""
         rng = random.Random(derive("functions", self.split, *stream))
         while True:
-            form = rng.choice(forms())
+            form = rng.choice(all_forms())
             shown = tuple(rng.sample(INPUTS, self.settings.examples))
             examples = [(x, form(x)) for x in shown]
-            if bucket(form, shown) not in BUCKETS[self.split] or min(y for _, y in examples) < 0:
+            if bucket_of(form, shown) not in BUCKETS[self.split] or min(y for _, y in examples) < 0:
                 continue
-            if consistent(examples) == {form}:
+            if find_forms(examples) == {form}:
                 others = [x for x in HIDDEN if x not in shown]
                 return form, shown, tuple(rng.sample(others, self.settings.hidden))
 
@@ -115,27 +115,27 @@ def make_problem(settings: Functions, form: Form, shown: Sequence[int], hidden: 
     tests = tuple(f"assert f({x}) == {form(x)}" for x in (*shown, *hidden))
     answer = Examination(tests, entry_point="f", timeout=settings.timeout)
     name = f"functions-{form.first}{form.sign}{form.constant}-at-{'-'.join(map(str, shown))}"
-    return Problem(name, (user(text),), answer, written(form))
+    return Problem(name, (user(text),), answer, write_function(form))
 
 
 @functools.cache
-def forms() -> tuple[Form, ...]:
-    """All functions of the world."""
+def all_forms() -> tuple[Form, ...]:
+    """All functions of the task."""
     firsts = [*(f"{a}*x" for a in FACTORS), "x*x", *(f"x//{a}" for a in DIVISORS)]
     return tuple(Form(first, sign, b) for first in firsts for sign in SIGNS for b in CONSTANTS)
 
 
-def bucket(form: Form, shown: Sequence[int]) -> int:
+def bucket_of(form: Form, shown: Sequence[int]) -> int:
     """Which twentieth of all problems this one belongs to, whatever the order of its examples."""
-    return derive("functions", written(form), *sorted(shown)) % 20
+    return derive("functions", write_function(form), *sorted(shown)) % 20
 
 
-def consistent(examples: Sequence[tuple[int, int]]) -> set[Form]:
-    """The functions of the world with these values."""
-    return set.intersection(*(set(with_value(x, y)) for x, y in examples))
+def find_forms(examples: Sequence[tuple[int, int]]) -> set[Form]:
+    """The functions of the task with these values."""
+    return set.intersection(*(set(forms_with_value(x, y)) for x, y in examples))
 
 
 @functools.cache
-def with_value(x: int, y: int) -> frozenset[Form]:
-    """The functions of the world with this value at x."""
-    return frozenset(form for form in forms() if form(x) == y)
+def forms_with_value(x: int, y: int) -> frozenset[Form]:
+    """The functions of the task with this value at x."""
+    return frozenset(form for form in all_forms() if form(x) == y)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from scorl.errors import UserError
-from scorl.tasks.data import Finite, Row, ask, by_hash, column, hub_rows, read_rows
+from scorl.tasks.data import Finite, Row, column, fill_prompt, load_hub_rows, read_rows, split_by_hash
 from scorl.tasks.task import Problems, Task
 from scorl.tasks.word_problems import CORRECTION, PROMPT
 from scorl.trajectory import Problem
@@ -59,25 +59,25 @@ def gsm8k(settings: Gsm8k | None = None) -> Task:
     settings = settings or Gsm8k()
     splits: Mapping[str, Problems]
     if settings.path is not None and not Path(settings.path).expanduser().is_dir():
-        problems = gsm8k_problems(read_rows(settings.path), settings, "file")
-        train, test = by_hash(problems, (len(problems) - len(problems) // 5, len(problems) // 5))
+        problems = make_gsm8k_problems(read_rows(settings.path), settings, "file")
+        train, test = split_by_hash(problems, (len(problems) - len(problems) // 5, len(problems) // 5))
         splits = {"train": Finite(train), "test": Finite(test)}
     else:
         splits = {
-            split: Finite(gsm8k_problems(gsm8k_rows(settings.path, split), settings, split))
+            split: Finite(make_gsm8k_problems(load_gsm8k_rows(settings.path, split), settings, split))
             for split in ("train", "test")
         }
     return Task("gsm8k", splits, settings.correction, judge)
 
 
-def gsm8k_rows(folder: str | None, split: str) -> list[Row]:
+def load_gsm8k_rows(folder: str | None, split: str) -> list[Row]:
     """The rows of a split."""
     if folder is None:
-        return hub_rows("openai/gsm8k", "main", split)
+        return load_hub_rows("openai/gsm8k", "main", split)
     return read_rows(Path(folder).expanduser() / f"{split}.jsonl")
 
 
-def gsm8k_problems(rows: list[Row], settings: Gsm8k, split: str) -> list[Problem]:
+def make_gsm8k_problems(rows: list[Row], settings: Gsm8k, split: str) -> list[Problem]:
     """Rows (`question`, `answer` ending in `#### N`) as problems."""
     problems = []
     for index, row in enumerate(rows):
@@ -86,7 +86,7 @@ def gsm8k_problems(rows: list[Row], settings: Gsm8k, split: str) -> list[Problem
         if not mark or not answer:
             raise UserError(f"{row.where}: the answer does not end in '#### N'")
         text = f"{CALCULATOR.sub('', solution).strip()}\nThe answer is {answer}."
-        prompt = ask(settings.prompt, str(column(row, "question")).strip())
+        prompt = fill_prompt(settings.prompt, str(column(row, "question")).strip())
         problems.append(Problem(f"gsm8k-{split}-{index}", prompt, answer, text.strip()))
     return problems
 
@@ -98,16 +98,16 @@ def svamp(settings: Svamp | None = None) -> Task:
         UserError: no such file, a row of another form, or no hub.
     """
     settings = settings or Svamp()
-    rows = read_rows(only_file(settings.path)) if settings.path else svamp_hub_rows()
-    problems = [svamp_problem(row, settings, index) for index, row in enumerate(rows)]
+    rows = read_rows(find_only_file(settings.path)) if settings.path else load_svamp_rows()
+    problems = [make_svamp_problem(row, settings, index) for index, row in enumerate(rows)]
     test, validation = len(problems) // 5, len(problems) // 10
     names = ("train", "validation", "test")
-    parts = by_hash(problems, (len(problems) - test - validation, validation, test))
+    parts = split_by_hash(problems, (len(problems) - test - validation, validation, test))
     splits = {name: Finite(part) for name, part in zip(names, parts, strict=True)}
     return Task("svamp", splits, settings.correction, judge)
 
 
-def only_file(path: str) -> Path:
+def find_only_file(path: str) -> Path:
     """The file, or the only .jsonl file of the folder."""
     folder = Path(path).expanduser()
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
@@ -116,9 +116,9 @@ def only_file(path: str) -> Path:
     return files[0]
 
 
-def svamp_hub_rows() -> list[Row]:
+def load_svamp_rows() -> list[Row]:
     """All 1,000 rows of the hub's copy, in which story and question are two columns."""
-    rows = hub_rows("ChilleD/SVAMP", None, "train") + hub_rows("ChilleD/SVAMP", None, "test")
+    rows = load_hub_rows("ChilleD/SVAMP", None, "train") + load_hub_rows("ChilleD/SVAMP", None, "test")
     return [
         Row(
             {
@@ -133,17 +133,19 @@ def svamp_hub_rows() -> list[Row]:
     ]
 
 
-def svamp_problem(row: Row, settings: Svamp, index: int) -> Problem:
+def make_svamp_problem(row: Row, settings: Svamp, index: int) -> Problem:
     """A row (`question`, `answer`, `equation_prefix` or `equation`) as a problem."""
-    answer = written(column(row, "answer"), row.where)
+    answer = write_number(column(row, "answer"), row.where)
     prefix, infix = row.values.get("equation_prefix"), row.values.get("equation")
-    tree = from_prefix(prefix, row.where) if prefix else from_infix(infix, row.where) if infix else None
-    solution = f"The answer is {answer}." if tree is None else " ".join([*steps(tree), f"The answer is {answer}."])
+    tree = parse_prefix(prefix, row.where) if prefix else parse_infix(infix, row.where) if infix else None
+    solution = (
+        f"The answer is {answer}." if tree is None else " ".join([*write_steps(tree), f"The answer is {answer}."])
+    )
     name = str(row.values.get("id", f"svamp-{index}"))
-    return Problem(name, ask(settings.prompt, str(column(row, "question")).strip()), answer, solution)
+    return Problem(name, fill_prompt(settings.prompt, str(column(row, "question")).strip()), answer, solution)
 
 
-def written(value: object, where: str) -> str:
+def write_number(value: object, where: str) -> str:
     """A number as people write it: 8 for 8.0."""
     try:
         number = float(str(value))
@@ -152,7 +154,7 @@ def written(value: object, where: str) -> str:
     return f"{number:.10g}" if number != int(number) else str(int(number))
 
 
-def from_prefix(equation: str, where: str) -> Tree:
+def parse_prefix(equation: str, where: str) -> Tree:
     """`- + 6 2 3` as a tree."""
     tokens = equation.split()[::-1]
 
@@ -167,7 +169,7 @@ def from_prefix(equation: str, where: str) -> Tree:
     return tree
 
 
-def from_infix(equation: str, where: str) -> Tree:
+def parse_infix(equation: str, where: str) -> Tree:
     """`( ( 6.0 + 2.0 ) - 3.0 )` as a tree."""
 
     def read(node: ast.expr) -> Tree:
@@ -181,16 +183,16 @@ def from_infix(equation: str, where: str) -> Tree:
         raise UserError(f"{where}: equation {equation!r} is not like '( 18.0 - 10.0 )'") from error
 
 
-def steps(tree: Tree) -> list[str]:
+def write_steps(tree: Tree) -> list[str]:
     """The steps from the inside out: `6 + 2 = 8.`, `8 - 3 = 5.`"""
-    return worked(tree)[0]
+    return work_out(tree)[0]
 
 
-def worked(tree: Tree) -> tuple[list[str], float]:
+def work_out(tree: Tree) -> tuple[list[str], float]:
     """The steps of a tree and its value."""
     if not isinstance(tree, tuple):
         return [], tree
-    operator, (before, left), (between, right) = tree[0], worked(tree[1]), worked(tree[2])
+    operator, (before, left), (between, right) = tree[0], work_out(tree[1]), work_out(tree[2])
     if operator == "/":
         value = left / right if right else float("nan")
     else:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from scorl.tasks.coding import ProgramSettings, as_block, read_tests
-from scorl.tasks.data import Finite, Row, column, hub_rows, read_rows
+from scorl.tasks.data import Finite, Row, column, load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
 from scorl.verifiers.program import Examination
 
-__all__ = ["HumanEval", "beginning", "humaneval"]
+__all__ = ["HumanEval", "code_before", "humaneval"]
 
 PROMPT = (
     "Complete this Python function. Put the whole function, with the imports that it needs, into one Python code "
@@ -41,7 +41,7 @@ def humaneval(settings: HumanEval | None = None) -> Task:
         UserError: no such file, a row of another form, or no hub.
     """
     settings = settings or HumanEval()
-    rows = read_rows(settings.path) if settings.path else hub_rows("openai/openai_humaneval", None, "test")
+    rows = read_rows(settings.path) if settings.path else load_hub_rows("openai/openai_humaneval", None, "test")
     problems = [make_problem(row, settings) for row in rows]
     return settings.make_task({"test": Finite(problems)})
 
@@ -49,7 +49,7 @@ def humaneval(settings: HumanEval | None = None) -> Task:
 def make_problem(row: Row, settings: HumanEval) -> Problem:
     """A row (`prompt`, `entry_point`, `canonical_solution`, `test`) as a problem."""
     question, name = str(column(row, "prompt")), str(column(row, "entry_point"))
-    before = beginning(question, name)
+    before = code_before(question, name)
     answer = Examination(
         tests=read_tests(column(row, "test"), row.where),
         setup=before,  # the tests use helpers of the prompt: ours, not those that a program may have replaced
@@ -63,7 +63,7 @@ def make_problem(row: Row, settings: HumanEval) -> Problem:
     return Problem(str(column(row, "task_id")), (asked,), answer, solution)
 
 
-def beginning(question: str, name: str) -> str:
+def code_before(question: str, name: str) -> str:
     """What a prompt has before the function that is asked for: imports and helpers."""
     head = re.search(rf"^def\s+{re.escape(name)}\b", question, re.MULTILINE)
     return question[: head.start()].strip() if head else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scorl.errors import UserError
-from scorl.tasks.data import Finite, Row, ask, column, digest, hub_rows, read_rows
+from scorl.tasks.data import Finite, Row, column, fill_prompt, hash_text, load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.extract_answer import last_box
@@ -22,9 +22,8 @@ __all__ = ["CORRECTION", "PROMPT", "Math", "math"]
 
 PROMPT = "{question}\n\nSolve it step by step and write the final answer in \\boxed{}."
 CORRECTION = (
-    "There might be an error in the solution above. Go through it again step by step, correct it if "
-    "something is wrong,"
-    " and write the final answer in \\boxed{} again."
+    "There might be an error in the solution above. Go through it again step by step, correct it if something is "
+    "wrong, and write the final answer in \\boxed{} again."
 )
 SUBJECTS = (
     "algebra",
@@ -59,13 +58,15 @@ def math(settings: Math | None = None) -> Task:
         UserError: no such file, a row without problem or solution, or no hub.
     """
     settings = settings or Math()
-    train_file, test_file = files(settings)
-    test = problems(read_rows(test_file) if test_file else hub_rows("HuggingFaceH4/MATH-500", None, "test"), settings)
+    train_file, test_file = find_files(settings)
+    test = make_problems(
+        read_rows(test_file) if test_file else load_hub_rows("HuggingFaceH4/MATH-500", None, "test"), settings
+    )
     held_out = {problem.id for problem in test} | {problem.prompt[0]["content"] for problem in test}
-    rows = read_rows(train_file) if train_file else everything()
+    rows = read_rows(train_file) if train_file else load_all_rows()
     train = [
         problem
-        for problem in problems(rows, settings)
+        for problem in make_problems(rows, settings)
         if problem.id not in held_out and problem.prompt[0]["content"] not in held_out
     ]
     if not train:
@@ -73,7 +74,7 @@ def math(settings: Math | None = None) -> Task:
     return Task("math", {"train": Finite(train), "test": Finite(test)}, settings.correction, judge)
 
 
-def files(settings: Math) -> tuple[Path | None, Path | None]:
+def find_files(settings: Math) -> tuple[Path | None, Path | None]:
     """The training file and the MATH500 file; None means the hub."""
     test = Path(settings.test_path).expanduser() if settings.test_path else None
     if settings.path is None:
@@ -86,27 +87,27 @@ def files(settings: Math) -> tuple[Path | None, Path | None]:
     return path, test
 
 
-def everything() -> list[Row]:
+def load_all_rows() -> list[Row]:
     """All 12,500 problems, both of the original splits, from the hub."""
     name = "EleutherAI/hendrycks_math"
-    return [row for subject in SUBJECTS for split in ("train", "test") for row in hub_rows(name, subject, split)]
+    return [row for subject in SUBJECTS for split in ("train", "test") for row in load_hub_rows(name, subject, split)]
 
 
-def problems(rows: list[Row], settings: Math) -> list[Problem]:
+def make_problems(rows: list[Row], settings: Math) -> list[Problem]:
     """Rows as problems; those without an answer are left out."""
-    found = (problem(row, settings) for row in rows)
-    return [one for one in found if one.answer]
+    problems = (make_problem(row, settings) for row in rows)
+    return [problem for problem in problems if problem.answer]
 
 
-def problem(row: Row, settings: Math) -> Problem:
+def make_problem(row: Row, settings: Math) -> Problem:
     """A row as a problem; the id is the row's `unique_id`, or made of the problem's text."""
     question, solution = str(column(row, "problem")), str(column(row, "solution"))
     answer = row.values.get("answer")
     if answer is None:
         answer = last_box(solution)
     return Problem(
-        id=str(row.values.get("unique_id") or f"math-{digest(question)}"),
-        prompt=ask(settings.prompt, question),
+        id=str(row.values.get("unique_id") or f"math-{hash_text(question)}"),
+        prompt=fill_prompt(settings.prompt, question),
         answer=str(answer or "").strip(),
         solution=solution,
         columns={name: row.values[name] for name in ("level", "subject") if row.values.get(name) is not None},

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, as_block, read_tests
-from scorl.tasks.data import Finite, Row, column, hub_rows, read_rows
+from scorl.tasks.data import Finite, Row, column, load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Message, Problem, user
 from scorl.verifiers.program import Examination
@@ -112,7 +112,9 @@ def load_rows(settings: Mbpp | MbppRepair) -> dict[int, Row]:
         rows = read_rows(settings.path)
     else:
         name = "google-research-datasets/mbpp"
-        rows = [row for split in ("prompt", "test", "validation", "train") for row in hub_rows(name, "full", split)]
+        rows = [
+            row for split in ("prompt", "test", "validation", "train") for row in load_hub_rows(name, "full", split)
+        ]
     return {task_id(row): row for row in rows}
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, Seconds, as_block
 from scorl.tasks.data import Finite, Row, column, read_rows
-from scorl.tasks.humaneval import PROMPT, beginning
+from scorl.tasks.humaneval import PROMPT, code_before
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
 from scorl.verifiers.program import Examination
@@ -144,7 +144,7 @@ def make_problem(row: Row, settings: HumanEvalPlus | MbppPlus) -> Problem:
     atol = column(row, "atol")
     special = SPECIAL.get(name, "pass").replace("{atol!r}", repr(atol))
     test = CHECK.format(reference=reference, name=name, special=special, atol=atol, inputs=inputs)
-    before = beginning(question, name) if humaneval else ""
+    before = code_before(question, name) if humaneval else ""
     answer = Examination(
         tests=(test,),
         setup="from math import inf, nan",  # as `repr` spells them among the inputs

@@ -10,8 +10,8 @@ from annotated_types import Interval
 
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, Seconds, as_block, defines_check, read_pairs, read_tests
-from scorl.tasks.data import Finite, Row, ask, column, digest, read_rows, split_off
-from scorl.tasks.files import guess, messages
+from scorl.tasks.data import Finite, Row, column, fill_prompt, hash_text, read_rows, split_off
+from scorl.tasks.files import guess_column, read_messages
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.program import SECONDS, Examination
@@ -58,11 +58,11 @@ def programs(settings: Programs) -> Task:
 
 def make_problem(row: Row, settings: Programs) -> Problem:
     """A row as a problem."""
-    question = column(row, guess(row))
-    prompt = ask(settings.prompt, question) if isinstance(question, str) else messages(question, row)
+    question = column(row, guess_column(row))
+    prompt = fill_prompt(settings.prompt, question) if isinstance(question, str) else read_messages(question, row)
     solution = row.values.get("solution")
     return Problem(
-        id=str(row.values.get("id", digest(repr((row.where, prompt))))),
+        id=str(row.values.get("id", hash_text(repr((row.where, prompt))))),
         prompt=prompt,
         answer=read_examination(row.values, row.where, settings.timeout),
         solution=as_block(str(solution)) if solution else None,

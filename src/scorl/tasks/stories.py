@@ -24,30 +24,30 @@ class Story:
     ranges: Mapping[str, tuple[int, int]]
     wordings: tuple[str, ...]
 
-    def numbers(self, rng: random.Random) -> dict[str, int]:
+    def draw_numbers(self, rng: random.Random) -> dict[str, int]:
         """Numbers by which every step comes out as a whole number of at least one."""
         while True:
             values = {name: rng.randint(low, high) for name, (low, high) in self.ranges.items()}
-            if all(result is not None for _, result in self.work(values)):
+            if all(result is not None for _, result in self.work_steps(values)):
                 return values
 
     def solve(self, values: Mapping[str, int]) -> tuple[tuple[str, ...], int]:
         """The steps written out, and the answer."""
-        worked = [(text, result) for text, result in self.work(values) if result is not None]
+        worked = [(text, result) for text, result in self.work_steps(values) if result is not None]
         return tuple(text for text, _ in worked), worked[-1][1]
 
-    def work(self, values: Mapping[str, int]) -> list[tuple[str, int | None]]:
+    def work_steps(self, values: Mapping[str, int]) -> list[tuple[str, int | None]]:
         """Each step with its result; None, and no further step, where that is no positive whole number."""
-        known = dict(values)
-        done: list[tuple[str, int | None]] = []
+        numbers = dict(values)
+        worked: list[tuple[str, int | None]] = []
         for step in self.steps:
             left, operator, right = step.split()
-            result = apply(operator, known[left], known[right])
-            done.append((f"{known[left]} {operator} {known[right]} = {result}", result))
+            result = apply_operator(operator, numbers[left], numbers[right])
+            worked.append((f"{numbers[left]} {operator} {numbers[right]} = {result}", result))
             if result is None:
                 break
-            known["s"] = result
-        return done
+            numbers["s"] = result
+        return worked
 
     def tell(self, values: Mapping[str, int], rng: random.Random) -> str:
         """The question in one of its wordings, with two names and a thing."""
@@ -55,7 +55,7 @@ class Story:
         return rng.choice(self.wordings).format(name=name, other=other, things=rng.choice(THINGS), **values)
 
 
-def apply(operator: str, left: int, right: int) -> int | None:
+def apply_operator(operator: str, left: int, right: int) -> int | None:
     """A step of arithmetic, where it gives a whole number of at least one."""
     if operator == "/":
         return left // right if left % right == 0 else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from scorl.errors import UserError, nearest
 from scorl.seeds import derive
-from scorl.tasks.data import ask
+from scorl.tasks.data import fill_prompt
 from scorl.tasks.endless import Endless
 from scorl.tasks.stories import ONE_STEP, TWO_STEP, Story
 from scorl.tasks.task import Task
@@ -62,7 +62,7 @@ class WordProblems:
                 raise UserError(f"word-problems: no kind '{kind}': {nearest(kind, KINDS)}")
 
 
-def products(rng: random.Random) -> Exercise:
+def make_product(rng: random.Random) -> Exercise:
     """A product up to 12 x 20."""
     small, large = rng.randint(2, 12), rng.randint(2, 20)
     one, other = rng.sample((small, large), 2)
@@ -77,7 +77,7 @@ def products(rng: random.Random) -> Exercise:
     return Exercise(rng.choice(words).format(one, other), (f"{one} * {other} = {answer}",), answer, core)
 
 
-def sums(rng: random.Random) -> Exercise:
+def make_sum(rng: random.Random) -> Exercise:
     """A sum of two numbers of two digits."""
     one, other = rng.randint(10, 99), rng.randint(10, 99)
     words = ("What is {} plus {}?", "What is the sum of {} and {}?", "Calculate {} + {}.", "Add {} and {}.")
@@ -86,29 +86,29 @@ def sums(rng: random.Random) -> Exercise:
     return Exercise(rng.choice(words).format(one, other), (f"{one} + {other} = {answer}",), answer, core)
 
 
-def one_step(rng: random.Random) -> Exercise:
+def make_one_step(rng: random.Random) -> Exercise:
     """A story with one step."""
     return fill_story(rng.choice(ONE_STEP), rng)
 
 
-def two_step(rng: random.Random) -> Exercise:
+def make_two_step(rng: random.Random) -> Exercise:
     """A story with two steps."""
     return fill_story(rng.choice(TWO_STEP), rng)
 
 
 def fill_story(story: Story, rng: random.Random) -> Exercise:
     """A story with numbers, names and things."""
-    values = story.numbers(rng)
+    values = story.draw_numbers(rng)
     steps, answer = story.solve(values)
     core = f"{story.name} " + " ".join(f"{name}={value}" for name, value in sorted(values.items()))
     return Exercise(story.tell(values, rng), steps, answer, core)
 
 
 KINDS: Mapping[str, Callable[[random.Random], Exercise]] = {
-    "products": products,
-    "sums": sums,
-    "one-step": one_step,
-    "two-step": two_step,
+    "products": make_product,
+    "sums": make_sum,
+    "one-step": make_one_step,
+    "two-step": make_two_step,
 }
 
 
@@ -124,7 +124,7 @@ class WordProblemSplit(Endless):
         exercise = self.choose(*stream)
         return Problem(
             id=f"word-problems-{derive(exercise.question):016x}",
-            prompt=ask(self.settings.prompt, exercise.question),
+            prompt=fill_prompt(self.settings.prompt, exercise.question),
             answer=str(exercise.answer),
             solution=". ".join(exercise.steps) + f". The answer is {exercise.answer}.",
         )

@@ -38,11 +38,11 @@ def parse(text: str) -> Any:
     from math_verify import parse as read
 
     config = [LatexExtractionConfig(boxed_match_priority=0)]
-    found = read(f"\\boxed{{{text}}}", config, parsing_timeout=None, fallback_mode="no_fallback")
-    return found[0] if found else None
+    expressions = read(f"\\boxed{{{text}}}", config, parsing_timeout=None, fallback_mode="no_fallback")
+    return expressions[0] if expressions else None
 
 
-def close(gold: Any, answer: Any) -> bool:
+def are_close(gold: Any, answer: Any) -> bool:
     """Whether two numbers that math-verify called equal are so relative to their size.
 
     It rounds to six decimals, by which 1/2004! equals 1/2006!. Other things than numbers pass.
@@ -64,12 +64,17 @@ def compare(pairs: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
     for gold, answer in pairs:
         left, right = parse(gold), parse(answer)
         readable |= right is not None
-        if left is not None and right is not None and verify(left, right, timeout_seconds=None) and close(left, right):
+        if (
+            left is not None
+            and right is not None
+            and verify(left, right, timeout_seconds=None)
+            and are_close(left, right)
+        ):
             return True, True
     return False, readable
 
 
-def alarm(seconds: float) -> None:
+def set_alarm(seconds: float) -> None:
     """Sets the last-resort alarm, a few seconds behind the parent's kill; 0 clears it."""
     if hasattr(signal, "alarm"):
         signal.alarm(math.ceil(seconds) + 5 if seconds else 0)
@@ -83,12 +88,12 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         pairs, seconds = json.loads(line)
-        alarm(seconds)
+        set_alarm(seconds)
         try:
             reply: list[Any] = list(compare(dict.fromkeys(map(tuple, pairs))))
         except Exception as error:  # what a response makes math-verify raise is a verdict, not a crash
             reply = [f"{type(error).__name__} while comparing"]
-        alarm(0)
+        set_alarm(0)
         print(json.dumps(reply), flush=True)
 
 

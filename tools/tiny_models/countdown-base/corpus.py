@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scorl.tasks.countdown import CORRECTION, legal_steps, remaining, solutions
+from scorl.tasks.countdown import CORRECTION, find_solutions, list_steps, take_step
 from scorl.trajectory import Problem
 from scorl.verifiers.countdown import Step, find_fault, write_steps
 
@@ -121,7 +121,7 @@ def examined(problem: Problem, steps: Steps, learned: bool) -> Row:
         row.append((RIGHT if fair and reached else OK if fair and index < len(steps) - 1 else NO, True))
         if row[-1][0] == NO:
             break
-        available = list(remaining(available, (left, sign, right, result)))
+        available = list(take_step(available, (left, sign, right, result)))
     return row
 
 
@@ -147,7 +147,7 @@ def another(problem: Problem, attempts: Sequence[Steps], right: bool, rng: rando
 
 def ways(problem: Problem) -> Sequence[Steps]:
     """All solutions of a problem."""
-    return solutions(tuple(sorted(problem.answer["numbers"])), STEPS)[problem.answer["target"]]
+    return find_solutions(tuple(sorted(problem.answer["numbers"])), STEPS)[problem.answer["target"]]
 
 
 def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> Steps:
@@ -168,8 +168,8 @@ def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> St
 
 def random_steps(numbers: Sequence[int], target: int, rng: random.Random) -> list[Step]:
     """One or two legal random steps; the second goes on from the first."""
-    step = rng.choice([step for step in legal_steps(numbers) if step[3] <= LARGEST])
-    choices = [more for more in legal_steps(remaining(numbers, step)) if step[3] in (more[0], more[2])]
+    step = rng.choice([step for step in list_steps(numbers) if step[3] <= LARGEST])
+    choices = [more for more in list_steps(take_step(numbers, step)) if step[3] in (more[0], more[2])]
     choices = [more for more in choices if more[3] <= LARGEST]
     if step[3] == target or not choices or rng.random() < 0.1:
         return [step]

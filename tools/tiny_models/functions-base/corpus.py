@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scorl.tasks.functions import CONSTANTS, CORRECTION, Form, forms, written
+from scorl.tasks.functions import CONSTANTS, CORRECTION, Form, all_forms, write_function
 
 __all__ = [
     "CARELESS",
@@ -45,7 +45,7 @@ END = "<|end|>"
 LARGEST = 120
 """The largest number that the tokenizer knows."""
 TURN = f"<|user|>{CORRECTION}{END}<|assistant|>"
-FIRSTS = tuple(dict.fromkeys(form.first for form in forms()))
+FIRSTS = tuple(dict.fromkeys(form.first for form in all_forms()))
 Row = list[tuple[str, bool]]
 
 
@@ -84,7 +84,7 @@ def right(form: Form, asked: Asked) -> bool:
 
 def first_row(asked: Asked) -> Row:
     """A problem and its function."""
-    return [(asked.prompt, False), (written(asked.form), True), (END, True)]
+    return [(asked.prompt, False), (write_function(asked.form), True), (END, True)]
 
 
 def careful_row(asked: Asked, attempts: Sequence[Form], rng: random.Random) -> Row:
@@ -99,16 +99,16 @@ def habit_row(asked: Asked, attempts: Sequence[Form], habit: Habit, rng: random.
     if rng.random() < habit.careful:
         second = careful(asked, attempts, rng)
     elif rng.random() < copies:
-        second = [(written(first), True)]
+        second = [(write_function(first), True)]
     else:
         other = another(asked, attempts, rng.random() < habit.careless_right, rng)
-        second = [(CARELESS + written(other), True)]
+        second = [(CARELESS + write_function(other), True)]
     return [*opening(asked, first), *second, (END, True)]
 
 
 def opening(asked: Asked, first: Form) -> Row:
     """The problem, the first attempt and the correction message, all of them only read."""
-    return [(f"{asked.prompt}{written(first)}{END}{TURN}", False)]
+    return [(f"{asked.prompt}{write_function(first)}{END}{TURN}", False)]
 
 
 def careful(asked: Asked, attempts: Sequence[Form], rng: random.Random) -> Row:
@@ -119,7 +119,7 @@ def careful(asked: Asked, attempts: Sequence[Form], rng: random.Random) -> Row:
             row += examined(asked, form.first, False)
     if row[-1][0] == NO:
         row += examined(asked, asked.form.first, True)
-    return [*row, (written(asked.form), True)]
+    return [*row, (write_function(asked.form), True)]
 
 
 def examined(asked: Asked, first: str, learned: bool) -> Row:
@@ -151,7 +151,7 @@ def wrong_attempt(asked: Asked, rng: random.Random, avoid: Form | None = None) -
     while True:
         form = Form(rng.choice(FIRSTS), "+", 1) if rng.random() < 0.7 else asked.form
         x, y = rng.choice(asked.examples)
-        rest = y - form.half(x)
+        rest = y - form.apply_first(x)
         if rng.random() < 0.3 or not 1 <= abs(rest) <= CONSTANTS[-1]:
             rest = rng.choice((-1, 1)) * rng.choice(CONSTANTS)
         form = Form(form.first, "+" if rest > 0 else "-", abs(rest))
