@@ -214,6 +214,16 @@ def test_relative_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", EVERYWHERE, ids=lambda page: page.name)
+def test_files_and_constants_that_pages_name_are_there(page):
+    there = [*ROOT.glob("*/**/*.py"), *(Path("/") / block.name for block in BLOCKS if block.name)]
+    files = set(re.findall(r"`(?:\.\./)*([\w/-]+\.py)`", prose(page)))
+    assert {file for file in files if not any(f"{path}".endswith(f"/{file}") for path in there)} == set()
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    constants = set(re.findall(r"`([A-Z]{5,})`", prose(page))) - {"MODEL"}
+    assert {name for name in constants if not re.search(rf"^{name}\b.* = ", source, re.MULTILINE)} == set()
+
+
+@pytest.mark.parametrize("page", EVERYWHERE, ids=lambda page: page.name)
 def test_pages_have_the_one_format_and_short_cells(page):
     text = page.read_text()
     options = tomllib.loads((ROOT / ".mdformat.toml").read_text())
