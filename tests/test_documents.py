@@ -110,7 +110,7 @@ def test_every_command_parses_and_its_settings_resolve(page, line, folder):
     if name == "evaluate" and task:
         of_sampler, of_task = split_settings(values.get("settings", ()))
         resolve_task(task, of_task)
-        resolve_sampler(values["model"], values["engine"], of_sampler)
+        resolve_sampler(values["model"], values.get("engine", "torch"), of_sampler)
 
 
 def test_every_command_is_on_the_start_page():
