@@ -121,6 +121,23 @@ def test_the_package_names_what_it_exports():
     assert callable(scorl.evaluate)
 
 
+def test_only_objectives_and_comparisons_name_a_method():
+    """What a method needs, its objective says: engines, learner, loop and recipes are the same for all of them."""
+    from scorl.objectives import OBJECTIVES
+
+    methods = {*OBJECTIVES, *(kind.__name__ for kind in OBJECTIVES.values())}
+    named = {}
+    for path in FILES:
+        if room(path) in ("objectives", "compare", "planning"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            words = {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "value", None)}
+            words |= {alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)}
+            if found := methods & {word for word in words if isinstance(word, str)}:
+                named.setdefault(str(path.relative_to(SOURCE)), set()).update(found)
+    assert named == {}
+
+
 TWICE = {"Response", "Tally"}
 """Classes that still share their name with another; this may only shrink."""
 

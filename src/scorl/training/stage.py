@@ -40,8 +40,9 @@ class Stage:
 
     @property
     def objective_name(self) -> str:
-        """The objective's name in recipes."""
-        return next(name for name, kind in OBJECTIVES.items() if isinstance(self.objective, kind))
+        """The objective's name in recipes; the name of its class if it is not among them."""
+        kind = type(self.objective)
+        return next((name for name, known in OBJECTIVES.items() if known is kind), kind.__name__)
 
     @property
     def label(self) -> str:

@@ -1,0 +1,140 @@
+"""Responses that are no attempts: verifications are sampled, judged, credited and learned; critiques are not judged."""
+
+from dataclasses import replace
+
+import pytest
+from support.verified import Verified
+from support.worlds import WORDS, letters, tiny_policy
+
+from scorl import metrics
+from scorl.engines.torch import TorchEngine
+from scorl.evaluation import evaluate
+from scorl.learner import Learner
+from scorl.objectives import OBJECTIVES, Reinforce
+from scorl.recipe import resolve
+from scorl.run.files import response_records
+from scorl.settings import LearnerSettings, Sampling
+from scorl.tasks.turns import Turn
+from scorl.training.loop import train
+from scorl.training.stage import Stage
+from scorl.trajectory import Credit, Problem, Response, Trajectory, Verdict, user
+
+PROBLEM = Problem("p", (user("say a"),))
+
+
+def response(role, reward, answer=None):
+    verdict = None if reward is None else Verdict(reward, "correct" if reward else "incorrect", answer=answer)
+    return Response((1,), (2,), (0.0,), "", "stop", verdict, role)
+
+
+def verified(first, claims, second, sample=0):
+    """An attempt, a verification that claims `right` or `wrong`, and another attempt."""
+    check = response("verification", float((claims == "right") == bool(first)), claims)
+    return Trajectory(PROBLEM, sample, (response("attempt", first), check, response("attempt", second)))
+
+
+def test_a_response_has_a_place_and_an_attempt_a_number():
+    trajectory = verified(0.0, "wrong", 1.0)
+    assert trajectory.labels == ("t1", "v1", "t2")
+    assert trajectory.attempts == (trajectory.responses[0], trajectory.responses[2])
+    records = response_records(3, trajectory, (Credit(1.0), Credit(2.0), Credit(3.0)))
+    assert [(r["place"], r["role"], r["turn"], r["advantage"]) for r in records] == [
+        (0, "attempt", 0, 1.0),
+        (1, "verification", 0, 2.0),
+        (2, "attempt", 1, 3.0),
+    ]
+    with pytest.raises(ValueError, match="this critique has not been judged"):
+        response("critique", None).reward  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "reached", "final"),
+    [
+        (verified(1.0, "right", 0.0), 2, 1.0),
+        (verified(0.0, "right", 1.0), 2, 0.0),
+        (verified(1.0, "wrong", 0.0), 3, 0.0),
+        (verified(0.0, "wrong", 1.0), 3, 1.0),
+    ],
+)
+def test_a_verification_that_says_right_ends_the_conversation_at_inference(trajectory, reached, final):
+    assert len(trajectory.reached) == reached
+    measured = metrics.measure([[trajectory]])
+    assert measured["accuracy_selective"] == final
+    assert measured["accuracy_v1"] == trajectory.responses[1].reward
+    assert (measured["accuracy_t1"], measured["accuracy_t2"]) == tuple(a.reward for a in trajectory.attempts)
+
+
+def test_without_a_verification_nothing_is_selective():
+    pair = Trajectory(PROBLEM, 0, (response("attempt", 1.0), response("attempt", 0.0)))
+    assert "accuracy_selective" not in metrics.measure([[pair]])
+
+
+def test_an_objective_of_attempts_leaves_other_responses_alone():
+    group = [verified(1.0, "wrong", 0.0), verified(0.0, "wrong", 1.0, sample=1)]
+    for example, signs in zip(Reinforce(beta_1=0.5)(group), ((1, -1), (-1, 1)), strict=True):
+        assert example.credits == (Credit(signs[0], 0.5), Credit(), Credit(signs[1], 0.5))
+
+
+def test_the_credit_of_a_new_objective_by_hand():
+    group = [verified(1.0, "wrong", 0.0), verified(0.0, "wrong", 1.0, sample=1)]
+    examples = Verified(beta_1=0.1)(group)
+    assert [[c.advantage for c in e.credits] for e in examples] == [[1, -1, -1], [-1, 1, 1]]
+    scaled = Verified().over_batch(Verified()([*group, verified(0.0, "wrong", 1.0, sample=2)]))
+    attempts = [c.advantage for e in scaled for c in (e.credits[0], e.credits[2])]
+    assert sum(a * a for a in attempts) / len(attempts) == pytest.approx(1.0)
+
+
+def test_a_new_objective_is_one_line_in_a_dict(monkeypatch, tmp_path):
+    monkeypatch.setitem(OBJECTIVES, "verified", Verified)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "extends: countdown\nturns: {name: verification}\n"
+        "stages: [{objective: verified, steps: 2, problems: 4, samples: 2, beta_1: 0.2}]\n"
+    )
+    recipe = resolve(str(path))
+    assert recipe.stages[0].objective == Verified(beta_1=0.2)
+    assert recipe.stages[0].objective_name == "verified"
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.dump())
+    assert resolve(str(again)) == recipe
+
+
+def claims(correction, attempts):
+    """A verification in the words of the tests' world: `e` says right, `f` wrong."""
+    check = Turn("say", "verification", claim=lambda text: {"e": True, "f": False}.get(text.strip()))
+    return (check, Turn(correction)) * (attempts - 1)
+
+
+def half_right():
+    """The tests' world with first attempts of which every other one is right."""
+    task = letters()
+
+    class Given:
+        def draw(self, count, start, seed):
+            problems = task.split("train").draw(count, start, seed)
+            return [replace(p, first_attempt=p.answer if (start + n) % 2 else WORDS[3]) for n, p in enumerate(problems)]
+
+        def take(self, limit):
+            return self.draw(6, 0, 0)
+
+    return replace(task, splits={"train": Given(), "test": Given()}, between=claims)
+
+
+def test_verifications_are_learned_and_revisions_where_they_are_reached(tmp_path):
+    policy, task = tiny_policy(tmp_path), half_right()
+    stage = Stage(Verified(), 120, problems=6, samples=16)
+    learner = Learner(policy, LearnerSettings(learning_rate=5e-3), total=stage.steps)
+    steps = list(train(policy, task, [stage], sampling=Sampling(max_tokens=1), learner=learner))
+    for example in steps[-1].examples:
+        first, check, second = example.trajectory.responses
+        assert first.offline
+        assert check.ids
+        reached = check.verdict.answer != "right"
+        assert (example.credits[2] != Credit()) == reached
+        assert second.ids  # sampled all the same
+    line = steps[0].line()
+    assert {"accuracy_v1", "accuracy_selective", "reward_v1", "kl_v1", "kl_t2"} <= line.keys()
+    measured = evaluate(TorchEngine(policy), task, model="tiny", max_tokens=1).summary()["metrics"]
+    assert measured["accuracy_t1"]["value"] == 0.5
+    assert measured["accuracy_v1"]["value"] == 1
+    assert measured["accuracy_selective"]["value"] == 1
