@@ -13,6 +13,7 @@ from scorl.errors import UserError
 from scorl.metrics import tally_outcomes
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star
 from scorl.recipe import resolve
+from scorl.tasks.turns import SelfRefine
 
 RECIPE = resolve("countdown")
 STEPS = 240
@@ -31,7 +32,7 @@ def test_every_method_makes_as_many_updates_on_as_many_samples(name):
 
 def test_what_the_methods_are():
     assert stages("base") == stages("self_refine") == ()
-    assert METHODS["self_refine"].of(RECIPE).turns.name == "self_refine"
+    assert METHODS["self_refine"].of(RECIPE).turns == SelfRefine()
     assert stages("score") == RECIPE.stages
     assert [s.objective for s in stages("star")] == [Star()] * 3
     assert [s.objective for s in stages("pair_sft_plus")] == [PairSFT(keep_right=True)]

@@ -13,6 +13,7 @@ from scorl.recipe.renamed import RENAMED
 from scorl.recipe.sections import ENGINE, STAGE, TASK, EngineSettings, TaskChoice
 from scorl.recipe.source import header, parse
 from scorl.settings import LearnerSettings, VllmSettings
+from scorl.tasks.turns import Correction, SelfRefine, Verification
 from scorl.training.stage import Stage
 
 SMALL = """\
@@ -105,6 +106,8 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["task.split=test"], ["evaluation.split", "'test'"]),
         (["engine.name=scripted"], ["engine.answers: is missing"]),
         (["engine.answers=file.jsonl"], ["engine.answers: there is no such key", "Allowed: batch_size"]),
+        (["turns.critique=Look again."], ["turns.critique: there is no such key", "Allowed: correction, name"]),
+        (["turns.name=self_refin"], ["turns.name", "did you mean 'self_refine'?", "verification"]),
         (["engine=torch"], ["engine: should be a mapping of keys", "engine.name"]),
         (["engine.name=vlm"], ["engine.name", "did you mean 'vllm'?"]),
         (["engine.name=vllm", "engine.gpu_memory_utilization=1"], ["engine.gpu_memory_utilization", "less than 1"]),
@@ -136,7 +139,8 @@ def test_a_former_key_is_refused_with_its_present_name(small, old):
 def test_a_run_that_was_written_with_former_keys_is_read_with_the_present_ones(small):
     learner = "learner: {lr: 0.1, betas: [0.8, 0.9], packing: rows, clip: 2.0}\n"
     engine = "engine: {name: torch, batch_size: 8, answers: null, vllm: null}\n"
-    small.write_text(SMALL.replace("steps: 2}", "steps: 2, renew_reference: true}") + learner + engine)
+    turns = "turns: {name: self_refine, correction: null, critique: Look., rewrite: Again.}\n"
+    small.write_text(SMALL.replace("steps: 2}", "steps: 2, renew_reference: true}") + learner + engine + turns)
     assert "stages.0.renew_reference: is called reset_reference now" in refusal(small)
     run = small.with_name("run")
     run.mkdir()
@@ -147,6 +151,7 @@ def test_a_run_that_was_written_with_former_keys_is_read_with_the_present_ones(s
     )
     assert recipe.stages[0].reset_reference
     assert (recipe.engine.name, recipe.engine.settings.batch_size) == ("torch", 8)
+    assert recipe.turns == SelfRefine("Look.", "Again.")
     assert "learner.clip: is called max_grad_norm now" in refusal(run, "learner.clip=1")
 
 
@@ -181,16 +186,25 @@ def test_another_choice_leaves_the_settings_of_the_old_one_behind_and_those_of_t
     parent = small.with_name("parent.yaml")
     parent.write_text(
         "extends: small.yaml\ntask: {name: countdown, split: validation, numbers: 4}\n"
-        "engine: {temperature: 0.5, batch_size: 8}\nlauncher: {name: torchrun, workers: 2}\n"
+        "engine: {temperature: 0.5, batch_size: 8}\nturns: {correction: Look.}\n"
+        "launcher: {name: torchrun, workers: 2}\n"
     )
     assert resolve(parent, ["task.largest=9"]).task.settings.numbers == 4
-    recipe = resolve(parent, ["task.name=word-problems", "engine.name=vllm", "launcher.name=ray"])
+    assert resolve(parent).turns == Correction("Look.")
+    others = ["task.name=word-problems", "engine.name=vllm", "turns.name=verification", "launcher.name=ray"]
+    recipe = resolve(parent, others)
+    assert recipe.turns == Verification()
     assert (recipe.task.name, recipe.task.split) == ("word-problems", "validation")
     assert (recipe.engine.temperature, recipe.engine.settings) == (0.5, VllmSettings())
     assert recipe.launcher.workers == 2
     child = small.with_name("child.yaml")
     child.write_text("extends: parent.yaml\ntask: {name: word-problems}\n")
     assert resolve(child).task == recipe.task
+
+
+def test_a_task_is_built_with_the_turns_of_its_recipe(small):
+    task = resolve(small, ["turns.correction=Is it?"]).build_task()
+    assert [turn.message for turn in task.turns(3)] == ["Is it?", "Is it?"]
 
 
 def test_recipes_that_extend_each_other_are_refused(small):

@@ -101,7 +101,7 @@ def _task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, 
     if run is None or name not in (None, resolve(run.path).task.name):
         return resolve_task(str(name), settings).build(), 256
     recipe = resolve(run.path, [f"task.{key.removeprefix('task.')}" for key in settings])
-    return recipe.turns.of(recipe.task.build()), recipe.engine.max_tokens
+    return recipe.build_task(), recipe.engine.max_tokens
 
 
 def _write(evaluation: Evaluation, out: Path | None, attempts_out: Path | None) -> None:

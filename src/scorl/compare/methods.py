@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from scorl.errors import UserError
 from scorl.objectives import Objective, PairSFT, Reinforce, StageOne, StageTwo, Star
 from scorl.recipe import Recipe
+from scorl.tasks.turns import SelfRefine
 from scorl.training.stage import Stage
 
 __all__ = ["METHODS", "Method"]
@@ -64,7 +65,7 @@ class Method:
             UserError: the recipe has no stage I or no stage II to take the settings from.
         """
         if self.stages is None:
-            turns = replace(recipe.turns, name="self_refine") if self.self_refine else recipe.turns
+            turns = SelfRefine() if self.self_refine else recipe.turns
             return replace(recipe, stages=(), turns=turns)
         shape = _shape(recipe)
         return replace(recipe, stages=(*shape.warm_up, *self.stages(shape)))

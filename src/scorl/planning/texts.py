@@ -108,7 +108,7 @@ def _asked(recipe: Recipe, given: Given, by_name: bool) -> tuple[float, list[tup
     """Mean tokens of first prompts, and those of every later turn with whether an attempt answers it."""
     attempts = max([2, *(stage.attempts for stage in recipe.stages)])
     try:
-        task = recipe.turns.of(recipe.task.build())
+        task = recipe.build_task()
         problems = task.split(recipe.task.split).draw(MEASURED, 0, recipe.seed)
     except UserError as error:
         if given.prompt is None:

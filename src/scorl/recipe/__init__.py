@@ -10,7 +10,7 @@ types, defaults and descriptions: the checks, the messages and the JSON schema a
 
 from scorl.recipe.resolve import changed, differences, resolve, resolve_sampler, resolve_task
 from scorl.recipe.schema import json_schema
-from scorl.recipe.sections import EngineSettings, LauncherSettings, Recipe, TaskChoice, TurnSettings
+from scorl.recipe.sections import EngineSettings, LauncherSettings, Recipe, TaskChoice
 from scorl.recipe.source import SHIPPED_FOLDER, shipped_recipes
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "LauncherSettings",
     "Recipe",
     "TaskChoice",
-    "TurnSettings",
     "changed",
     "differences",
     "json_schema",

@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import operator
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import partial, reduce
 from itertools import pairwise
@@ -35,17 +35,16 @@ class OneOf:
     """The key that names the choice."""
     choices: Mapping[str, type[Any]]
     """The dataclasses by name."""
-    holder: str
-    """The section's field that holds the chosen one."""
+    holder: str | None = None
+    """The section's field that holds the chosen one; None: there is nothing else in the section."""
     default: str | None = None
     """The choice of a section that names none."""
 
     def write(self, section: Any) -> dict[str, Any]:
         """The section in the shape of its YAML."""
-        chosen = getattr(section, self.holder)
+        chosen = getattr(section, self.holder) if self.holder else section
         name = next(name for name, kind in self.choices.items() if type(chosen) is kind)
-        shared = {key: value for key, value in vars(section).items() if key not in (self.key, self.holder)}
-        return {self.key: name, **shared, **vars(chosen)}
+        return {self.key: name, **{key: getattr(section, key) for key in self._own(type(section))}, **vars(chosen)}
 
     def named(self, section: Mapping[str, Any]) -> Any:
         """The name that a section's mapping chooses."""
@@ -79,27 +78,35 @@ class OneOf:
 
     def _variant(self, section: type, name: str) -> type[BaseModel]:
         kind = self.choices[name]
-        shared = _model_fields(section, getattr(kind, "stage_defaults", {}))
-        shared = {key: field for key, field in shared.items() if key not in (self.key, self.holder)}
-        named = {self.key: (Literal[name], name if name == self.default else ...)}
-        keys = named | shared | _model_fields(kind)
+        keys: dict[str, Any] = {self.key: (Literal[name], name if name == self.default else ...)}
+        keys |= _model_fields(section, self._own(section), getattr(kind, "stage_defaults", {}))
+        keys |= _model_fields(kind, [field.name for field in fields(kind)])
         return create_model(kind.__name__, __config__=STRICT, __doc__=kind.__doc__, **keys)
+
+    def _own(self, section: type) -> list[str]:
+        """The keys that a section has whatever is chosen, but for the one that names the choice."""
+        names = [field.name for field in fields(section)] if self.holder else []
+        return [name for name in names if name not in (self.key, self.holder)]
 
     def _build(self, section: type, flat: BaseModel) -> Any:
         """The section with the chosen dataclass in it."""
         values = dict(flat)
         kind = self.choices[values[self.key]]
         chosen = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-        return section(**values | {self.holder: chosen})
+        return section(**values | {self.holder: chosen}) if self.holder else chosen
 
 
-def _model_fields(kind: type, defaults: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-    """The fields of a dataclass as `create_model` takes them; `defaults` go before its own."""
+def _model_fields(
+    kind: type[Any], names: Iterable[str], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Some fields of a dataclass as `create_model` takes them; `defaults` go before its own."""
     hints, texts = get_type_hints(kind, include_extras=True), _docstrings(kind)
     return {
-        field.name: (Annotated[hints[field.name], Field(description=texts.get(field.name))], default)
-        for field in fields(kind)
-        for default in [defaults.get(field.name, _default(field))]
+        name: (
+            Annotated[hints[name], Field(description=texts.get(name))],
+            defaults.get(name, _default(kind.__dataclass_fields__[name])),
+        )
+        for name in names
     }
 
 

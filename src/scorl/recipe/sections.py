@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
@@ -17,7 +17,7 @@ from scorl.recipe.choice import STRICT, OneOf
 from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoggerName, ModelSettings, TorchSettings
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
-from scorl.tasks.turns import TURNS
+from scorl.tasks.turns import TURNS, Correction, Turns
 from scorl.training.stage import Stage
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "LauncherSettings",
     "Recipe",
     "TaskChoice",
-    "TurnSettings",
     "adapter",
 ]
 
@@ -44,29 +43,6 @@ class TaskChoice:
     def build(self) -> Task:
         """The task itself, its files read."""
         return TASKS[self.name][1](self.settings)
-
-
-@dataclass(frozen=True)
-class TurnSettings:
-    """What is said between two attempts."""
-
-    name: Literal["correction", "self_refine", "verification"] = "correction"
-    """`correction` says that there might be an error; `self_refine` asks for a critique, then for another attempt;
-    `verification` asks whether the answer is right, then for another attempt."""
-    correction: str | None = None
-    """The correction message; null: the task's own wording."""
-    critique: str | None = None
-    """What asks for the critique; read by self_refine."""
-    rewrite: str | None = None
-    """What asks for the attempt after the critique; read by self_refine."""
-    verification: str | None = None
-    """What asks for the verification; read by verification."""
-
-    def of(self, task: Task) -> Task:
-        """The task with these turns."""
-        kind = TURNS[self.name]
-        given = {f.name: getattr(self, f.name) for f in fields(kind) if getattr(self, f.name) is not None}
-        return replace(task, between=kind(**given))
 
 
 @dataclass(frozen=True)
@@ -101,9 +77,10 @@ class LauncherSettings:
 
 
 TASK = OneOf("name", {name: kind for name, (kind, _) in TASKS.items()}, holder="settings")
+TURN = OneOf("name", TURNS, default="correction")
 ENGINE = OneOf("name", {name: kind.settings for name, kind in ENGINES.items()}, holder="settings", default="torch")
 STAGE = OneOf("objective", OBJECTIVES, holder="objective")
-CHOICES = {"task": TASK, "engine": ENGINE}
+CHOICES = {"task": TASK, "turns": TURN, "engine": ENGINE}
 """The sections in which one of several is named."""
 
 
@@ -117,7 +94,7 @@ class Recipe:
     """Decides everything that is drawn."""
     model: ModelSettings
     task: Annotated[TaskChoice, TASK]
-    turns: TurnSettings = field(default_factory=TurnSettings)
+    turns: Annotated[Turns, TURN] = field(default_factory=Correction)
     engine: Annotated[EngineSettings, ENGINE] = field(default_factory=EngineSettings)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     stages: tuple[Annotated[Stage, STAGE], ...]
@@ -132,6 +109,10 @@ class Recipe:
     def steps(self) -> int:
         """The steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
+
+    def build_task(self) -> Task:
+        """The task, its files read, with these turns between attempts."""
+        return replace(self.task.build(), between=self.turns)
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe in the shape of its YAML, every default written out."""

@@ -27,7 +27,7 @@ def planned(recipe: Recipe, ranks: Ranks = ALONE) -> Plan:
     Raises:
         UserError: the task, one of its splits, the model, vLLM or the engine's answers cannot be had.
     """
-    task = recipe.turns.of(recipe.task.build())
+    task = recipe.build_task()
     _check_problems(recipe, task)
     engine = ENGINES[recipe.engine.name]
     engine.check(recipe.engine.settings)
