@@ -72,7 +72,7 @@ def test_the_gradient_does_not_depend_on_micro_batches_padding_or_order(policy, 
 
 def test_the_gradient_does_not_depend_on_the_chunks_of_the_head(policy, examples, monkeypatch):
     whole, _ = gradient(policy, examples, LearnerSettings())
-    monkeypatch.setattr(forward, "_CHUNK_NUMBERS", 70)
+    monkeypatch.setattr(forward, "LOGITS_PER_CHUNK", 70)
     chunked, _ = gradient(policy, examples, LearnerSettings())
     close(whole, chunked)
 

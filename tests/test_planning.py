@@ -172,7 +172,7 @@ def test_weights_gradients_and_moments_by_hand():
 
 
 def test_the_limits_are_those_of_the_code():
-    assert (KEPT_BYTES, CHUNK_NUMBERS) == (torch_engine.PREFIX_CACHE_BYTES, forward._CHUNK_NUMBERS)
+    assert (KEPT_BYTES, CHUNK_NUMBERS) == (torch_engine.PREFIX_CACHE_BYTES, forward.LOGITS_PER_CHUNK)
 
 
 def rows(policy, problems=3, samples=6, prompt=30, response=24):
@@ -212,7 +212,7 @@ def test_activations_are_what_autograd_keeps(lora):
         return tensor
 
     with tree_attention(policy.decoder), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        forward.states(policy.decoder, batch.layout)
+        forward.hidden_states(policy.decoder, batch.layout)
     shape = ModelShape.of(policy.decoder.config.to_dict())
     lengths = Lengths((Response(30, 24, 24), Response(8, 24, 24)))
     planned = replace(setup(shape, (Stage(StageTwo(), 1, problems=3, samples=6),), lora=lora), lengths=lengths)

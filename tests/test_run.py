@@ -157,11 +157,11 @@ def die(line):
 
 def die_in_backward(*arguments, **options):
     die({{"step": learner_steps[0]}})
-    return score(*arguments, **options)
+    return logprobs_and_kl(*arguments, **options)
 
-learner_steps, score = [0], update.score
+learner_steps, logprobs_and_kl = [0], update.logprobs_and_kl
 if {inside}:
-    update.score = die_in_backward
+    update.logprobs_and_kl = die_in_backward
 def count(line):
     learner_steps[0] += 1
 run_in(Path({out!r}), plan({model!r}, {lora}), on_step=count if {inside} else die)

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from scorl.learner import Learner, tree_check
-from scorl.learner.attention import tree_attention, tree_states
+from scorl.learner.attention import tree_attention, tree_hidden_states
 from scorl.learner.batch import micro_batches, row_of
 from scorl.learner.tree import pack
 from scorl.model.policy import hidden_states
@@ -188,7 +188,7 @@ def test_states_are_those_of_rows(examples, model):
     before = decoder.config._attn_implementation
     tree, paths = pack([row_of(example) for example in examples if row_of(example)])
     with tree_attention(decoder):
-        states = tree_states(decoder, tree)
+        states = tree_hidden_states(decoder, tree)
     assert decoder.config._attn_implementation == before
     for path in paths:
         ids = tree.ids[torch.from_numpy(path)][None]

@@ -13,14 +13,14 @@ from transformers import AttentionInterface
 
 from scorl.learner.tree import Block, Tree
 
-__all__ = ["tree_attention", "tree_states"]
+__all__ = ["tree_attention", "tree_hidden_states"]
 
 _NAME = "scorl_tree"
 
 
 @contextmanager
 def tree_attention(*decoders: Any) -> Iterator[None]:
-    """Let models attend along trees: for `tree_states`, and for backward passes that compute a layer again."""
+    """Let models attend along trees: for `tree_hidden_states`, and for backward passes that compute a layer again."""
     before = [decoder.config._attn_implementation for decoder in decoders]
     try:
         for decoder in decoders:
@@ -31,8 +31,10 @@ def tree_attention(*decoders: Any) -> Iterator[None]:
             decoder.set_attn_implementation(name)
 
 
-def tree_states(decoder: Any, tree: Tree) -> Tensor:
+def tree_hidden_states(decoder: Any, tree: Tree) -> Tensor:
     """The last hidden states, [tokens, width], of a tree's tokens; within `tree_attention`."""
+    # The tree is one row to every other part of the model. It travels as an argument that transformers hands through to
+    # the attention function; positions are depths, so that rotary embeddings are those of the plain rows.
     ids, depth = tree.ids[None], tree.depth[None]
     hidden: Tensor = decoder.base_model(input_ids=ids, position_ids=depth, use_cache=False, tree=tree).last_hidden_state
     return hidden[0]
@@ -51,28 +53,33 @@ def _attend(
     sliding_window: int | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention along the paths, [1, heads, tokens, size] -> [1, tokens, heads, size], as transformers calls it."""
+    """Attention along the paths, [1, heads, tokens, size] -> [1, tokens, heads, size], as transformers calls it.
+
+    Every block is dense attention of padded branches to their whole paths: a key is copied into each block that needs
+    it. One mask over all tokens would need no copies, and time and memory that grow with the square of the tree.
+    """
     queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
-    found = []
+    outputs = []
     for block in tree.blocks:
-        mask = _mask(block, tree, sliding_window)
-        mine, theirs, held = _taken(queries, block.query), _taken(keys, block.key), _taken(values, block.key)
-        found.append(_in_block(mine, theirs, held, mask, scaling, softcap).flatten(0, 1))
-    return _taken(torch.cat(found), tree.slot)[None], None
+        mask = _make_mask(block, tree, sliding_window)
+        tokens = _gather(queries, block.query), _gather(keys, block.key), _gather(values, block.key)
+        outputs.append(_attend_in_block(*tokens, mask, scaling, softcap).flatten(0, 1))
+    return _gather(torch.cat(outputs), tree.slot)[None], None
 
 
 AttentionInterface.register(_NAME, _attend)
 
 
-def _taken(tokens: Tensor, where: Tensor) -> Tensor:
-    """The tokens, [tokens, heads, size], at some places, [..., heads, size].
+def _gather(tokens: Tensor, index: Tensor) -> Tensor:
+    """The tokens, [tokens, heads, size], at some indices, [..., heads, size].
 
-    An embedding's backward adds up what falls on the same token in a fixed order, and is the fastest that does.
+    By an embedding: its backward adds up what falls on the same token in a fixed order, so that runs repeat
+    bit-for-bit, and is the fastest that does.
     """
-    return F.embedding(where, tokens.flatten(1)).view(*where.shape, *tokens.shape[1:])
+    return F.embedding(index, tokens.flatten(1)).view(*index.shape, *tokens.shape[1:])
 
 
-def _mask(block: Block, tree: Tree, window: int | None) -> Tensor | None:
+def _make_mask(block: Block, tree: Tree, window: int | None) -> Tensor | None:
     """Who attends to whom, [branches, 1, queries, keys]; None: everybody to what is earlier."""
     if window is None or block.key.shape[1] <= window:
         return block.mask
@@ -81,7 +88,7 @@ def _mask(block: Block, tree: Tree, window: int | None) -> Tensor | None:
     return earlier & (distance < window)
 
 
-def _in_block(
+def _attend_in_block(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float | None
 ) -> Tensor:
     """Attention of padded branches, [branches, queries, heads, size], to their keys, [branches, keys, groups, size].
@@ -90,6 +97,8 @@ def _in_block(
     """
     length, heads, groups = query.shape[1], query.shape[2], key.shape[2]
     share = heads // groups
+    # `is_causal` takes no mask, hence the fast kernels, but only while queries and keys are the same tokens in order:
+    # folding breaks that order, and a soft cap has no kernel.
     if mask is None and (share > 1 or softcap is not None):
         mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
     if mask is not None:
@@ -97,7 +106,7 @@ def _in_block(
     folded = query.reshape(-1, length, groups, share, query.shape[3]).transpose(1, 2).flatten(2, 3)
     key, value = key.transpose(1, 2), value.transpose(1, 2)
     if softcap is None:
-        found = F.scaled_dot_product_attention(
+        output = F.scaled_dot_product_attention(
             folded, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
         )
     else:
@@ -105,5 +114,5 @@ def _in_block(
         scores = torch.tanh(scores / softcap) * softcap
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        found = scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
-    return found.reshape(-1, groups, length, share, value.shape[3]).transpose(1, 2).flatten(2, 3)
+        output = scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    return output.reshape(-1, groups, length, share, value.shape[3]).transpose(1, 2).flatten(2, 3)

@@ -13,29 +13,32 @@ __all__ = ["read_shards", "write_shards"]
 
 
 def write_shards(learner: Learner, folder: Path) -> None:
-    """Write each rank's shards of the learner's state; all ranks take part."""
+    """Write each rank's shards of the learner's state; a collective."""
     from torch.distributed.checkpoint.state_dict_saver import save
 
     with learner.ranks.collective("the shards of a checkpoint"):
-        save(_filled(learner), checkpoint_id=folder)
+        save(_full_state(learner), checkpoint_id=folder)
 
 
 def read_shards(learner: Learner, folder: Path) -> None:
-    """Put what `write_shards` wrote into a learner, in shards or whole; all ranks take part."""
+    """Put what `write_shards` wrote into a learner, sharded or not; a collective."""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    state = _filled(learner)
-    known = FileSystemReader(folder).read_metadata().state_dict_metadata
-    if any(key.startswith("reference.") for key in known):
+    state = _full_state(learner)
+    written = FileSystemReader(folder).read_metadata().state_dict_metadata
+    if any(key.startswith("reference.") for key in written):
         state["reference"] = {name: torch.empty_like(weights) for name, weights in state["weights"].items()}
     with learner.ranks.collective("the shards of a checkpoint"):
-        load(state, checkpoint_id=folder, no_dist=not learner.division.in_shards)
+        load(state, checkpoint_id=folder, no_dist=not learner.strategy.sharded)
     learner.load_state(state)
 
 
-def _filled(learner: Learner) -> dict[str, Any]:
-    """The learner's state; moments that are not there yet are 0, which says the same and gives shards a place."""
+def _full_state(learner: Learner) -> dict[str, Any]:
+    """The learner's state with zeros for moments that the optimiser does not have yet.
+
+    DCP loads in place: a tensor that is not in the state is not read, whatever lies in the folder.
+    """
     state = learner.state()
     moments = state["optimizer"]["state"]
     for number, weights in enumerate(state["weights"].values()):

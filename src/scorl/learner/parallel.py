@@ -1,4 +1,4 @@
-"""How weights and gradients are divided among ranks: whole on each (DDP), or in shards (FSDP2)."""
+"""How ranks share weights, gradients and moments: everything on each of them (DDP), or in shards (FSDP2)."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from scorl.distributed.ranks import Ranks
 from scorl.errors import GuardError, UserError
 from scorl.learner.batch import MicroBatch, Rows, layout_of
-from scorl.learner.forward import states
+from scorl.learner.forward import hidden_states
 from scorl.learner.tree import Tree
 from scorl.model.policy import Policy, final_logits
 
-__all__ = ["Division", "Replicated", "Sharded", "divided", "local", "number"]
+__all__ = ["DDP", "FSDP2", "ParallelStrategy", "as_float", "choose_strategy", "local_shard", "shard_like"]
 
-Learn = Callable[[MicroBatch, bool], None]
-"""Adds a micro-batch's gradients, given whether the reference has to be run."""
+Backward = Callable[[MicroBatch, bool], None]
+"""Adds a micro-batch's gradients to the parameters', given whether the reference has to be run."""
 
 
-class Division(Protocol):
-    """What the learner asks for; in all of it the ranks act together."""
+class ParallelStrategy(Protocol):
+    """What the learner asks of one; every method is a collective, which all ranks call together."""
 
-    in_shards: ClassVar[bool]
-    """Whether a rank holds shares of the weights alone."""
+    sharded: ClassVar[bool]
+    """Whether a rank holds shards of the weights, and no more."""
 
-    def accumulate(self, batches: Sequence[MicroBatch], learn: Learn, idle: Rows | Tree) -> None:
-        """Learn from this rank's micro-batches, and make the gradients the sums over the ranks.
+    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: Rows | Tree) -> None:
+        """Run this rank's micro-batches and leave in every gradient the sum over the ranks.
 
         Args:
-            batches: as many as this rank has.
-            learn: the gradients of one, added up.
-            idle: what is run to keep ranks company that have more.
+            batches: of this rank; the others may have more or fewer.
+            backward: adds one micro-batch's gradients.
+            dummy: what a rank runs while others still have micro-batches, to match their collectives.
         """
         ...
 
-    def states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
-        """See `scorl.learner.forward.states`."""
+    def hidden_states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
+        """The last hidden states of all tokens, [tokens, width]; see `scorl.learner.forward`."""
         ...
 
-    def whole(self, reference: bool) -> AbstractContextManager[None]:
-        """The policy's weights (and the reference's) whole on each rank, so that each runs it as it likes."""
+    def unsharded(self, reference: bool) -> AbstractContextManager[None]:
+        """Within, each rank has all of the policy's weights (and the reference's) and runs them without the others."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -55,100 +55,102 @@ class Division(Protocol):
 
 
 @dataclass(frozen=True)
-class Replicated:
-    """Whole weights on each rank, and one sum of all gradients when a step's passes are done.
+class DDP:
+    """All weights on each rank; gradients are summed once, after a step's last backward pass.
 
-    That is DDP without its overlap: its hooks sum in the last backward pass of a step, and which one is the last, a
-    rank does not know of the others; and our forward is not the module's own.
+    Torch's DistributedDataParallel sums in hooks of the last backward pass, to overlap with it. Here no rank knows
+    which of its passes is the last for all, and the forward is not the module's own, so the sum is explicit.
     """
 
     policy: Policy
     ranks: Ranks
-    in_shards: ClassVar[bool] = False
+    sharded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        self._check_same("do all of them read the same model?")
+        self._check_weights("do all of them read the same model?")
 
-    def _check_same(self, cause: str) -> None:
-        if (
-            self.ranks.size > 1
-            and len(set(self.ranks.all_gather(self.policy.fingerprint(), "everybody's weights"))) > 1
-        ):
+    def _check_weights(self, cause: str) -> None:
+        """Compare the ranks' weights by their sums; what differs once would never be noticed otherwise."""
+        if self.ranks.size == 1:
+            return
+        if len(set(self.ranks.all_gather(self.policy.fingerprint(), "everybody's weights"))) > 1:
             raise GuardError(f"the ranks hold different weights: {cause}")
 
-    def accumulate(self, batches: Sequence[MicroBatch], learn: Learn, idle: Rows | Tree) -> None:
-        """See `Division`; where no rank has anything to learn, no gradient comes into being."""
+    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: Rows | Tree) -> None:
+        """See `ParallelStrategy`; where no rank has a micro-batch, gradients stay None."""
         for batch in batches:
-            learn(batch, batch.anchored)
+            backward(batch, batch.anchored)
         if self.ranks.size == 1 or not self.ranks.any(bool(batches), "whether there is anything to learn"):
             return
         parameters = list(self.policy.parameters.values())
-        for p in parameters:
+        for p in parameters:  # a rank without a micro-batch must bring as many numbers into the sum as the others
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         self.ranks.all_reduce([p.grad for p in parameters if p.grad is not None], "the sum of gradients")
 
-    def states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
-        """See `Division`."""
-        return states(decoder, layout)
+    def hidden_states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
+        """See `ParallelStrategy`."""
+        return hidden_states(decoder, layout)
 
-    def whole(self, reference: bool) -> AbstractContextManager[None]:
-        """See `Division`."""
+    def unsharded(self, reference: bool) -> AbstractContextManager[None]:
+        """See `ParallelStrategy`."""
         return nullcontext()
 
     def save(self, folder: Path) -> None:
-        """See `Division`; the weights are checked to be everybody's."""
-        self._check_same("do they run on different machines or versions?")
+        """See `ParallelStrategy`; the weights are checked to be everybody's."""
+        self._check_weights("do they run on different machines or versions?")
         if self.ranks.main:
             self.policy.save(folder)
 
 
-class Sharded:
-    """A share of each weight, its gradient and its moments on each rank, by FSDP2; the reference likewise.
+class FSDP2:
+    """A shard of each weight, its gradient and its moments on each rank (`fully_shard`); the reference likewise.
 
-    A layer's weights are gathered for its forward and backward pass, those outside the layers (embeddings, norm,
-    head) for a whole pass of the model; gradients are summed into shards after each pass. So all ranks make as many
-    passes as the one that has most, the others idle ones without a gradient.
+    A layer's weights are all-gathered for its forward and its backward pass, those outside the layers (embeddings,
+    norm, head) for a whole pass of the model; gradients are reduce-scattered after each backward pass. A collective
+    that one rank calls and another does not hangs both, so all ranks make as many passes as the one that has most.
     """
 
-    in_shards: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
 
     def __init__(self, policy: Policy, reference: Any, ranks: Ranks) -> None:
         self._policy, self._reference, self._ranks = policy, reference, ranks
         for decoder in (reference, policy.decoder):
-            _shard(decoder, policy, ranks)
-            with torch.no_grad(), policy.precision():  # the first pass settles which module is the outermost
-                self.states(decoder, layout_of([(0,)], "padded")[0].to(policy.device))
+            _shard_model(decoder, policy, ranks)
+            # FSDP2 takes the first of its modules that runs for the root, which must be the decoder. An engine runs
+            # the model inside it, and would make the first layer the root; so the decoder runs once before.
+            with torch.no_grad(), policy.precision():
+                self.hidden_states(decoder, layout_of([(0,)], "padded")[0].to(policy.device))
             decoder.reset_iter_state()
 
-    def accumulate(self, batches: Sequence[MicroBatch], learn: Learn, idle: Rows | Tree) -> None:
-        """See `Division`; FSDP2 sums the gradients as it goes."""
-        asked = self._ranks.all_gather([batch.anchored for batch in batches], "the number of passes")
-        for number in range(max(map(len, asked))):
-            anchored = any(number < len(theirs) and theirs[number] for theirs in asked)
-            if number < len(batches):
-                learn(batches[number], anchored)
+    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: Rows | Tree) -> None:
+        """See `ParallelStrategy`; FSDP2 sums the gradients as it goes."""
+        needs = self._ranks.all_gather([batch.anchored for batch in batches], "the number of passes")
+        for index in range(max(map(len, needs))):
+            needs_reference = any(index < len(rank) and rank[index] for rank in needs)
+            if index < len(batches):
+                backward(batches[index], needs_reference)
             else:
-                self._keep_company(idle, anchored)
-        self._reference.reset_iter_state()  # its head was still wanted after its forward pass, and no backward follows
+                self._run_dummy(dummy, needs_reference)
+        self._reference.reset_iter_state()  # its head was still gathered after its forward pass; no backward follows
 
-    def _keep_company(self, layout: Rows | Tree, anchored: bool) -> None:
-        """A pass that calls for the same messages as one from which something is learned; its gradients are 0."""
+    def _run_dummy(self, layout: Rows | Tree, needs_reference: bool) -> None:
+        """A forward and backward pass that matches the collectives of a micro-batch; its gradients are 0."""
         with self._policy.precision():
-            if anchored:
+            if needs_reference:
                 with torch.no_grad():
-                    self.states(self._reference, layout)
-            logits = final_logits(self._policy.decoder, self.states(self._policy.decoder, layout))
+                    self.hidden_states(self._reference, layout)
+            logits = final_logits(self._policy.decoder, self.hidden_states(self._policy.decoder, layout))
         (0 * logits.float()).sum().backward()  # type: ignore[no-untyped-call]
 
-    def states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
-        """See `Division`."""
+    def hidden_states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
+        """See `ParallelStrategy`."""
         with self._ranks.collective("the weights of the layers"):
-            found: Tensor = decoder.states(layout)
-        return found
+            hidden: Tensor = decoder.hidden_states(layout)
+        return hidden
 
     @contextmanager
-    def whole(self, reference: bool) -> Iterator[None]:
-        """See `Division`; in the type that is computed in."""
+    def unsharded(self, reference: bool) -> Iterator[None]:
+        """See `ParallelStrategy`; the weights are in the type that is computed in."""
         decoders = [self._policy.decoder, *([self._reference] if reference else [])]
         try:
             with self._ranks.collective("the whole weights"):
@@ -161,10 +163,11 @@ class Sharded:
             for decoder in decoders:
                 for module in _fsdp_modules(decoder):
                     module.set_reshard_after_forward(module is not decoder, recurse=False)
-                decoder.reset_iter_state()  # in shards again, and forgotten which layers ran: ranks ran different ones
+                # Reshards, and forgets the order in which layers ran, by which FSDP2 prefetches: it differs by rank.
+                decoder.reset_iter_state()
 
     def save(self, folder: Path) -> None:
-        """See `Division`; each weight is gathered in turn, and rank 0 holds all of them in its own memory."""
+        """See `ParallelStrategy`; weights are gathered one by one, and rank 0 holds all of them in host memory."""
         whole: dict[int, Tensor] = {}
         names = self._policy.decoder.state_dict(keep_vars=True)
         with self._ranks.collective("the weights to be saved"):
@@ -176,31 +179,31 @@ class Sharded:
             self._policy.save(folder, {name: whole[id(weight)] for name, weight in names.items()})
 
 
-def divided(kind: Literal["ddp", "fsdp2"], policy: Policy, reference: Any, ranks: Ranks) -> Division:
-    """The division that a recipe names; one process alone keeps everything.
+def choose_strategy(kind: Literal["ddp", "fsdp2"], policy: Policy, reference: Any, ranks: Ranks) -> ParallelStrategy:
+    """The strategy that a recipe names; a single process shards nothing.
 
     Args:
         kind: as in `launcher.parallel`.
         policy: learns.
         reference: the frozen model beside it.
-        ranks: who shares.
+        ranks: who learns together.
     """
-    return Sharded(policy, reference, ranks) if kind == "fsdp2" and ranks.size > 1 else Replicated(policy, ranks)
+    return FSDP2(policy, reference, ranks) if kind == "fsdp2" and ranks.size > 1 else DDP(policy, ranks)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """What of a tensor lies on this rank: of a shard its part, else all of it."""
+def local_shard(tensor: Tensor) -> Tensor:
+    """The part of a tensor that lies on this rank: its shard, or all of it where it is not sharded."""
     part: Tensor = tensor.detach()
     return part.to_local() if hasattr(part, "to_local") else part
 
 
-def number(value: Tensor) -> float:
-    """A number, which shards may make up together."""
-    return float(value.full_tensor() if hasattr(value, "full_tensor") else value)
+def as_float(scalar: Tensor) -> float:
+    """A scalar as a number; of a sharded one the sum of its parts, which is a collective."""
+    return float(scalar.full_tensor() if hasattr(scalar, "full_tensor") else scalar)
 
 
-def like(owner: Tensor, value: Tensor) -> Tensor:
-    """A whole tensor as its owner is: this rank's share of it, if the owner is in shards; no message is sent."""
+def shard_like(owner: Tensor, value: Tensor) -> Tensor:
+    """This rank's shard of a whole tensor, if `owner` is sharded, else the tensor; without a collective."""
     if not hasattr(owner, "placements") or hasattr(value, "placements") or value.shape != owner.shape:
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -209,8 +212,8 @@ def like(owner: Tensor, value: Tensor) -> Tensor:
     return distribute_tensor(value.to(owner.device), owner.device_mesh, owner.placements, src_data_rank=None)
 
 
-def _shard(decoder: Any, policy: Policy, ranks: Ranks) -> None:
-    """Leave this rank its share of a model's weights, on the device; layer by layer, so never the whole there."""
+def _shard_model(decoder: Any, policy: Policy, ranks: Ranks) -> None:
+    """Leave this rank its shards of a model, on the device; layer by layer, so that it is never whole there."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
@@ -223,12 +226,13 @@ def _shard(decoder: Any, policy: Policy, ranks: Ranks) -> None:
     }
     for layer in [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(layer, **how)
+    # The head is used after the decoder's forward, on hidden states alone: it must not be resharded by then.
     fully_shard(decoder, **how, reshard_after_forward=False)
     for module in _fsdp_modules(decoder):
         module.set_gradient_divide_factor(1.0)  # the loss has its 1/N; sums are wanted, not means
         module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    decoder.states = lambda layout: states(decoder, layout).clone()  # FSDP2 hooks itself to it, and wants no view
-    register_fsdp_forward_method(decoder, "states")
+    decoder.hidden_states = lambda layout: hidden_states(decoder, layout).clone()  # FSDP2's hooks want no view
+    register_fsdp_forward_method(decoder, "hidden_states")
 
 
 def _fsdp_modules(decoder: Any) -> list[Any]:

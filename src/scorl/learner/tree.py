@@ -17,9 +17,9 @@ from torch import Tensor
 __all__ = ["Block", "Tree", "pack", "shared"]
 
 _PADDING = 1.25
-"""A block's pairs of query and key, padding included, over the pairs that count."""
+"""At most so many pairs of query and key in a block, padding included, for each pair that counts."""
 _BLOCK = 2**14
-"""Pairs of query and key that cost about as much as one more block."""
+"""Pairs of query and key that cost about as much as one more block: fewer are not worth a block of their own."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def shared(one: Sequence[int], other: Sequence[int]) -> int:
     2
     """
     low, high = 0, min(len(one), len(other))
-    while low < high:  # halving compares slices, which is quicker than token by token
+    while low < high:  # halving compares slices, which C does, and not token by token
         middle = (low + high + 1) // 2
         if one[low:middle] == other[low:middle]:
             low = middle
@@ -80,6 +80,8 @@ def pack(rows: Sequence[tuple[int, ...]]) -> tuple[Tree, list[np.ndarray]]:
     branches: list[_Branch] = []
     before: tuple[int, ...] = ()
     path = paths[0]
+    # In sorted order the row before shares at least as much with a row as any earlier one: one comparison finds where
+    # it leaves the tree, and a branch's tokens lie side by side.
     for i in sorted(range(len(rows)), key=rows.__getitem__):
         row, common = rows[i], shared(before, rows[i])
         path = np.concatenate([path[:common], np.arange(len(ids), len(ids) + len(row) - common)])
@@ -88,19 +90,12 @@ def pack(rows: Sequence[tuple[int, ...]]) -> tuple[Tree, list[np.ndarray]]:
             depth.append(np.arange(common, len(row)))
             branches.append(_Branch(common, path))
         before, paths[i] = row, path
-    groups = list(_alike(branches))
-    slot = np.empty(len(ids), dtype=np.int64)
-    start = 0
-    for group in groups:
-        width = max(branch.queries for branch in group)
-        for branch in group:
-            slot[branch.path[branch.start :]] = np.arange(start, start + branch.queries)
-            start += width
+    groups = list(_group_by_size(branches))
     tree = Tree(
         torch.tensor(ids),
         torch.from_numpy(np.concatenate(depth)),
-        tuple(_block(group) for group in groups),
-        torch.from_numpy(slot),
+        tuple(_make_block(group) for group in groups),
+        torch.from_numpy(_slots(groups, len(ids))),
     )
     return tree, paths
 
@@ -117,7 +112,7 @@ class _Branch:
         return len(self.path) - self.start
 
 
-def _alike(branches: Sequence[_Branch]) -> Iterator[list[_Branch]]:
+def _group_by_size(branches: Sequence[_Branch]) -> Iterator[list[_Branch]]:
     """Branches of like size, so that little is padding; those from the root apart, for they need no mask."""
     for root in (True, False):
         group: list[_Branch] = []
@@ -135,7 +130,20 @@ def _alike(branches: Sequence[_Branch]) -> Iterator[list[_Branch]]:
             yield group
 
 
-def _block(branches: Sequence[_Branch]) -> Block:
+def _slots(groups: Sequence[Sequence[_Branch]], tokens: int) -> np.ndarray:
+    """Where each token lies among the padded queries of all blocks, [tokens]."""
+    slot = np.empty(tokens, dtype=np.int64)
+    start = 0
+    for group in groups:
+        width = max(branch.queries for branch in group)
+        for branch in group:
+            slot[branch.path[branch.start :]] = np.arange(start, start + branch.queries)
+            start += width
+    return slot
+
+
+def _make_block(branches: Sequence[_Branch]) -> Block:
+    """The block of some branches, padded to the longest."""
     queries = max(branch.queries for branch in branches)
     keys = max(len(branch.path) for branch in branches)
     query = np.zeros((len(branches), queries), dtype=np.int64)
@@ -145,6 +153,8 @@ def _block(branches: Sequence[_Branch]) -> Block:
         key[i, : len(branch.path)] = branch.path
     if branches[0].start == 0:
         return Block(torch.from_numpy(query), torch.from_numpy(key), None)
+    # A padded query is given keys as if it went on, for a row without any key would make its softmax NaN; its output
+    # is in no slot, so nobody reads it.
     last = torch.tensor([branch.start for branch in branches])[:, None] + torch.arange(queries)
     mask = torch.arange(keys) <= last[:, None, :, None]
     return Block(torch.from_numpy(query), torch.from_numpy(key), mask)

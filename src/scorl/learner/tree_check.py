@@ -9,20 +9,20 @@ from torch import Tensor
 
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import micro_batch, row_of
-from scorl.learner.forward import states
+from scorl.learner.forward import hidden_states
 from scorl.model.policy import Policy
 from scorl.settings import Packing
 from scorl.trajectory import TrainingExample
 
-__all__ = ["why_not_trees"]
+__all__ = ["check_tree_support"]
 
-_TRIED = 4
+_ROWS = 4
 """Rows that are computed both ways."""
-_GAP = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+_ROUNDING = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference of hidden states, relative to their size, that is rounding."""
 
 
-def why_not_trees(policy: Policy, examples: Sequence[TrainingExample]) -> str | None:
+def check_tree_support(policy: Policy, examples: Sequence[TrainingExample]) -> str | None:
     """Why a model cannot learn from trees, in words; None where it can.
 
     A model is free to ignore the attention that it is told to use, or to add to it what a tree knows nothing of. So
@@ -32,34 +32,34 @@ def why_not_trees(policy: Policy, examples: Sequence[TrainingExample]) -> str | 
     odd = set(kinds) - {"full_attention", "sliding_attention"}
     if odd:
         return f"it has layers of the kind {', '.join(sorted(odd))}"
-    few = _few(examples)
+    few = _choose_few(examples)
     if not few:
         return None
     try:
         with tree_attention(policy.decoder):
-            ours = _predicting(policy, few, "prefix_tree")
-    except Exception as error:  # a model may refuse in any way; plain rows remain
+            on_tree = _predicting_states(policy, few, "prefix_tree")
+    except Exception as error:  # a model may refuse in any way; padded rows remain
         return f"it raised {type(error).__name__}: {error}"
-    plain = _predicting(policy, few, "padded")
-    gap = float((ours - plain).norm() / plain.norm())
-    return f"its hidden states differ by {gap:.1%}" if gap > _GAP[policy.dtype] else None
+    padded = _predicting_states(policy, few, "padded")
+    gap = float((on_tree - padded).norm() / padded.norm())
+    return f"its hidden states differ by {gap:.1%}" if gap > _ROUNDING[policy.dtype] else None
 
 
-def _few(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
-    """The longest row and other rows before it in order, which share most with it."""
+def _choose_few(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
+    """The longest row and the rows before it in order, which share most with it."""
     different = {row_of(example): example for example in examples if row_of(example)}
     ordered = sorted(different)
     longest = max(range(len(ordered)), key=lambda i: len(ordered[i]), default=0)
-    start = max(0, longest + 1 - _TRIED)
-    return [different[row] for row in ordered[start : start + _TRIED]]
+    start = max(0, longest + 1 - _ROWS)
+    return [different[row] for row in ordered[start : start + _ROWS]]
 
 
 @torch.no_grad()
-def _predicting(policy: Policy, examples: Sequence[TrainingExample], packing: Packing) -> Tensor:
+def _predicting_states(policy: Policy, examples: Sequence[TrainingExample], packing: Packing) -> Tensor:
     """The hidden states that predict the loss tokens, [tokens, width], in the order of the examples.
 
     They say more than log-probabilities, which are all near 0 for a model that is sure of itself.
     """
     batch = micro_batch(examples, packing).to(policy.device)
     with policy.precision():
-        return states(policy.decoder, batch.layout)[batch.position[batch.prediction]].float()
+        return hidden_states(policy.decoder, batch.layout)[batch.position[batch.prediction]].float()

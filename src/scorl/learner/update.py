@@ -15,7 +15,7 @@ from scorl.errors import GuardError
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, layout_of, micro_batches
 from scorl.learner.checkpointing import checkpointed
-from scorl.learner.forward import at_once, score
+from scorl.learner.forward import logprobs_and_kl, predictions_per_chunk
 from scorl.learner.guards import (
     GRADIENT_FLOOR,
     check_gap,
@@ -25,10 +25,10 @@ from scorl.learner.guards import (
     is_finite,
 )
 from scorl.learner.loss import loss
-from scorl.learner.parallel import divided, like, local, number
+from scorl.learner.parallel import as_float, choose_strategy, local_shard, shard_like
 from scorl.learner.schedule import learning_rate
 from scorl.learner.statistics import Tally
-from scorl.learner.tree_check import why_not_trees
+from scorl.learner.tree_check import check_tree_support
 from scorl.model.policy import Policy
 from scorl.model.reference import Reference
 from scorl.settings import LearnerSettings, Packing
@@ -83,7 +83,7 @@ class Learner:
         self.adaptive: Mapping[str, float] = {}
         """Settings of the objective that have moved since its stage began; the loop's, kept here for checkpoints."""
         self.reference = Reference(policy)
-        self.division = divided(parallel, policy, self.reference.head, ranks)
+        self.strategy = choose_strategy(parallel, policy, self.reference.head, ranks)
         self.reset_optimizer()
         self._nonfinite = 0
         self._moved = False
@@ -127,9 +127,9 @@ class Learner:
         self.updates += 1
         return Progress(tally.loss, grad_norm, lr, tally.kl, tally.gap, skipped=not applied)
 
-    def whole(self, reference: bool = False) -> AbstractContextManager[None]:
+    def unsharded(self, reference: bool = False) -> AbstractContextManager[None]:
         """Within, this rank runs the policy (and the reference in its place) without the others, as engines do."""
-        return self.division.whole(reference)
+        return self.strategy.unsharded(reference)
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint needs to go on to the bit."""
@@ -149,16 +149,16 @@ class Learner:
         parameters = self.policy.parameters
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(like(parameter, state["weights"][name]))
+                parameter.copy_(shard_like(parameter, state["weights"][name]))
         kept = state["optimizer"]["state"]
         shares = {
-            i: {name: like(parameter, value) for name, value in kept[i].items()}
+            i: {name: shard_like(parameter, value) for name, value in kept[i].items()}
             for i, parameter in enumerate(parameters.values())
             if i in kept
         }
         self.optimizer.load_state_dict(state["optimizer"] | {"state": shares})
         if state["reference"] is not None:
-            self.reference.load_state({name: like(parameters[name], w) for name, w in state["reference"].items()})
+            self.reference.load_state({name: shard_like(parameters[name], w) for name, w in state["reference"].items()})
         self.updates, self.adaptive = state["updates"], state["adaptive"]
         self._nonfinite, self._moved = state["nonfinite"], state["moved"]
         self._at_reference = state["at_reference"]
@@ -167,9 +167,9 @@ class Learner:
         """The packing that was asked for, unless this model cannot do it."""
         if self.settings.packing == "padded":
             return "padded"
-        with self.whole():
-            found = why_not_trees(self.policy, examples)
-        reason = next((why for why in self.ranks.all_gather(found, "the trial of trees") if why), None)
+        with self.unsharded():
+            objection = check_tree_support(self.policy, examples)
+        reason = next((why for why in self.ranks.all_gather(objection, "the trial of trees") if why), None)
         if reason is None:
             return "prefix_tree"
         warnings.warn(f"learner.packing: this model learns from plain rows, since on trees {reason}", stacklevel=3)
@@ -189,7 +189,7 @@ class Learner:
         trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "prefix_tree" else nullcontext()
         layers = checkpointed(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
-            self.division.accumulate(batches, learn, idle.to(self.policy.device))
+            self.strategy.accumulate_gradients(batches, learn, idle.to(self.policy.device))
         return Tally.together(self.ranks.all_gather(tally, "the tallies of a step"))
 
     def _learn(self, batch: MicroBatch, anchored: bool, trajectories: int, tally: Tally) -> None:
@@ -203,12 +203,14 @@ class Learner:
         with self.policy.precision():
             if anchored:
                 with torch.no_grad(), self.reference.active() as model:
-                    theirs = self.division.states(model, batch.layout)
-            hidden = self.division.states(self.policy.decoder, batch.layout)
+                    theirs = self.strategy.hidden_states(model, batch.layout)
+            hidden = self.strategy.hidden_states(self.policy.decoder, batch.layout)
         mine = hidden.detach().requires_grad_()
-        for piece in batch.pieces(at_once(self.policy.decoder)):
+        for piece in batch.pieces(predictions_per_chunk(self.policy.decoder)):
             with self.policy.precision():
-                logprobs, kl = score(self.policy, reference, piece, mine, theirs, self.temperature, self.settings)
+                logprobs, kl = logprobs_and_kl(
+                    self.policy, reference, piece, mine, theirs, self.temperature, self.settings
+                )
             share = loss(piece, logprobs, kl, trajectories, self.settings)
             share.backward()  # type: ignore[no-untyped-call]
             tally.add(piece, share, logprobs, kl)
@@ -217,17 +219,17 @@ class Learner:
 
     def _clip(self) -> float:
         limit = self.settings.max_grad_norm or float("inf")
-        return number(torch.nn.utils.clip_grad_norm_(self.policy.parameters.values(), limit))
+        return as_float(torch.nn.utils.clip_grad_norm_(self.policy.parameters.values(), limit))
 
     def _step(self, lr: float, grad_norm: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         proof = not self._moved and grad_norm > GRADIENT_FLOOR
-        before = [local(p).clone() for p in self.policy.parameters.values()] if proof else None
+        before = [local_shard(p).clone() for p in self.policy.parameters.values()] if proof else None
         self.optimizer.step()
         self._at_reference = False
         if before is not None:
-            after = map(local, self.policy.parameters.values())
+            after = map(local_shard, self.policy.parameters.values())
             moved = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
             self._moved = self.ranks.any(moved, "whether the weights moved")
             check_moved(self._moved, grad_norm, lr)

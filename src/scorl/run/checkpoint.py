@@ -42,8 +42,8 @@ def save(directory: RunDirectory, learner: Learner, reward: float | None) -> Non
         shutil.rmtree(draft, ignore_errors=True)
         (draft / "trainer").mkdir(parents=True)
     learner.ranks.barrier("the folder of a checkpoint")
-    learner.division.save(draft)
-    if learner.division.in_shards:
+    learner.strategy.save(draft)
+    if learner.strategy.sharded:
         write_shards(learner, draft / "trainer" / "state")
     elif learner.ranks.main:
         torch.save(learner.state(), draft / "trainer" / "state.pt")

@@ -212,7 +212,7 @@ def _evaluate_if_due(run: _Run) -> None:
     due = done in (0, plan.total) or (wanted.eval_steps > 0 and done % wanted.eval_steps == 0)
     if not due or run.directory.evaluated(wanted.split, done):
         return
-    with run.learner.whole(reference=wanted.fixed):
+    with run.learner.unsharded(reference=wanted.fixed):
         record_evaluation(
             run.directory,
             done,
