@@ -15,6 +15,7 @@ from scorl.errors import UserError
 from scorl.evaluation import Evaluation, evaluate
 from scorl.run.directory import read_attempts
 from scorl.run.files import response_records
+from scorl.settings import EvaluationSettings
 from scorl.tasks.task import Task
 from scorl.trajectory import Credit, Problem, Verdict, user
 
@@ -48,7 +49,7 @@ def answer(prompt: str, seed: int) -> str:
 
 def run(limit: int | None = 4, attempts: int = 2) -> Evaluation:
     engine = ScriptedEngine(CHAT, answer)
-    return evaluate(engine, TASK, model="canned", limit=limit, attempts=attempts)
+    return evaluate(engine, TASK, EvaluationSettings(problems=limit), model="canned", attempts=attempts)
 
 
 def test_a_first_attempt_that_comes_with_the_problem_is_repaired_and_not_written() -> None:
@@ -58,7 +59,7 @@ def test_a_first_attempt_that_comes_with_the_problem_is_repaired_and_not_written
 
     task = replace(TASK, splits={"test": Wrong()})
     engine = ScriptedEngine(CHAT, answer)
-    groups = evaluate(engine, task, model="canned").groups
+    groups = evaluate(engine, task).groups
     assert [[a.text for a in group[0].attempts] for group in groups] == [["2", "3"], ["7", "3"], ["7", "3"]]
     assert [[a.offline for a in group[0].attempts] for group in groups] == [
         [False, False],
@@ -69,7 +70,7 @@ def test_a_first_attempt_that_comes_with_the_problem_is_repaired_and_not_written
     assert second.prompt_ids[: len(first.prompt_ids + first.ids)] == first.prompt_ids + first.ids
     assert [second.right for group in groups for second in group[0].attempts[1:]] == [False, False, True]
     with pytest.raises(UserError, match="2 attempts"):
-        evaluate(engine, task, model="canned", attempts=1)
+        evaluate(engine, task, attempts=1)
 
 
 def test_the_summary_has_the_documented_shape() -> None:
@@ -104,20 +105,19 @@ def test_progress_is_told_and_chunks_do_not_show() -> None:
     whole = evaluate(
         engine,
         TASK,
-        model="canned",
-        temperature=1.0,
-        samples=2,
+        EvaluationSettings(problems=None, temperature=1.0, samples=2),
         progress=lambda done, total: told.append((done, total)),
     )
     assert told == [(64, 100), (100, 100)]
-    part = evaluate(engine, TASK, model="canned", temperature=1.0, samples=2, limit=70)
+    part = evaluate(engine, TASK, EvaluationSettings(problems=70, temperature=1.0, samples=2))
     assert whole.groups[:70] == part.groups
     assert len({a.text for group in whole.groups for t in group for a in t.attempts}) == 10
 
 
 def test_other_seeds_draw_other_samples() -> None:
     engine = ScriptedEngine(CHAT, [str(n) for n in range(10)])
-    drawn = [evaluate(engine, TASK, model="canned", temperature=1.0, limit=20, seed=seed).groups for seed in (0, 0, 1)]
+    settings = EvaluationSettings(problems=20, temperature=1.0)
+    drawn = [evaluate(engine, TASK, settings, seed=seed).groups for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -131,7 +131,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="no problem"):
         run(limit=0)
     with pytest.raises(UserError, match="no split 'tset': did you mean 'test'"):
-        evaluate(ScriptedEngine(CHAT, answer), TASK, model="canned", split="tset")
+        evaluate(ScriptedEngine(CHAT, answer), TASK, EvaluationSettings(split="tset"))
 
 
 def test_an_attempt_becomes_a_line_and_is_read_back(tmp_path: Path) -> None:

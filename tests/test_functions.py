@@ -12,6 +12,7 @@ from scorl.errors import UserError
 from scorl.evaluation import evaluate
 from scorl.model.policy import Policy
 from scorl.sandbox.bubblewrap import detect_level
+from scorl.settings import EvaluationSettings
 from scorl.tasks.functions import (
     BUCKETS,
     Form,
@@ -126,5 +127,5 @@ def test_the_judge_pays_for_the_function_and_not_for_its_shown_values():
 def test_the_shipped_base_solves_about_half_at_once():
     policy = Policy("scorl:functions-base")
     known = replace(functions(), judge=lambda pairs: [Verdict(float(text == p.solution), "") for p, text in pairs])
-    result = evaluate(TorchEngine(policy), known, model="base", attempts=1, limit=100, temperature=0, max_tokens=8)
+    result = evaluate(TorchEngine(policy), known, EvaluationSettings(problems=100), attempts=1, max_tokens=8)
     assert 0.3 < result.summary()["metrics"]["accuracy_t1"]["value"] < 0.8

@@ -30,7 +30,7 @@ from scorl.planning.texts import lengths_in
 from scorl.planning.tokens import KEPT_BYTES, lesson, writings
 from scorl.planning.work import update_flops
 from scorl.recipe import changed, resolve
-from scorl.settings import Evaluations, LoraSettings
+from scorl.settings import EvaluationSettings, LoraSettings
 from scorl.training.stage import Stage
 from scorl.trajectory import Credit, Problem, TrainingExample, Trajectory, Verdict
 from scorl.trajectory import Response as Written
@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_told_with_what_would():
             "learner.gradient_checkpointing=true" in keys
         )
     assert fits(small.with_learner(gradient_checkpointing=True))
-    assert estimated(small, Evaluations()).remedies == tuple(found)
+    assert estimated(small, EvaluationSettings()).remedies == tuple(found)
 
 
 def test_seconds_fall_with_devices_and_rise_with_checkpoints():

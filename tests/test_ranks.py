@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.ranked import plan
+from support.ranked import built
 from support.worlds import save_model
 
 from scorl.distributed.ranks import ALONE, Ranks, process_group
 from scorl.distributed.torchrun import rank_to_blame
 from scorl.errors import PeerLostError, UserError
-from scorl.learner import Learner
 from scorl.run.checkpoint import load
 from scorl.run.directory import RunDirectory
-from scorl.run.run import perform
+from scorl.run.run import run_recipe
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {
@@ -90,7 +89,7 @@ def alone(model, tmp_path_factory):
     """The runs of one process."""
     folder = tmp_path_factory.mktemp("alone")
     for stages, kind in {(case.split("-")[0], "lora" if "lora" in case else "ddp") for case in KINDS}:
-        perform(plan(model, stages, kind), RunDirectory(folder / f"{stages}-{kind}"))
+        run_recipe(built(model, stages, kind), RunDirectory(folder / f"{stages}-{kind}"))
     return folder
 
 
@@ -110,7 +109,7 @@ def test_two_ranks_sample_and_learn_what_one_does(alone, two, case):
 
 def test_half_precision_in_shards_is_half_precision(model, two, tmp_path):
     """Weights in float32 that are computed with in bfloat16; rounding is another, and little else."""
-    perform(plan(model, "few", "half-whole"), RunDirectory(tmp_path / "run"))
+    run_recipe(built(model, "few", "half-whole"), RunDirectory(tmp_path / "run"))
     for a, b in zip(lines(tmp_path / "run"), lines(two / "few-half"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=0.05)
         assert b["logprob_gap"] < 0.02
@@ -126,16 +125,16 @@ def test_a_run_goes_on_with_another_number_of_ranks(model, alone, two, tmp_path)
     on_two_ranks(model, tmp_path, "full-fsdp2-again", "full-fsdp2-from-one")
     same(sharded, tmp_path / "full-fsdp2-again", 10, within=0.0)  # to the bit
     same(single, tmp_path / "full-fsdp2-from-one", 10, within=5e-6)
-    perform(plan(model, "full"), RunDirectory(begun(sharded, tmp_path / "to-one", 6)))
+    run_recipe(built(model, "full"), RunDirectory(begun(sharded, tmp_path / "to-one", 6)))
     same(sharded, tmp_path / "to-one", 10, within=5e-6)
 
 
 def test_shards_become_whole_to_the_bit(model, two):
-    made = plan(model, "full")
-    learner = Learner(made.policy, made.learner, total=10)
+    full = built(model, "full")
+    learner = full.learner()
     assert load(RunDirectory(two / "full-fsdp2"), learner) == 10
     saved = weights(two / "full-fsdp2", 10)
-    assert all(torch.equal(p, saved[name]) for name, p in made.policy.parameters.items())
+    assert all(torch.equal(p, saved[name]) for name, p in full.policy.parameters.items())
     assert learner.reference.was_reset
     moments = learner.optimizer.state_dict()["state"]
     assert all(float(kept["step"]) == 10 and kept["exp_avg"].any() for kept in moments.values())

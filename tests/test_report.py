@@ -21,10 +21,11 @@ from scorl.report import show_trajectories, tabulate_change, tabulate_evaluation
 from scorl.report.chart import Series, draw_chart
 from scorl.report.trajectories import gather_trajectories, mark_changes, present
 from scorl.run.files import response_records
+from scorl.settings import EvaluationSettings
 
 
 def evaluation(*rights: str) -> Evaluation:
-    return Evaluation("tiny", "countdown", "test", 2, 0.0, 1, 64, 0, tuple(groups(*rights)))
+    return Evaluation("tiny", "countdown", EvaluationSettings(), 2, 64, 0, tuple(groups(*rights)))
 
 
 BEFORE = evaluation(*["10"] * 30, *["00"] * 40, *["11"] * 30)

@@ -4,20 +4,22 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from support.worlds import letters, save_model
+from support.worlds import letters, letters_recipe, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Supervised
+from scorl.run.build import BuiltRecipe
 from scorl.run.directory import RunDirectory
-from scorl.run.run import Plan, Result, perform
-from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoraSettings, Sampling
+from scorl.run.run import RunResult, run_recipe
+from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings, LoraSettings
 from scorl.training.stage import Stage
 
 CONTRACT = [
@@ -55,44 +57,39 @@ ATTEMPT = [
 ]
 
 
-def plan(model: str, lora: bool = False) -> Plan:
+def built(model: str, lora: bool = False) -> BuiltRecipe:
     """Nine steps over three stages, saved every second one; micro-batches so small that every step accumulates."""
-    policy = Policy(model, lora=LoraSettings(r=2) if lora else None)
     stages = (
         Stage(Supervised(), 2, problems=3, samples=1, attempts=1),
         Stage(StageOne(), 3, problems=2, samples=4, reset_reference=True),
         Stage(StageTwo(), 4, problems=2, samples=4),
     )
-    return Plan(
-        model=model,
-        policy=policy,
-        engine=TorchEngine(policy),
-        task=letters(),
-        stages=stages,
-        recipe="seed: 0\n",
-        sampling=Sampling(max_tokens=2),
+    recipe = replace(
+        letters_recipe(model, stages, max_tokens=2),
         learner=LearnerSettings(
             learning_rate=1e-2, tokens_per_microbatch=20, lr_scheduler_type="cosine", warmup_steps=2
         ),
-        evaluations=Evaluations(eval_steps=3, problems=3),
-        checkpoints=Checkpoints(save_steps=2, save_total_limit=2),
+        evaluation=EvaluationSettings(eval_steps=3, problems=3),
+        checkpoint=CheckpointSettings(save_steps=2, save_total_limit=2),
     )
+    policy = Policy(model, lora=LoraSettings(r=2) if lora else None)
+    return BuiltRecipe(recipe, policy, TorchEngine(policy), letters())
 
 
-def run_in(folder: Path, made: Plan, **listeners) -> Result:
-    return perform(made, RunDirectory(folder), **listeners)
+def run(folder: Path, recipe: BuiltRecipe, **listeners) -> RunResult:
+    return run_recipe(recipe, RunDirectory(folder), **listeners)
 
 
-def weights(run: Path, step: int = 9) -> dict[str, torch.Tensor]:
-    return AutoModelForCausalLM.from_pretrained(run / "checkpoints" / f"step-{step}").state_dict()
+def weights(folder: Path, step: int = 9) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder / "checkpoints" / f"step-{step}").state_dict()
 
 
-def content(run: Path) -> list[str]:
+def content(folder: Path) -> list[str]:
     """All that a run wrote, but for its clock."""
-    lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     steps = [json.dumps({**line, "seconds": None}) for line in lines]
-    attempts = [p.name + p.read_text() for p in sorted((run / "attempts").iterdir())]
-    return [*steps, *attempts, (run / "evaluation.json").read_text()]
+    attempts = [p.name + p.read_text() for p in sorted((folder / "attempts").iterdir())]
+    return [*steps, *attempts, (folder / "evaluation.json").read_text()]
 
 
 def same(one: Path, other: Path) -> None:
@@ -114,7 +111,7 @@ def lora(request):
 @pytest.fixture(scope="module")
 def straight(model, lora, tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")
-    result = run_in(folder, plan(model, lora))
+    result = run(folder, built(model, lora))
     assert (result.steps, result.interrupted) == (9, False)
     return folder
 
@@ -148,7 +145,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_run import plan, run_in
+from test_run import built, run
 from scorl.learner import update
 
 def die(line):
@@ -164,7 +161,7 @@ if {inside}:
     update.logprobs_and_kl = die_in_backward
 def count(line):
     learner_steps[0] += 1
-run_in(Path({out!r}), plan({model!r}, {lora}), on_step=count if {inside} else die)
+run(Path({out!r}), built({model!r}, {lora}), on_step=count if {inside} else die)
 """
 
 
@@ -180,7 +177,7 @@ def test_a_killed_run_resumes_bit_for_bit(straight, model, lora, tmp_path, step,
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    result = run_in(tmp_path / "run", plan(model, lora))
+    result = run(tmp_path / "run", built(model, lora))
     assert result.steps == 9
     same(straight, tmp_path / "run")
 
@@ -190,10 +187,10 @@ def test_ctrl_c_saves_after_the_step_and_the_run_resumes(straight, model, lora, 
         if line["step"] == 4:
             signal.raise_signal(signal.SIGINT)
 
-    result = run_in(tmp_path / "run", plan(model, lora), on_step=interrupt)
+    result = run(tmp_path / "run", built(model, lora), on_step=interrupt)
     assert (result.steps, result.interrupted) == (5, True)
     assert (tmp_path / "run" / "checkpoints" / "step-5").is_dir()
-    assert run_in(tmp_path / "run", plan(model, lora)).steps == 9
+    assert run(tmp_path / "run", built(model, lora)).steps == 9
     same(straight, tmp_path / "run")
 
 
@@ -205,10 +202,10 @@ def test_ctrl_c_in_an_evaluation_saves_at_once(straight, model, lora, tmp_path):
         if len(seen) == 2:  # the evaluation after step 3, of which nothing is saved yet
             signal.raise_signal(signal.SIGINT)
 
-    result = run_in(tmp_path / "run", plan(model, lora), on_progress=interrupt)
+    result = run(tmp_path / "run", built(model, lora), on_progress=interrupt)
     assert (result.steps, result.interrupted) == (3, True)
     assert (tmp_path / "run" / "checkpoints" / "step-3").is_dir()
-    assert run_in(tmp_path / "run", plan(model, lora)).steps == 9
+    assert run(tmp_path / "run", built(model, lora)).steps == 9
     same(straight, tmp_path / "run")
 
 
@@ -216,16 +213,15 @@ def test_what_a_kill_left_of_a_checkpoint_is_no_checkpoint(model, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     for name in (".step-4.draft", ".step-2.gone.draft"):
         (folder / name / "trainer").mkdir(parents=True)
-    assert run_in(tmp_path / "run", plan(model)).steps == 9
+    assert run(tmp_path / "run", built(model)).steps == 9
     assert not list(folder.glob(".*"))
 
 
 def test_a_second_process_in_a_run_is_refused_and_touches_nothing(model, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    draft = run / "checkpoints" / ".step-3.draft"
+    folder = tmp_path / "run"
+    draft = folder / "checkpoints" / ".step-3.draft"
     draft.mkdir(parents=True)
-    with RunDirectory(run).lock(), pytest.raises(UserError, match="another process is at work there"):
-        run_in(run, plan(model))
+    with RunDirectory(folder).lock(), pytest.raises(UserError, match="another process is at work there"):
+        run(folder, built(model))
     assert draft.is_dir()  # the first one's checkpoint, half-written
-    assert not (run / "recipe.yaml").exists()
+    assert not (folder / "recipe.yaml").exists()

@@ -28,14 +28,7 @@ def run(policy, *stages, lr=5e-3, seed=0, task=None):
 
 
 def accuracy(policy, turn, attempts=2):
-    result = evaluate(
-        TorchEngine(policy),
-        letters(),
-        model="tiny",
-        attempts=attempts,
-        temperature=0,
-        max_tokens=1,
-    )
+    result = evaluate(TorchEngine(policy), letters(), attempts=attempts, max_tokens=1)
     return result.summary()["metrics"][f"accuracy_t{turn}"]["value"]
 
 
@@ -215,7 +208,7 @@ def test_an_adaptive_beta_is_noted_and_holds_the_kl(tmp_path):
 def test_self_refine_puts_a_critique_between_the_attempts(tmp_path):
     policy = tiny_policy(tmp_path)
     task = replace(letters(), between=SelfRefine("say", "again"))
-    result = evaluate(TorchEngine(policy), task, model="tiny", max_tokens=3)
+    result = evaluate(TorchEngine(policy), task, max_tokens=3)
     for (trajectory,) in result.groups:
         first, second = trajectory.attempts
         assert trajectory.labels == ("t1", "c1", "t2")

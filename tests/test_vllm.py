@@ -32,7 +32,7 @@ from scorl.errors import GuardError, UserError
 from scorl.learner import Learner
 from scorl.objectives import StageOne
 from scorl.recipe import resolve
-from scorl.run.build import planned
+from scorl.run.build import build
 from scorl.settings import LearnerSettings, LoraSettings, ModelSettings, VllmSettings
 from scorl.training.loop import train
 from scorl.training.stage import Stage
@@ -392,7 +392,7 @@ def test_the_servers_environment():
 def test_a_missing_vllm_is_named_before_a_model_is_loaded(python, message):
     recipe = resolve("countdown", ["engine.name=vllm", f"engine.python={python}", "model.path=no/such/model"])
     with pytest.raises(UserError, match=message):
-        planned(recipe)
+        build(recipe)
 
 
 def test_settings_of_vllm_belong_to_vllm():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scorl.model.chat import Chat
     from scorl.model.policy import Policy
     from scorl.objectives import OBJECTIVES, PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised
-    from scorl.settings import LearnerSettings, LoraSettings, Sampling, VllmSettings
+    from scorl.settings import EvaluationSettings, LearnerSettings, LoraSettings, Sampling, VllmSettings
     from scorl.training.loop import train
     from scorl.training.stage import Stage
     from scorl.training.step import Step
@@ -41,7 +41,7 @@ _HOMES = {
     "scorl.metrics": ("measure",),
     "scorl.objectives": ("OBJECTIVES", "PairSFT", "Reinforce", "StageOne", "StageTwo", "Star", "Supervised"),
     "scorl.model.policy": ("Policy",),
-    "scorl.settings": ("LearnerSettings", "LoraSettings", "Sampling", "VllmSettings"),
+    "scorl.settings": ("EvaluationSettings", "LearnerSettings", "LoraSettings", "Sampling", "VllmSettings"),
     "scorl.training.stage": ("Stage",),
     "scorl.training.step": ("Step",),
     "scorl.training.loop": ("train",),

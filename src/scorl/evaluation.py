@@ -12,7 +12,7 @@ from scorl.engines.engine import Engine
 from scorl.errors import UserError
 from scorl.rollout import Draws, OfflineAttempts, rollout
 from scorl.seeds import derive
-from scorl.settings import Sampling
+from scorl.settings import EvaluationSettings, Sampling
 from scorl.tasks.task import Task
 from scorl.trajectory import Group, Problem
 
@@ -31,10 +31,8 @@ class Evaluation:
 
     model: str
     task: str
-    split: str
+    settings: EvaluationSettings
     attempts: int
-    temperature: float
-    samples: int
     max_tokens: int
     seed: int
     groups: tuple[Group, ...]
@@ -49,11 +47,11 @@ class Evaluation:
         return {
             "model": self.model,
             "task": self.task,
-            "split": self.split,
+            "split": self.settings.split,
             "problems": len(self.groups),
             "attempts": self.attempts,
-            "temperature": self.temperature,
-            "samples": self.samples,
+            "temperature": self.settings.temperature,
+            "samples": self.settings.samples,
             "max_tokens": self.max_tokens,
             "seed": self.seed,
             "metrics": {k: asdict(interval) for k, interval in metrics.measure_intervals(self.groups).items()},
@@ -66,30 +64,38 @@ class Evaluation:
 def evaluate(
     engine: Engine,
     task: Task,
+    settings: EvaluationSettings | None = None,
     *,
-    model: str,
-    split: str = "test",
+    model: str = "policy",
     attempts: int = 2,
-    samples: int = 1,
-    temperature: float = 0.0,
     max_tokens: int = 256,
-    limit: int | None = None,
     seed: int = 0,
     offline: OfflineAttempts | None = None,
     progress: Callable[[int, int], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Samples and judges `attempts` turns of `samples` samples of the first `limit` problems of a split.
+    """Sample and judge `attempts` attempts at held-out problems.
 
-    `model` names the model in the result; `offline` writes the first attempts in its place; `progress` is told
-    (problems done, problems in all); `ranks` share the problems, and each has the whole result.
+    Args:
+        engine: samples from the model that is measured.
+        task: its problems and its judge.
+        settings: which problems, how many samples, and the temperature; when a run evaluates is not read.
+        model: what the result calls the model.
+        attempts: at each problem.
+        max_tokens: the longest response.
+        seed: of draws at a temperature above 0.
+        offline: who writes first attempts in the model's place.
+        progress: is told (problems done, problems in all).
+        ranks: share the problems; each has the whole result.
 
     Raises:
         UserError: the task has no such split, or there is no problem to evaluate on.
     """
-    problems = task.split(split).take(limit)
+    settings = settings or EvaluationSettings()
+    problems = task.split(settings.split).take(settings.problems)
     if not problems:
-        raise UserError(f"no problem to evaluate on: task '{task.name}', split '{split}', limit {limit}")
+        limit = "" if settings.problems is None else f", of which {settings.problems} are to be taken"
+        raise UserError(f"no problem to evaluate on: task '{task.name}', split '{settings.split}'{limit}")
 
     def draw_seed(problem: Problem, sample: int, place: int) -> int:
         return derive(seed, "evaluate", problem.id, sample, place)
@@ -97,11 +103,11 @@ def evaluate(
     groups: list[Group] = []
     for start in range(0, len(problems), CHUNK * ranks.size):
         chunk = problems[start : start + CHUNK * ranks.size]
-        mine = ranks.shard(len(chunk))
-        before = chunk[: mine.start]
-        draws = Draws(draw_seed, samples, Sampling(temperature, max_tokens), offline=offline, before=before)
-        share = rollout(engine, task, chunk[mine], task.turns(attempts), draws)
-        groups += ranks.all_concat(share, "a part of the evaluation")
+        share = ranks.shard(len(chunk))
+        before, sampling = chunk[: share.start], Sampling(settings.temperature, max_tokens)
+        draws = Draws(draw_seed, settings.samples, sampling, offline=offline, before=before)
+        judged = rollout(engine, task, chunk[share], task.turns(attempts), draws)
+        groups += ranks.all_concat(judged, "a part of the evaluation")
         if progress:
             progress(len(groups), len(problems))
-    return Evaluation(model, task.name, split, attempts, temperature, samples, max_tokens, seed, tuple(groups))
+    return Evaluation(model, task.name, settings, attempts, max_tokens, seed, tuple(groups))

@@ -10,9 +10,9 @@ from annotated_types import Ge, Gt, Interval
 from scorl.errors import UserError
 
 __all__ = [
-    "Checkpoints",
+    "CheckpointSettings",
     "Dtype",
-    "Evaluations",
+    "EvaluationSettings",
     "LearnerSettings",
     "LoggerName",
     "LoraSettings",
@@ -174,13 +174,13 @@ KL_IN = {"exact": ("both", "loss"), "k1": ("reward",), "k2": ("both", "loss"), "
 
 
 @dataclass(frozen=True)
-class Evaluations:
+class EvaluationSettings:
     """When and how the policy is evaluated during a run."""
 
     eval_steps: Annotated[int, Ge(0)] = 0
     """Steps between evaluations; 0: only before the first and after the last step."""
-    problems: Annotated[int, Ge(1)] = 200
-    """Held-out problems."""
+    problems: Annotated[int, Ge(1)] | None = 200
+    """Held-out problems; null: all of the split."""
     temperature: Annotated[float, Ge(0)] = 0.0
     """0 is greedy, as in the paper."""
     samples: Annotated[int, Ge(1)] = 1
@@ -192,7 +192,7 @@ class Evaluations:
 
 
 @dataclass(frozen=True)
-class Checkpoints:
+class CheckpointSettings:
     """When the run is saved, and how much of it stays."""
 
     save_steps: Annotated[int, Ge(1)] = 50

@@ -8,11 +8,13 @@ from scorl.distributed.ranks import exit_process, process_group
 from scorl.engines.torch import TorchEngine
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Star, Supervised
+from scorl.recipe import LauncherSettings
+from scorl.run.build import BuiltRecipe
 from scorl.run.directory import RunDirectory
-from scorl.run.run import Plan, perform
-from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoraSettings, Sampling
+from scorl.run.run import run_recipe
+from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings, LoraSettings
 from scorl.training.stage import Stage
-from support.worlds import letters
+from support.worlds import letters, letters_recipe
 
 STAGES = {
     "full": (
@@ -25,26 +27,21 @@ STAGES = {
 }
 
 
-def plan(model: str, stages: str, kind: str = "ddp") -> Plan:
+def built(model: str, stages: str, kind: str = "ddp") -> BuiltRecipe:
     """Steps that have everything in them, in micro-batches so small that ranks need different numbers of them."""
     lora = LoraSettings(r=2) if kind == "lora" else None
     sharded = kind in ("fsdp2", "half")
     policy = Policy(model, lora=lora, placed=not sharded, dtype="bfloat16" if kind.startswith("half") else "float32")
-    return Plan(
-        model=model,
-        policy=policy,
-        engine=TorchEngine(policy),
-        task=letters(),
-        stages=STAGES[stages],
-        recipe="seed: 0\n",
-        sampling=Sampling(max_tokens=3),
+    recipe = replace(
+        letters_recipe(model, STAGES[stages], max_tokens=3),
         learner=LearnerSettings(
             learning_rate=1e-3, tokens_per_microbatch=40, lr_scheduler_type="cosine", warmup_steps=2
         ),
-        evaluations=Evaluations(eval_steps=4, problems=3, fixed=stages == "full"),
-        checkpoints=Checkpoints(save_steps=3, save_total_limit=9),
-        parallel="fsdp2" if sharded else "ddp",
+        evaluation=EvaluationSettings(eval_steps=4, problems=3, fixed=stages == "full"),
+        checkpoint=CheckpointSettings(save_steps=3, save_total_limit=9),
+        launcher=LauncherSettings(parallel="fsdp2" if sharded else "ddp"),
     )
+    return BuiltRecipe(recipe, policy, TorchEngine(policy), letters())
 
 
 def main(model: str, folder: Path, cases: list[str]) -> None:
@@ -52,10 +49,12 @@ def main(model: str, folder: Path, cases: list[str]) -> None:
     with process_group(2, 120.0, "cpu") as ranks:
         for case in cases:
             stages, kind, *more = case.split("-")
-            made = plan(model, stages, kind)
+            case_built = built(model, stages, kind)
             if "rows" in more:
-                made = replace(made, learner=replace(made.learner, gradient_checkpointing=True, packing="padded"))
-            perform(made, RunDirectory(folder / case, ranks))
+                recipe = case_built.recipe
+                learner = replace(recipe.learner, gradient_checkpointing=True, packing="padded")
+                case_built = replace(case_built, recipe=replace(recipe, learner=learner))
+            run_recipe(case_built, RunDirectory(folder / case, ranks))
         ranks.barrier("the end")
     exit_process(0)
 

@@ -10,11 +10,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from scorl.model.policy import Policy
-from scorl.settings import LoraSettings
+from scorl.recipe import EngineSettings, Recipe, TaskChoice
+from scorl.settings import LoraSettings, ModelSettings
+from scorl.tasks import TASKS
 from scorl.tasks.task import Task
+from scorl.training.stage import Stage
 from scorl.trajectory import Problem, Verdict, user
 
-__all__ = ["WORDS", "letters", "save_model", "tiny_policy"]
+__all__ = ["WORDS", "letters", "letters_recipe", "save_model", "tiny_policy"]
 
 WORDS = ["a", "b", "c", "d", "e", "f", "say", "again"]
 TEMPLATE = (
@@ -71,6 +74,13 @@ def letters() -> Task:
     """Say the letter that is named: right if the response is that letter and nothing else."""
     problems = _Letters()
     return Task("letters", {"train": problems, "test": problems}, "again", _judge)
+
+
+def letters_recipe(model: str, stages: tuple[Stage, ...], max_tokens: int) -> Recipe:
+    """A recipe for a run of `letters`, which no recipe names: another task stands in its place."""
+    task = TaskChoice("countdown", "train", TASKS["countdown"][0]())
+    engine = EngineSettings(max_tokens=max_tokens)
+    return Recipe(model=ModelSettings(model), task=task, stages=stages, engine=engine)
 
 
 def _problem(number: int) -> Problem:

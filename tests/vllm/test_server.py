@@ -22,7 +22,7 @@ from scorl.learner import Learner
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne
 from scorl.recipe import resolve
-from scorl.run.build import planned
+from scorl.run.build import build
 from scorl.settings import LearnerSettings, LoraSettings, VllmSettings
 from scorl.training.loop import train
 from scorl.training.stage import Stage
@@ -118,20 +118,19 @@ def test_twenty_steps_on_smollm2_and_the_fault_in_the_next():
     """Sampler and learner stay as close as rounding lets them. Then the tied head is no longer mended, and the check
     stops the run after one update.
     """
-    plan = planned(resolve(Path(__file__).with_name("smollm2.yaml"), [f"engine.python={PYTHON}"]))
-    learner = Learner(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
-    steps = train(plan.policy, plan.task, plan.stages, sampling=plan.sampling, engine=plan.engine, learner=learner)
-    start = policy_logprobs(plan.policy, probe_ids(plan.policy, None))
+    built = build(resolve(Path(__file__).with_name("smollm2.yaml"), [f"engine.python={PYTHON}"]))
+    steps = built.train(built.learner())
+    start = policy_logprobs(built.policy, probe_ids(built.policy, None))
     lines = []
     for step in islice(steps, 20):
         lines.append(step.line())
         print({key: lines[-1][key] for key in ("step", "sync_gap", "logprob_gap", "tokens", "seconds")}, flush=True)
     assert max(line["sync_gap"] for line in lines) < 2e-4
     assert max(line["logprob_gap"] for line in lines) < 1e-4
-    end = policy_logprobs(plan.policy, probe_ids(plan.policy, None))
+    end = policy_logprobs(built.policy, probe_ids(built.policy, None))
     assert (torch.tensor(end) - torch.tensor(start)).abs().max() > 1e-2  # it did learn
-    plan.engine.mend = False
+    built.engine.mend = False
     with pytest.raises(GuardError, match="stale output head") as caught:
         next(steps)
     print(caught.value)
-    plan.engine.server.close()
+    built.engine.server.close()

@@ -54,6 +54,7 @@ def collect_repairs(
     sampler.check()
 
     from scorl.evaluation import evaluate
+    from scorl.settings import EvaluationSettings
     from scorl.tasks.repairs import repairs
 
     quiet()
@@ -61,13 +62,10 @@ def collect_repairs(
     evaluation = evaluate(
         loaded,
         task,
+        EvaluationSettings(problems=limit, temperature=temperature, samples=samples, split=split),
         model=model,
-        split=split,
         attempts=1,
-        samples=samples,
-        temperature=temperature,
         max_tokens=max_tokens,
-        limit=limit,
         seed=seed,
         progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
     )

@@ -70,19 +70,17 @@ def evaluate(
 
     from scorl.evaluation import evaluate as measure
     from scorl.report import tabulate_evaluation
+    from scorl.settings import EvaluationSettings
 
     quiet()
     loaded = sampler.build()
     evaluation = measure(
         loaded,
         task,
+        EvaluationSettings(problems=limit, temperature=temperature, samples=samples, split=split),
         model=model,
-        split=split,
         attempts=attempts,
-        samples=samples,
-        temperature=temperature,
         max_tokens=max_tokens or own_max_tokens,
-        limit=limit,
         seed=seed,
         progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
     )

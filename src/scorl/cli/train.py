@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scorl.recipe import Recipe
     from scorl.run.directory import RunDirectory
     from scorl.run.files import Record
-    from scorl.run.run import Result
+    from scorl.run.run import RunResult
 
 __all__ = ["default_folder", "train"]
 
@@ -114,7 +114,7 @@ def _by_torchrun(recipe: Recipe, arguments: list[str], directory: RunDirectory) 
     return launch(arguments, where.workers or 1, timeout=where.timeout, device=device, logs=directory.rank_logs)
 
 
-def _by_ray(recipe: Recipe, directory: RunDirectory) -> Result:
+def _by_ray(recipe: Recipe, directory: RunDirectory) -> RunResult:
     """The run on the workers of a Ray cluster."""
     from scorl.distributed.ray import launch
 
@@ -129,18 +129,18 @@ def _by_ray(recipe: Recipe, directory: RunDirectory) -> Result:
     )
 
 
-def _run(recipe: Recipe, out: Path, ranks: Ranks) -> Result:
-    from scorl.run.build import planned
+def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
+    from scorl.run.build import build
     from scorl.run.directory import RunDirectory
     from scorl.run.loggers import loggers
     from scorl.run.progress import ProgressLine
-    from scorl.run.run import perform
+    from scorl.run.run import run_recipe
 
     quiet()
-    plan, directory = planned(recipe, ranks), RunDirectory(out, ranks)
+    built, directory = build(recipe, ranks), RunDirectory(out, ranks)
     if not ranks.main:
-        return perform(plan, directory)
-    for difference in plan.policy.chat.differences():
+        return run_recipe(built, directory)
+    for difference in built.policy.chat.differences():
         click.echo(f"chat template: {difference}", err=True)
     with loggers(recipe.loggers, directory, recipe.as_dict()) as send, ProgressLine(recipe.steps) as progress:
 
@@ -148,10 +148,10 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> Result:
             progress(record)
             send(record)
 
-        return perform(plan, directory, on_step, progress.between)
+        return run_recipe(built, directory, on_step, progress.between)
 
 
-def _tell(result: Result, recipe: Recipe) -> None:
+def _tell(result: RunResult, recipe: Recipe) -> None:
     """Say how a run ended, and write its report."""
     out = result.directory
     if result.evaluations:

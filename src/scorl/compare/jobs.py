@@ -22,6 +22,7 @@ from scorl.errors import UserError
 from scorl.recipe import Recipe, differences, resolve
 from scorl.run.directory import RunDirectory
 from scorl.run.files import write_whole
+from scorl.run.progress import format_duration
 
 __all__ = ["Run", "execute_runs", "plan_runs"]
 
@@ -115,7 +116,7 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[st
                 if code:
                     failed.append(run)
                 left = (time.monotonic() - began) / finished * (total - finished)
-                report(f"{finished}/{total} {_describe_ending(run, code)}, about {_format_minutes(left)} left")
+                report(f"{finished}/{total} {_describe_ending(run, code)}, about {format_duration(left)} left")
             time.sleep(PAUSE)
     except KeyboardInterrupt:
         _stop(running)
@@ -178,8 +179,3 @@ def _stop(running: dict[Run, subprocess.Popen[bytes]]) -> None:
             return
         except KeyboardInterrupt:
             continue
-
-
-def _format_minutes(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes} min"

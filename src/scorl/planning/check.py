@@ -14,9 +14,8 @@ from scorl.planning.probe import clock, resident, settled, this_cpu
 from scorl.planning.seconds import step_time
 from scorl.planning.texts import lengths_in, shape_of
 from scorl.recipe import Recipe
-from scorl.run.build import planned
+from scorl.run.build import BuiltRecipe, build
 from scorl.run.files import response_records
-from scorl.run.run import Plan
 from scorl.training.step import Step
 from scorl.trajectory import TrainingExample
 
@@ -36,7 +35,7 @@ class Figures:
 def beside(recipe: Recipe, steps: int) -> tuple[Figures, Figures]:
     """What is predicted, and what is measured: `steps` steps of a recipe behind a first one, which warms up."""
     runtime = settled()
-    made, measured = _made(planned(recipe), steps)
+    made, measured = _made(build(recipe), steps)
     lengths = lengths_in([_lines(step) for step in made])
     setup = described(recipe, Wanted(), shape_of(recipe, None), lengths)
     setup = replace(setup, stages=recipe.stages[:1], device=replace(this_cpu(setup), runtime=runtime))
@@ -44,10 +43,11 @@ def beside(recipe: Recipe, steps: int) -> tuple[Figures, Figures]:
     return Figures(time.sample, time.learn, memory(setup).peak), measured
 
 
-def _made(plan: Plan, steps: int) -> tuple[list[Step], Figures]:
+def _made(built: BuiltRecipe, steps: int) -> tuple[list[Step], Figures]:
     """The steps, and what they took on average."""
-    learner = _Clocked(plan.policy, plan.learner, total=plan.total, temperature=plan.sampling.temperature)
-    run = plan.made(learner)
+    recipe = built.recipe
+    learner = _Clocked(built.policy, recipe.learner, total=recipe.steps, temperature=recipe.engine.temperature)
+    run = built.train(learner)
     made, seconds = [], []
     with Peak() as peak:
         for _ in range(steps + 1):

@@ -11,7 +11,7 @@ from scorl.planning.memory import Memory, memory
 from scorl.planning.seconds import StepTime, step_time
 from scorl.planning.setup import Setup
 from scorl.planning.tokens import lesson, micro_batches
-from scorl.settings import Evaluations
+from scorl.settings import EvaluationSettings
 from scorl.training.stage import Stage
 
 __all__ = ["Estimate", "StageEstimate", "estimated"]
@@ -88,7 +88,11 @@ class Estimate:
         }
 
 
-def estimated(setup: Setup, evaluations: Evaluations, price: float | None = None) -> Estimate:
+WHOLE_SPLIT = 500
+"""Problems that a whole split is taken to have, as MATH500 has."""
+
+
+def estimated(setup: Setup, evaluations: EvaluationSettings, price: float | None = None) -> Estimate:
     """The plan of a setup."""
     fit = fits(setup)
     steps = sum(stage.steps for stage in setup.stages)
@@ -111,8 +115,8 @@ def _stage(setup: Setup, stage: Stage) -> StageEstimate:
     )
 
 
-def _evaluation(setup: Setup, evaluations: Evaluations) -> float:
+def _evaluation(setup: Setup, evaluations: EvaluationSettings) -> float:
     """Every problem gets as many attempts as a stage has at most, on one device."""
     attempts = max([2, *(stage.attempts for stage in setup.stages)])
-    asked = Stage(Reinforce(), 1, evaluations.problems, evaluations.samples, attempts=attempts)
+    asked = Stage(Reinforce(), 1, evaluations.problems or WHOLE_SPLIT, evaluations.samples, attempts=attempts)
     return step_time(replace(setup, count=1), asked).sample

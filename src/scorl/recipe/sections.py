@@ -14,7 +14,15 @@ from pydantic import ConfigDict, TypeAdapter
 from scorl.engines import ENGINES
 from scorl.objectives import OBJECTIVES
 from scorl.recipe.choice import STRICT, OneOf
-from scorl.settings import Checkpoints, Evaluations, LearnerSettings, LoggerName, ModelSettings, TorchSettings
+from scorl.settings import (
+    CheckpointSettings,
+    EvaluationSettings,
+    LearnerSettings,
+    LoggerName,
+    ModelSettings,
+    Sampling,
+    TorchSettings,
+)
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
 from scorl.tasks.turns import TURNS, Correction, Turns
@@ -56,6 +64,11 @@ class EngineSettings:
     """The longest response in tokens (open)."""
     settings: Any = field(default_factory=TorchSettings)
     """The engine's settings dataclass; in YAML its keys stand beside `name`."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How responses are drawn while training."""
+        return Sampling(self.temperature, self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -99,8 +112,8 @@ class Recipe:
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     stages: tuple[Annotated[Stage, STAGE], ...]
     """What the run goes through, in order."""
-    evaluation: Evaluations = field(default_factory=Evaluations)
-    checkpoint: Checkpoints = field(default_factory=Checkpoints)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     launcher: LauncherSettings = field(default_factory=LauncherSettings)
     loggers: tuple[LoggerName, ...] = ()
     """Where the lines of steps.jsonl go as well."""

@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 import transformers
 
 from scorl.distributed.ranks import ALONE, Ranks
-from scorl.engines import ENGINES
+from scorl.engines import ENGINES, Engine
 from scorl.errors import UserError
+from scorl.learner import Learner
 from scorl.model.policy import Policy
 from scorl.recipe.sections import Recipe
-from scorl.run.run import Plan
-from scorl.settings import Sampling
 from scorl.tasks.task import Task
+from scorl.training.collected import RolloutStore
+from scorl.training.loop import train
+from scorl.training.step import Step
 from scorl.version import __version__
 
-__all__ = ["planned", "versions"]
+__all__ = ["BuiltRecipe", "build", "versions"]
 
 
-def planned(recipe: Recipe, ranks: Ranks = ALONE) -> Plan:
+@dataclass(frozen=True)
+class BuiltRecipe:
+    """A recipe with the objects that it names."""
+
+    recipe: Recipe
+    policy: Policy
+    engine: Engine
+    task: Task
+
+    def learner(self, ranks: Ranks = ALONE) -> Learner:
+        """A learner that has made no update yet."""
+        return Learner(
+            self.policy,
+            self.recipe.learner,
+            total=self.recipe.steps,
+            temperature=self.recipe.engine.temperature,
+            ranks=ranks,
+            parallel=self.recipe.launcher.parallel,
+        )
+
+    def train(self, learner: Learner, store: RolloutStore | None = None) -> Iterator[Step]:
+        """The steps that the learner has still to make; see `scorl.train`."""
+        return train(
+            self.policy,
+            self.task,
+            self.recipe.stages,
+            seed=self.recipe.seed,
+            split=self.recipe.task.split,
+            sampling=self.recipe.engine.sampling,
+            engine=self.engine,
+            learner=learner,
+            store=store,
+        )
+
+
+def build(recipe: Recipe, ranks: Ranks = ALONE) -> BuiltRecipe:
     """Build all that a recipe names; the task comes first, so that its faults show before a model is loaded.
 
     Raises:
@@ -32,21 +70,7 @@ def planned(recipe: Recipe, ranks: Ranks = ALONE) -> Plan:
     engine = ENGINES[recipe.engine.name]
     engine.check(recipe.engine.settings)
     policy = Policy.of(recipe.model, placed=ranks.size == 1 or recipe.launcher.parallel == "ddp")
-    return Plan(
-        model=recipe.model.path,
-        policy=policy,
-        engine=engine.build(recipe.engine.settings, recipe.model, policy),
-        task=task,
-        stages=recipe.stages,
-        recipe=recipe.dump(versions()),
-        seed=recipe.seed,
-        split=recipe.task.split,
-        sampling=Sampling(recipe.engine.temperature, recipe.engine.max_tokens),
-        learner=recipe.learner,
-        evaluations=recipe.evaluation,
-        checkpoints=recipe.checkpoint,
-        parallel=recipe.launcher.parallel,
-    )
+    return BuiltRecipe(recipe, policy, engine.build(recipe.engine.settings, recipe.model, policy), task)
 
 
 def _check_problems(recipe: Recipe, task: Task) -> None:

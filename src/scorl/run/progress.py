@@ -14,7 +14,7 @@ from rich.text import Text
 
 from scorl.metrics import HEADLINES
 
-__all__ = ["ProgressLine", "describe"]
+__all__ = ["ProgressLine", "describe", "format_duration"]
 
 SMOOTHED = 20
 """Steps over which the rate is taken."""
@@ -94,7 +94,7 @@ def describe(line: Mapping[str, Any], total: int, seconds: float) -> str:
     parts = [
         f"{line['stage']} {done}/{total}",
         f"{seconds:.2f} s/step",
-        f"{_clock(seconds * (total - done))} left",
+        f"{format_duration(seconds * (total - done))} left",
     ]
     for name, key in HEADLINES.items():
         if line.get(key) is not None:
@@ -108,7 +108,12 @@ def describe(line: Mapping[str, Any], total: int, seconds: float) -> str:
     return "  ".join(parts)
 
 
-def _clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """A duration for people.
+
+    >>> format_duration(75.2), format_duration(3600)
+    ('1:15', '1:00:00')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

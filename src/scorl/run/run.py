@@ -5,78 +5,33 @@ After a kill the run resumes from its newest checkpoint; what was written behind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from scorl.engines.engine import Engine
 from scorl.engines.reference import ReferenceEngine
 from scorl.errors import UserError
+from scorl.evaluation import Summary, evaluate
 from scorl.learner import Learner
 from scorl.metrics import describe_alarms, find_alarms
-from scorl.model.policy import Policy
+from scorl.rollout import OfflineAttempts
 from scorl.run import checkpoint
+from scorl.run.build import BuiltRecipe, versions
 from scorl.run.collected import FileRolloutStore
 from scorl.run.directory import RunDirectory
-from scorl.run.evaluations import record_evaluation
 from scorl.run.files import Record, response_records
 from scorl.run.signals import interruptible
-from scorl.settings import Checkpoints, Evaluations, LearnerSettings, Sampling
-from scorl.tasks.task import Task
-from scorl.training.collected import RolloutStore
-from scorl.training.loop import train
-from scorl.training.stage import Stage
 from scorl.training.step import Step
 
-__all__ = ["OnProgress", "Plan", "Result", "perform"]
+__all__ = ["OnProgress", "RunResult", "run_recipe"]
 
 OnProgress = Callable[[str, int, int], None]
 """Is told what is under way between two steps, and (done, in all)."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that a run needs, built."""
-
-    model: str
-    policy: Policy
-    engine: Engine
-    task: Task
-    stages: tuple[Stage, ...]
-    recipe: str
-    """As it is to be written down."""
-    seed: int = 0
-    split: str = "train"
-    sampling: Sampling = field(default_factory=Sampling)
-    learner: LearnerSettings = field(default_factory=LearnerSettings)
-    evaluations: Evaluations = field(default_factory=Evaluations)
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    parallel: Literal["ddp", "fsdp2"] = "ddp"
-    """What of the weights each of several ranks keeps."""
-
-    @property
-    def total(self) -> int:
-        """Steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
-
-    def made(self, learner: Learner, store: RolloutStore | None = None) -> Iterator[Step]:
-        """The steps as they are made by a learner, and nothing written around them; see `scorl.train`."""
-        return train(
-            self.policy,
-            self.task,
-            self.stages,
-            seed=self.seed,
-            split=self.split,
-            sampling=self.sampling,
-            engine=self.engine,
-            learner=learner,
-            store=store,
-        )
-
-
-@dataclass(frozen=True)
-class Result:
+class RunResult:
     """How a run ended."""
 
     directory: Path
@@ -88,91 +43,138 @@ class Result:
     """What went wrong on the way, a sentence each."""
 
 
-def perform(
-    plan: Plan,
+def run_recipe(
+    built: BuiltRecipe,
     directory: RunDirectory,
     on_step: Callable[[Record], None] = lambda record: None,
     on_progress: OnProgress = lambda what, done, total: None,
-) -> Result:
-    """Carry a plan out in a directory, from the newest checkpoint where there is one.
+) -> RunResult:
+    """Run a recipe in a directory, from the newest checkpoint where there is one.
 
     Args:
-        plan: what to do.
-        directory: of the run, whose ranks carry it out together, all by the same plan.
+        built: the recipe and what it names.
+        directory: of the run, whose ranks carry it out together, each with the same recipe.
         on_step: is given the record of each step when it is written.
         on_progress: is told how far an evaluation or a collection is.
     """
     with directory.lock():
-        directory.start(plan.recipe)
-        learner = Learner(
-            plan.policy,
-            plan.learner,
-            total=plan.total,
-            temperature=plan.sampling.temperature,
-            ranks=directory.ranks,
-            parallel=plan.parallel,
-        )
-        if checkpoint.load(directory, learner) > plan.total:
-            raise UserError(f"{directory.path}: has made {learner.updates} steps, more than the recipe's {plan.total}")
+        directory.start(built.recipe.dump(versions()))
+        learner = built.learner(directory.ranks)
+        checkpoint.load(directory, learner)
+        if learner.updates > built.recipe.steps:
+            made, wanted = learner.updates, built.recipe.steps
+            raise UserError(f"{directory.path}: has made {made} steps, more than the recipe's {wanted}")
         directory.cut(learner.updates)
-        with interruptible() as interrupted:
-            finished = _finish(_Run(plan, directory, learner, on_step, on_progress, interrupted))
-        records = directory.steps()
-        return Result(directory.path, learner.updates, not finished, directory.evaluations(), describe_alarms(records))
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A plan under way."""
-
-    plan: Plan
-    directory: RunDirectory
-    learner: Learner
-    on_step: Callable[[Record], None]
-    on_progress: OnProgress
-    asked_to_stop: Callable[[], bool]
-
-    def interrupted(self) -> bool:
-        """Whether one of the ranks was asked to stop; all of them ask together."""
-        return self.learner.ranks.any(self.asked_to_stop(), "whether to stop")
-
-    def interruptible(self, what: str) -> Callable[[int, int], None]:
-        """Reports the progress of work between two steps, which may be interrupted before it is done."""
-
-        def report(done: int, total: int) -> None:
-            self.on_progress(what, done, total)
-            if self.interrupted():
-                raise _Interrupted
-
-        return report
+        with interruptible() as asked_to_stop:
+            interrupted = not _Run(built, directory, learner, on_step, on_progress, asked_to_stop).finish()
+        alarms = describe_alarms(directory.steps())
+        return RunResult(directory.path, learner.updates, interrupted, directory.evaluations(), alarms)
 
 
 class _Interrupted(Exception):  # noqa: N818 - not an error
     """The run was asked to stop between two steps."""
 
 
-def _finish(run: _Run) -> bool:
-    """Evaluate, step and save until the end; False if it was interrupted before."""
-    plan, directory, learner = run.plan, run.directory, run.learner
-    records = directory.steps()
-    try:
-        _evaluate_if_due(run)
-        for step in plan.made(learner, FileRolloutStore(directory, run.interruptible("collection"))):
-            records.append(_step_record(step, records))
-            directory.record_step(records[-1], _response_records(step))
-            run.on_step(records[-1])
-            done = learner.updates == plan.total
-            interrupted = run.interrupted() and not done
-            if interrupted or done or learner.updates % plan.checkpoints.save_steps == 0:
-                _save(run, records)
-            if interrupted:
-                return False
-            _evaluate_if_due(run)
-    except _Interrupted:
-        if learner.updates > _last_saved(directory):
-            _save(run, records)
-        return False
-    return True
+@dataclass(frozen=True)
+class _Run:
+    """A run under way; all ranks make the same calls."""
+
+    built: BuiltRecipe
+    directory: RunDirectory
+    learner: Learner
+    on_step: Callable[[Record], None]
+    on_progress: OnProgress
+    asked_to_stop: Callable[[], bool]
+
+    def finish(self) -> bool:
+        """Evaluate, step and save until the end; False if it was interrupted before."""
+        records = self.directory.steps()
+        store = FileRolloutStore(self.directory, self.interruptible("collection"))
+        try:
+            self.evaluate_if_due()
+            for step in self.built.train(self.learner, store):
+                records.append(_step_record(step, records))
+                self.directory.record_step(records[-1], _response_records(step))
+                self.on_step(records[-1])
+                interrupted = self.interrupted() and not self.done
+                if interrupted or self.save_is_due:
+                    self.save(records)
+                if interrupted:
+                    return False
+                self.evaluate_if_due()
+        except _Interrupted:
+            if self.learner.updates > self.last_saved:
+                self.save(records)
+            return False
+        return True
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are made."""
+        return self.learner.updates == self.built.recipe.steps
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether a checkpoint is to be written now."""
+        return self.done or self.learner.updates % self.built.recipe.checkpoint.save_steps == 0
+
+    @property
+    def last_saved(self) -> int:
+        """The updates that the newest checkpoint has seen."""
+        return max(self.directory.saved_steps(), default=0)
+
+    def interrupted(self) -> bool:
+        """Whether one of the ranks was asked to stop."""
+        return self.learner.ranks.any(self.asked_to_stop(), "whether to stop")
+
+    def interruptible(self, what: str) -> Callable[[int, int], None]:
+        """A listener to the progress of work between two steps, which an interruption ends before it is done."""
+
+        def listen(done: int, total: int) -> None:
+            self.on_progress(what, done, total)
+            if self.interrupted():
+                raise _Interrupted
+
+        return listen
+
+    def save(self, records: Sequence[Record]) -> None:
+        """Write a checkpoint, and delete those that need not be kept."""
+        checkpoint.save(self.directory, self.learner, _training_reward(records[self.last_saved :]))
+        checkpoint.prune(self.directory, self.built.recipe.checkpoint.save_total_limit)
+
+    def evaluate_if_due(self) -> None:
+        """Evaluate before the first step, after the last, and every so many between, each once."""
+        settings, updates = self.built.recipe.evaluation, self.learner.updates
+        due = updates == 0 or self.done or (settings.eval_steps > 0 and updates % settings.eval_steps == 0)
+        if due and not self.directory.evaluated(settings.split, updates):
+            with self.learner.unsharded(reference=settings.fixed):
+                self.evaluate()
+
+    def evaluate(self) -> None:
+        """Evaluate the policy as it stands."""
+        settings = self.built.recipe.evaluation
+        latest = {**self.measure(), "step": self.learner.updates}
+        if settings.fixed:
+            fixed = self.measure(OfflineAttempts(ReferenceEngine(self.built.engine, self.learner.reference)))
+            latest["fixed"] = {name: fixed[name] for name in ("metrics", "mcnemar_p", "outcomes")}
+        self.directory.record_evaluation(settings.split, latest)
+
+    def measure(self, offline: OfflineAttempts | None = None) -> Summary:
+        """An evaluation's metrics, on first attempts of the policy or of another one."""
+        recipe = self.built.recipe
+        evaluation = evaluate(
+            self.built.engine,
+            self.built.task,
+            recipe.evaluation,
+            model=recipe.model.path,
+            attempts=max([2, *(stage.attempts for stage in recipe.stages)]),
+            max_tokens=recipe.engine.max_tokens,
+            seed=recipe.seed,
+            offline=offline,
+            progress=self.interruptible("evaluation"),
+            ranks=self.learner.ranks,
+        )
+        return evaluation.summary()
 
 
 def _step_record(step: Step, before: Sequence[Record]) -> Record:
@@ -189,41 +191,8 @@ def _response_records(step: Step) -> list[Record]:
     ]
 
 
-def _save(run: _Run, records: Sequence[Record]) -> None:
-    since = _last_saved(run.directory)
-    checkpoint.save(run.directory, run.learner, _training_reward(records[since:]))
-    checkpoint.prune(run.directory, run.plan.checkpoints.save_total_limit)
-
-
-def _last_saved(directory: RunDirectory) -> int:
-    return max(directory.saved_steps(), default=0)
-
-
 def _training_reward(records: Sequence[Record]) -> float | None:
     """The mean reward of the last attempts over some steps; None where nothing was sampled."""
     last = [[record[key] for key in sorted(record) if key.startswith("reward_t")][-1] for record in records]
     rewards = [reward for reward in last if reward is not None]
     return sum(rewards) / len(rewards) if rewards else None
-
-
-def _evaluate_if_due(run: _Run) -> None:
-    """Evaluate before the first step, after the last, and every so many between; once, however often it resumes."""
-    plan, wanted, done = run.plan, run.plan.evaluations, run.learner.updates
-    due = done in (0, plan.total) or (wanted.eval_steps > 0 and done % wanted.eval_steps == 0)
-    if not due or run.directory.evaluated(wanted.split, done):
-        return
-    with run.learner.unsharded(reference=wanted.fixed):
-        record_evaluation(
-            run.directory,
-            done,
-            plan.engine,
-            plan.task,
-            wanted,
-            model=plan.model,
-            attempts=max([2, *(stage.attempts for stage in plan.stages)]),
-            max_tokens=plan.sampling.max_tokens,
-            seed=plan.seed,
-            reference=ReferenceEngine(plan.engine, run.learner.reference) if wanted.fixed else None,
-            progress=run.interruptible("evaluation"),
-            ranks=run.directory.ranks,
-        )
