@@ -9,7 +9,7 @@ import torch
 
 from scorl.learner.update import Learner
 
-__all__ = ["read_shards", "write_shards"]
+__all__ = ["read_shards", "sharded_keys", "write_shards"]
 
 
 def write_shards(learner: Learner, folder: Path) -> None:
@@ -22,16 +22,21 @@ def write_shards(learner: Learner, folder: Path) -> None:
 
 def read_shards(learner: Learner, folder: Path) -> None:
     """Put what `write_shards` wrote into a learner, sharded or not; a collective."""
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
     state = _full_state(learner)
-    written = FileSystemReader(folder).read_metadata().state_dict_metadata
-    if any(key.startswith("reference.") for key in written):
+    if "reference" in sharded_keys(folder):
         state["reference"] = {name: torch.empty_like(weights) for name, weights in state["weights"].items()}
     with learner.ranks.collective("the shards of a checkpoint"):
         load(state, checkpoint_id=folder, no_dist=not learner.strategy.sharded)
     learner.load_state(state)
+
+
+def sharded_keys(folder: Path) -> set[str]:
+    """The keys of the state that `write_shards` wrote; those of nothing (`{}`, None) may be missing."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+    return {name.partition(".")[0] for name in FileSystemReader(folder).read_metadata().state_dict_metadata}
 
 
 def _full_state(learner: Learner) -> dict[str, Any]:

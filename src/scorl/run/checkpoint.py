@@ -21,7 +21,7 @@ import torch
 
 from scorl.errors import UserError
 from scorl.learner import Learner
-from scorl.learner.dcp import read_shards, write_shards
+from scorl.learner.dcp import read_shards, sharded_keys, write_shards
 from scorl.run.directory import RunDirectory
 from scorl.run.files import replacing
 
@@ -60,21 +60,33 @@ def load(directory: RunDirectory, learner: Learner) -> int:
     What a kill left half-written is deleted. All ranks take part.
 
     Raises:
-        UserError: the checkpoint is a model alone.
+        UserError: the checkpoint is a model alone, or was written by a version of scorl with another state.
     """
     if learner.ranks.main:
         _remove_drafts(directory)
     steps = directory.saved_steps()
     if not steps:
         return 0
-    trainer = directory.checkpoint(steps[-1]) / "trainer"
-    if (trainer / "state").is_dir():
-        read_shards(learner, trainer / "state")
-    elif (trainer / "state.pt").exists():
-        learner.load_state(torch.load(trainer / "state.pt", map_location="cpu", weights_only=True))
+    folder = directory.checkpoint(steps[-1])
+    shards, whole = folder / "trainer" / "state", folder / "trainer" / "state.pt"
+    if shards.is_dir():
+        _check_version(folder, sharded_keys(shards), learner)
+        read_shards(learner, shards)
+    elif whole.exists():
+        state = torch.load(whole, map_location="cpu", weights_only=True)
+        _check_version(folder, set(state), learner)
+        learner.load_state(state)
     else:
-        raise UserError(f"{trainer.parent}: holds no trainer state, so the run cannot resume from it")
+        raise UserError(f"{folder}: holds no trainer state, so the run cannot resume from it")
     return learner.updates
+
+
+def _check_version(folder: Path, keys: set[str], learner: Learner) -> None:
+    if keys - learner.state().keys():
+        raise UserError(
+            f"{folder}: its trainer state is another version's of scorl, so the run cannot be resumed; "
+            f"start a new one from its weights: model.path={folder}, and --out"
+        )
 
 
 def prune(directory: RunDirectory, keep: int) -> None:

@@ -27,16 +27,18 @@ class FileRolloutStore:
         """See `RolloutStore`.
 
         Raises:
-            UserError: what is there is about other problems.
+            UserError: what is there is about other problems, or written by a version of scorl with other records.
         """
         records = self.directory.collection(stage, index)
         if records is None:
             return None
+        folder = self.directory.collected(stage)
+        if any("responses" not in record for record in records):
+            raise UserError(f"{folder}: was collected by another version of scorl; delete it")
         size = len(records) // len(problems)
         groups = [records[i : i + size] for i in range(0, len(records), size or 1)]
         if [group[0]["problem"] for group in groups] != [problem.id for problem in problems]:
-            folder = self.directory.collected(stage)
-            raise UserError(f"{folder}: holds attempts at other problems than the run draws; delete that folder")
+            raise UserError(f"{folder}: holds attempts at other problems than the run draws; delete it")
         return [[_trajectory(record, p) for record in group] for group, p in zip(groups, problems, strict=True)]
 
     def write(self, stage: int, index: int, steps: int, groups: Sequence[Group]) -> None:
