@@ -149,7 +149,7 @@ def test_a_response_can_neither_style_nor_steer_the_terminal(run: Path) -> None:
     assert "\x1b" not in plain
 
 
-def test_every_response_is_shown_in_its_order_with_its_role() -> None:
+def test_every_response_is_shown_in_its_order_with_its_role(run: Path) -> None:
     def line(place: int, turn: int, role: str, reward: float | None, text: str) -> dict[str, Any]:
         verdict = None if reward is None else "correct" if reward else "incorrect"
         where = {"step": 3, "problem": "a", "sample": 0, "place": place, "turn": turn, "role": role}
@@ -172,6 +172,10 @@ def test_every_response_is_shown_in_its_order_with_its_role() -> None:
     ]
     marks = [{mark for _, mark in response.pieces} for response in shown.responses]
     assert marks == [{"", "gone"}, {""}, {"", "new"}, {""}]
+    (run / "attempts" / "step-000005.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    for text in (write_report(run).read_text(), printed(False, run, flip="fixed")):
+        places = [text.index(response.label) for response in shown.responses]
+        assert places == sorted(places)
 
 
 class Page(HTMLParser):

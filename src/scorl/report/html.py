@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from scorl.errors import UserError
 from scorl.metrics import HEADLINES
@@ -59,9 +59,7 @@ def write_report(path: Path | str) -> Path:
     if not steps and not evaluations:
         raise UserError(f"{path} is no run directory: it holds neither steps nor evaluations")
     marks = _find_stages(steps)
-    # every value is escaped on its way into the page, whatever the template's name; drawings bring their own markup
-    pages = Environment(loader=PackageLoader("scorl", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = pages.get_template("report.html.j2").render(
+    page = _load_template().render(
         name=run.path.resolve().name,
         steps=len(steps),
         stages=[name for _, name in marks],
@@ -72,6 +70,16 @@ def write_report(path: Path | str) -> Path:
         recipe=run.recipe_text(),
     )
     return run.write_report(page)
+
+
+def _load_template() -> Template:
+    return Environment(
+        loader=PackageLoader("scorl", "report"),
+        autoescape=True,  # whatever the template's name; drawings bring their own markup, by `__html__`
+        undefined=StrictUndefined,  # a name that is misspelt is an error, not an empty place
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
 
 
 def _read_steps(run: RunDirectory) -> list[Record]:
