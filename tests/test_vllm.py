@@ -123,7 +123,7 @@ class TestServedModel(SamplesAPolicy):
 
     def test_it_brings_the_chat_of_its_model(self, engine, policy):
         assert engine.chat.end_ids == policy.chat.end_ids
-        assert engine.load() is None
+        assert engine.load_weights() is None
         assert set(engine.server.calls) <= {"/inference/v1/generate"}
 
 
@@ -179,9 +179,9 @@ def sent(engine):
 def test_weights_are_sent_when_they_have_changed(engine, policy):
     for _ in range(2):
         engine.sample(requests(policy, 2), temperature=1.0, max_tokens=2)
-    assert (engine.load(), sent(engine)) == (pytest.approx(0, abs=1e-4), 1)
+    assert (engine.load_weights(), sent(engine)) == (pytest.approx(0, abs=1e-4), 1)
     with moved(policy):
-        engine.load()
+        engine.load_weights()
     assert sent(engine) == 2
     assert not list(engine.server.folder.glob("*.safetensors"))  # shared memory is not left full
 
@@ -208,7 +208,7 @@ def test_weights_that_do_not_arrive_stop_the_run(policy, tmp_path, lost):
 
 
 def test_a_stale_prefix_cache_stops_the_run(engine, policy, monkeypatch):
-    engine.load()
+    engine.load_weights()
     generate, old = engine.server.generate, TorchEngine(tiny_policy(engine.server.folder / "old", seed=9))
 
     def stale(token_ids, sampling_params):  # what is scored anew is right, what is gone on from is not
@@ -217,7 +217,7 @@ def test_a_stale_prefix_cache_stops_the_run(engine, policy, monkeypatch):
 
     monkeypatch.setattr(engine.server, "generate", stale)
     with moved(policy), pytest.raises(GuardError, match="1 of 127 tokens"):
-        engine.load()
+        engine.load_weights()
 
 
 def test_the_check_by_hand():
@@ -239,7 +239,7 @@ def test_the_server_sleeps_when_no_turn_follows(engine, policy):
         "/sleep?level=1",
     ]
     with moved(policy):
-        engine.load()
+        engine.load_weights()
     assert engine.server.calls.index("/start_weight_update") < len(engine.server.calls) - 1
     assert engine.server.calls[::-1].index("/wake_up") > engine.server.calls[::-1].index("/start_weight_update")
 

@@ -11,19 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.engine_contract import SamplesAPolicy, moved, requests, shaken
+from support.engine_contract import SamplesAPolicy, moved, plain, requests, shaken
 from support.worlds import letters, tiny_policy
 
 from scorl.engines import Request
 from scorl.engines.vllm.check import policy_logprobs, probe_ids
 from scorl.engines.vllm.engine import VllmEngine
+from scorl.engines.vllm.launch import ServedModel
 from scorl.errors import GuardError
 from scorl.learner import Learner
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne
 from scorl.recipe import resolve
 from scorl.run.build import build
-from scorl.settings import LearnerSettings, LoraSettings, VllmSettings
+from scorl.settings import LearnerSettings, LoraSettings, ModelSettings, VllmSettings
 from scorl.training.loop import train
 from scorl.training.stage import Stage
 
@@ -55,16 +56,25 @@ class TestContract(SamplesAPolicy):
     draws = 1000
 
 
+def test_a_model_that_is_not_trained_is_sampled_without_sending_weights(policy, tmp_path):
+    policy.save(tmp_path)
+    engine = VllmEngine(ServedModel.of(ModelSettings(str(tmp_path))), SETTINGS)
+    asked = requests(policy, 9)
+    for request, sample in zip(asked, engine.sample(asked, temperature=1.0, max_tokens=8), strict=True):
+        assert plain(policy, request, sample.ids) == pytest.approx(sample.logprobs, abs=1e-4)
+    engine.server.close()
+
+
 def test_the_stale_head_is_caught_with_the_mend_off_and_mended_with_it_on(engine, policy):
     """A head tied to the embeddings keeps its packed weights through a transfer, and vLLM does no more than warn."""
-    assert engine.load() < 1e-4
+    assert engine.load_weights() < 1e-4
     engine.mend = False
     with moved(policy, by=0.01), pytest.raises(GuardError, match="stale output head") as caught:
         engine.sample(requests(policy, 1), temperature=1.0, max_tokens=1)
     print(caught.value)
     engine.mend = True
     with moved(policy, by=0.01):
-        assert engine.load() < 1e-4
+        assert engine.load_weights() < 1e-4
 
 
 def test_a_prefix_is_computed_once(engine, policy):
@@ -77,10 +87,11 @@ def test_a_prefix_is_computed_once(engine, policy):
 
 def test_the_server_ends_with_a_killed_parent(policy, tmp_path):
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom worlds import tiny_policy\n"
+        "import os, sys\nfrom pathlib import Path\nfrom support.worlds import tiny_policy\n"
         "from scorl.engines.vllm.engine import VllmEngine\nfrom scorl.settings import VllmSettings\n"
         "engine = VllmEngine(tiny_policy(Path(sys.argv[1]), width=64), VllmSettings(python=sys.argv[2]))\n"
-        "engine.load()\nprint(engine.server._process.pid, engine.server.folder, flush=True)\nos.kill(os.getpid(), 9)"
+        "engine.load_weights()\nprint(engine.server._process.pid, engine.server.folder, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
     )
     run = [sys.executable, "-c", program, str(tmp_path), PYTHON]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -94,7 +105,7 @@ def test_the_server_ends_with_a_killed_parent(policy, tmp_path):
 
 def test_a_killed_server_stops_the_run_with_one_clear_error(tmp_path):
     engine = VllmEngine(tiny_policy(tmp_path, width=64), SETTINGS)
-    engine.load()
+    engine.load_weights()
     os.killpg(engine.server._process.pid, signal.SIGKILL)
     with pytest.raises(GuardError, match=r"the vLLM server is gone: /inference/v1/generate got no answer"):
         engine.sample(requests(engine.model, 3), temperature=1.0, max_tokens=2)

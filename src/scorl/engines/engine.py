@@ -37,7 +37,7 @@ class Engine(Protocol):
         """Makes the prompts of this engine's model, and says what ends its responses."""
         ...
 
-    def load(self) -> float | None:
+    def load_weights(self) -> float | None:
         """Take over the policy's weights as they stand, where the engine has weights of its own.
 
         Returns the largest difference that the check behind it saw on a token's log-probability; None: no weights

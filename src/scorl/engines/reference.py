@@ -24,7 +24,7 @@ class ReferenceEngine:
         """The chat of the engine."""
         return self.engine.chat
 
-    def load(self) -> None:
+    def load_weights(self) -> None:
         """Nothing by itself: the engine takes the reference's weights when it samples, and the policy's afterwards."""
 
     def sample(

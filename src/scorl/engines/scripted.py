@@ -1,4 +1,4 @@
-"""An engine with canned answers: for tests, documents, and trying a recipe without a model.
+"""An engine with canned answers: for tests, documents, and for trying a recipe without a model.
 
 engine = ScriptedEngine(chat, ["4", "5"])                            # the seed picks one
 engine = ScriptedEngine(chat, lambda prompt, seed: "5" if "error" in prompt else "4")
@@ -41,7 +41,7 @@ class ScriptedEngine:
         Raises:
             UserError: the file cannot be read, or a line has another shape; when sampling, no line fits.
         """
-        answers = _read(path)
+        answers = _read_answers(path)
 
         def look_up(prompt: str, seed: int) -> str:
             for part, responses in answers.items():
@@ -54,16 +54,16 @@ class ScriptedEngine:
 
         return cls(chat, look_up)
 
-    def load(self) -> None:
+    def load_weights(self) -> None:
         """Nothing to take over."""
 
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:
         """One written answer for each request, in order; at temperature 0 every request has seed 0."""
-        return [self._one(r.prompt_ids, r.seed if temperature > 0 else 0, max_tokens) for r in requests]
+        return [self._sample_one(r.prompt_ids, r.seed if temperature > 0 else 0, max_tokens) for r in requests]
 
-    def _one(self, prompt_ids: tuple[int, ...], seed: int, max_tokens: int) -> Sample:
+    def _sample_one(self, prompt_ids: tuple[int, ...], seed: int, max_tokens: int) -> Sample:
         ids = self.chat.reply(self._respond(self.chat.show(prompt_ids), seed))
         end = next(i for i, token in enumerate(ids, start=1) if token in self.chat.end_ids)
         ids = ids[: min(end, max_tokens)]
@@ -75,7 +75,7 @@ class ScriptedEngine:
         return self.answer[seed % len(self.answer)]
 
 
-def _read(path: Path) -> dict[str, list[str]]:
+def _read_answers(path: Path) -> dict[str, list[str]]:
     """The responses by `prompt_contains`, in the order of the file."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -84,14 +84,14 @@ def _read(path: Path) -> dict[str, list[str]]:
     answers: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            part, response = _parse(line, f"{path}, line {number}")
+            part, response = _parse_line(line, f"{path}, line {number}")
             answers.setdefault(part, []).append(response)
     if not answers:
         raise UserError(f'{path} holds no answers: write lines of {{"prompt_contains": "", "response": "..."}}')
     return answers
 
 
-def _parse(line: str, where: str) -> tuple[str, str]:
+def _parse_line(line: str, where: str) -> tuple[str, str]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

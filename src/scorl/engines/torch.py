@@ -65,7 +65,7 @@ class TorchEngine:
         """The chat of the policy."""
         return self.policy.chat
 
-    def load(self) -> None:
+    def load_weights(self) -> None:
         """Nothing to take over."""
 
     def sample(

@@ -167,7 +167,7 @@ class Batches:
             groups = demonstrate(self.engine.chat, clock.task, problems[mine])
             return groups, {"sample": time.perf_counter() - began - clock.seconds, "judge": clock.seconds}, None
         with self.learner.unsharded(reference=stage.offline > 0):
-            sync_gap, synced = self.engine.load(), time.perf_counter() - began
+            sync_gap, synced = self.engine.load_weights(), time.perf_counter() - began
             draws = self._draws(stage, step, problems[: mine.start])
             groups = rollout(self.engine, clock.task, problems[mine], self.task.turns(stage.attempts), draws)
         sync = {} if sync_gap is None else {"sync": synced}

@@ -52,8 +52,8 @@ class VllmEngine:
         """The chat of the model."""
         return self.model.chat
 
-    def load(self) -> float | None:
-        """See `scorl.engines.engine.Engine.load`.
+    def load_weights(self) -> float | None:
+        """See `scorl.engines.engine.Engine.load_weights`.
 
         Raises:
             GuardError: the server samples from another policy than the one that was sent, or is dead.
@@ -74,7 +74,7 @@ class VllmEngine:
         """See `scorl.engines.engine.Engine.sample`."""
         if not requests:
             return []  # nor are weights sent for nothing
-        self.load()
+        self.load_weights()
         server = self._awake_server()
         budgets = token_budgets(requests, max_tokens, self._max_positions)
         end_ids = sorted(self.chat.end_ids)
