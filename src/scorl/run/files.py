@@ -74,7 +74,7 @@ def read_records(file: Path) -> Iterator[Record]:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A draft beside `path`, which takes its place when the block ends well and is gone when not."""
-    draft = path.with_name(f".{os.getpid()}.draft.{path.name}")  # the name's ending stays: matplotlib goes by it
+    draft = path.with_name(f".{os.getpid()}.draft.{path.name}")
     try:
         yield draft
         os.replace(draft, path)
