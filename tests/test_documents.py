@@ -18,6 +18,7 @@ import pytest
 from scorl.cli import commands, main
 from scorl.cli.sampling import split_settings
 from scorl.recipe import resolve, resolve_sampler, resolve_task, shipped_recipes
+from scorl.recipe.renamed import RENAMED
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "scorl"
@@ -190,6 +191,13 @@ def test_every_recipe_key_is_documented_as_the_code_has_it():
         re.sub(r"^stages\.\d+", "stages.N", key) for name in shipped_recipes() for key in flat(resolve(name).as_dict())
     }
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+def test_the_changelog_tells_every_renamed_key():
+    table = (ROOT / "CHANGELOG.md").read_text()
+    assert [
+        key for key, present in RENAMED.items() if f"| `{key}` | {f'`{present}`' if present else ''}" not in table
+    ] == []
 
 
 def flat(values: object, path: str = "") -> list[str]:
