@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from support.hostile import ADD, CHEATS, HONEST, OBJECTS, TESTS
 
-from scorl.cli.judge_file import judge_lines
-from scorl.errors import UserError
 from scorl.sandbox import EndedError, LateError, SandboxError, pool
 from scorl.sandbox.bubblewrap import detect_level
 from scorl.sandbox.wire import Handle, WireError, decode, encode
@@ -296,37 +294,6 @@ def test_what_is_too_deep_or_too_large_is_not_sent():
         encode(loop, lambda value: None)
     with pytest.raises(WireError, match="large"):
         encode(["x" * 1000] * 1000, lambda value: None, longest=10_000)
-
-
-@full
-def test_responses_become_verdicts(tmp_path):
-    lines = [
-        {"id": 1, "response": f"```python\n{ADD}```", "tests": list(TESTS)},
-        {"id": 2, "response": "No idea.", "tests": "\n".join(TESTS)},
-        {"id": 3, "response": 7, "tests": list(TESTS)},
-        {"id": 4, "response": "print(input())", "tests": [{"input": "a", "output": "a"}], "timeout": 2},
-    ]
-    file = tmp_path / "answers.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = [(line["id"], line["reward"], line["verdict"]) for line in judge_lines(file, "program")]
-    assert found == [(1, 1.0, "passed"), (2, 0.0, "unparsable"), (3, 0.0, "unparsable"), (4, 1.0, "passed")]
-
-
-@pytest.mark.parametrize(
-    ("tests", "message"),
-    [
-        ([], "list of assert statements"),
-        ("x = 1", "assert nothing"),
-        (["assert f("], "not Python"),
-        ("def check(candidate):\n    assert candidate(1)", "need entry_point"),
-        ([{"input": 1, "output": "2"}], "a pair looks like"),
-    ],
-)
-def test_tests_that_are_none_are_refused(tmp_path, tests, message):
-    file = tmp_path / "answers.jsonl"
-    file.write_text(json.dumps({"id": 1, "response": ADD, "tests": tests}))
-    with pytest.raises(UserError, match=message):
-        list(judge_lines(file, "program"))
 
 
 @full

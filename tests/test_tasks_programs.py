@@ -15,7 +15,7 @@ from scorl.recipe import json_schema
 from scorl.sandbox.bubblewrap import detect_level
 from scorl.tasks.coding import ProgramSettings
 from scorl.tasks.plus import restore_types
-from scorl.tasks.repairs import repairs
+from scorl.tasks.repairs import collect_wrong_programs
 from scorl.trajectory import Response, Trajectory, Verdict
 
 full = pytest.mark.skipif(not detect_level().full, reason=f"no full sandbox here: {detect_level().reason}")
@@ -108,7 +108,7 @@ def test_repairs_are_the_distinct_wrong_programs(mbpp_file, tmp_path):
         Trajectory(problem, k, (Response((1,), (2,), (0.0,), text, "stop", verdict),))
         for k, (text, verdict) in enumerate(answers.items())
     ]
-    lines, fates = repairs([group])
+    lines, fates = collect_wrong_programs([group])
     assert [(line["task_id"], line["program"].strip(), line["verdict"]) for line in lines] == [
         (11, "def add(a): return a", "failed"),
         (11, "def add(a): return b", "error"),

@@ -14,11 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scorl.cli.judge import judge
-from scorl.cli.judge_file import ANSWERS, judge_lines
 from scorl.errors import UserError
 from scorl.trajectory import Problem
-from scorl.verifiers import VERIFIERS, math, workers
+from scorl.verifiers import math, workers
 from scorl.verifiers.extract_answer import extract_answer, last_box
 from scorl.verifiers.normalize import normalize, parse_number
 from scorl.verifiers.workers import Check, CheckResult, compare, make_worker
@@ -275,63 +273,3 @@ def test_the_cases_of_other_graders() -> None:
     assert len(wrong) <= 0.03 * len(core), wrong
     listed = (ROOT / "docs/grading.md").read_text(encoding="utf-8")
     assert [name for name in wrong if name not in listed] == []
-
-
-def test_judge_lines(tmp_path: Path) -> None:
-    lines = [
-        {"id": 1, "response": "The answer is 12.", "answer": 12},
-        {"id": "b", "response": None, "answer": "12"},
-        {"id": "c", "response": "\0" * 10, "answer": "12"},
-        {"id": "d", "response": "#### 1,200", "answer": "1200"},
-    ]
-    path = tmp_path / "answers.jsonl"
-    path.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
-    judged = list(judge_lines(path, "math"))
-    assert [(line["id"], line["reward"]) for line in judged] == [(1, 1.0), ("b", 0.0), ("c", 0.0), ("d", 1.0)]
-    assert judged[1]["verdict"] == "unparsable"
-    assert "NoneType" in judged[1]["reason"]
-    assert set(judged[0]) == {"id", "reward", "verdict", "reason"}
-
-
-def test_judge_lines_for_countdown(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    rows = [
-        {"id": 1, "response": "7*3=21 21-5=16", "numbers": [7, 3, 5], "target": 16},
-        {"id": 2, "response": "7+3=11", "numbers": [7, 3, 5], "target": 11},
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    assert [line["reward"] for line in judge_lines(path, "countdown")] == [1.0, 0.0]
-
-
-def test_judge_lines_by_characters(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    rows = [
-        {"id": i, "response": text, "answer": "Yes"} for i, text in enumerate(["Yes ", "The answer is Yes.", "yes"])
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    assert [line["reward"] for line in judge_lines(path, "exact")] == [1.0, 1.0, 0.0]
-
-
-def test_every_verifier_can_be_named() -> None:
-    assert set(ANSWERS) == set(VERIFIERS)
-    assert judge.help is not None
-    assert [name for name in VERIFIERS if name not in judge.help] == []
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "line 2: not valid JSON"),
-        ("[1]", "line 2: not a JSON object"),
-        ('{"id": 1, "answer": "2"}', "line 2: no 'response'; the line has: id, answer"),
-        ('{"id": 1, "response": "2"}', "line 2: no 'answer'"),
-        ('{"id": 1, "response": "2", "answer": null}', "line 2: the answer should be"),
-    ],
-)
-def test_lines_of_another_form_are_the_users_mistake(tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "answers.jsonl"
-    path.write_text('{"id": 0, "response": "1", "answer": "1"}\n' + line + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=message):
-        list(judge_lines(path, "math"))
-    with pytest.raises(UserError, match="did you mean 'math'"):
-        list(judge_lines(path, "maths"))

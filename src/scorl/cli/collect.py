@@ -55,7 +55,7 @@ def collect_repairs(
 
     from scorl.evaluation import evaluate
     from scorl.settings import EvaluationSettings
-    from scorl.tasks.repairs import repairs
+    from scorl.tasks.repairs import collect_wrong_programs
 
     quiet()
     loaded = sampler.build()
@@ -69,7 +69,7 @@ def collect_repairs(
         seed=seed,
         progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
     )
-    lines, fates = repairs(evaluation.groups)
+    lines, fates = collect_wrong_programs(evaluation.groups)
     with open_output(out) as handle:
         handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     problems = len({line["task_id"] for line in lines})

@@ -13,7 +13,7 @@ from scorl.errors import UserError, nearest
 from scorl.sandbox import Requirement
 from scorl.tasks.programs import read_examination
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers import VERIFIERS, Verifier, program
+from scorl.verifiers import VERIFIERS, Judge, program
 
 __all__ = ["ANSWERS", "judge_lines"]
 
@@ -77,7 +77,7 @@ def require(values: Mapping[str, Any], name: str, where: str) -> Any:
     return values[name]
 
 
-def judge_responses(batch: Sequence[tuple[Problem, Any]], judge: Verifier) -> list[Verdict]:
+def judge_responses(batch: Sequence[tuple[Problem, Any]], judge: Judge) -> list[Verdict]:
     """The verdicts on a batch; a response that is no string gets one too."""
     verdicts = iter(judge([(problem, response) for problem, response in batch if isinstance(response, str)]))
     return [

@@ -20,9 +20,10 @@ from scorl.tasks.math import Math, math
 from scorl.tasks.mbpp import Mbpp, MbppRepair, mbpp, mbpp_repair
 from scorl.tasks.plus import HumanEvalPlus, MbppPlus, plus
 from scorl.tasks.programs import Programs, programs
-from scorl.tasks.task import Judge, Problems, Task
+from scorl.tasks.task import Problems, Task
 from scorl.tasks.word_problems import WordProblems, word_problems
 from scorl.validation import validated
+from scorl.verifiers import Judge
 
 __all__ = ["TASKS", "Judge", "Problems", "Task", "load"]
 

@@ -10,9 +10,9 @@ from annotated_types import Interval
 from scorl.errors import UserError, nearest
 from scorl.tasks.data import Finite, Row, column, fill_prompt, hash_text, read_rows, split_off
 from scorl.tasks.reward import judge_by, load_function
-from scorl.tasks.task import Judge, Task
+from scorl.tasks.task import Task
 from scorl.trajectory import Message, Problem
-from scorl.verifiers import TEXT_VERIFIERS
+from scorl.verifiers import TEXT_VERIFIERS, Judge
 
 __all__ = ["Files", "files"]
 

@@ -9,10 +9,10 @@ from typing import Any
 from scorl.trajectory import Group
 from scorl.verifiers.extract_code import extract_program
 
-__all__ = ["repairs"]
+__all__ = ["collect_wrong_programs"]
 
 
-def repairs(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], Counter[str]]:
+def collect_wrong_programs(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The distinct wrong programs among first attempts at problems of `mbpp`.
 
     Returns:

@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from scorl.errors import UserError, nearest
-from scorl.tasks.task import Judge
 from scorl.trajectory import Problem, Verdict
+from scorl.verifiers import Judge
 from scorl.verifiers.extract_answer import extract_answer
 
 __all__ = ["judge_by", "load_function"]

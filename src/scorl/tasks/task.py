@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from scorl.errors import UserError, nearest
 from scorl.tasks.turns import Correction, Turn, Turns
-from scorl.trajectory import Problem, Verdict
+from scorl.trajectory import Problem
+from scorl.verifiers import Judge
 
-__all__ = ["Judge", "Problems", "Task"]
-
-Judge = Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
-"""Judges (problem, response) pairs, in order; never raises because of what a response says."""
+__all__ = ["Problems", "Task"]
 
 
 class Problems(Protocol):
