@@ -16,7 +16,7 @@ from scorl.cli.output import open_output
 from scorl.cli.train import default_folder
 from scorl.errors import UserError
 from scorl.recipe import resolve
-from scorl.run.progress import ProgressLine, describe
+from scorl.run.progress import ProgressLine, describe_step
 from scorl.version import __version__
 
 LINE = {
@@ -299,7 +299,7 @@ def test_recipes_lists_what_ships_and_schema_is_json(scorl):
 
 
 def test_progress_says_the_rates_of_both_turns():
-    assert describe(LINE, 240, 2.0) == (
+    assert describe_step(LINE, 240, 2.0) == (
         "score_stage_one 12/240  2.00 s/step  7:36 left  @t1 25.0  @t2 50.0  Delta +25.0"
         "  i->c 37.5  c->i 12.5  changed 75.0  KL 0.010 0.200  loss -1.500"
     )
@@ -307,7 +307,7 @@ def test_progress_says_the_rates_of_both_turns():
 
 def test_progress_leaves_out_what_is_undefined():
     blank = {key: None for key in LINE if key.startswith(("acc", "delta", "inc", "cor", "ans", "kl"))}
-    assert describe(LINE | blank | {"stage": "supervised", "step": 0}, 3601, 1.0) == (
+    assert describe_step(LINE | blank | {"stage": "supervised", "step": 0}, 3601, 1.0) == (
         "supervised 1/3601  1.00 s/step  1:00:00 left  loss -1.500"
     )
 

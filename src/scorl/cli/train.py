@@ -49,12 +49,12 @@ def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resu
         again = ["--out", str(directory.path), *([f"--resume={resume}"] if resume else [])]
         raise SystemExit(_by_torchrun(resolved, ["train", recipe, *overrides, *again], directory))
     if launcher.name == "ray":
-        _tell(_by_ray(resolved, directory), resolved)
+        _report_end(_by_ray(resolved, directory), resolved)
         return
     with process_group(launcher.workers, launcher.timeout, resolved.model.device) as ranks:
         result = _run(resolved, directory.path, ranks)
         if ranks.main:
-            _tell(result, resolved)
+            _report_end(result, resolved)
         ranks.barrier("what rank 0 writes at the end")
     if result.interrupted:
         raise SystemExit(130)
@@ -132,7 +132,7 @@ def _by_ray(recipe: Recipe, directory: RunDirectory) -> RunResult:
 def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
     from scorl.run.build import build
     from scorl.run.directory import RunDirectory
-    from scorl.run.loggers import loggers
+    from scorl.run.loggers import open_loggers
     from scorl.run.progress import ProgressLine
     from scorl.run.run import run_recipe
 
@@ -142,7 +142,7 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
         return run_recipe(built, directory)
     for difference in built.policy.chat.differences():
         click.echo(f"chat template: {difference}", err=True)
-    with loggers(recipe.loggers, directory, recipe.as_dict()) as send, ProgressLine(recipe.steps) as progress:
+    with open_loggers(recipe.loggers, directory, recipe.as_dict()) as send, ProgressLine(recipe.steps) as progress:
 
         def on_step(record: Record) -> None:
             progress(record)
@@ -151,7 +151,7 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
         return run_recipe(built, directory, on_step, progress.between)
 
 
-def _tell(result: RunResult, recipe: Recipe) -> None:
+def _report_end(result: RunResult, recipe: Recipe) -> None:
     """Say how a run ended, and write its report."""
     out = result.directory
     if result.evaluations:

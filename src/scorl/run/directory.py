@@ -148,8 +148,8 @@ class RunDirectory:
         Raises:
             UserError: another process is at work there.
         """
-        with ExitStack() as held:
-            self.ranks.broadcast(lambda: held.enter_context(_locked(self.path)), "the lock of the run directory")
+        with ExitStack() as stack:
+            self.ranks.broadcast(lambda: stack.enter_context(_locked(self.path)), "the lock of the run directory")
             yield
 
     def start(self, recipe: str) -> None:
@@ -169,9 +169,9 @@ class RunDirectory:
     def record_evaluation(self, split: str, latest: Record) -> None:
         """Make this, which says its `step`, the latest evaluation of a split."""
         if self.ranks.main:
-            known = self._evaluations()
-            history = known.get(split, {}).get("history", [])
-            self._write_evaluations({**known, split: {**latest, "history": [*history, latest]}})
+            evaluations = self._evaluations()
+            history = evaluations.get(split, {}).get("history", [])
+            self._write_evaluations({**evaluations, split: {**latest, "history": [*history, latest]}})
 
     def record_collection(self, stage: int, index: int, trajectories: Sequence[Record]) -> None:
         """Write what a stage collected for its step `index`."""
@@ -180,24 +180,24 @@ class RunDirectory:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, _lines(trajectories))
 
-    def cut(self, done: int) -> None:
-        """Cut off what was written after `done` updates, so that it is written again and never twice."""
-        self.ranks.broadcast(lambda: self._cut(done), "what lies behind the checkpoint")
+    def cut(self, updates: int) -> None:
+        """Cut off what was written after so many updates, so that it is written again and never twice."""
+        self.ranks.broadcast(lambda: self._cut(updates), "what lies behind the checkpoint")
 
     def write_report(self, page: str) -> Path:
         """Write the report; its path."""
         write_whole(self.path / REPORT, page)
         return self.path / REPORT
 
-    def _cut(self, done: int) -> None:
+    def _cut(self, updates: int) -> None:
         if steps := _read_all(self.path / STEPS):
-            write_whole(self.path / STEPS, _lines([step for step in steps if step["step"] < done]))
+            write_whole(self.path / STEPS, _lines([step for step in steps if step["step"] < updates]))
         for step in self.attempted_steps():
-            if step >= done:
+            if step >= updates:
                 self._attempts(step).unlink()
         if evaluations := self._evaluations():
-            kept = {split: _latest_until(done, latest["history"]) for split, latest in evaluations.items()}
-            self._write_evaluations({split: latest for split, latest in kept.items() if latest})
+            earlier = {split: _latest_until(updates, latest["history"]) for split, latest in evaluations.items()}
+            self._write_evaluations({split: latest for split, latest in earlier.items() if latest})
 
     def _evaluations(self) -> dict[str, Any]:
         path = self.path / EVALUATIONS
@@ -235,9 +235,9 @@ def read_attempts(path: Path | str) -> Iterator[Record]:
         yield record
 
 
-def _latest_until(done: int, history: Sequence[Record]) -> Record | None:
-    kept = [entry for entry in history if entry["step"] <= done]
-    return {**kept[-1], "history": kept} if kept else None
+def _latest_until(updates: int, history: Sequence[Record]) -> Record | None:
+    earlier = [entry for entry in history if entry["step"] <= updates]
+    return {**earlier[-1], "history": earlier} if earlier else None
 
 
 def _lines(records: Iterable[Record]) -> str:

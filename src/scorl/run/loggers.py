@@ -10,47 +10,47 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.run.directory import RunDirectory
 
-__all__ = ["LOGGERS", "Logger", "loggers", "missing", "numbers"]
+__all__ = ["LOGGERS", "Logger", "missing_loggers", "open_loggers"]
 
 Logger = Callable[[int, Mapping[str, float]], None]
 """Takes the step and its figures."""
 
 
 @contextmanager
-def loggers(
+def open_loggers(
     names: Sequence[str], directory: RunDirectory, recipe: Mapping[str, Any]
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that sends a line of steps.jsonl to every named logger, until the block ends.
+    """A function that sends a step's record to every named logger, until the block ends.
 
     Raises:
         UserError: a logger is not installed.
     """
-    for name in missing(names):
+    for name in missing_loggers(names):
         raise UserError(f"loggers: {name} is not installed: pip install 'scorl[loggers]'")
     with ExitStack() as stack:
         opened = [stack.enter_context(LOGGERS[name](directory, recipe)) for name in names]
 
         def send(line: Mapping[str, Any]) -> None:
             for logger in opened:
-                logger(line["step"], dict(numbers(line)))
+                logger(line["step"], dict(_figures(line)))
 
         yield send
 
 
-def missing(names: Iterable[str]) -> list[str]:
+def missing_loggers(names: Iterable[str]) -> list[str]:
     """The loggers among `names` that are not installed."""
     return [name for name in names if not importlib.util.find_spec(name)]
 
 
-def numbers(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def _figures(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """The figures of a line with their names; nested ones as `seconds/learn`, undefined ones left out.
 
-    >>> list(numbers({"step": 3, "stage": "one", "delta": None, "seconds": {"learn": 1.5}}))
+    >>> list(_figures({"step": 3, "stage": "one", "delta": None, "seconds": {"learn": 1.5}}))
     [('seconds/learn', 1.5)]
     """
     for key, value in line.items():
         if isinstance(value, Mapping):
-            yield from numbers(value, f"{prefix}{key}/")
+            yield from _figures(value, f"{prefix}{key}/")
         elif isinstance(value, (int, float)) and key != "step":
             yield prefix + key, float(value)
 

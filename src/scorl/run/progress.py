@@ -14,7 +14,7 @@ from rich.text import Text
 
 from scorl.metrics import HEADLINES
 
-__all__ = ["ProgressLine", "describe", "format_duration"]
+__all__ = ["ProgressLine", "describe_step", "format_duration"]
 
 SMOOTHED = 20
 """Steps over which the rate is taken."""
@@ -35,7 +35,7 @@ class ProgressLine:
         self._pause = pause
         self._shown_at = float("-inf")
         self._seconds: deque[float] = deque(maxlen=SMOOTHED)
-        self._held: tuple[str, str] | None = None
+        self._pending: tuple[str, str] | None = None
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
 
     def __enter__(self) -> ProgressLine:
@@ -50,12 +50,12 @@ class ProgressLine:
         if self._live:
             self._live.stop()
         else:
-            self._print_held()
+            self._print_pending()
 
     def __call__(self, line: Mapping[str, Any]) -> None:
         """Show a step."""
         self._seconds.append(sum(line["seconds"].values()))
-        text = describe(line, self._total, sum(self._seconds) / len(self._seconds))
+        text = describe_step(line, self._total, sum(self._seconds) / len(self._seconds))
         if self._live:
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
         else:
@@ -70,19 +70,19 @@ class ProgressLine:
             self._plain(what, text)
 
     def _plain(self, stage: str, text: str) -> None:
-        if self._held and self._held[0] != stage:
-            self._print_held()
-        self._held = (stage, text)
+        if self._pending and self._pending[0] != stage:
+            self._print_pending()
+        self._pending = (stage, text)
         if time.monotonic() - self._shown_at >= self._pause:
-            self._print_held()
+            self._print_pending()
 
-    def _print_held(self) -> None:
-        if self._held:
-            self._console.print(Text(self._held[1]), soft_wrap=True)
-            self._shown_at, self._held = time.monotonic(), None
+    def _print_pending(self) -> None:
+        if self._pending:
+            self._console.print(Text(self._pending[1]), soft_wrap=True)
+            self._shown_at, self._pending = time.monotonic(), None
 
 
-def describe(line: Mapping[str, Any], total: int, seconds: float) -> str:
+def describe_step(line: Mapping[str, Any], total: int, seconds: float) -> str:
     """A step in a line: stage, place, rate, time left, the rates of paper.md in percent, KL per turn.
 
     Args:

@@ -1,0 +1,130 @@
+"""The run directory: what it says is there, and that nothing of it is ever half-written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scorl.errors import UserError
+from scorl.run.directory import RunDirectory, read_attempts
+from scorl.run.files import replacing, write_whole
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDirectory(tmp_path / "run")
+
+
+def step(number: int) -> dict:
+    return {"step": number, "stage": "Stufe \N{LATIN SMALL LETTER U WITH DIAERESIS}"}
+
+
+def response(number: int) -> dict:
+    return {"step": number, "turn": 0, "text": "a lone surrogate: \ud800"}
+
+
+def written(run: RunDirectory, steps: int) -> RunDirectory:
+    """With so many steps, and an evaluation before and after each."""
+    with run.lock():
+        run.start("seed: 0\n")
+        for number in range(steps):
+            run.record_evaluation("test", {"step": number, "problems": 3})
+            run.record_step(step(number), [response(number)])
+        run.record_evaluation("test", {"step": steps, "problems": 3})
+    return run
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_is_recorded_is_read_back(run):
+    written(run, 3)
+    assert run.steps() == [step(0), step(1), step(2)]
+    assert run.attempted_steps() == [0, 1, 2]
+    assert list(run.attempts([1])) == list(read_attempts(run.path / "attempts"))[1:2] == [response(1)]
+    latest = run.evaluations()["test"]
+    assert (latest["step"], [entry["step"] for entry in latest["history"]]) == (3, [0, 1, 2, 3])
+    assert run.evaluated("test", 2)
+    assert not run.evaluated("train", 2)
+    assert run.recipe_text() == "seed: 0\n"
+    assert names(run.path) == {"recipe.yaml", "steps.jsonl", "attempts", "evaluation.json", ".lock"}
+
+
+def test_what_lies_behind_a_checkpoint_is_cut_off_as_if_it_had_never_been(run, tmp_path):
+    written(run, 3).cut(1)
+    shorter = written(RunDirectory(tmp_path / "shorter"), 1)
+    for name in ("steps.jsonl", "evaluation.json", "attempts/step-000000.jsonl"):
+        assert (run.path / name).read_bytes() == (shorter.path / name).read_bytes()
+    assert run.attempted_steps() == [0]
+    run.cut(0)
+    assert [entry["step"] for entry in run.evaluations()["test"]["history"]] == [0]
+    assert run.steps() == []
+
+
+def test_an_empty_folder_has_nothing(run):
+    assert (run.steps(), run.evaluations(), run.saved_steps(), run.attempted_steps()) == ([], {}, [], [])
+    assert run.recipe_text() == ""
+    assert run.collection(0, 0) is None
+    assert (run.begun, run.free) == (False, True)
+
+
+def test_the_line_that_is_being_written_is_left_out(run):
+    written(run, 2)
+    file = run.path / "steps.jsonl"
+    file.write_text(file.read_text() + json.dumps(step(2))[:9])
+    assert len(run.steps()) == 2
+
+
+@pytest.mark.parametrize("name", ["ranks", "attempts", "collected", "tensorboard", "recipe.yaml"])
+def test_a_start_that_failed_does_not_bar_the_next(run, name):
+    with run.lock():
+        (run.path / name).touch()
+    assert (run.begun, run.free) == (False, True)
+    (run.path / "thesis.tex").touch()
+    assert not run.free
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "evaluation.json", "checkpoints"])
+def test_a_run_has_begun_with_its_first_file(run, name):
+    run.path.mkdir()
+    (run.path / name).touch()
+    assert run.begun
+
+
+def test_the_recipe_stays_once_something_depends_on_it(run):
+    written(run, 1).start("seed: 1\n")
+    assert run.recipe_text() == "seed: 0\n"
+
+
+def test_the_run_of_a_model(run, monkeypatch):
+    written(run, 1)
+    for name in ("step-40", "best"):
+        (run.checkpoints / name).mkdir(parents=True)
+    for model in (run.path, run.checkpoint(40), run.checkpoints / "best"):
+        assert RunDirectory.of_model(str(model)) == run
+    monkeypatch.chdir(run.path)
+    for model in ("owner/name", "scorl:countdown-base"):  # of the hub, although this folder is a run
+        assert RunDirectory.of_model(model) is None
+
+
+def test_only_one_process_is_at_work(run):
+    with run.lock(), pytest.raises(UserError, match="another process is at work there"), run.lock():
+        pass
+    with run.lock():
+        pass
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "report.html"
+    write_whole(path, "old")
+
+    def fail():
+        with replacing(path) as draft:
+            draft.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"report.html"}
