@@ -46,10 +46,10 @@ def gradient(policy, examples, settings, drift=0.05):
     torch.manual_seed(0)
     for parameter in learner.reference.head.parameters():
         parameter.data += drift * torch.randn_like(parameter)
-    tally = learner._accumulate(examples)
+    statistics = learner.accumulate_gradients(examples)
     found = {name: p.grad.clone() for name, p in policy.parameters.items()}
     learner.optimizer.zero_grad(set_to_none=True)
-    return found, tally
+    return found, statistics
 
 
 def close(one, other):
@@ -60,14 +60,14 @@ def close(one, other):
 @pytest.mark.parametrize(("kl", "kl_in"), [(kl, place) for kl, places in KL_IN.items() for place in places])
 def test_the_gradient_does_not_depend_on_micro_batches_padding_or_order(policy, examples, kl, kl_in):
     settings = LearnerSettings(kl=kl, kl_in=kl_in)
-    whole, tally = gradient(policy, examples, settings)
-    single, tally_single = gradient(policy, examples, replace(settings, tokens_per_microbatch=1))
+    whole, statistics = gradient(policy, examples, settings)
+    single, single_statistics = gradient(policy, examples, replace(settings, tokens_per_microbatch=1))
     shuffled, _ = gradient(policy, examples[::-1], replace(settings, tokens_per_microbatch=100))
     close(whole, single)
     close(whole, shuffled)
-    assert tally.loss == pytest.approx(tally_single.loss, abs=1e-5)
-    assert tally.kl == pytest.approx(tally_single.kl, abs=1e-5)
-    assert tally.gap < 1e-4
+    assert statistics.loss == pytest.approx(single_statistics.loss, abs=1e-5)
+    assert statistics.kl == pytest.approx(single_statistics.kl, abs=1e-5)
+    assert statistics.gap < 1e-4
 
 
 def test_the_gradient_does_not_depend_on_the_chunks_of_the_head(policy, examples, monkeypatch):
@@ -80,7 +80,7 @@ def test_the_gradient_does_not_depend_on_the_chunks_of_the_head(policy, examples
 def test_the_loss_is_what_its_formula_says(policy, examples):
     """Everything again in the plainest way, row by row and attempt by attempt."""
     settings = LearnerSettings()
-    _, tally = gradient(policy, examples, settings)
+    _, statistics = gradient(policy, examples, settings)
     learner = Learner(policy, settings, total=1)
     torch.manual_seed(0)
     for parameter in learner.reference.head.parameters():
@@ -99,7 +99,7 @@ def test_the_loss_is_what_its_formula_says(policy, examples):
             total += float(
                 (credit.beta * kl - (credit.advantage - credit.beta * to_go + credit.imitation) * logp).sum()
             )
-    assert tally.loss == pytest.approx(total / len(examples), abs=1e-4)
+    assert statistics.loss == pytest.approx(total / len(examples), abs=1e-4)
 
 
 def test_kl_to_go_by_hand(examples):

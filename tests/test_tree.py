@@ -17,8 +17,8 @@ from transformers import (
 
 from scorl.learner import Learner, tree_check
 from scorl.learner.attention import tree_attention, tree_hidden_states
-from scorl.learner.batch import micro_batches, row_of
-from scorl.learner.tree import pack
+from scorl.learner.batch import micro_batches, training_row
+from scorl.learner.tree import pack_tree
 from scorl.model.policy import hidden_states
 from scorl.settings import KL_IN, LearnerSettings, LoraSettings
 from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict
@@ -56,7 +56,7 @@ def examples():
 
 
 def test_a_tree_by_hand():
-    tree, paths = pack(ROWS)
+    tree, paths = pack_tree(ROWS)
     assert tree.ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert tree.depth.tolist() == [0, 1, 2, 2, 3, 3, 0, 1, 2]
     assert [path.tolist() for path in paths] == [[0, 1, 2], [0, 1, 3, 4], [0, 1, 3, 5], [6, 7], [0, 1, 2], [6, 7, 8]]
@@ -68,7 +68,7 @@ def test_a_tree_by_hand():
 
 
 def gradient(policy, examples, settings):
-    """The gradient of one step against a reference that lies a little apart, and its tally."""
+    """The gradient of one step against a reference that lies a little apart, and its statistics."""
     if policy.lora:  # adapters that were trained before would be the reference
         for parameter in policy.parameters.values():
             parameter.data.zero_()
@@ -80,10 +80,10 @@ def gradient(policy, examples, settings):
     else:
         for parameter in learner.reference.head.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
-    tally = learner._accumulate(examples)
+    statistics = learner.accumulate_gradients(examples)
     found = {name: p.grad.clone() for name, p in policy.parameters.items()}
     learner.optimizer.zero_grad(set_to_none=True)
-    return found, tally
+    return found, statistics
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(r=4)], ids=["full", "lora"])
@@ -91,7 +91,7 @@ def gradient(policy, examples, settings):
 def test_trees_have_the_gradient_of_rows(examples, tmp_path, kl, lora):
     policy = tiny_policy(tmp_path, lora=lora)
     rows = LearnerSettings(kl=kl, kl_in=KL_IN[kl][0], packing="padded")
-    plain, tally = gradient(policy, examples, rows)
+    plain, statistics = gradient(policy, examples, rows)
     assert max(g.abs().max() for g in plain.values()) > 0.01
     for tokens, order in ((10_000, 1), (60, -1), (1, 1)):
         packed, other = gradient(
@@ -99,8 +99,8 @@ def test_trees_have_the_gradient_of_rows(examples, tmp_path, kl, lora):
         )
         for name in plain:
             torch.testing.assert_close(packed[name], plain[name], atol=1e-5, rtol=1e-5)
-        assert other.loss == pytest.approx(tally.loss, abs=1e-5)
-        assert other.kl == pytest.approx(tally.kl, abs=1e-5)
+        assert other.loss == pytest.approx(statistics.loss, abs=1e-5)
+        assert other.kl == pytest.approx(statistics.kl, abs=1e-5)
 
 
 @pytest.mark.parametrize("packing", ["prefix_tree", "padded"])
@@ -127,7 +127,7 @@ def test_checkpointing_keeps_the_gradient_and_less_memory(examples, tmp_path, lo
 
 def test_shared_attempts_are_predicted_once(examples):
     (batch,) = micro_batches(examples, 10_000, "prefix_tree")
-    rows = {row_of(example) for example in examples}
+    rows = {training_row(example) for example in examples}
     prefixes = {row[: i + 1] for row in rows for i in range(len(row))}
     predictions = {
         (attempt.prompt_ids + attempt.ids)[: len(attempt.prompt_ids) + i + 1]
@@ -186,7 +186,7 @@ def test_states_are_those_of_rows(examples, model):
     torch.manual_seed(1)
     decoder = model().eval()
     before = decoder.config._attn_implementation
-    tree, paths = pack([row_of(example) for example in examples if row_of(example)])
+    tree, paths = pack_tree([training_row(example) for example in examples if training_row(example)])
     with tree_attention(decoder):
         states = tree_hidden_states(decoder, tree)
     assert decoder.config._attn_implementation == before
@@ -200,7 +200,7 @@ def test_a_model_that_trees_do_not_fit_learns_from_rows(examples, tmp_path, monk
     settings = LearnerSettings(max_logprob_gap=9.0)
     learner = Learner(tiny_policy(tmp_path), settings, total=1)
     monkeypatch.setattr(tree_check, "tree_attention", lambda *_: tree_attention())  # it goes on attending as ever
-    with pytest.warns(UserWarning, match="plain rows"):
+    with pytest.warns(UserWarning, match="padded rows"):
         learner.update(examples)
     assert learner.packing == "padded"
 

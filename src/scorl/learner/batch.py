@@ -1,4 +1,4 @@
-"""Micro-batches: examples as rows of tokens, laid out for the model, with the places that carry loss."""
+"""Micro-batches: examples as rows of tokens, laid out for the model, with the tokens that carry loss."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from scorl.learner.tree import Tree, pack, shared
+from scorl.learner.tree import Tree, common_length, pack_tree
 from scorl.settings import Packing
 from scorl.trajectory import Credit, Response, TrainingExample
 
-__all__ = ["MicroBatch", "Rows", "layout_of", "micro_batch", "micro_batches", "row_of"]
+__all__ = ["MicroBatch", "PaddedRows", "lay_out_rows", "micro_batch", "micro_batches", "training_row"]
 
 
 @dataclass(frozen=True)
-class Rows:
+class PaddedRows:
     """Trajectories as right-padded rows of their own, [rows, width]."""
 
     ids: Tensor
     mask: Tensor
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device) -> PaddedRows:
         """The same on another device."""
-        return Rows(self.ids.to(device), self.mask.to(device))
+        return PaddedRows(self.ids.to(device), self.mask.to(device))
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MicroBatch:
     advantage: a first attempt whose reward says nothing still has its KL.
     """
 
-    layout: Rows | Tree
+    layout: PaddedRows | Tree
     position: Tensor
     """Where the hidden state of each prediction lies, among all tokens laid flat; [predictions]."""
     target: Tensor
@@ -56,7 +56,7 @@ class MicroBatch:
     imitation: Tensor
 
     @property
-    def anchored(self) -> bool:
+    def needs_reference(self) -> bool:
         """Whether a response has a KL coefficient."""
         return bool((self.beta > 0).any())
 
@@ -64,11 +64,13 @@ class MicroBatch:
         """The same on another device."""
         return MicroBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
-    def pieces(self, predictions: int) -> Iterator[MicroBatch]:
-        """The loss tokens in parts of about as many predictions; a response, whose KL runs through it, stays whole."""
+    def chunks(self, predictions: int) -> Iterator[MicroBatch]:
+        """The loss tokens in chunks of about as many predictions; a response, whose KL runs through it, stays whole."""
         ends = self.length.cumsum(0)
         starts = ends - self.length
         first = 0
+        # Counted in loss tokens, of which there are at least as many as distinct predictions: no chunk is too large but
+        # that of a single long response, which `logprobs_and_kl` cuts again.
         while first < len(ends):
             last = first + max(1, int((ends[first:] - starts[first] <= predictions).sum()))
             tokens = slice(int(starts[first]), int(ends[last - 1]))
@@ -99,12 +101,12 @@ def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Pac
         tokens: distinct tokens of trees, or tokens of rows with their padding.
         packing: `prefix_tree` computes what rows begin with in common once, `padded` each row by itself.
     """
-    written = [example for example in examples if row_of(example)]
-    cut = _trees if packing == "prefix_tree" else _rows
-    return [micro_batch(batch, packing) for batch in cut(written, tokens)]
+    learnable = [example for example in examples if training_row(example)]
+    cut = _split_trees if packing == "prefix_tree" else _split_padded
+    return [micro_batch(batch, packing) for batch in cut(learnable, tokens)]
 
 
-def row_of(example: TrainingExample) -> tuple[int, ...]:
+def training_row(example: TrainingExample) -> tuple[int, ...]:
     """The tokens from which something is predicted: all before the last one that was written."""
     last = example.trajectory.responses[-1]
     length = max((len(r.prompt_ids) + len(r.ids) - 1 for _, r, _ in trained_responses(example)), default=0)
@@ -127,40 +129,42 @@ def trained_responses(example: TrainingExample) -> list[tuple[int, Response, Cre
 NOTHING = Credit()
 
 
-def _trees(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[TrainingExample]]:
+def _split_trees(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[TrainingExample]]:
     """By their first prompts: the samples of a problem stay together unless they are more than a micro-batch."""
+    # A prefix that two micro-batches share is computed in both, so cuts fall between problems where they can. In sorted
+    # order a row adds what it does not share with the row before, which makes the size of a tree a running sum.
     batch: list[TrainingExample] = []
     size = 0
     before: tuple[int, ...] = ()
     ordered = sorted(
-        (example.trajectory.responses[0].prompt_ids, row_of(example), i) for i, example in enumerate(examples)
+        (example.trajectory.responses[0].prompt_ids, training_row(example), i) for i, example in enumerate(examples)
     )
     for _, problem in groupby(ordered, key=lambda item: item[0]):
         members = [(row, examples[i]) for _, row, i in problem]
-        if batch and size + _new(before, [row for row, _ in members]) > tokens:
+        if batch and size + _count_new(before, [row for row, _ in members]) > tokens:
             yield batch
             batch, size, before = [], 0, ()
         for row, example in members:
-            if batch and size + len(row) - shared(before, row) > tokens:
+            if batch and size + len(row) - common_length(before, row) > tokens:
                 yield batch
                 batch, size, before = [], 0, ()
-            size += len(row) - shared(before, row)
+            size += len(row) - common_length(before, row)
             before = row
             batch.append(example)
     if batch:
         yield batch
 
 
-def _new(before: tuple[int, ...], rows: Sequence[tuple[int, ...]]) -> int:
+def _count_new(before: tuple[int, ...], rows: Sequence[tuple[int, ...]]) -> int:
     """The tokens that sorted rows add behind a row."""
-    return sum(len(row) - shared(last, row) for last, row in zip([before, *rows], rows, strict=False))
+    return sum(len(row) - common_length(last, row) for last, row in zip([before, *rows], rows, strict=False))
 
 
-def _rows(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[TrainingExample]]:
-    """Rows of like length together, so that little is padding."""
+def _split_padded(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[TrainingExample]]:
+    """PaddedRows of like length together, so that little is padding."""
     batch: list[TrainingExample] = []
-    for example in sorted(examples, key=lambda example: len(row_of(example))):
-        if batch and len(row_of(example)) * (len(batch) + 1) > tokens:
+    for example in sorted(examples, key=lambda example: len(training_row(example))):
+        if batch and len(training_row(example)) * (len(batch) + 1) > tokens:
             yield batch
             batch = []
         batch.append(example)
@@ -170,7 +174,7 @@ def _rows(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[Tra
 
 def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroBatch:
     """Examples in which something carries loss, in their order, as one micro-batch."""
-    layout, paths = layout_of([row_of(example) for example in examples], packing)
+    layout, paths = lay_out_rows([training_row(example) for example in examples], packing)
     trained = [
         (path, place, response, credit)
         for path, example in zip(paths, examples, strict=True)
@@ -178,6 +182,8 @@ def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroB
     ]
     position = torch.cat([p[len(r.prompt_ids) - 1 : len(r.prompt_ids) + len(r.ids) - 1] for p, _, r, _ in trained])
     target = torch.tensor([token for _, _, r, _ in trained for token in r.ids])
+    # Position and target as one number: the same token predicted at the same place of a tree, by whichever trajectory,
+    # is one prediction, whose logits are computed once.
     vocabulary = int(target.max()) + 1
     distinct, prediction = torch.unique(position * vocabulary + target, return_inverse=True)
     length = torch.tensor([len(r.ids) for _, _, r, _ in trained])
@@ -196,17 +202,17 @@ def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroB
     )
 
 
-def layout_of(rows: Sequence[tuple[int, ...]], packing: Packing) -> tuple[Rows | Tree, list[Tensor]]:
-    """Rows as the model takes them, and for each where its tokens lie among all tokens laid flat."""
+def lay_out_rows(rows: Sequence[tuple[int, ...]], packing: Packing) -> tuple[PaddedRows | Tree, list[Tensor]]:
+    """PaddedRows as the model takes them, and for each where its tokens lie among all tokens laid flat."""
     if packing == "prefix_tree":
-        tree, paths = pack(rows)
+        tree, paths = pack_tree(rows)
         return tree, [torch.from_numpy(path) for path in paths]
-    padded = _padded(rows)
+    padded = _pad_rows(rows)
     return padded, list(torch.arange(padded.ids.numel()).view_as(padded.ids))
 
 
-def _padded(rows: Sequence[tuple[int, ...]]) -> Rows:
+def _pad_rows(rows: Sequence[tuple[int, ...]]) -> PaddedRows:
     width = max(map(len, rows))
     ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return Rows(ids, mask)
+    return PaddedRows(ids, mask)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from scorl.learner.attention import tree_hidden_states
-from scorl.learner.batch import MicroBatch, Rows
+from scorl.learner.batch import MicroBatch, PaddedRows
 from scorl.learner.loss import kl_per_token
 from scorl.learner.tree import Tree
 from scorl.model.logprobs import log_probabilities
@@ -24,7 +24,7 @@ LOGITS_PER_CHUNK = 2**24
 """Logits that exist at once, in numbers: 64 MiB in float32."""
 
 
-def hidden_states(decoder: Any, layout: Rows | Tree) -> Tensor:
+def hidden_states(decoder: Any, layout: PaddedRows | Tree) -> Tensor:
     """The last hidden states of all tokens, [tokens, width]."""
     if isinstance(layout, Tree):
         return tree_hidden_states(decoder, layout)

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from scorl.distributed.ranks import Ranks
 from scorl.errors import GuardError, UserError
-from scorl.learner.batch import MicroBatch, Rows, layout_of
+from scorl.learner.batch import MicroBatch, PaddedRows, lay_out_rows
 from scorl.learner.forward import hidden_states
 from scorl.learner.tree import Tree
 from scorl.model.policy import Policy, final_logits
@@ -31,7 +31,7 @@ class ParallelStrategy(Protocol):
     sharded: ClassVar[bool]
     """Whether a rank holds shards of the weights, and no more."""
 
-    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: Rows | Tree) -> None:
+    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree) -> None:
         """Run this rank's micro-batches and leave in every gradient the sum over the ranks.
 
         Args:
@@ -41,7 +41,7 @@ class ParallelStrategy(Protocol):
         """
         ...
 
-    def hidden_states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
+    def hidden_states(self, decoder: Any, layout: PaddedRows | Tree) -> Tensor:
         """The last hidden states of all tokens, [tokens, width]; see `scorl.learner.forward`."""
         ...
 
@@ -76,10 +76,10 @@ class DDP:
         if len(set(self.ranks.all_gather(self.policy.fingerprint(), "everybody's weights"))) > 1:
             raise GuardError(f"the ranks hold different weights: {cause}")
 
-    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: Rows | Tree) -> None:
+    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree) -> None:
         """See `ParallelStrategy`; where no rank has a micro-batch, gradients stay None."""
         for batch in batches:
-            backward(batch, batch.anchored)
+            backward(batch, batch.needs_reference)
         if self.ranks.size == 1 or not self.ranks.any(bool(batches), "whether there is anything to learn"):
             return
         parameters = list(self.policy.parameters.values())
@@ -87,7 +87,7 @@ class DDP:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         self.ranks.all_reduce([p.grad for p in parameters if p.grad is not None], "the sum of gradients")
 
-    def hidden_states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
+    def hidden_states(self, decoder: Any, layout: PaddedRows | Tree) -> Tensor:
         """See `ParallelStrategy`."""
         return hidden_states(decoder, layout)
 
@@ -119,12 +119,12 @@ class FSDP2:
             # FSDP2 takes the first of its modules that runs for the root, which must be the decoder. An engine runs
             # the model inside it, and would make the first layer the root; so the decoder runs once before.
             with torch.no_grad(), policy.precision():
-                self.hidden_states(decoder, layout_of([(0,)], "padded")[0].to(policy.device))
+                self.hidden_states(decoder, lay_out_rows([(0,)], "padded")[0].to(policy.device))
             decoder.reset_iter_state()
 
-    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: Rows | Tree) -> None:
+    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree) -> None:
         """See `ParallelStrategy`; FSDP2 sums the gradients as it goes."""
-        needs = self._ranks.all_gather([batch.anchored for batch in batches], "the number of passes")
+        needs = self._ranks.all_gather([batch.needs_reference for batch in batches], "the number of passes")
         for index in range(max(map(len, needs))):
             needs_reference = any(index < len(rank) and rank[index] for rank in needs)
             if index < len(batches):
@@ -133,7 +133,7 @@ class FSDP2:
                 self._run_dummy(dummy, needs_reference)
         self._reference.reset_iter_state()  # its head was still gathered after its forward pass; no backward follows
 
-    def _run_dummy(self, layout: Rows | Tree, needs_reference: bool) -> None:
+    def _run_dummy(self, layout: PaddedRows | Tree, needs_reference: bool) -> None:
         """A forward and backward pass that matches the collectives of a micro-batch; its gradients are 0."""
         with self._policy.precision():
             if needs_reference:
@@ -142,7 +142,7 @@ class FSDP2:
             logits = final_logits(self._policy.decoder, self.hidden_states(self._policy.decoder, layout))
         (0 * logits.float()).sum().backward()  # type: ignore[no-untyped-call]
 
-    def hidden_states(self, decoder: Any, layout: Rows | Tree) -> Tensor:
+    def hidden_states(self, decoder: Any, layout: PaddedRows | Tree) -> Tensor:
         """See `ParallelStrategy`."""
         with self._ranks.collective("the weights of the layers"):
             hidden: Tensor = decoder.hidden_states(layout)

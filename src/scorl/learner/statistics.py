@@ -1,4 +1,4 @@
-"""What a step's micro-batches add up to, besides the gradient."""
+"""Statistics of a step's micro-batches: sums that end as the mean KL, the gap to the sampler and the loss."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from scorl.learner.batch import MicroBatch
 
-__all__ = ["Tally"]
+__all__ = ["StepStatistics"]
 
 
 @dataclass
-class Tally:
-    """Sums over micro-batches."""
+class StepStatistics:
+    """Sums over micro-batches, later over ranks."""
 
     loss: float = 0.0
     kl_sums: dict[int, float] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class Tally:
     tokens: int = 0
 
     def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None) -> None:
-        """Count a piece of a micro-batch: its share of the loss, and what was scored."""
+        """Add a chunk of a micro-batch: its share of the loss, its tokens' log-probabilities and KL."""
         self.loss += float(share.detach())
         sampled = (batch.imitation == 0)[batch.response]
         self.gap_sum += float((logprobs.detach() - batch.sampled)[sampled].abs().double().sum())
@@ -36,22 +36,22 @@ class Tally:
             self.responses[place] = self.responses.get(place, 0) + int((batch.place == place).sum())
 
     @classmethod
-    def together(cls, tallies: Sequence[Tally]) -> Tally:
+    def sum(cls, parts: Sequence[StepStatistics]) -> StepStatistics:
         """The sums over ranks."""
-        whole = cls()
-        for tally in tallies:
-            whole.loss += tally.loss
-            whole.gap_sum += tally.gap_sum
-            whole.tokens += tally.tokens
-            for place in tally.kl_sums:
-                whole.kl_sums[place] = whole.kl_sums.get(place, 0.0) + tally.kl_sums[place]
-                whole.responses[place] = whole.responses.get(place, 0) + tally.responses[place]
-        return whole
+        total = cls()
+        for part in parts:
+            total.loss += part.loss
+            total.gap_sum += part.gap_sum
+            total.tokens += part.tokens
+            for place in part.kl_sums:
+                total.kl_sums[place] = total.kl_sums.get(place, 0.0) + part.kl_sums[place]
+                total.responses[place] = total.responses.get(place, 0) + part.responses[place]
+        return total
 
     @property
     def kl(self) -> dict[int, float]:
         """By place in the conversation, the mean over responses."""
-        return {place: total / self.responses[place] for place, total in sorted(self.kl_sums.items())}
+        return {place: kl_sum / self.responses[place] for place, kl_sum in sorted(self.kl_sums.items())}
 
     @property
     def gap(self) -> float | None:

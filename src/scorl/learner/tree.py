@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Block", "Tree", "pack", "shared"]
+__all__ = ["Block", "Tree", "common_length", "pack_tree"]
 
 _PADDING = 1.25
 """At most so many pairs of query and key in a block, padding included, for each pair that counts."""
@@ -56,10 +56,10 @@ class Tree:
         return Tree(self.ids.to(device), self.depth.to(device), blocks, self.slot.to(device))
 
 
-def shared(one: Sequence[int], other: Sequence[int]) -> int:
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two rows begin with in common.
 
-    >>> shared((1, 2, 3), (1, 2, 4, 5))
+    >>> common_length((1, 2, 3), (1, 2, 4, 5))
     2
     """
     low, high = 0, min(len(one), len(other))
@@ -72,7 +72,7 @@ def shared(one: Sequence[int], other: Sequence[int]) -> int:
     return low
 
 
-def pack(rows: Sequence[tuple[int, ...]]) -> tuple[Tree, list[np.ndarray]]:
+def pack_tree(rows: Sequence[tuple[int, ...]]) -> tuple[Tree, list[np.ndarray]]:
     """The tree of some rows, and for each row where its tokens lie in it."""
     paths: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(rows)
     ids: list[int] = []
@@ -83,7 +83,7 @@ def pack(rows: Sequence[tuple[int, ...]]) -> tuple[Tree, list[np.ndarray]]:
     # In sorted order the row before shares at least as much with a row as any earlier one: one comparison finds where
     # it leaves the tree, and a branch's tokens lie side by side.
     for i in sorted(range(len(rows)), key=rows.__getitem__):
-        row, common = rows[i], shared(before, rows[i])
+        row, common = rows[i], common_length(before, rows[i])
         path = np.concatenate([path[:common], np.arange(len(ids), len(ids) + len(row) - common)])
         if len(row) > common:
             ids += row[common:]

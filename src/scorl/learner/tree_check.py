@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorl.learner.attention import tree_attention
-from scorl.learner.batch import micro_batch, row_of
+from scorl.learner.batch import micro_batch, training_row
 from scorl.learner.forward import hidden_states
 from scorl.model.policy import Policy
 from scorl.settings import Packing
@@ -47,7 +47,7 @@ def check_tree_support(policy: Policy, examples: Sequence[TrainingExample]) -> s
 
 def _choose_few(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
     """The longest row and the rows before it in order, which share most with it."""
-    different = {row_of(example): example for example in examples if row_of(example)}
+    different = {training_row(example): example for example in examples if training_row(example)}
     ordered = sorted(different)
     longest = max(range(len(ordered)), key=lambda i: len(ordered[i]), default=0)
     start = max(0, longest + 1 - _ROWS)

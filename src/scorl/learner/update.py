@@ -13,7 +13,7 @@ import torch
 from scorl.distributed.ranks import ALONE, Ranks
 from scorl.errors import GuardError
 from scorl.learner.attention import tree_attention
-from scorl.learner.batch import MicroBatch, layout_of, micro_batches
+from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches
 from scorl.learner.checkpointing import checkpointed
 from scorl.learner.forward import logprobs_and_kl, predictions_per_chunk
 from scorl.learner.guards import (
@@ -27,7 +27,7 @@ from scorl.learner.guards import (
 from scorl.learner.loss import loss
 from scorl.learner.parallel import as_float, choose_strategy, local_shard, shard_like
 from scorl.learner.schedule import learning_rate
-from scorl.learner.statistics import Tally
+from scorl.learner.statistics import StepStatistics
 from scorl.learner.tree_check import check_tree_support
 from scorl.model.policy import Policy
 from scorl.model.reference import Reference
@@ -63,7 +63,7 @@ class Learner:
         total: updates in the whole run, for the schedule.
         temperature: of sampling; log-probabilities are taken at it.
         ranks: who learns together, each from examples of its own.
-        parallel: what of the weights each of them keeps.
+        parallel: whether each of them keeps all weights or a shard.
     """
 
     def __init__(
@@ -112,27 +112,27 @@ class Learner:
         if self.packing is None:
             self.packing = self._choose_packing(examples)
         lr = learning_rate(self.updates, self.total, self.settings)
-        tally = self._accumulate(examples)
-        check_gap(tally.gap, self.settings.max_logprob_gap)
+        statistics = self.accumulate_gradients(examples)
+        check_gap(statistics.gap, self.settings.max_logprob_gap)
         if self._at_reference:
-            check_reference(list(tally.kl.values()))
-        grad_norm = self._clip()
-        applied = is_finite(tally.loss, grad_norm)  # both are sums over ranks, so all of them decide alike
+            check_reference(list(statistics.kl.values()))
+        grad_norm = self._clip_gradients()
+        applied = is_finite(statistics.loss, grad_norm)  # both are sums over ranks, so all of them decide alike
         if applied:
-            self._step(lr, grad_norm)
+            self._apply_gradients(lr, grad_norm)
         self._nonfinite = 0 if applied else self._nonfinite + 1
         if self._nonfinite == 2:
-            raise GuardError(f"loss {tally.loss} and gradient norm {grad_norm} were not finite twice in a row")
+            raise GuardError(f"loss {statistics.loss} and gradient norm {grad_norm} were not finite twice in a row")
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
-        return Progress(tally.loss, grad_norm, lr, tally.kl, tally.gap, skipped=not applied)
+        return Progress(statistics.loss, grad_norm, lr, statistics.kl, statistics.gap, skipped=not applied)
 
     def unsharded(self, reference: bool = False) -> AbstractContextManager[None]:
         """Within, this rank runs the policy (and the reference in its place) without the others, as engines do."""
         return self.strategy.unsharded(reference)
 
     def state(self) -> dict[str, Any]:
-        """All that a checkpoint needs to go on to the bit."""
+        """All that a checkpoint needs to resume bit-for-bit."""
         return {
             "updates": self.updates,
             "adaptive": dict(self.adaptive),
@@ -145,18 +145,18 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Resume from what `state` returned."""
         parameters = self.policy.parameters
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(shard_like(parameter, state["weights"][name]))
-        kept = state["optimizer"]["state"]
-        shares = {
-            i: {name: shard_like(parameter, value) for name, value in kept[i].items()}
+        moments = state["optimizer"]["state"]
+        shards = {
+            i: {name: shard_like(parameter, value) for name, value in moments[i].items()}
             for i, parameter in enumerate(parameters.values())
-            if i in kept
+            if i in moments
         }
-        self.optimizer.load_state_dict(state["optimizer"] | {"state": shares})
+        self.optimizer.load_state_dict(state["optimizer"] | {"state": shards})
         if state["reference"] is not None:
             self.reference.load_state({name: shard_like(parameters[name], w) for name, w in state["reference"].items()})
         self.updates, self.adaptive = state["updates"], state["adaptive"]
@@ -172,60 +172,64 @@ class Learner:
         reason = next((why for why in self.ranks.all_gather(objection, "the trial of trees") if why), None)
         if reason is None:
             return "prefix_tree"
-        warnings.warn(f"learner.packing: this model learns from plain rows, since on trees {reason}", stacklevel=3)
+        warnings.warn(f"learner.packing: this model learns from padded rows, since on trees {reason}", stacklevel=3)
         return "padded"
 
-    def _accumulate(self, examples: Sequence[TrainingExample]) -> Tally:
-        """Gradients of the whole step, one micro-batch after the other, and their sum over the ranks."""
-        tally = Tally()
+    def accumulate_gradients(self, examples: Sequence[TrainingExample]) -> StepStatistics:
+        """Leave the gradients of a whole step in the parameters, summed over the ranks; `update` applies them."""
+        statistics = StepStatistics()
         packing = self.packing or self.settings.packing
         trajectories = sum(self.ranks.all_gather(len(examples), "the trajectories of a step"))
         batches = micro_batches(examples, self.settings.tokens_per_microbatch, packing)
-        idle, _ = layout_of([(0,)], packing)
+        dummy, _ = lay_out_rows([(0,)], packing)
 
-        def learn(batch: MicroBatch, anchored: bool) -> None:
-            self._learn(batch.to(self.policy.device), anchored, trajectories, tally)
+        def backward(batch: MicroBatch, run_reference: bool) -> None:
+            self._backward(batch.to(self.policy.device), run_reference, trajectories, statistics)
 
         trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "prefix_tree" else nullcontext()
         layers = checkpointed(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
-            self.strategy.accumulate_gradients(batches, learn, idle.to(self.policy.device))
-        return Tally.together(self.ranks.all_gather(tally, "the tallies of a step"))
+            self.strategy.accumulate_gradients(batches, backward, dummy.to(self.policy.device))
+        return StepStatistics.sum(self.ranks.all_gather(statistics, "the statistics of a step"))
 
-    def _learn(self, batch: MicroBatch, anchored: bool, trajectories: int, tally: Tally) -> None:
-        """Gradients of a micro-batch; `anchored` says that the reference is run, be it for another rank's sake.
+    def _backward(self, batch: MicroBatch, run_reference: bool, trajectories: int, statistics: StepStatistics) -> None:
+        """Add a micro-batch's gradients; `run_reference` may be for the sake of another rank's micro-batch alone.
 
-        The head goes piece by piece, forward and backward, so that no more than a piece's logits ever exist; what it
-        asks of the hidden states is then propagated through the layers in one pass.
+        The head goes chunk by chunk, forward and backward, so that no more than a chunk's logits ever exist. The
+        gradients add up at the last hidden states, which are cut off from the layers for that; one backward pass then
+        takes the sum through the layers.
         """
-        reference = self.reference if batch.anchored else None
-        theirs = None
+        reference = self.reference if batch.needs_reference else None
+        ref_hidden = None
         with self.policy.precision():
-            if anchored:
+            if run_reference:
                 with torch.no_grad(), self.reference.active() as model:
-                    theirs = self.strategy.hidden_states(model, batch.layout)
-            hidden = self.strategy.hidden_states(self.policy.decoder, batch.layout)
-        mine = hidden.detach().requires_grad_()
-        for piece in batch.pieces(predictions_per_chunk(self.policy.decoder)):
+                    ref_hidden = self.strategy.hidden_states(model, batch.layout)
+            output = self.strategy.hidden_states(self.policy.decoder, batch.layout)
+        hidden = output.detach().requires_grad_()
+        for chunk in batch.chunks(predictions_per_chunk(self.policy.decoder)):
             with self.policy.precision():
                 logprobs, kl = logprobs_and_kl(
-                    self.policy, reference, piece, mine, theirs, self.temperature, self.settings
+                    self.policy, reference, chunk, hidden, ref_hidden, self.temperature, self.settings
                 )
-            share = loss(piece, logprobs, kl, trajectories, self.settings)
+            share = loss(chunk, logprobs, kl, trajectories, self.settings)
             share.backward()  # type: ignore[no-untyped-call]
-            tally.add(piece, share, logprobs, kl)
-        if hidden.requires_grad:  # not if the head alone is trained
-            hidden.backward(mine.grad)  # type: ignore[no-untyped-call]
+            statistics.add(chunk, share, logprobs, kl)
+        if output.requires_grad:  # not if the head alone is trained
+            output.backward(hidden.grad)  # type: ignore[no-untyped-call]
 
-    def _clip(self) -> float:
+    def _clip_gradients(self) -> float:
+        """Clip the gradient as a whole; its norm before."""
         limit = self.settings.max_grad_norm or float("inf")
         return as_float(torch.nn.utils.clip_grad_norm_(self.policy.parameters.values(), limit))
 
-    def _step(self, lr: float, grad_norm: float) -> None:
+    def _apply_gradients(self, lr: float, grad_norm: float) -> None:
+        """Let the optimiser change the weights, and once see that it does."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        proof = not self._moved and grad_norm > GRADIENT_FLOOR
-        before = [local_shard(p).clone() for p in self.policy.parameters.values()] if proof else None
+        # Once is enough, and a copy of the weights in every step would be dear. A rank may see no change in its shards.
+        unproven = not self._moved and grad_norm > GRADIENT_FLOOR
+        before = [local_shard(p).clone() for p in self.policy.parameters.values()] if unproven else None
         self.optimizer.step()
         self._at_reference = False
         if before is not None:
