@@ -155,7 +155,7 @@ def test_a_folder_with_another_recipes_run_is_refused(tmp_path):
 
 def test_a_run_that_the_system_killed_is_said_to_be(tmp_path, monkeypatch):
     killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
-    monkeypatch.setattr(jobs, "_start", lambda *_: subprocess.Popen(killed))
+    monkeypatch.setattr(jobs, "start_run", lambda *_: subprocess.Popen(killed))
     (run,) = plan_runs(RECIPE, [Arm("base")], 1, tmp_path)
     messages: list[str] = []
     assert jobs.execute_runs([run], tmp_path, 1, messages.append) == [run]

@@ -19,8 +19,10 @@ from scorl.settings import ModelSettings
 def by_onednn(monkeypatch):
     """The matmuls that oneDNN is asked for."""
     made = []
-    times = room._multiply
-    monkeypatch.setattr(room, "_multiply", lambda x, weight: made.append((x.shape, weight.shape)) or times(x, weight))
+    times = room.matmul_onednn
+    monkeypatch.setattr(
+        room, "matmul_onednn", lambda x, weight: made.append((x.shape, weight.shape)) or times(x, weight)
+    )
     return made
 
 
@@ -92,7 +94,7 @@ def test_a_model_keeps_its_weights_and_its_copies_theirs(by_onednn):
 
 def test_few_kernels_do_for_all_numbers_of_rows():
     """A kernel that oneDNN has compiled stays: without this a run would grow with every length of a micro-batch."""
-    filled = [len(room._fill_rows(torch.zeros(rows, 1))) for rows in range(1, 4097)]
+    filled = [len(room.fill_rows(torch.zeros(rows, 1))) for rows in range(1, 4097)]
     assert all(rows <= full <= max(rows * 17 / 16, rows) + 1 for rows, full in enumerate(filled, 1))
     assert len(set(filled)) <= 16 + 16 * 8
     assert filled[299] == 304
@@ -108,6 +110,6 @@ def test_a_policy_multiplies_by_what_is_faster_unless_it_is_told(tmp_path, monke
 
 
 def test_a_torch_without_onednn_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "_has_onednn", lambda: False)
+    monkeypatch.setattr(room, "has_onednn", lambda: False)
     with pytest.raises(UserError, match=r"model\.onednn: this build of torch has no oneDNN"):
         Policy(save_model(tmp_path), onednn=True)

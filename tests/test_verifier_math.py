@@ -227,15 +227,17 @@ def test_outcomes_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
         return [CheckResult(False, "timeout", "slow") for _ in checks]
 
     monkeypatch.setattr(math, "compare_all", compare_all)
-    monkeypatch.setattr(math, "_cache", {})
     monkeypatch.setattr(math, "CACHED", 2)
-    pairs = [(Problem("p", (), "y+z"), f"\\boxed{{y+{name}}}") for name in ("a", "a", "b")]
+    pairs = [(Problem("p", (), "q+z"), f"\\boxed{{q+{name}}}") for name in ("a", "a", "b")]
     assert [verdict.outcome for verdict in math.judge(pairs)] == ["timeout"] * 3
     assert len(asked) == 2
     math.judge(pairs[:1])
     assert len(asked) == 2
-    math.judge([(Problem("p", (), "y+z"), r"\boxed{y+c}")])  # the third: b, the least recently used, leaves
-    assert {check.answer for check in math._cache} == {"y+a", "y+c"}
+    math.judge([(Problem("p", (), "q+z"), r"\boxed{q+c}")])  # the third: b, the least recently used, leaves
+    math.judge(pairs[:1])
+    assert len(asked) == 3
+    math.judge(pairs[2:])
+    assert [check.answer for check in asked[3:]] == ["q+b"]
 
 
 def test_workers_end_with_their_parent() -> None:

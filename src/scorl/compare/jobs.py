@@ -24,7 +24,7 @@ from scorl.run.directory import RunDirectory
 from scorl.run.files import write_whole
 from scorl.run.progress import format_duration
 
-__all__ = ["Run", "execute_runs", "plan_runs"]
+__all__ = ["Run", "execute_runs", "plan_runs", "start_run"]
 
 PAUSE = 0.2
 """Seconds between two looks at the children."""
@@ -109,7 +109,7 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[st
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop(0)
-                running[run] = _start(run, out, jobs)
+                running[run] = start_run(run, out, jobs)
             for run in [run for run, child in running.items() if child.poll() is not None]:
                 finished += 1
                 code = running.pop(run).returncode
@@ -124,7 +124,8 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[st
     return failed
 
 
-def _start(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
+def start_run(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
+    """Start a run in a process of its own, or resume it; its output goes into its log."""
     recipes = out / "recipes"
     recipes.mkdir(parents=True, exist_ok=True)
     path = recipes / f"{run.arm.name}-seed-{run.seed}.yaml"

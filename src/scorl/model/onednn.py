@@ -17,7 +17,16 @@ from torch.nn import functional as F
 
 from scorl.errors import UserError
 
-__all__ = ["KERNELS", "OnednnLinear", "onednn_is_faster", "onednn_linear", "use_onednn"]
+__all__ = [
+    "KERNELS",
+    "OnednnLinear",
+    "fill_rows",
+    "has_onednn",
+    "matmul_onednn",
+    "onednn_is_faster",
+    "onednn_linear",
+    "use_onednn",
+]
 
 WORTH = 2_000_000
 """Operations of a matmul from which on oneDNN, whose calls take longer to begin, is the faster."""
@@ -31,7 +40,7 @@ def use_onednn(model: nn.Module) -> None:
     Raises:
         UserError: this build of torch has no oneDNN.
     """
-    if not _has_onednn():
+    if not has_onednn():
         raise UserError("model.onednn: this build of torch has no oneDNN; leave the key out, or set it to false")
     for module in model.modules():
         if type(module) is nn.Linear:  # no subclass: what it adds would be lost
@@ -45,7 +54,7 @@ def onednn_is_faster() -> bool:
     Asked of its name and not of a clock, so that runs on one machine always add in the same order.
     """
     amd = str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("AMD")
-    return amd and torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_onednn()
+    return amd and torch.backends.cpu.get_cpu_capability() == "AVX512" and has_onednn()
 
 
 class OnednnLinear(nn.Linear):
@@ -74,7 +83,7 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return product if bias is None else product + bias
 
 
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
     return hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -101,20 +110,20 @@ class _Matmul(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight = ctx.needs_input_grad
-        gradients = _fill_rows(gradient.flatten(0, -2))
+        gradients = fill_rows(gradient.flatten(0, -2))
         return (
-            _multiply(gradients, weight.t())[: x[..., 0].numel()].view_as(x) if of_x else None,
-            _multiply(gradients.t(), _fill_rows(x.flatten(0, -2)).t()) if of_weight else None,
+            matmul_onednn(gradients, weight.t())[: x[..., 0].numel()].view_as(x) if of_x else None,
+            matmul_onednn(gradients.t(), fill_rows(x.flatten(0, -2)).t()) if of_weight else None,
         )
 
 
 def _multiply_rows(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T, [..., n] -> [..., m]."""
     rows = x.flatten(0, -2)
-    return _multiply(_fill_rows(rows), weight)[: len(rows)].view(*x.shape[:-1], len(weight))
+    return matmul_onednn(fill_rows(rows), weight)[: len(rows)].view(*x.shape[:-1], len(weight))
 
 
-def _fill_rows(x: Tensor) -> Tensor:
+def fill_rows(x: Tensor) -> Tensor:
     """Rows of zeros below, up to the next of sixteen numbers of rows between two powers of two.
 
     oneDNN compiles a kernel for each number of rows, and keeps most of them as long as the process lives.
@@ -125,7 +134,7 @@ def _fill_rows(x: Tensor) -> Tensor:
     return F.pad(x, (0, 0, 0, more)) if more else x
 
 
-def _multiply(x: Tensor, weight: Tensor) -> Tensor:
+def matmul_onednn(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T of two matrices, which may be views of transposed ones."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     return product

@@ -93,7 +93,7 @@ class Server:
     def __init__(self, command: Sequence[str], folder: Path, timeout: float, variables: Mapping[str, str]) -> None:
         self.folder, self.timeout = folder, timeout
         with (folder / LOG).open("wb") as log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,  # closes when this process ends, however it ends
                 stdout=log,
@@ -127,19 +127,19 @@ class Server:
     def close(self) -> None:
         """End the server and remove its folder."""
         atexit.unregister(self.close)
-        if self._process.stdin and not self._process.stdin.closed:
-            self._process.stdin.close()
+        if self.process.stdin and not self.process.stdin.closed:
+            self.process.stdin.close()
         try:
-            self._process.wait(timeout=GRACE_SECONDS)
+            self.process.wait(timeout=GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + self.timeout
         while not self._healthy():
-            if self._process.poll() is not None:
+            if self.process.poll() is not None:
                 raise self._error("did not start")
             if time.monotonic() > end:
                 raise self._error(f"was not ready within {self.timeout:g} s (engine.timeout)")
@@ -162,7 +162,7 @@ class Server:
 
     def _error(self, what: str) -> GuardError:
         """What happened, whether the process still lives, and its log, of which a copy stays."""
-        code = self._process.poll()
+        code = self.process.poll()
         state = "" if code is None else f"; the process ended with code {code}"
         log = (self.folder / LOG).read_text(errors="replace")
         copy = Path(tempfile.gettempdir()) / f"{self.folder.name}.log"
