@@ -43,6 +43,7 @@ class OneOf:
     def write(self, section: Any) -> dict[str, Any]:
         """The section in the shape of its YAML."""
         chosen = getattr(section, self.holder) if self.holder else section
+        # not isinstance: one choice's dataclass may extend another's
         name = next(name for name, kind in self.choices.items() if type(chosen) is kind)
         return {self.key: name, **{key: getattr(section, key) for key in self._own(type(section))}, **vars(chosen)}
 
@@ -69,6 +70,8 @@ class OneOf:
 
     def __get_pydantic_core_schema__(self, section: type, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """A union that tells its variants apart by the key, each variant a section and its choice made flat."""
+        # Flat models rather than a nested dataclass that is folded before the check: so the paths of pydantic's faults
+        # and its JSON schema are those of what people write.
         variants: Any = reduce(operator.or_, (self._variant(section, name) for name in self.choices))
         return core_schema.no_info_after_validator_function(
             partial(self._build, section),
@@ -90,7 +93,7 @@ class OneOf:
 
     def _build(self, section: type, flat: BaseModel) -> Any:
         """The section with the chosen dataclass in it."""
-        values = dict(flat)
+        values = dict(flat)  # and not model_dump(), which would take nested dataclasses apart
         kind = self.choices[values[self.key]]
         chosen = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
         return section(**values | {self.holder: chosen}) if self.holder else chosen
@@ -119,6 +122,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def _docstrings(kind: type) -> dict[str, str]:
     """The text under each field, which pydantic reads itself where a dataclass stays whole."""
     texts = {}
+    # From the source, as pydantic does: at run time nothing is left of a text under a field. Bases count too, which
+    # pydantic leaves out.
     for owner in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
         body = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]).body
         for statements in pairwise(body):
