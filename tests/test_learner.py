@@ -11,6 +11,7 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.learner import GuardError, Learner, forward
 from scorl.learner.batch import micro_batches
+from scorl.learner.dcp import read_shards, write_shards
 from scorl.learner.loss import importance, kl_per_token, kl_to_go, loss
 from scorl.learner.schedule import learning_rate
 from scorl.model.logprobs import log_probabilities
@@ -178,6 +179,15 @@ def test_state_goes_on_to_the_bit(examples, tmp_path):
     for _ in range(2):
         second.update(examples)
     assert all(torch.equal(p, second.policy.parameters[name]) for name, p in straight.policy.parameters.items())
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_shards_hold_what_adapts(tmp_path):
+    first, second = (Learner(tiny_policy(tmp_path), LearnerSettings(), total=4) for _ in range(2))
+    first.adaptive = {"beta_2": 0.3}
+    write_shards(first, tmp_path / "state")
+    read_shards(second, tmp_path / "state")
+    assert second.adaptive == first.adaptive
 
 
 def test_schedules_by_hand():

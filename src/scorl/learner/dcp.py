@@ -24,8 +24,9 @@ def read_shards(learner: Learner, folder: Path) -> None:
     """Put what `write_shards` wrote into a learner, sharded or not; a collective."""
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    state = _full_state(learner)
-    if "reference" in sharded_keys(folder):
+    state, names = _full_state(learner), _written_names(folder)
+    state["adaptive"] = {name.removeprefix("adaptive."): 0.0 for name in names if name.startswith("adaptive.")}
+    if any(name.startswith("reference.") for name in names):
         state["reference"] = {name: torch.empty_like(weights) for name, weights in state["weights"].items()}
     with learner.ranks.collective("the shards of a checkpoint"):
         load(state, checkpoint_id=folder, no_dist=not learner.strategy.sharded)
@@ -34,15 +35,20 @@ def read_shards(learner: Learner, folder: Path) -> None:
 
 def sharded_keys(folder: Path) -> set[str]:
     """The keys of the state that `write_shards` wrote; those of nothing (`{}`, None) may be missing."""
+    return {name.partition(".")[0] for name in _written_names(folder)}
+
+
+def _written_names(folder: Path) -> list[str]:
+    """The dotted names of everything that `write_shards` wrote."""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-    return {name.partition(".")[0] for name in FileSystemReader(folder).read_metadata().state_dict_metadata}
+    return list(FileSystemReader(folder).read_metadata().state_dict_metadata)
 
 
 def _full_state(learner: Learner) -> dict[str, Any]:
     """The learner's state with zeros for moments that the optimiser does not have yet.
 
-    DCP loads in place: a tensor that is not in the state is not read, whatever lies in the folder.
+    DCP loads in place: what is not in the state is not read, whatever lies in the folder.
     """
     state = learner.state()
     moments = state["optimizer"]["state"]
