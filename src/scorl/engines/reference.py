@@ -30,6 +30,6 @@ class ReferenceEngine:
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:
-        """See `scorl.engines.engine.Engine.sample`; nothing is kept, for the policy goes on."""
+        """See `scorl.engines.engine.Engine.sample`; nothing is kept, for the next turn is the policy's."""
         with self.reference.in_place():
             return self.engine.sample(requests, temperature=temperature, max_tokens=max_tokens)

@@ -78,7 +78,7 @@ class FileTransfer(WeightTransferEngine):  # type: ignore[misc]
         """Process what was loaded; a head tied to the embeddings, which is in no file, as well.
 
         On CPUs vLLM computes the head from a packed copy of its weights. A tied head is loaded by nobody, so vLLM
-        (0.32) would warn, keep the copy, and go on with the head of the policy before.
+        (0.32) would warn, keep the copy, and continue with the head of the policy before.
         """
         finalize_layerwise_reload(self.model, self.model_config)
         heads = [module for module in self.model.modules() if isinstance(module, ParallelLMHead)]
