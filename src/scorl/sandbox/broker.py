@@ -218,7 +218,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     level = detect_level()
     broker = Broker(level, int(sys.argv[1]), int(sys.argv[2]))
-    # Only this file object reaches the parent: whatever else prints, now goes to stderr and forges no answer.
+    # Only this file object reaches the parent. Whatever else prints goes to stderr from here on, and forges no answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:

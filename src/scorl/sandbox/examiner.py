@@ -1,7 +1,7 @@
 """The trusted side of an examination: runs the tests, for which the program's names are stand-ins.
 
 It is an interpreter in a sandbox of its own (tests are data of somebody, too). One process starts at first and
-copies itself for each examination, so that nothing stays behind. It is told the tests, never the program.
+copies itself for each examination, so that nothing stays behind. It gets the tests, never the program.
 """
 
 from __future__ import annotations

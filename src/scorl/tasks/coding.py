@@ -28,7 +28,7 @@ CORRECTION = (
 
 @dataclass(frozen=True, kw_only=True)
 class ProgramSettings:
-    """What every task with programs can be told; a task gives its name and its own wording."""
+    """The settings that every task with programs has; a task adds its name, its wording and its own."""
 
     task: ClassVar[str]
     fills: ClassVar[tuple[str, ...]] = ("{question}",)
