@@ -118,18 +118,18 @@ def test_half_precision_in_shards_is_half_precision(model, two, tmp_path):
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 5e-3
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(model, alone, two, tmp_path):
+def test_a_run_resumes_with_another_number_of_ranks(model, alone, two, tmp_path):
     single, sharded = alone / "full-ddp", two / "full-fsdp2"
     begun(sharded, tmp_path / "full-fsdp2-again", 6)
     begun(single, tmp_path / "full-fsdp2-from-one", 6)
     on_two_ranks(model, tmp_path, "full-fsdp2-again", "full-fsdp2-from-one")
-    same(sharded, tmp_path / "full-fsdp2-again", 10, within=0.0)  # to the bit
+    same(sharded, tmp_path / "full-fsdp2-again", 10, within=0.0)  # bit-for-bit
     same(single, tmp_path / "full-fsdp2-from-one", 10, within=5e-6)
     run_recipe(built(model, "full"), RunDirectory(begun(sharded, tmp_path / "to-one", 6)))
     same(sharded, tmp_path / "to-one", 10, within=5e-6)
 
 
-def test_shards_become_whole_to_the_bit(model, two):
+def test_shards_are_the_whole_weights_bit_for_bit(model, two):
     full = built(model, "full")
     learner = full.learner()
     assert load(RunDirectory(two / "full-fsdp2"), learner) == 10
@@ -172,16 +172,16 @@ def scorl(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def test_ctrl_c_saves_on_all_ranks_and_one_process_goes_on(recipe, tmp_path):
+def test_ctrl_c_saves_on_all_ranks_and_one_process_resumes(recipe, tmp_path):
     path = recipe("def reward(prompts, completions, **columns):\n    return [0.5] * len(completions)\n", 400)
     run = tmp_path / "run"
     started = scorl("train", path, "--out", run)
     while started.poll() is None and not (run / "steps.jsonl").exists():
         time.sleep(0.1)
     started.send_signal(signal.SIGINT)
-    told = started.communicate(timeout=280)[1]
-    assert started.returncode == 130, told
-    assert "saved after step" in told
+    output = started.communicate(timeout=280)[1]
+    assert started.returncode == 130, output
+    assert "saved after step" in output
     (step,) = [int(saved.name.removeprefix("step-")) for saved in (run / "checkpoints").glob("step-*")]
     again = scorl("train", run, "launcher.name=local", "launcher.workers=1", "--resume")
     while again.poll() is None and len(lines(run)) <= step:
@@ -196,10 +196,10 @@ def test_a_rank_that_dies_ends_all_and_is_named(recipe, tmp_path):
     die = "import os\ndef reward(prompts, completions, **columns):\n    "
     die += "os.environ['RANK'] == '1' and (os.write(2, b'alas'), os._exit(7))\n    return [0.5] * len(completions)\n"
     started = scorl("train", recipe(die, 2), "--out", tmp_path / "run")
-    told = started.communicate(timeout=280)[1]
+    output = started.communicate(timeout=280)[1]
     assert started.returncode == 1
-    assert "scorl: rank 1 failed (7)" in told
-    assert "alas" in told
+    assert "scorl: rank 1 failed (7)" in output
+    assert "alas" in output
 
 
 def test_who_only_lost_a_peer_is_not_blamed_whoever_was_seen_first():

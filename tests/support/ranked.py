@@ -45,7 +45,7 @@ def built(model: str, stages: str, kind: str = "ddp") -> BuiltRecipe:
 
 
 def main(model: str, folder: Path, cases: list[str]) -> None:
-    """Each case is STAGES-KIND, and goes on with what lies in its folder."""
+    """Each case is STAGES-KIND, and resumes what lies in its folder."""
     with process_group(2, 120.0, "cpu") as ranks:
         for case in cases:
             stages, kind, *more = case.split("-")

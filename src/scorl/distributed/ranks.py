@@ -1,8 +1,8 @@
-"""Ranks: the processes that learn together, and all that they say to each other.
+"""Ranks: the processes that learn together, and their collectives.
 
-Every rank runs the same program and asks the same questions in the same order; what follows from an answer is then the
-same everywhere. Rank 0 alone touches the run directory and tells the others what it found there. One process alone is
-rank 0 of 1: it asks nobody, and does not import torch.distributed.
+Every rank runs the same program and calls the same collectives in the same order, so what follows from a result is the
+same everywhere. Rank 0 alone touches the run directory and broadcasts what it reads there. A single process is rank 0
+of 1: its collectives return at once, and torch.distributed is not imported.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["ALONE", "Ranks", "current_ranks", "exit_process", "launched_rank", "
 T = TypeVar("T")
 
 BUCKET = 2**24
-"""Numbers summed in one message: 64 MiB of float32."""
+"""Numbers summed in one all-reduce: 64 MiB of float32."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that learn together.
+    """This process's rank, and the collectives of all ranks.
 
-    Every wait ends after the process group's time limit. `what` names in the error what was waited for.
+    A collective ends with an error after the process group's timeout; `what` names in it what was waited for.
     """
 
     rank: int = 0
@@ -46,7 +46,7 @@ class Ranks:
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """This rank's share of so many things: neighbours, and as many as the others have but for one.
+        """This rank's shard of so many things: contiguous, and as large as the others' but for one.
 
         >>> [Ranks(rank, 2).shard(5) for rank in (0, 1)]
         [slice(0, 2, None), slice(2, 5, None)]
@@ -54,7 +54,7 @@ class Ranks:
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def all_gather(self, value: T, what: str) -> list[T]:
-        """Every rank's value, in order of ranks; values are pickled."""
+        """Every rank's value, in order of ranks; values travel pickled."""
         if self.size == 1:
             return [value]
         from torch import distributed
@@ -65,34 +65,34 @@ class Ranks:
         return values  # type: ignore[return-value]
 
     def all_concat(self, values: Sequence[T], what: str) -> list[T]:
-        """The values of all ranks, one list behind the other."""
+        """The values of all ranks, concatenated in order of ranks."""
         return [value for part in self.all_gather(list(values), what) for value in part]
 
     def any(self, flag: bool, what: str) -> bool:
-        """Whether one rank at least says so."""
+        """Whether the flag is true on one rank at least."""
         return any(self.all_gather(flag, what))
 
-    def broadcast(self, find: Callable[[], T], what: str) -> T:
-        """What rank 0 finds; the others do not look. Its complaints to the user are raised everywhere."""
+    def broadcast(self, compute: Callable[[], T], what: str) -> T:
+        """What `compute` returns on rank 0, which alone calls it; errors for the user are raised on every rank."""
         if self.size == 1:
-            return find()
+            return compute()
         from torch import distributed
 
-        found: list[tuple[T | None, Exception | None]] = [(None, None)]
+        outcome: list[tuple[T | None, Exception | None]] = [(None, None)]
         if self.main:
             try:
-                found = [(find(), None)]
-            except (UserError, GuardError) as error:
-                found = [(None, error)]
+                outcome = [(compute(), None)]
+            except (UserError, GuardError) as error:  # any other ends this rank, and the others lose their peer
+                outcome = [(None, error)]
         with self.collective(what):
-            distributed.broadcast_object_list(found, src=0)
-        value, complaint = found[0]
-        if complaint is not None:
-            raise complaint
+            distributed.broadcast_object_list(outcome, src=0)
+        value, error_of_main = outcome[0]
+        if error_of_main is not None:
+            raise error_of_main
         return value  # type: ignore[return-value]
 
     def all_reduce(self, tensors: Sequence[Tensor], what: str) -> None:
-        """Replace tensors of one type by their sums over the ranks."""
+        """Replace tensors of one dtype by their sums over the ranks, in as few messages as `BUCKET` allows."""
         if self.size == 1:
             return
         import torch
@@ -106,12 +106,12 @@ class Ranks:
                     tensor.copy_(part.view_as(tensor))
 
     def barrier(self, what: str) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks are here."""
         self.all_gather(None, what)
 
     @contextmanager
     def collective(self, what: str) -> Iterator[None]:
-        """Messages between ranks within are about `what`.
+        """What torch raises within because a rank is missing becomes a `PeerLostError` that names `what`.
 
         Raises:
             PeerLostError: another rank has ended, or did not come in time.
@@ -128,10 +128,10 @@ class Ranks:
 
 
 ALONE = Ranks()
-"""One process, which is all there is."""
+"""A single process, which shares nothing."""
 
 LOST = ("onnection", "imed out", "imeout", "NCCL", "closed by peer", "emote process")
-"""Words by which gloo, NCCL and their store say that somebody is missing."""
+"""Words in the errors of gloo, NCCL and their store about a peer that is missing: they have no class of their own."""
 
 
 def launched_rank() -> int | None:
@@ -146,7 +146,7 @@ def local_world_size() -> int:
 
 @contextmanager
 def process_group(workers: int | None, timeout: float, device: str) -> Iterator[Ranks]:
-    """The ranks that a launcher such as torchrun has started, of which this process becomes one.
+    """Join the process group of the ranks that a launcher such as torchrun has started.
 
     Args:
         workers: how many there should be; None: as many as there are.

@@ -1,7 +1,7 @@
 """Processes on a Ray cluster, by Ray Train's TorchTrainer; the only file that imports Ray.
 
-Ray places the workers, makes their process group, and starts all of them again when one is lost. What a run goes on
-from is its own newest checkpoint, so the run directory must lie where every node sees it.
+Ray places the workers, makes their process group, and starts all of them again when one is lost. A run resumes from
+its own newest checkpoint, so the run directory must lie where every node sees it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 def launch(work: Callable[[Ranks], T], workers: int, *, timeout: float, restarts: int, device: str, folder: Path) -> T:
-    """Do `work` on so many workers of the cluster at RAY_ADDRESS, or of one that is started on this machine.
+    """Run `work` on so many workers of the cluster at RAY_ADDRESS, or of one that is started on this machine.
 
     Args:
-        work: what each of them does; rank 0's answer is the answer. It must be able to travel.
+        work: what each worker runs, picklable; rank 0's result is returned.
         workers: how many.
         timeout: seconds that ranks wait for each other, and Ray for all of them to start.
         restarts: how often all of them are started again after one was lost.
@@ -44,25 +44,25 @@ def launch(work: Callable[[Ranks], T], workers: int, *, timeout: float, restarts
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(timeout))  # Ray's own minute is short
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
-    gpus = _gpus(ray.cluster_resources(), workers, device)
+    gpus = _use_gpus(ray.cluster_resources(), workers, device)
     here = Path.cwd()
     trainer = TorchTrainer(
-        lambda: _answer(work, here),
+        lambda: _run_worker(work, here),
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=int(timeout)),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
         run_config=RunConfig(name="ray", storage_path=str(folder), failure_config=FailureConfig(max_failures=restarts)),
     )
     try:
-        answer = trainer.fit().return_value
+        result = trainer.fit().return_value
     except TrainingFailedError as error:
         raise GuardError(f"the workers failed more than launcher.restarts ({restarts}) times: {error}") from error
-    if isinstance(answer, UserError | GuardError):
-        raise answer
-    found: T = answer
-    return found
+    if isinstance(result, UserError | GuardError):
+        raise result
+    value: T = result
+    return value
 
 
-def _gpus(resources: dict[str, float], workers: int, device: str) -> bool:
+def _use_gpus(resources: dict[str, float], workers: int, device: str) -> bool:
     """Whether each worker gets a GPU."""
     gpus = resources.get("GPU", 0.0)
     if device != "cpu" and gpus >= workers:
@@ -76,8 +76,8 @@ def _gpus(resources: dict[str, float], workers: int, device: str) -> bool:
     return False
 
 
-def _answer(work: Callable[[Ranks], T], here: Path) -> T | UserError | GuardError:
-    """What the work comes to; complaints are answers too, for to start again would not help."""
+def _run_worker(work: Callable[[Ranks], T], here: Path) -> T | UserError | GuardError:
+    """The result of the work; errors for the user are results too, for to start again would not help."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.chdir(here)  # the recipe's relative paths are the driver's
     try:

@@ -121,7 +121,7 @@ class Learner:
         if applied:
             self._apply_gradients(lr, grad_norm)
         self._nonfinite = 0 if applied else self._nonfinite + 1
-        if self._nonfinite == 2:
+        if self._nonfinite == 2:  # one overflow may pass by; two in a row come again
             raise GuardError(f"loss {statistics.loss} and gradient norm {grad_norm} were not finite twice in a row")
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
@@ -169,6 +169,7 @@ class Learner:
             return "padded"
         with self.unsharded():
             objection = check_tree_support(self.policy, examples)
+        # One rank's objection counts for all: they compute a step in the same way, whatever rows they got.
         reason = next((why for why in self.ranks.all_gather(objection, "the trial of trees") if why), None)
         if reason is None:
             return "prefix_tree"
@@ -179,6 +180,7 @@ class Learner:
         """Leave the gradients of a whole step in the parameters, summed over the ranks; `update` applies them."""
         statistics = StepStatistics()
         packing = self.packing or self.settings.packing
+        # N of the reduction is the whole step's: every chunk's loss is divided by it, so it must be known beforehand.
         trajectories = sum(self.ranks.all_gather(len(examples), "the trajectories of a step"))
         batches = micro_batches(examples, self.settings.tokens_per_microbatch, packing)
         dummy, _ = lay_out_rows([(0,)], packing)
