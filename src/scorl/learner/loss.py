@@ -1,13 +1,13 @@
-"""The one loss, and its one reduction: sums over an attempt's tokens, the mean over the step's trajectories.
+"""The one loss, and its one reduction: sums over a response's tokens, the mean over the step's trajectories.
 
-For the tokens y_j of an attempt with credit (A, beta, m), and N trajectories in the step (all micro-batches, all
+For the tokens y_j of a response with credit (A, beta, m), and N trajectories in the step (all micro-batches, all
 ranks),
 
-    loss = 1/N sum over attempts, j of  -w_j (A - beta G_j) log pi(y_j)  +  beta KL_j  -  m log pi(y_j)
+    loss = 1/N sum over responses, j of  -w_j (A - beta G_j) log pi(y_j)  +  beta KL_j  -  m log pi(y_j)
 
-where KL_j estimates KL(pi || pi_ref) at token j and G_j, without gradient, is the KL still to come in the attempt
+where KL_j estimates KL(pi || pi_ref) at token j and G_j, without gradient, is the KL still to come in the response
 after token j: writing y_j leads there. With exact KL_j this is the unbiased gradient of the KL between whole
-attempts. `kl_in` drops one of the two parts: `loss` drops G_j, `reward` drops the term beta KL_j and lets G_j
+responses. `kl_in` drops one of the two parts: `loss` drops G_j, `reward` drops the term beta KL_j and lets G_j
 include KL_j itself. N does not depend on how the step is cut into micro-batches, so neither does the gradient.
 
 w_j is 1 unless the sampler is another engine than the learner's own; then it is `importance`.
