@@ -49,7 +49,7 @@ def save(directory: RunDirectory, learner: Learner, reward: float | None) -> Non
         torch.save(learner.state(), draft / "trainer" / "state.pt")
     if learner.ranks.main:
         (draft / "trainer" / "training_reward.json").write_text(json.dumps(reward))
-        if folder.exists():
+        if folder.exists():  # a folder is not replaced in one go, as a file is
             _remove(folder)
         os.replace(draft, folder)
 

@@ -154,12 +154,14 @@ class RunDirectory:
 
     def start(self, recipe: str) -> None:
         """Write the recipe, until the first evaluation depends on it."""
+        # Every run evaluates before anything else, so a corrected recipe may replace that of a start that failed.
         if self.ranks.main and not (self.path / EVALUATIONS).exists():
             write_whole(self.path / RECIPE_FILE, recipe)
 
     def record_step(self, step: Record, attempts: Sequence[Record]) -> None:
         """Write a step's attempts, and then its own record."""
         if self.ranks.main:
+            # The step comes last: whoever reads its line finds its attempts.
             path = self._attempts(step["step"])
             path.parent.mkdir(exist_ok=True)
             write_whole(path, _lines(attempts))
@@ -257,6 +259,7 @@ def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as handle:
         try:
+            # Not the file but the lock on it says that somebody is at work, so a killed run leaves nothing behind.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{folder}: another process is at work there") from None
