@@ -1,6 +1,8 @@
 """The floor: the time that the useful operations take at the matrix rate measured in the same run.
 
-Each distinct token counts once, however it is computed: `scorl.planning.work` has the arithmetic.
+Each distinct token counts once, however it is computed: 2 operations forward for each number of a matrix that it
+meets and 4 backward, of which frozen weights do without 2; attention takes 4 forward for each pair of tokens and number
+of the queries, and 8 backward. The reference's pass counts too.
 
 Operations that only save memory (logits computed again in the backward pass, checkpoints), the norms, the softmax, the
 draw, the optimiser and the layout count as overhead.
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from common import clock
@@ -20,8 +23,6 @@ import scorl
 from scorl.learner.batch import micro_batches
 from scorl.learner.tree import Tree
 from scorl.model.onednn import onednn_is_faster, onednn_linear
-from scorl.planning.shape import ModelShape
-from scorl.planning.work import forward_flops, update_flops
 from scorl.trajectory import TrainingExample
 
 __all__ = ["Work", "least", "matrix_rate", "work"]
@@ -40,16 +41,27 @@ class Work:
 
 
 def work(policy: scorl.Policy, rows: Sequence[TrainingExample]) -> Work:
-    """What a step must compute at least, by the operations that `scorl plan` counts."""
+    """What a step must compute at least."""
     (batch,) = micro_batches(rows, 10**9, "prefix_tree")
     assert isinstance(batch.layout, Tree)
-    shape = ModelShape.of(policy.decoder.config.to_dict())
+    config, decoder = policy.decoder.config.get_text_config(), policy.decoder
     tokens, pairs = len(batch.layout.ids), int((batch.layout.depth + 1).sum())
-    adapters = sum(p.numel() for p in policy.parameters.values()) if policy.lora else None
-    sampling = forward_flops(shape, tokens, len(batch.position.unique()), pairs) + 2 * (adapters or 0) * tokens
-    learning = update_flops(shape, tokens, len(batch.position), pairs, adapters)
+    names = dict(decoder.base_model.layers.named_parameters())
+    body = sum(p.numel() for name, p in names.items() if p.dim() == 2 and ".lora_" not in name)
+    adapters = sum(p.numel() for p in policy.parameters.values()) if policy.lora else 0
+    attended = 4 * len(decoder.base_model.layers) * config.num_attention_heads * decoder_head_size(config) * pairs
+    head = decoder.get_output_embeddings().weight.numel()
+    once = 2 * body * tokens + attended
+    times = 3 if policy.lora else 4  # frozen weights have no gradient of their own
+    learning = times * (2 * body * tokens + 2 * head * len(batch.position)) + 4 * attended + 6 * adapters * tokens
+    sampling = once + 2 * head * len(batch.position.unique()) + 2 * adapters * tokens
     written = sum(len(a.ids) for row in rows for a in row.trajectory.attempts)
     return Work(tokens, written, sampling, learning)
+
+
+def decoder_head_size(config: Any) -> int:
+    """Numbers in the queries of one head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def matrix_rate(policy: scorl.Policy, by: Callable[[Tensor, Tensor], Tensor] = FASTEST, tokens: int = 2048) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 
-from scorl.planning import check
+from scorl.estimate import measured
 
 __all__ = ["Peak"]
 
 
-class Peak(check.Peak):
+class Peak(measured.Peak):
     """The largest resident size, in MiB, within a `with` block, over that before."""
 
     def __enter__(self) -> Peak:

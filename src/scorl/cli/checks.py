@@ -13,10 +13,9 @@ import transformers
 
 from scorl.engines.engine import Request
 from scorl.engines.torch import TorchEngine
+from scorl.estimate.device import bandwidth, matmul_rate
 from scorl.model.onednn import onednn_is_faster
 from scorl.model.policy import Policy
-from scorl.planning.probe import reach
-from scorl.planning.shape import ModelShape
 from scorl.trajectory import user
 from scorl.verifiers.program import broker_pool
 from scorl.verifiers.sandbox_test import try_forbidden_acts
@@ -38,17 +37,6 @@ EXTRAS = {
     "ray": ("ray",),
 }
 """The optional groups of pyproject.toml and what they bring."""
-
-LAYER = ModelShape.of(
-    {
-        "num_hidden_layers": 8,
-        "hidden_size": 512,
-        "num_attention_heads": 8,
-        "intermediate_size": 1536,
-        "vocab_size": 32768,
-    }
-)
-"""The shape that rates are measured with where no model is named."""
 
 QUESTION = "What is 2 + 3?"
 
@@ -81,13 +69,10 @@ def of_installation() -> Iterator[Finding]:
 
 
 def of_rates() -> Iterator[Finding]:
-    """What this CPU reaches, as `scorl plan` counts it, on a layer as wide as a small model's."""
-    many, few = (reach(LAYER, tokens, 64, 256, held=held) for tokens, held in ((2048, True), (32, False)))
-    yield "matrices", f"{many.flops / 1e9:.0f} GFLOP/s on 2,048 tokens, {few.flops / 1e9:.0f} on 32"
-    yield (
-        "bandwidth",
-        f"{many.bandwidth / 1e9:.1f} GB/s element by element on 2,048 tokens, {few.bandwidth / 1e9:.1f} on 32",
-    )
+    """What this CPU reaches, as `scorl plan` measures it."""
+    many, few = (matmul_rate(tokens) / 1e9 for tokens in (2048, 32))
+    yield "matrices", f"{many:.0f} GFLOP/s on 2,048 tokens, {few:.0f} on 32"
+    yield "bandwidth", f"{bandwidth() / 1e9:.1f} GB/s element by element"
 
 
 def of_sandbox() -> Iterator[Finding]:

