@@ -144,7 +144,7 @@ def test_our_own_mistake_keeps_its_traceback(monkeypatch):
     def broken():
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("scorl.cli.checks.of_installation", broken)
+    monkeypatch.setattr("scorl.cli.checks.check_installation", broken)
     with pytest.raises(RuntimeError, match="ours"):
         main(["doctor"])
 
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_with_130(scorl, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scorl.cli.checks.of_installation", interrupted)
+    monkeypatch.setattr("scorl.cli.checks.check_installation", interrupted)
     code, _, err = scorl("doctor")
     assert code == 130
     assert "interrupted" in err

@@ -1,11 +1,11 @@
-"""What this machine, this installation and a model can do."""
+"""What `scorl doctor` looks at: this installation, this machine, its sandbox, and a model."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 
 import torch
@@ -21,10 +21,10 @@ from scorl.verifiers.program import broker_pool
 from scorl.verifiers.sandbox_test import try_forbidden_acts
 from scorl.version import __version__
 
-__all__ = ["EXTRAS", "Finding", "of_installation", "of_model", "of_rates", "of_sandbox"]
+__all__ = ["EXTRAS", "Finding", "check_installation", "check_model", "check_rates", "check_sandbox"]
 
 Finding = tuple[str, str]
-"""What was looked at, and what was found."""
+"""What was looked at, and what was seen."""
 
 EXTRAS = {
     "math": ("math-verify",),
@@ -41,54 +41,39 @@ EXTRAS = {
 QUESTION = "What is 2 + 3?"
 
 
-def of_installation() -> Iterator[Finding]:
-    """Versions, device, threads and extras."""
+def check_installation() -> Iterator[Finding]:
+    """Versions, device, threads, who multiplies matrices, and extras."""
     yield "scorl", __version__
     yield "python", platform.python_version()
     yield "torch", str(torch.__version__)
     yield "transformers", str(transformers.__version__)
-    yield "device", _device()
-    asked = os.environ.get("OMP_NUM_THREADS")
-    yield (
-        "threads",
-        f"{torch.get_num_threads()} of {os.cpu_count()} cores; "
-        + (
-            f"OMP_NUM_THREADS={asked}"
-            if asked
-            else "OMP_NUM_THREADS is not set, which means all; a tiny model wants 1 or 2"
-        ),
-    )
+    yield "device", _describe_device()
+    yield "threads", _describe_threads()
     yield "matmuls", "by oneDNN on the CPU (model.onednn)" if onednn_is_faster() else "as torch does them"
-    for extra, names in EXTRAS.items():
-        versions = {name: _version(name) for name in names}
-        found = ", ".join(f"{name} {version}" if version else f"no {name}" for name, version in versions.items())
-        yield (
-            f"extra '{extra}'",
-            found + ("" if all(versions.values()) else f": pip install 'scorl[{extra}]'"),
-        )
+    for extra, packages in EXTRAS.items():
+        yield f"extra '{extra}'", _describe_extra(extra, packages)
 
 
-def of_rates() -> Iterator[Finding]:
+def check_rates() -> Iterator[Finding]:
     """What this CPU reaches, as `scorl plan` measures it."""
     many, few = (matmul_rate(tokens) / 1e9 for tokens in (2048, 32))
     yield "matrices", f"{many:.0f} GFLOP/s on 2,048 tokens, {few:.0f} on 32"
     yield "bandwidth", f"{bandwidth() / 1e9:.1f} GB/s element by element"
 
 
-def of_sandbox() -> Iterator[Finding]:
+def check_sandbox() -> Iterator[Finding]:
     """How well untrusted programs are held here, proved by programs that try to break out."""
     name, reason = broker_pool(os.getpid()).level
     yield "sandbox", f"{name}: {reason}" if name == "full" else f"{name.upper()}: {reason}"
     if name == "none":
         return
     acts = try_forbidden_acts()
-    refused, done = ([act for act, stopped in acts.items() if stopped is wanted] for wanted in (True, False))
-    yield "sandbox, tried", "refused: " + (", ".join(refused) or "nothing")
-    if done:
-        yield "sandbox, tried", "NOT refused: " + ", ".join(done)
+    yield "sandbox, tried", "refused: " + (", ".join(act for act, stopped in acts.items() if stopped) or "nothing")
+    if not all(acts.values()):
+        yield "sandbox, tried", "NOT refused: " + ", ".join(act for act, stopped in acts.items() if not stopped)
 
 
-def of_model(name: str) -> Iterator[Finding]:
+def check_model(name: str) -> Iterator[Finding]:
     """What a model is, what its template does to history, how it ends a turn, and a few words of it.
 
     Raises:
@@ -96,11 +81,10 @@ def of_model(name: str) -> Iterator[Finding]:
     """
     policy = Policy(name)
     chat = policy.chat
-    decoder = policy.decoder
-    yield "model", f"{type(decoder).__name__}, {decoder.num_parameters():,} parameters, on {policy.device}"
+    size = policy.decoder.num_parameters()
+    yield "model", f"{type(policy.decoder).__name__}, {size:,} parameters, on {policy.device}"
     yield "context", f"{policy.max_positions} tokens" if policy.max_positions else "no limit is named"
-    ends = policy.tokenizer.convert_ids_to_tokens(sorted(chat.end_ids))
-    yield "end tokens", " ".join(ends)
+    yield "end tokens", " ".join(policy.tokenizer.convert_ids_to_tokens(sorted(chat.end_ids)))
     for difference in chat.differences() or ["none: appended turns read as the template writes them"]:
         yield "template", difference
     prompt = chat.prompt((user(QUESTION),))
@@ -110,14 +94,30 @@ def of_model(name: str) -> Iterator[Finding]:
     yield "generation", f"{QUESTION!r} -> {chat.text(sample.ids)!r} ({rate:.0f} tokens/s, greedy, one row)"
 
 
-def _device() -> str:
+def _describe_device() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} GPU: {torch.cuda.get_device_name()}"
     return "mps" if torch.backends.mps.is_available() else f"cpu ({platform.machine()})"
 
 
-def _version(name: str) -> str | None:
+def _describe_threads() -> str:
+    variable = os.environ.get("OMP_NUM_THREADS")
+    reason = (
+        f"OMP_NUM_THREADS={variable}"
+        if variable
+        else "OMP_NUM_THREADS is not set, which means all; a tiny model wants 1 or 2"
+    )
+    return f"{torch.get_num_threads()} of {os.cpu_count()} cores; {reason}"
+
+
+def _describe_extra(extra: str, packages: Sequence[str]) -> str:
+    versions = {package: _find_version(package) for package in packages}
+    listed = ", ".join(f"{name} {version}" if version else f"no {name}" for name, version in versions.items())
+    return listed if all(versions.values()) else f"{listed}: pip install 'scorl[{extra}]'"
+
+
+def _find_version(package: str) -> str | None:
     try:
-        return metadata.version(name)
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None

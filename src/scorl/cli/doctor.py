@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import click
 
 from scorl.cli.output import quiet
@@ -13,14 +15,9 @@ __all__ = ["doctor"]
 @click.argument("model", required=False)
 def doctor(model: str | None) -> None:
     """Say what this machine, this installation and, if given, MODEL can do."""
-    from scorl.cli.checks import of_installation, of_model, of_rates, of_sandbox
+    from scorl.cli.checks import check_installation, check_model, check_rates, check_sandbox
 
     quiet()
-    for name, text in of_installation():
-        click.echo(f"{name:<17} {text}")
-    for name, text in of_rates():
-        click.echo(f"{name:<17} {text}")
-    for name, text in of_sandbox():
-        click.echo(f"{name:<17} {text}")
-    for name, text in of_model(model) if model else ():
+    of_model = check_model(model) if model else ()
+    for name, text in chain(check_installation(), check_rates(), check_sandbox(), of_model):
         click.echo(f"{name:<17} {text}")

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from scorl.errors import UserError
 
 __all__ = [
-    "KERNELS",
     "OnednnLinear",
     "fill_rows",
     "has_onednn",
@@ -30,8 +29,6 @@ __all__ = [
 
 WORTH = 2_000_000
 """Operations of a matmul from which on oneDNN, whose calls take longer to begin, is the faster."""
-KERNELS = 2**26
-"""Bytes that the kernels which oneDNN has compiled come to in a run, about."""
 
 
 def use_onednn(model: nn.Module) -> None:
