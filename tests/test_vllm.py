@@ -294,7 +294,7 @@ Sockets(folder + "/socket", Handler).serve_forever()
 """
 
 
-def stand_in(folder, fault="none", timeout=20.0):
+def stand_in(folder, fault="none", timeout=120.0):
     folder.mkdir()
     return Server([sys.executable, "-c", STAND_IN, str(folder), fault], folder, timeout, server_environment({}, False))
 
@@ -309,7 +309,7 @@ def test_a_server_answers_and_ends(tmp_path):
 
 @pytest.mark.parametrize(
     ("fault", "timeout", "message"),
-    [("start", 120.0, r"did not start; the process ended with code 1"), ("ready", 1.0, r"not ready within 1 s")],
+    [("start", 120.0, r"did not start; the process ended with code 1"), ("ready", 3.0, r"not ready within 3 s")],
 )
 def test_a_server_that_does_not_start_says_why(tmp_path, fault, timeout, message, monkeypatch):
     monkeypatch.setattr("scorl.engines.vllm.server.GRACE_SECONDS", 0.1)
@@ -344,11 +344,18 @@ def test_a_server_ends_with_a_killed_parent(tmp_path):
     parent = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "s"), *command], check=False, capture_output=True, text=True
     )
-    state = Path("/proc", parent.stdout.strip(), "stat")
-    end = time.monotonic() + 10
-    while state.exists() and state.read_text().split(") ")[1][0] != "Z":
+    end = time.monotonic() + 120
+    while is_running(parent.stdout.strip()):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def is_running(process):
+    """Whether there is such a process, and it is more than an entry that nobody has asked for."""
+    try:
+        return Path("/proc", process, "stat").read_text().split(") ")[1][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 VLLM = {

@@ -10,11 +10,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from scorl.errors import UserError
 
-__all__ = ["checkpointed"]
+__all__ = ["gradient_checkpointing"]
 
 
 @contextmanager
-def checkpointed(decoder: Any) -> Iterator[None]:
+def gradient_checkpointing(decoder: Any) -> Iterator[None]:
     """Let a model's layers keep their inputs alone, for forward and backward passes within.
 
     Raises:

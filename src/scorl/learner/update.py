@@ -14,7 +14,7 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.errors import GuardError
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches
-from scorl.learner.checkpointing import checkpointed
+from scorl.learner.checkpointing import gradient_checkpointing
 from scorl.learner.forward import logprobs_and_kl, predictions_per_chunk
 from scorl.learner.guards import (
     GRADIENT_FLOOR,
@@ -189,7 +189,7 @@ class Learner:
             self._backward(batch.to(self.policy.device), run_reference, trajectories, statistics)
 
         trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "prefix_tree" else nullcontext()
-        layers = checkpointed(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
+        layers = gradient_checkpointing(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
             self.strategy.accumulate_gradients(batches, backward, dummy.to(self.policy.device))
         return StepStatistics.sum(self.ranks.all_gather(statistics, "the statistics of a step"))
