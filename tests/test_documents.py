@@ -123,7 +123,7 @@ WRITES = {
     "doctor": r"^model +LlamaForCausalLM, 348,288 parameters",
     "evaluate": r"^\| accuracy@t2 +\| +[\d.]+ \|",
     "judge": r'^\{"id": "b", "reward": 0\.0, .* is false"\}$',
-    "plan": r"\bfits\b",
+    "plan": r"^Fits: [\d.]+ GiB can be filled",
     "recipes": r"^countdown$",
     "report": r"^runs/alpha-5/report\.html$",
     "schema": r'"\$schema": "https://json-schema\.org/',
