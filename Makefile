@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@
 
-# An interrupted demo goes on where it was; a finished one prints its table again. One thread is enough for so small a
+# An interrupted demo resumes; a finished one prints its table again. One thread is enough for so small a
 # model, and gives the figures of docs/results.md on every number of cores.
 demo: setup
 	OMP_NUM_THREADS=1 $(BIN)/scorl train countdown --out runs/demo --resume auto

@@ -44,12 +44,21 @@ def plan(
     from scorl.recipe import resolve
 
     quiet()
-    found = prepared(resolve(recipe, overrides), gpu, config, prompt_tokens, response_tokens, steps)
+    checked = resolve(recipe, overrides)
+    estimate = prepared(
+        checked,
+        gpu,
+        config,
+        prompt_tokens,
+        response_tokens,
+        steps,
+        lambda what: click.echo(f"tracing {what}", err=True),
+    )
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=1))
+        click.echo(json.dumps(estimate.as_dict(), indent=1))
     else:
-        for grid in found.grids():
+        for grid in estimate.grids():
             print_grid(grid)
             click.echo()
-    if found.problems:
+    if estimate.problems:
         raise SystemExit(1)

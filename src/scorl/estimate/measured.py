@@ -35,7 +35,7 @@ def measure(recipe: Recipe, steps: int) -> tuple[list[MeasuredStage], float]:
     Returns:
         The stages, and the bytes of the process or of the GPU's tensors at their height.
     """
-    built, found = build(recipe), []
+    built, stages = build(recipe), []
     with Peak() as peak:
         for stage in recipe.stages:
             alone = replace(built, recipe=replace(recipe, stages=(replace(stage, steps=steps + 1),)))
@@ -44,8 +44,8 @@ def measure(recipe: Recipe, steps: int) -> tuple[list[MeasuredStage], float]:
             for _ in alone.train(learner):
                 seconds.append((clock() - began - learner.seconds, learner.seconds))
                 began = clock()
-            found.append(MeasuredStage(*(median(column) for column in zip(*seconds[1:], strict=True))))
-    return found, peak.bytes
+            stages.append(MeasuredStage(*(median(column) for column in zip(*seconds[1:], strict=True))))
+    return stages, peak.bytes
 
 
 class _Clocked(Learner):

@@ -29,6 +29,8 @@ class Case:
     config: Any
     """The model's Hugging Face configuration."""
     lengths: Lengths
+    on_trace: Callable[[str], None] = field(default=lambda what: None, repr=False)
+    """Is told what is traced next; a large model takes some seconds each time."""
     _traces: dict[str, Any] = field(default_factory=dict, repr=False)
     """Shared by cases that differ in other settings."""
 
@@ -61,7 +63,8 @@ class Case:
     def learning(self, stage: Stage) -> Learning:
         """See `trace_learning`."""
         work = self.workload(stage)
-        made: Learning = self._once((self.recipe.learner, work.key), lambda: self._traced(trace_learning, work))
+        what = f"learning in {stage.label}, {self.recipe.learner.tokens_per_microbatch} tokens a micro-batch"
+        made: Learning = self._once((self.recipe.learner, work.key), lambda: self._traced(trace_learning, work, what))
         return made
 
     def decoding(self, stage: Stage) -> tuple[Decoding, ...]:
@@ -70,10 +73,12 @@ class Case:
         if self.recipe.engine.name == "scripted":
             return ()
         parts = (self.recipe.engine.settings.batch_size, self.recipe.engine.temperature, work.calls, work.scale)
-        made: tuple[Decoding, ...] = self._once(parts, lambda: self._traced(trace_decoding, work))
+        what = f"sampling in {stage.label}"
+        made: tuple[Decoding, ...] = self._once(parts, lambda: self._traced(trace_decoding, work, what))
         return made
 
-    def _traced(self, trace: Callable[..., Any], work: Workload) -> Any:
+    def _traced(self, trace: Callable[..., Any], work: Workload, what: str) -> Any:
+        self.on_trace(what)
         return trace(self.recipe, self.config, work, self.device)
 
     def _once(self, parts: object, make: Callable[[], Any]) -> Any:
@@ -141,21 +146,21 @@ def _total(parts: Mapping[str, float]) -> float:
 
 def problems_of(case: Case, memory: Memory) -> list[str]:
     """What does not fit, a sentence each."""
-    found = []
+    problems = []
     for name, parts in (("sampling", memory.sampling), ("learning", memory.learning)):
         if (needed := _total(parts)) > case.device.usable:
             largest = max(parts, key=parts.__getitem__)
-            found.append(
+            problems.append(
                 f"{name} needs {needed / GIB:.1f} GiB of {case.device.usable / GIB:.1f}, "
                 f"{parts[largest] / GIB:.1f} of them for {largest}"
             )
     if case.vllm_bytes and _rows_of_vllm(case) < 1:
         weights = case.size * _parameters(case) / case.recipe.engine.settings.tensor_parallel_size
-        found.append(
+        problems.append(
             f"vLLM's share of {case.vllm_bytes / GIB:.1f} GiB has no room for a row beside its weights "
             f"({weights / GIB:.1f}) and itself ({SERVER / GIB:.1f})"
         )
-    return found
+    return problems
 
 
 def _parameters(case: Case) -> int:

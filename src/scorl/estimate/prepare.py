@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def prepared(
     prompt_tokens: int | None = None,
     response_tokens: int | None = None,
     steps: int | None = None,
+    on_trace: Callable[[str], None] = lambda what: None,
 ) -> Estimate:
     """The plan of a recipe.
 
@@ -38,6 +40,7 @@ def prepared(
         prompt_tokens: of first prompts; None: of the task's.
         response_tokens: of responses, on average; None: as many as are allowed.
         steps: of each stage, to be made and measured here; None: some, for a tiny model on this machine.
+        on_trace: is told what is traced next.
 
     Raises:
         UserError: the model's configuration cannot be had, or steps are to be measured elsewhere than here.
@@ -48,9 +51,8 @@ def prepared(
     if gpu and steps:
         raise UserError("--steps measures on this machine, so leave out --gpu")
     device = DEVICES[gpu] if gpu else this_machine()
-    case = Case(
-        recipe, device, config_of(recipe.model.path, config), lengths_of(recipe, prompt_tokens, response_tokens)
-    )
+    lengths = lengths_of(recipe, prompt_tokens, response_tokens)
+    case = Case(recipe, device, config_of(recipe.model.path, config), lengths, on_trace)
     memory, stages = memory_of(case), stage_plans(case)
     problems = problems_of(case, memory)
     tiny = case.learning(recipe.stages[0]).parameters <= TINY

@@ -161,7 +161,7 @@ class _Answers:
     words: int
     calls: list[Sampled] = field(default_factory=list)
     known: float = 0.0
-    """Mean tokens that the next call goes on from."""
+    """Mean tokens that the next call continues from."""
 
     @property
     def chat(self) -> Chat:

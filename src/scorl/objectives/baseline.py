@@ -53,15 +53,15 @@ def advantages(group: Group, credited: Sequence[Sequence[float]]) -> list[tuple[
         families.setdefault(trajectory.sample, []).append(index)
     firsts = leave_one_out([fmean(credited[i][0] for i in family) for family in families.values()])
     branched = len(families) < len(group)
-    found: list[list[float]] = [[] for _ in group]
+    rows: list[list[float]] = [[] for _ in group]
     for family, first in zip(families.values(), firsts, strict=True):
         for i in family:
-            found[i].append(first)
+            rows[i].append(first)
     for turn in range(1, len(credited[0])):
         for peers in families.values() if branched else [range(len(group))]:
             for i, advantage in zip(peers, leave_one_out([credited[i][turn] for i in peers]), strict=True):
-                found[i].append(advantage)
-    return [tuple(row) for row in found]
+                rows[i].append(advantage)
+    return [tuple(row) for row in rows]
 
 
 def credit_attempts(group: Group, credited: Sequence[Sequence[float]], beta: float) -> list[TrainingExample]:

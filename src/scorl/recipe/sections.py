@@ -73,7 +73,7 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class LauncherSettings:
-    """Where the run runs, and on how many processes; a run may go on elsewhere than it began (docs/scaling.md)."""
+    """Where the run runs, and on how many processes; a run may resume elsewhere (docs/scaling.md)."""
 
     name: Literal["local", "torchrun", "ray"] = "local"
     """`local`: the process that was started (or those that one's own torchrun has started); `torchrun` starts

@@ -193,6 +193,6 @@ def _response_records(step: Step) -> list[Record]:
 
 def _training_reward(records: Sequence[Record]) -> float | None:
     """The mean reward of the last attempts over some steps; None where nothing was sampled."""
-    last = [[record[key] for key in sorted(record) if key.startswith("reward_t")][-1] for record in records]
+    last = [[record[key] for key in record if key.startswith("reward_t")][-1] for record in records]
     rewards = [reward for reward in last if reward is not None]
     return sum(rewards) / len(rewards) if rewards else None

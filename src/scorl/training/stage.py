@@ -26,7 +26,7 @@ class Stage:
     attempts: Annotated[int, Ge(1)] = 2
     """Attempts per sample."""
     branches: Annotated[int, Ge(1)] = 1
-    """Trajectories that go on from each first attempt; later attempts are then compared among these siblings."""
+    """Trajectories that continue from each first attempt; later attempts are then compared among these siblings."""
     offline: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the samples whose first attempt the reference policy writes: context for the second attempt, and not
     trained on (the paper mixes such samples in; the share is open)."""
