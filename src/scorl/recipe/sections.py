@@ -138,7 +138,11 @@ class Recipe:
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
 
-@functools.cache
 def adapter() -> TypeAdapter[Recipe]:
-    """What checks and writes recipes."""
+    """What checks and writes recipes, with the objectives and turns that there are by now."""
+    return _build_adapter((*OBJECTIVES, *TURNS))
+
+
+@functools.cache
+def _build_adapter(names: tuple[str, ...]) -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)
