@@ -12,7 +12,6 @@ from scorl.evaluation import evaluate
 from scorl.learner import Learner
 from scorl.objectives import OBJECTIVES, Reinforce
 from scorl.recipe import resolve
-from scorl.recipe.sections import adapter
 from scorl.run.files import response_records
 from scorl.settings import LearnerSettings, Sampling
 from scorl.tasks.turns import Turn
@@ -85,17 +84,8 @@ def test_the_credit_of_a_new_objective_by_hand():
     assert sum(a * a for a in attempts) / len(attempts) == pytest.approx(1.0)
 
 
-@pytest.fixture
-def registered(monkeypatch):
-    """The line in the dict, which stands there before any recipe is read."""
+def test_a_new_objective_is_one_line_in_a_dict(monkeypatch, tmp_path):
     monkeypatch.setitem(OBJECTIVES, "verified", Verified)
-    adapter.cache_clear()
-    yield
-    adapter.cache_clear()
-
-
-@pytest.mark.usefixtures("registered")
-def test_a_new_objective_is_one_line_in_a_dict(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         "extends: countdown\nturns: {name: verification}\n"
