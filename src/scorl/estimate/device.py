@@ -10,18 +10,28 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from scorl.estimate.meter import Cost
-
-__all__ = ["DEVICES", "Device", "bandwidth", "clock", "matmul_rate", "this_machine"]
+__all__ = ["DEVICES", "Cost", "Device", "bandwidth", "clock", "matmul_rate", "this_machine"]
 
 GIB = 2**30
 MATMUL, ATTENTION, BANDWIDTH = 0.6, 0.2, 0.8
 """Shares of the sheet that matrix products, attention and bytes reach (assumed, +-25%; checked on no GPU yet)."""
 NODE = 8
 """Devices of one machine, joined by `link`; more of them talk over `network`."""
+
+
+@dataclass
+class Cost:
+    """What operations come to."""
+
+    seconds: float = 0.0
+    """By the roofline: each takes as long as its operations or its bytes, whichever is longer."""
+    flops: float = 0.0
+    bytes: float = 0.0
+    calls: int = 0
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, name) - getattr(other, name) for name in ("seconds", "flops", "bytes", "calls")))
 
 
 @dataclass(frozen=True)

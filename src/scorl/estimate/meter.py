@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from scorl.estimate.device import Device
+from scorl.estimate.device import Cost, Device
 
-__all__ = ["COPIES", "Cost", "Hollow", "Meter", "Phase"]
+__all__ = ["COPIES", "Hollow", "Meter", "Phase"]
 
 aten = torch.ops.aten
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -71,20 +71,6 @@ class Hollow(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
         raise RuntimeError(f"{func}: hollow tensors are computed with inside of a Meter alone")
-
-
-@dataclass
-class Cost:
-    """What operations come to."""
-
-    seconds: float = 0.0
-    """By the roofline: each takes as long as its operations or its bytes, whichever is longer."""
-    flops: float = 0.0
-    bytes: float = 0.0
-    calls: int = 0
-
-    def __sub__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, name) - getattr(other, name) for name in ("seconds", "flops", "bytes", "calls")))
 
 
 @dataclass(eq=False)

@@ -17,8 +17,8 @@ from scorl.distributed.ranks import ALONE
 from scorl.engines.kv_cache import CachedRows, concatenate_rows
 from scorl.engines.sampling import sample_tokens
 from scorl.engines.torch import PREFILL_TOKENS, PREFIX_CACHE_BYTES
-from scorl.estimate.device import Device
-from scorl.estimate.meter import Cost, Hollow, Meter, Phase
+from scorl.estimate.device import Cost, Device
+from scorl.estimate.meter import Hollow, Meter, Phase
 from scorl.estimate.model import FakePolicy
 from scorl.estimate.workload import Sampled, Workload
 from scorl.learner import Learner
