@@ -85,7 +85,7 @@ def _check_version(folder: Path, keys: set[str], learner: Learner) -> None:
     if keys - learner.state().keys():
         raise UserError(
             f"{folder}: its trainer state is another version's of scorl, so the run cannot be resumed; "
-            f"start a new one from its weights: model.path={folder}, and --out"
+            f"start a new one from its weights: scorl train RECIPE model.path={folder} --out NEW"
         )
 
 
