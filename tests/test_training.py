@@ -171,6 +171,16 @@ def test_offline_first_attempts_are_the_references_and_not_trained_on(tmp_path):
     assert max(step.progress.logprob_gap for step in alone) < 1e-4
 
 
+def test_the_reference_writes_nothing_where_no_first_attempt_is_offline(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the reference was asked to write")
+
+    monkeypatch.setattr("scorl.engines.reference.ReferenceEngine.sample", refuse)
+    run(tiny_policy(tmp_path), Stage(StageTwo(), 1, problems=2, samples=4))
+    with pytest.raises(AssertionError, match="asked to write"):
+        run(tiny_policy(tmp_path), Stage(StageTwo(), 1, problems=2, samples=4, offline=0.5))
+
+
 def test_first_attempts_of_the_problems_are_repaired_and_not_trained_on(tmp_path):
     task = letters()
 

@@ -175,12 +175,13 @@ class Batches:
         return groups, {"sample": sampled, "judge": clock.seconds, **sync}, sync_gap
 
     def _draws(self, stage: Stage, step: int, before: Sequence[Problem]) -> Draws:
+        reference = ReferenceEngine(self.engine, self.learner.reference) if stage.offline else None
         return Draws(
             seed=lambda problem, sample, place: derive(self.seed, step, problem.id, sample, place),
             samples=stage.samples,
             sampling=self.sampling,
             branches=stage.branches,
-            offline=OfflineAttempts(ReferenceEngine(self.engine, self.learner.reference), stage.offline),
+            offline=OfflineAttempts(reference, stage.offline) if reference else None,
             policy=self.learner.updates,
             before=before,
         )
