@@ -51,8 +51,8 @@ def prepared(
     if gpu and steps:
         raise UserError("--steps measures on this machine, so leave out --gpu")
     device = DEVICES[gpu] if gpu else this_machine()
-    lengths = lengths_of(recipe, prompt_tokens, response_tokens)
-    case = Case(recipe, device, config_of(recipe.model.path, config), lengths, on_trace)
+    architecture = config_of(recipe.model.path, config)
+    case = Case(recipe, device, architecture, lengths_of(recipe, prompt_tokens, response_tokens), on_trace)
     memory, stages = memory_of(case), stage_plans(case)
     problems = problems_of(case, memory)
     tiny = case.learning(recipe.stages[0]).parameters <= TINY
