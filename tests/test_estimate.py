@@ -90,7 +90,7 @@ def test_memory_of_a_hollow_update_is_what_torch_allocates(lora):
 
 def test_operations_of_an_update_by_hand():
     recipe = resolve("countdown", ["stages.0.problems=2", "stages.0.samples=2", "stages.0.attempts=2"])
-    config = model._built(SMALL, "small")
+    config = model.build_config(SMALL, "small")
     work = workload(recipe, recipe.stages[0], LENGTHS, config.vocab_size)
     learning = trace_learning(recipe, config, work, DEVICE)
     (batch,) = micro_batches(work.examples, 10**6, "prefix_tree")
@@ -120,7 +120,7 @@ def test_parameters_are_those_of_published_models(name, published):
 
 
 def test_every_shipped_recipes_model_is_known_without_the_hub(monkeypatch):
-    monkeypatch.setattr(model, "_found", lambda name: (_ for _ in ()).throw(AssertionError(name)))
+    monkeypatch.setattr(model, "fetch_config", lambda name: (_ for _ in ()).throw(AssertionError(name)))
     for name in shipped_recipes():
         path = resolve(name).model.path
         if not path.startswith(("scorl:", "runs/")):
@@ -130,7 +130,7 @@ def test_every_shipped_recipes_model_is_known_without_the_hub(monkeypatch):
 def case(*overrides, memory=GIB, lengths=LENGTHS):
     recipe = resolve("countdown", [*STAGES, "learner.tokens_per_microbatch=512", *overrides])
     device = replace(DEVICES["h100"], memory=memory, runtime=0.0)
-    return Case(recipe, device, model._built(SMALL, "small"), lengths)
+    return Case(recipe, device, model.build_config(SMALL, "small"), lengths)
 
 
 def test_fsdp2_divides_what_is_always_there():

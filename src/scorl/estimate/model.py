@@ -14,7 +14,7 @@ from scorl.model.loading import load_pretrained
 from scorl.model.policy import Policy, with_adapters
 from scorl.settings import ModelSettings
 
-__all__ = ["FakePolicy", "config_of"]
+__all__ = ["FakePolicy", "build_config", "config_of", "fetch_config"]
 
 
 def _published(kind: str, sizes: tuple[int, int, int, int, int, int], tied: bool, **more: Any) -> dict[str, Any]:
@@ -61,9 +61,9 @@ def config_of(name: str, file: Path | None = None) -> Any:
     """
     known = PUBLISHED.get(_short(name))
     if file is not None:
-        config = _built(_read(file), file)
+        config = build_config(_read(file), file)
     else:
-        config = _built(known, name) if known else _found(name)
+        config = build_config(known, name) if known else fetch_config(name)
     if experts := next((key for key in EXPERTS if getattr(config, key, None)), None):
         raise UserError(f"{name}: its config has {experts}, and mixtures of experts cannot be planned")
     return config
@@ -75,7 +75,8 @@ def _short(name: str) -> str:
     return last.removesuffix("-instruct").removesuffix("-it").removeprefix("meta-")
 
 
-def _found(name: str) -> Any:
+def fetch_config(name: str) -> Any:
+    """The configuration of a model on this machine or on the hub; no weights are fetched."""
     try:
         return load_pretrained(AutoConfig, name)
     except UserError as error:
@@ -93,7 +94,8 @@ def _read(file: Path) -> dict[str, Any]:
     return values
 
 
-def _built(values: dict[str, Any], source: object) -> Any:
+def build_config(values: dict[str, Any], source: object) -> Any:
+    """The transformers configuration of what a config.json holds; `source` names it in the error."""
     try:
         return AutoConfig.for_model(**values)
     except (TypeError, ValueError) as error:
