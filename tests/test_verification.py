@@ -123,7 +123,7 @@ def half_right():
 def test_verifications_are_learned_and_revisions_where_they_are_reached(tmp_path):
     policy, task = tiny_policy(tmp_path), half_right()
     stage = Stage(Verified(), 120, problems=6, samples=16)
-    learner = Learner(policy, LearnerSettings(learning_rate=5e-3), total=stage.steps)
+    learner = Learner(policy, LearnerSettings(learning_rate=2e-3), total=stage.steps)
     steps = list(train(policy, task, [stage], sampling=Sampling(max_tokens=1), learner=learner))
     for example in steps[-1].examples:
         first, check, second = example.trajectory.responses
