@@ -17,7 +17,7 @@ from scorl.settings import LearnerSettings, Sampling
 from scorl.tasks.turns import Turn
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-from scorl.trajectory import Credit, Problem, Response, Trajectory, Verdict, user
+from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict, user
 
 PROBLEM = Problem("p", (user("say a"),))
 
@@ -73,6 +73,12 @@ def test_an_objective_of_attempts_leaves_other_responses_alone():
     group = [verified(1.0, "wrong", 0.0), verified(0.0, "wrong", 1.0, sample=1)]
     for example, signs in zip(Reinforce(beta_1=0.5)(group), ((1, -1), (-1, 1)), strict=True):
         assert example.credits == (Credit(signs[0], 0.5), Credit(), Credit(signs[1], 0.5))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_attempt_has_one_credit(count):
+    with pytest.raises(ValueError, match="zip"):
+        TrainingExample.of_attempts(verified(1.0, "wrong", 0.0), [Credit(1.0)] * count)
 
 
 def test_the_credit_of_a_new_objective_by_hand():

@@ -190,7 +190,11 @@ class TrainingExample:
 
     @classmethod
     def of_attempts(cls, trajectory: Trajectory, credits: Iterable[Credit]) -> TrainingExample:
-        """The attempts' credits in order, and an empty one for every other response."""
-        rest = iter(credits)
-        roles = (response.role for response in trajectory.responses)
-        return cls(trajectory, tuple(next(rest) if role == "attempt" else Credit() for role in roles))
+        """The attempts' credits in order, and an empty one for every other response.
+
+        Raises:
+            ValueError: there are more or fewer credits than attempts.
+        """
+        places = [place for place, response in enumerate(trajectory.responses) if response.role == "attempt"]
+        by_place = dict(zip(places, credits, strict=True))
+        return cls(trajectory, tuple(by_place.get(place, Credit()) for place in range(len(trajectory.responses))))
