@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "scorl"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("version", "errors", "validation", "seeds", "settings", "trajectory", "distributed"),
+    ("version", "errors", "parent", "validation", "seeds", "settings", "trajectory", "distributed"),
     ("objectives", "metrics", "sandbox", "verifiers"),
     ("tasks",),
     ("model", "engines", "learner", "rollout"),

@@ -22,6 +22,7 @@ from scorl.cli.show import report, show
 from scorl.cli.train import train
 from scorl.distributed.ranks import exit_process, launched_rank
 from scorl.errors import GuardError, PeerLostError, UserError
+from scorl.parent import end_with_launcher
 from scorl.version import __version__
 
 __all__ = ["commands", "main"]
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Our own mistakes keep their traceback, which Python ends with exit code 1; a guard that stopped a run has its
     sentence and the same code.
     """
+    end_with_launcher()
     try:
         code = _run(arguments)
     except Exception:

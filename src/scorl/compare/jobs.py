@@ -19,6 +19,7 @@ from typing import Any
 
 from scorl.compare.arms import Arm
 from scorl.errors import UserError
+from scorl.parent import PARENT
 from scorl.recipe import Recipe, differences, resolve
 from scorl.run.directory import RunDirectory
 from scorl.run.files import write_whole
@@ -125,7 +126,7 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[st
 
 
 def start_run(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
-    """Start a run in a process of its own, or resume it; its output goes into its log."""
+    """Start a run in a process of its own, which ends with this one, or resume it; its output goes into its log."""
     recipes = out / "recipes"
     recipes.mkdir(parents=True, exist_ok=True)
     path = recipes / f"{run.arm.name}-seed-{run.seed}.yaml"
@@ -141,7 +142,7 @@ def start_run(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | {"OMP_NUM_THREADS": threads},
+            env=os.environ | {"OMP_NUM_THREADS": threads, PARENT: str(os.getpid())},
             start_new_session=True,  # a terminal's Ctrl-C is for us to pass on
         )
 

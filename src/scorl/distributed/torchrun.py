@@ -1,7 +1,8 @@
 """Processes on this machine, started and watched by torch's elastic agent, which is what `torchrun` runs too.
 
 Rank 0 speaks in the terminal, the others into log files. The first that fails ends all, with its exit code and its last
-words; Ctrl-C and SIGTERM reach every rank, and the agent waits until they have saved.
+words; Ctrl-C and SIGTERM reach every rank, and the agent waits until they have saved. If this process is killed, so are
+the ranks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scorl.errors import PeerLostError, UserError
+from scorl.parent import PARENT
 
 __all__ = ["launch", "rank_to_blame"]
 
@@ -51,6 +53,7 @@ def launch(arguments: Sequence[str], workers: int, *, timeout: float, device: st
     _check_devices(workers, device)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the ranks share the cores
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(timeout))
+    os.environ[PARENT] = str(os.getpid())
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its tables hide our one sentence
     shutil.rmtree(logs, ignore_errors=True)  # of a start before this one
     logs.mkdir(parents=True)

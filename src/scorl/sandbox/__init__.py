@@ -13,8 +13,8 @@ Not covered:
 - at the reduced level (no bubblewrap): the machine's files, its network and the caller's processes
 - programs that look answers up which their prompt showed, and tests that let an object of the program judge itself
 
-It imports nothing of scorl but errors. It is finished: new features wait for a model that is trained on code and needs
-them.
+It imports nothing of scorl but errors, and what ends a process with its parent. It is finished: new features wait for
+a model that is trained on code and needs them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The broker: a small process that starts programs and examiners, carries frames between them, and judges ends.
 
 It is started by the process that wants verdicts (never forked from it), takes one examination a line on its
-stdin, and answers with one line. It has a single thread, and neither parses nor runs anything of a program.
+stdin, and answers with one line. It has a single thread, and neither parses nor runs anything of a program. When
+its stdin closes it ends at once, with all that it has started: the process that wants verdicts is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from scorl.sandbox import EndedError, Judgement, LateError
 from scorl.sandbox.bubblewrap import Level, detect_level
 from scorl.sandbox.cgroups import ControlGroup
-from scorl.sandbox.process import BrokenError, SandboxedProcess
+from scorl.sandbox.process import BrokenError, OrphanedError, SandboxedProcess, child_pids
 from scorl.sandbox.proxy import SENT
 from scorl.sandbox.wire import LONGEST, WireError, decode, encode, refuse_handle
 
@@ -58,21 +59,29 @@ class Broker:
         self.examiner: SandboxedProcess | None = None
 
     def close(self) -> None:
-        """Ends what runs."""
+        """Ends what runs, and what it left."""
         if self.examiner is not None:
             self.examiner.end()
             self.examiner = None
+        self.reap()
         if self.group is not None:
             self.group.remove()
 
     def reap(self) -> None:
-        """Takes the exit status of whatever lost its parent and so became a child of ours."""
-        # WNOWAIT looks without taking: the examiner's own status belongs to its Popen object, which would not notice.
+        """Kills whatever lost its parent and so became a child of ours, and takes its exit status."""
         examiner = self.examiner.process.pid if self.examiner else 0
+        give_up = time.monotonic() + GRACE  # nothing else holds a program at the reduced level that forks without end
+        while (orphans := set(child_pids(os.getpid())) - {examiner}) and time.monotonic() < give_up:
+            for orphan in orphans:
+                with contextlib.suppress(OSError):
+                    os.kill(orphan, signal.SIGKILL)
+                    os.waitpid(orphan, 0)
+        # Where the kernel lists no children, take what has ended by itself. WNOWAIT looks without taking, since the
+        # examiner's own status belongs to its Popen object, which would not notice.
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with contextlib.suppress(ChildProcessError):
-            while (orphan := os.waitid(os.P_ALL, 0, flags)) and orphan.si_pid != examiner:
-                os.waitpid(orphan.si_pid, 0)
+            while (ended := os.waitid(os.P_ALL, 0, flags)) and ended.si_pid != examiner:
+                os.waitpid(ended.si_pid, 0)
 
     def resource_limits(self, seconds: float) -> dict[str, int]:
         """Resource limits of each process of a program."""
@@ -111,6 +120,9 @@ class Broker:
         except (LateError, EndedError) as error:
             program.end()
             raise BrokenError("the sandbox ended before the program began") from error
+        except OrphanedError:
+            program.end()
+            raise
         return program
 
     def carry_frames(self, talk: Conversation, examiner: SandboxedProcess) -> Judgement:
@@ -218,20 +230,34 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     level = detect_level()
     broker = Broker(level, int(sys.argv[1]), int(sys.argv[2]))
-    # Only this file object reaches the parent. Whatever else prints goes to stderr from here on, and forges no answer.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Only this descriptor reaches the parent. Whatever else prints goes to stderr from here on, and forges no answer.
+    answers = os.dup(1)
     os.dup2(2, 1)
     try:
-        print(json.dumps({"level": [level.name, level.reason]}), file=answers, flush=True)
+        write_line(answers, {"level": [level.name, level.reason]})
         for line in sys.stdin:
-            try:
-                answer = broker.examine(json.loads(line))._asdict()
-            except BrokenError as error:
-                answer = {"broken": str(error)}
-            broker.reap()
-            print(json.dumps(answer), file=answers, flush=True)
+            write_line(answers, answer_request(broker, line))
+    except (OrphanedError, BrokenPipeError):
+        pass  # nobody reads what we could say
     finally:
         broker.close()
+
+
+def answer_request(broker: Broker, line: str) -> dict[str, str]:
+    """The answer to a line."""
+    try:
+        return broker.examine(json.loads(line))._asdict()
+    except BrokenError as error:
+        return {"broken": str(error)}
+    finally:
+        broker.reap()
+
+
+def write_line(pipe: int, answer: dict[str, Any]) -> None:
+    """Writes an answer as a line, past all buffers: a full one would be written once more when the process ends."""
+    line = memoryview(json.dumps(answer).encode() + b"\n")
+    while line:
+        line = line[os.write(pipe, line) :]
 
 
 if __name__ == "__main__":

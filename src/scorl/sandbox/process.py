@@ -14,34 +14,39 @@ import time
 from functools import cache
 from pathlib import Path
 
+from scorl.parent import end_with_parent
 from scorl.sandbox import EndedError, LateError
 from scorl.sandbox.bubblewrap import Level, make_command, make_environment
 from scorl.sandbox.cgroups import ControlGroup
 from scorl.sandbox.seccomp import seccomp_filter
 from scorl.sandbox.wire import WireError
 
-__all__ = ["BrokenError", "SandboxedProcess"]
+__all__ = ["BrokenError", "OrphanedError", "SandboxedProcess", "child_pids"]
 
 START_SECONDS = 60.0
 """For a sandbox to stand; some hundredths of a second on an idle machine."""
 END_SECONDS = 1.0
 PACKAGE = "scorl.sandbox"
+REQUESTS = 0
+"""The broker's standard input, which closes when whoever wants verdicts is gone, however that ended."""
 
 
 class BrokenError(Exception):
     """The sandbox does not stand."""
 
 
+class OrphanedError(Exception):
+    """Nobody wants a verdict any more."""
+
+
 class SandboxedProcess:
     """One interpreter in a sandbox, and the pipes to it."""
 
     def __init__(self, level: Level, modules: tuple[str, ...], group: ControlGroup | None, longest: int) -> None:
-        self.group, self.longest = group, longest
+        self.group, self.longest, self.broker = group, longest, os.getpid()
         self.out_of_memory_before = group.count_out_of_memory() if group else 0
         self.folder = None if level.bubblewrap else tempfile.mkdtemp(prefix="scorl-program-")
         self.start_limit = time.monotonic() + START_SECONDS
-        # The process joins its group between fork and exec, so that not even the start of the sandbox is uncounted; a
-        # preexec_fn is safe here since the broker has one thread.
         with seccomp_filter() as seccomp:
             self.process = subprocess.Popen(
                 make_command(level, seccomp),
@@ -51,7 +56,7 @@ class SandboxedProcess:
                 stderr=subprocess.PIPE,
                 pass_fds=seccomp,
                 start_new_session=True,
-                preexec_fn=group.join if group else None,
+                preexec_fn=self.prepare,  # safe since the broker has one thread
                 cwd=self.folder or "/",
             )
         assert self.process.stdin is not None
@@ -70,6 +75,15 @@ class SandboxedProcess:
             said = self.process.stderr.read(1000).decode(errors="replace").strip()
             self.end()
             raise BrokenError(f"the sandbox does not stand ({type(error).__name__}): {said}") from None
+        except OrphanedError:
+            self.end()
+            raise
+
+    def prepare(self) -> None:
+        """What the new process does between fork and exec, so that not even the start of the sandbox is uncounted."""
+        end_with_parent(self.broker)
+        if self.group is not None:
+            self.group.join()
 
     def send(self, body: bytes, deadline: float) -> None:
         """Sends a frame.
@@ -158,13 +172,10 @@ class SandboxedProcess:
     def kill_init(self) -> None:
         """Kills process 1 of the sandbox, with which its whole namespace ends, then what had started it."""
         # In this order: the outer process ends when process 1 has, so that waiting for it is waiting for all of them.
-        try:
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        except OSError:
-            children = []
+        children = child_pids(self.process.pid)
         for child in children:
             with contextlib.suppress(OSError):
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
         if not children:
             with contextlib.suppress(OSError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -175,6 +186,14 @@ class SandboxedProcess:
             self.process.wait()
         with contextlib.suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def child_pids(pid: int) -> list[int]:
+    """The children of a process of one thread; none where the kernel does not tell."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def kill_members(group: ControlGroup) -> None:
@@ -195,9 +214,17 @@ def wait_for_pipe(deadline: float, readable: int | None = None, writable: int | 
 
     Raises:
         LateError: the deadline has passed.
+        OrphanedError: whoever wants the verdict is gone.
     """
-    reading, writing = [] if readable is None else [readable], [] if writable is None else [writable]
-    if not any(select.select(reading, writing, [], max(0.0, deadline - time.monotonic()))):
+    poll = select.poll()
+    poll.register(REQUESTS, 0)  # of no event but its end
+    for pipe, event in ((readable, select.POLLIN), (writable, select.POLLOUT)):
+        if pipe is not None:
+            poll.register(pipe, event)
+    ready = {pipe for pipe, _ in poll.poll(1000 * max(0.0, deadline - time.monotonic()))}
+    if REQUESTS in ready:
+        raise OrphanedError
+    if not ready:
         raise LateError
 
 

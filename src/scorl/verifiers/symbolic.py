@@ -1,10 +1,9 @@
 """The worker program: compares two answers with math-verify, one JSON line in, one JSON line out.
 
-It is started by path (`python -P symbolic.py`), imports nothing of scorl, and lives until its input ends or
-its parent kills it. In: `[[[gold, answer], ...], seconds]`, the two answers in one or more spellings. Out:
-`[equal, readable]`. math-verify's own time limits raise from a SIGALRM handler and are off; the parent's
-kill is the limit. An alarm with its default action (the kernel ends the process) stands behind it for the
-case that the parent itself was killed.
+It is started by path (`python -P symbolic.py PARENT`), and lives until its input ends, or its parent, the process of
+that id, kills it or ends. In: `[[[gold, answer], ...], seconds]`, the two answers in one or more spellings. Out:
+`[equal, readable]`. math-verify's own time limits raise from a SIGALRM handler and are off; the parent's kill is the
+limit. An alarm with its default action (the kernel ends the process) stands behind it.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import signal
 import sys
 from collections.abc import Iterable
 from typing import Any
+
+from scorl.parent import end_with_parent
 
 __all__ = ["compare", "main"]
 
@@ -82,6 +83,7 @@ def set_alarm(seconds: float) -> None:
 
 def main() -> None:
     """Says that it is ready, then answers line by line."""
+    end_with_parent(int(sys.argv[1]))
     limit_memory()
     logging.disable(logging.CRITICAL)
     compare([("1", "1")])  # imports and the first grammar tables take seconds: not on the first answer's time

@@ -1,6 +1,6 @@
 """Symbolic comparisons in worker processes, each of which may hang and is then killed.
 
-A worker (symbolic.py) ends with its parent: its input closes, and an alarm stands behind every check.
+A worker (symbolic.py) ends with its parent, however busy it is.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class CheckResult(NamedTuple):
 
 def make_worker() -> LineWorker:
     """A worker, not started yet."""
-    return LineWorker([sys.executable, "-P", str(PROGRAM)], START_SECONDS, environment=None, quiet=True)
+    return LineWorker(
+        [sys.executable, "-P", str(PROGRAM), str(os.getpid())], START_SECONDS, environment=None, quiet=True
+    )
 
 
 def compare(worker: LineWorker, check: Check, seconds: float) -> CheckResult:
