@@ -2,6 +2,7 @@
 # make demo    train the shipped tiny model to correct itself on countdown, then print before and after
 # make test    format, lint, types, tests
 # make lint    the first three of them
+# make test-kills   SIGKILL at random moments of tiny runs, which resume to the same bits; KILLS=300 for more than 60
 # make docs    the documentation site in site/, with every link checked
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
@@ -13,12 +14,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+KILLS ?= 60
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 
 RAY := .venv-ray
 VLLM := .venv-vllm
 
-.PHONY: setup demo test lint format docs test-ray test-vllm bench bench-quick
+.PHONY: setup demo test lint format docs test-kills test-ray test-vllm bench bench-quick
 
 setup: $(INSTALLED)
 
@@ -49,6 +51,10 @@ docs: setup
 
 test: lint
 	$(BIN)/pytest
+
+# SEED=7 repeats the moments of a run that printed that seed.
+test-kills: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 $(RAY)/.installed: pyproject.toml constraints.txt
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)

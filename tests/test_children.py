@@ -110,7 +110,7 @@ def list_files(folder):
 
 
 EXAMINE = """
-import os, sys
+import os, sys, time
 from scorl.sandbox import pool
 from scorl.sandbox.workers import LineWorker
 from scorl.verifiers.program import Examination, broker_pool, make_request
@@ -123,20 +123,21 @@ broker.main()
 '''
 command = [sys.executable, "-c", BROKER, str(pool.MEMORY), str(pool.PROCESSES)]
 pool.make_broker = lambda: LineWorker(command, 60.0, None, quiet=False)
-text = '''
+pair = Examination(pairs=(("", ""),), timeout=100.0)
+test = Examination(tests=("assert f() == 1",), timeout=100.0)
+print(broker_pool(os.getpid()).examine([make_request({text!r}, {kind})], "preferred")[0].outcome, flush=True)
+time.sleep(600)
+"""
+LEAVING = """
 import os
 for leave in (True, False):
     if not os.fork():
-        os.setsid()
+        os.setsid(), os.close(1)
         if leave and os.fork():
             os._exit(0)
         while True: pass
-while True: pass
-'''
-pair = Examination(pairs=(("", ""),), timeout=100.0)
-test = Examination(tests=("assert f() == 1",), timeout=100.0)
-broker_pool(os.getpid()).examine([make_request(text, {kind})], "preferred")
 """
+BUSY = LEAVING + "while True: pass"
 LEVELS = {
     "full": "detect_level()",
     "groups": "Level('reduced', '', None, True)",
@@ -149,7 +150,7 @@ LEVELS = {
 def test_a_broker_whose_parent_is_killed_leaves_no_program_group_or_folder(start, tmp_path, level, kind):
     if not detect_level().full and level != "nothing":
         pytest.skip(f"no full sandbox here: {detect_level().reason}")
-    parent = start("-c", EXAMINE.format(level=LEVELS[level], kind=kind), TMPDIR=tmp_path)
+    parent = start("-c", EXAMINE.format(level=LEVELS[level], kind=kind, text=BUSY), TMPDIR=tmp_path)
 
     def busy():
         brokers = children(parent)
@@ -163,6 +164,15 @@ def test_a_broker_whose_parent_is_killed_leaves_no_program_group_or_folder(start
     assert not left
     assert not list(tmp_path.iterdir())
     assert not [group for pid in brokers for group in Path("/sys/fs/cgroup").glob(f"**/scorl-{pid}")]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_nothing_that_a_program_started_outlives_it(start, level):
+    if not detect_level().full and level != "nothing":
+        pytest.skip(f"no full sandbox here: {detect_level().reason}")
+    parent = start("-c", EXAMINE.format(level=LEVELS[level], kind="pair", text=LEAVING))
+    assert parent.stdout.readline() == b"passed\n"
+    assert descendants(parent.pid) == children(parent)
 
 
 def children(process):

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.engine_contract import SamplesAPolicy, moved, requests, shaken
+from support.processes import survivors
 from support.worlds import letters, tiny_policy
 
 from scorl.cli import main
@@ -344,18 +344,7 @@ def test_a_server_ends_with_a_killed_parent(tmp_path):
     parent = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "s"), *command], check=False, capture_output=True, text=True
     )
-    end = time.monotonic() + 120
-    while is_running(parent.stdout.strip()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def is_running(process):
-    """Whether there is such a process, and it is more than an entry that nobody has asked for."""
-    try:
-        return Path("/proc", process, "stat").read_text().split(") ")[1][0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    assert not survivors([int(parent.stdout)], 120)
 
 
 VLLM = {
