@@ -67,7 +67,7 @@ def test_no_circle_of_files():
 
 
 SPECIAL = {
-    "torch.distributed": {"distributed/ranks.py", "distributed/torchrun.py", "learner/parallel.py", "learner/dcp.py"},
+    "torch.distributed": {"distributed/ranks.py", "distributed/torchrun.py", "learner/parallel.py", "learner/state.py"},
     "ray": {"distributed/ray.py"},
 }
 """Who may import what only many processes need: what they say to each other, FSDP2, DCP, the launchers."""

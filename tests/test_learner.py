@@ -11,9 +11,9 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.learner import GuardError, Learner, forward
 from scorl.learner.batch import micro_batches
-from scorl.learner.dcp import read_shards, write_shards
 from scorl.learner.loss import importance, kl_per_token, kl_to_go, loss
 from scorl.learner.schedule import learning_rate
+from scorl.learner.state import read_state, write_state
 from scorl.model.logprobs import log_probabilities
 from scorl.model.policy import Policy
 from scorl.objectives import StageTwo
@@ -174,20 +174,33 @@ def test_state_goes_on_to_the_bit(examples, tmp_path):
         straight.update(examples)
     for _ in range(2):
         first.update(examples)
-    torch.save(first.state(), tmp_path / "state.pt")
-    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    write_state(first, tmp_path / "state")
+    read_state(second, tmp_path / "state")
     for _ in range(2):
         second.update(examples)
     assert all(torch.equal(p, second.policy.parameters[name]) for name, p in straight.policy.parameters.items())
 
 
-@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-def test_shards_hold_what_adapts(tmp_path):
+def test_the_state_holds_what_adapts(tmp_path):
     first, second = (Learner(tiny_policy(tmp_path), LearnerSettings(), total=4) for _ in range(2))
     first.adaptive = {"beta_2": 0.3}
-    write_shards(first, tmp_path / "state")
-    read_shards(second, tmp_path / "state")
+    write_state(first, tmp_path / "state")
+    read_state(second, tmp_path / "state")
     assert second.adaptive == first.adaptive
+
+
+def test_a_state_that_is_not_finite_is_not_written(tmp_path):
+    learner = Learner(tiny_policy(tmp_path), LearnerSettings(), total=4)
+    next(iter(learner.policy.parameters.values())).data[0] = math.nan
+    with pytest.raises(GuardError, match="not finite after 0 updates"):
+        write_state(learner, tmp_path)
+
+
+def test_another_models_state_is_refused_by_name(tmp_path):
+    small, large = (Learner(tiny_policy(tmp_path / str(w), width=w), LearnerSettings(), total=4) for w in (32, 64))
+    write_state(small, tmp_path)
+    with pytest.raises(UserError, match=r"embed_tokens.weight is 13 x 32 there and 13 x 64 in"):
+        read_state(large, tmp_path)
 
 
 def test_schedules_by_hand():

@@ -30,7 +30,15 @@ ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
 }
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-KINDS = {"full-ddp": 10, "full-fsdp2": 10, "full-lora": 10, "few-fsdp2": 2, "collected-ddp": 2, "full-fsdp2-rows": 10}
+KINDS = {
+    "full-ddp": 10,
+    "full-fsdp2": 10,
+    "full-lora": 10,
+    "few-fsdp2": 2,
+    "collected-ddp": 2,
+    "full-fsdp2-rows": 10,
+    "online-fsdp2": 6,
+}
 """The cases and their steps."""
 
 
@@ -129,10 +137,21 @@ def test_a_run_resumes_with_another_number_of_ranks(model, alone, two, tmp_path)
     same(sharded, tmp_path / "to-one", 10, within=5e-6)
 
 
+def test_a_sharded_run_resumes_into_a_step_before_anything_else(model, two, tmp_path):
+    """No evaluation and no attempt of the reference's gathers the weights first; both ranks, and one of them alone."""
+    sharded = two / "online-fsdp2"
+    begun(sharded, tmp_path / "online-fsdp2", 3)
+    on_two_ranks(model, tmp_path, "online-fsdp2")
+    same(sharded, tmp_path / "online-fsdp2", 6, within=0.0)
+    run_recipe(built(model, "online"), RunDirectory(begun(sharded, tmp_path / "one", 3)))
+    same(sharded, tmp_path / "one", 6, within=5e-6)
+
+
 def test_shards_are_the_whole_weights_bit_for_bit(model, two):
     full = built(model, "full")
     learner = full.learner()
-    assert load(RunDirectory(two / "full-fsdp2"), learner) == 10
+    load(RunDirectory(two / "full-fsdp2"), learner, pytest.fail)
+    assert learner.updates == 10
     saved = weights(two / "full-fsdp2", 10)
     assert all(torch.equal(p, saved[name]) for name, p in full.policy.parameters.items())
     assert learner.reference.was_reset

@@ -23,6 +23,7 @@ STAGES = {
         Stage(StageTwo(), 5, problems=5, samples=4, branches=2, offline=0.5),
     ),
     "collected": (Stage(Star(), 2, problems=3, samples=150),),
+    "online": (Stage(StageOne(), 6, problems=3, samples=4),),  # no reference samples, nor an evaluation between
     "few": (Stage(StageTwo(), 2, problems=1, samples=8),),  # the second rank has nothing to learn
 }
 
@@ -37,7 +38,7 @@ def built(model: str, stages: str, kind: str = "ddp") -> BuiltRecipe:
         learner=LearnerSettings(
             learning_rate=1e-3, tokens_per_microbatch=40, lr_scheduler_type="cosine", warmup_steps=2
         ),
-        evaluation=EvaluationSettings(eval_steps=4, problems=3, fixed=stages == "full"),
+        evaluation=EvaluationSettings(eval_steps=0 if stages == "online" else 4, problems=3, fixed=stages == "full"),
         checkpoint=CheckpointSettings(save_steps=3, save_total_limit=9),
         launcher=LauncherSettings(parallel="fsdp2" if sharded else "ddp"),
     )

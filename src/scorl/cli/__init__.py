@@ -6,6 +6,7 @@ seconds for torch.
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ from scorl.version import __version__
 __all__ = ["commands", "main"]
 
 INTERRUPTED = 130
+FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+"""What the user's disk may say; any other error of the system is ours."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,6 +75,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     except PeerLostError as error:
         click.echo(f"{_name()}: stopped: {error}", err=True)
         return PeerLostError.exit_code
+    except OSError as error:
+        if error.errno not in FULL_OR_FORBIDDEN:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        click.echo(f"{_name()}: cannot write{where}: {error.strerror}. A run resumes with --resume", err=True)
+        return 2
     except click.Abort:
         click.echo("scorl: interrupted", err=True)
         return INTERRUPTED

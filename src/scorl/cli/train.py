@@ -94,10 +94,12 @@ def _check_directory(recipe: Recipe, directory: RunDirectory, resume: str | None
 
     out = directory.path
     if not directory.begun:
-        if resume == "yes":
-            raise UserError(f"{out}: there is no run to resume")
         if not directory.free:
             raise UserError(f"{out}: this folder is not empty, and no run; choose another with --out")
+        if directory.abandoned and launched_rank() is None:
+            click.echo(f"{out}: a start before this one ended before it had measured anything: begun anew", err=True)
+        elif resume == "yes" and not directory.abandoned:
+            raise UserError(f"{out}: there is no run to resume")
     elif resume is None:
         raise UserError(f"{out}: there is a run already; resume it with --resume, or choose another folder with --out")
     elif changed := differences(resolve(out), recipe):
@@ -142,13 +144,17 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
         return run_recipe(built, directory)
     for difference in built.policy.chat.differences():
         click.echo(f"chat template: {difference}", err=True)
+
+    def notify(sentence: str) -> None:
+        click.echo(f"warning: {sentence}", err=True)
+
     with open_loggers(recipe.loggers, directory, recipe.as_dict()) as send, ProgressLine(recipe.steps) as progress:
 
         def on_step(record: Record) -> None:
             progress(record)
             send(record)
 
-        return run_recipe(built, directory, on_step, progress.between)
+        return run_recipe(built, directory, on_step, progress.between, notify)
 
 
 def _report_end(result: RunResult, recipe: Recipe) -> None:
@@ -159,7 +165,8 @@ def _report_end(result: RunResult, recipe: Recipe) -> None:
     for alarm in result.alarms:
         click.echo(f"alarm: {alarm}", err=True)
     if result.interrupted:
-        click.echo(f"saved after step {result.steps}; resume with: scorl train {out} --resume", err=True)
+        saved = f"saved after step {result.steps}" if result.steps else "stopped before the first step was saved"
+        click.echo(f"{saved}; resume with: scorl train {out} --resume", err=True)
         return
     from scorl.report import write_report
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.loading import load_pretrained, resolve_model
+from scorl.model.manifest import check_model_files
 from scorl.model.onednn import onednn_is_faster, use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
@@ -45,6 +46,7 @@ class Policy:
         onednn: bool | None = None,
         placed: bool = True,
     ) -> None:
+        check_model_files(Path(resolve_model(path).path))
         self.path = path
         self.device = resolve_device(device)
         self.chat = Chat.load(path, chat_template)

@@ -117,6 +117,8 @@ def _find(recipe: str | Path, folder: Path) -> Path:
     shipped = shipped_recipes()
     if str(recipe) in shipped:
         return shipped[str(recipe)].resolve()
+    if path.is_dir():
+        raise UserError(f"{recipe}: holds no {RECIPE_FILE}, so no run was started there; give the recipe itself")
     raise UserError(f"there is no recipe '{recipe}', neither as a file nor shipped: {nearest(str(recipe), shipped)}")
 
 

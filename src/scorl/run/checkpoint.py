@@ -1,29 +1,27 @@
 """Checkpoints: an ordinary Hugging Face folder, and beside its files what the trainer needs to resume bit-for-bit.
 
     checkpoints/step-40/            config.json, model.safetensors, tokenizer files: `from_pretrained` loads it
-    checkpoints/step-40/trainer/    state.pt or state/, training_reward.json
+    checkpoints/step-40/trainer/    the learner's state (scorl.learner.state), manifest.json (scorl.model.manifest)
+    checkpoints/step-60.damaged/    a newer one that was found damaged when the run resumed
     checkpoints/best -> step-40     the kept one with the highest training reward
 
-`state/` is a folder of torch's distributed checkpoints (DCP), into which ranks that hold shards write each its own.
-Either is read by any number of ranks, in shards or not.
-
-A checkpoint is written under another name and renamed when it is whole, so a kill leaves none that is half-written.
+A checkpoint is written under another name, and renamed when it and all that it follows from are on the disk: neither a
+kill nor a power cut leaves one that is half-written, and where a disk loses or changes something, a checksum tells.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
 
 from scorl.errors import UserError
 from scorl.learner import Learner
-from scorl.learner.dcp import read_shards, sharded_keys, write_shards
+from scorl.learner.state import read_state, write_state
+from scorl.model.manifest import MANIFEST, TRAINER, find_damage, read_manifest, write_manifest
 from scorl.run.directory import RunDirectory
-from scorl.run.files import replacing
+from scorl.run.files import replacing, sync, sync_tree
 
 __all__ = ["load", "prune", "save"]
 
@@ -35,58 +33,45 @@ def save(directory: RunDirectory, learner: Learner, reward: float | None) -> Non
         directory: of the run.
         learner: policy and trainer state.
         reward: mean training reward since the checkpoint before; the highest marks the best.
+
+    Raises:
+        GuardError: the state is not finite.
     """
     folder = directory.checkpoint(learner.updates)
     draft = folder.with_name(f".{folder.name}.draft")
     if learner.ranks.main:
         shutil.rmtree(draft, ignore_errors=True)
-        (draft / "trainer").mkdir(parents=True)
+        (draft / TRAINER).mkdir(parents=True)
     learner.ranks.barrier("the folder of a checkpoint")
     learner.strategy.save(draft)
-    if learner.strategy.sharded:
-        write_shards(learner, draft / "trainer" / "state")
-    elif learner.ranks.main:
-        torch.save(learner.state(), draft / "trainer" / "state.pt")
+    write_state(learner, draft / TRAINER)
     if learner.ranks.main:
-        (draft / "trainer" / "training_reward.json").write_text(json.dumps(reward))
+        write_manifest(draft, reward)
+        sync_tree(draft)
+        directory.sync_steps()
         if folder.exists():  # a folder is not replaced in one go, as a file is
             _remove(folder)
         os.replace(draft, folder)
+        sync(folder.parent)
 
 
-def load(directory: RunDirectory, learner: Learner) -> int:
-    """Put the newest checkpoint's state into the learner; the number of updates it had made (0: there is none).
+def load(directory: RunDirectory, learner: Learner, notify: Callable[[str], None]) -> None:
+    """Put the state of the newest whole checkpoint into the learner, where there is one. All ranks take part.
 
-    What a kill left half-written is deleted. All ranks take part.
+    Newer checkpoints that are damaged are set aside, and `notify` is told.
 
     Raises:
-        UserError: the checkpoint is a model alone, or was written by a version of scorl with another state.
+        UserError: no checkpoint is whole, or another version of scorl or another model wrote it.
     """
-    if learner.ranks.main:
-        _remove_drafts(directory)
     steps = directory.saved_steps()
-    if not steps:
-        return 0
-    folder = directory.checkpoint(steps[-1])
-    shards, whole = folder / "trainer" / "state", folder / "trainer" / "state.pt"
-    if shards.is_dir():
-        _check_version(folder, sharded_keys(shards), learner)
-        read_shards(learner, shards)
-    elif whole.exists():
-        state = torch.load(whole, map_location="cpu", weights_only=True)
-        _check_version(folder, set(state), learner)
-        learner.load_state(state)
-    else:
-        raise UserError(f"{folder}: holds no trainer state, so the run cannot resume from it")
-    return learner.updates
-
-
-def _check_version(folder: Path, keys: set[str], learner: Learner) -> None:
-    if keys - learner.state().keys():
-        raise UserError(
-            f"{folder}: its trainer state is another version's of scorl, so the run cannot be resumed; "
-            f"start a new one from its weights: scorl train RECIPE model.path={folder} --out NEW"
-        )
+    step, damaged = learner.ranks.broadcast(lambda: _newest_whole(directory, steps), "the newest whole checkpoint")
+    if step is None:
+        return
+    if learner.ranks.main:
+        for folder, damage in damaged.items():
+            aside = _set_aside(folder)
+            notify(f"{folder} is damaged, and now called {aside.name}: {damage}. The run resumes from step-{step}")
+    read_state(learner, directory.checkpoint(step) / TRAINER)
 
 
 def prune(directory: RunDirectory, keep: int) -> None:
@@ -104,16 +89,50 @@ def prune(directory: RunDirectory, keep: int) -> None:
             _remove(directory.checkpoint(step))
 
 
-def _remove_drafts(directory: RunDirectory) -> None:
-    for draft in directory.checkpoints.glob(".*.draft*"):
-        if draft.is_symlink():
-            draft.unlink()
-        else:
-            shutil.rmtree(draft)
+def _newest_whole(directory: RunDirectory, steps: Sequence[int]) -> tuple[int | None, dict[Path, str]]:
+    """The step of the newest checkpoint that is whole, None where there is none at all; what ails the newer ones."""
+    damaged: dict[Path, str] = {}
+    for step in reversed(steps):
+        folder = directory.checkpoint(step)
+        _check_version(folder)
+        damage = find_damage(folder)
+        if damage is None:
+            return step, damaged
+        damaged[folder] = damage
+    if damaged:
+        raise UserError(
+            "\n  ".join(
+                [
+                    f"{directory.path}: none of its checkpoints is whole, so the run cannot resume. Start another with "
+                    "--out, if need be from the weights of one (model.path=...):",
+                    *(f"{folder.name}: {damage}" for folder, damage in damaged.items()),
+                ]
+            )
+        )
+    return None, {}
+
+
+def _check_version(folder: Path) -> None:
+    """Versions before the manifest had these files, and another state in them."""
+    old = (folder / TRAINER / "state.pt", folder / TRAINER / "state")
+    if not (folder / MANIFEST).exists() and any(path.exists() for path in old):
+        raise UserError(
+            f"{folder}: its trainer state is another version's of scorl, so the run cannot be resumed; "
+            f"start a new one from its weights: scorl train RECIPE model.path={folder} --out NEW"
+        )
+
+
+def _set_aside(folder: Path) -> Path:
+    """Rename a damaged checkpoint, so that it is no checkpoint any more and what can be saved of it is not lost."""
+    aside = folder.with_name(f"{folder.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder, aside)
+    return aside
 
 
 def _reward(checkpoint: Path) -> float | None:
-    reward: float | None = json.loads((checkpoint / "trainer" / "training_reward.json").read_text())
+    manifest = read_manifest(checkpoint)
+    reward: float | None = manifest.get("training_reward") if manifest else None
     return reward
 
 

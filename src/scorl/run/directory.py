@@ -14,7 +14,6 @@ tensorboard/       where that logger is named
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,7 +25,8 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.errors import UserError
 from scorl.model.loading import CHECKPOINTS, checkpoint_folder, saved_steps
 from scorl.recipe.source import RECIPE_FILE
-from scorl.run.files import Record, read_records, write_whole
+from scorl.run.files import Record, is_draft, read_records, remove_drafts, sync, write_whole
+from scorl.run.lock import exclusive
 
 __all__ = ["RunDirectory", "read_attempts"]
 
@@ -96,7 +96,14 @@ class RunDirectory:
     @property
     def free(self) -> bool:
         """Whether a run may be started here: nothing is there but what a failed start left."""
-        return not self.path.is_dir() or {p.name for p in self.path.iterdir()} <= LEFT_BY_A_FAILED_START
+        return not self.path.is_dir() or all(
+            p.name in LEFT_BY_A_FAILED_START or is_draft(p) for p in self.path.iterdir()
+        )
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether a run was started here that ended before it wrote anything that another one depends on."""
+        return not self.begun and self.free and self.path.is_dir() and any(self.path.iterdir())
 
     def recipe_text(self) -> str:
         """The recipe as it stands; empty where there is none."""
@@ -121,11 +128,12 @@ class RunDirectory:
 
     def saved_steps(self) -> list[int]:
         """The updates after which there are checkpoints, in order."""
-        return self.ranks.broadcast(lambda: saved_steps(self.path), "the checkpoints so far")
+        return self.ranks.broadcast(self._saved_steps, "the checkpoints so far")
 
     def attempted_steps(self) -> list[int]:
         """The steps whose attempts are there, in order."""
-        return sorted(map(_step_of, (self.path / ATTEMPTS).glob("step-[0-9]*.jsonl")))
+        numbers = (path.stem.removeprefix("step-") for path in (self.path / ATTEMPTS).glob("step-*.jsonl"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def attempts(self, steps: Iterable[int] | None = None) -> Iterator[Record]:
         """The records of the attempts of some steps, or of all; see `read_attempts`."""
@@ -149,7 +157,9 @@ class RunDirectory:
             UserError: another process is at work there.
         """
         with ExitStack() as stack:
-            self.ranks.broadcast(lambda: stack.enter_context(_locked(self.path)), "the lock of the run directory")
+            self.ranks.broadcast(
+                lambda: stack.enter_context(exclusive(self.path / LOCK)), "the lock of the run directory"
+            )
             yield
 
     def start(self, recipe: str) -> None:
@@ -164,9 +174,17 @@ class RunDirectory:
             # The step comes last: whoever reads its line finds its attempts.
             path = self._attempts(step["step"])
             path.parent.mkdir(exist_ok=True)
-            write_whole(path, _lines(attempts))
+            write_whole(path, _lines(attempts), durable=False)
             with (self.path / STEPS).open("a", encoding="utf-8", errors="backslashreplace") as handle:
                 handle.write(_lines([step]))
+
+    def sync_steps(self) -> None:
+        """Have the disk keep all steps behind the newest checkpoint, before there is one that follows from them."""
+        if self.ranks.main:
+            since = max(saved_steps(self.path), default=0)
+            attempts = [self._attempts(step) for step in self.attempted_steps() if step >= since]
+            for path in (*attempts, self.path / ATTEMPTS, self.path / STEPS, self.path):
+                sync(path)
 
     def record_evaluation(self, split: str, latest: Record) -> None:
         """Make this, which says its `step`, the latest evaluation of a split."""
@@ -186,12 +204,21 @@ class RunDirectory:
         """Cut off what was written after so many updates, so that it is written again and never twice."""
         self.ranks.broadcast(lambda: self._cut(updates), "what lies behind the checkpoint")
 
+    def find_gap(self, updates: int) -> str | None:
+        """Whether the records of some of so many steps are lost, in a sentence."""
+        recorded = {step["step"] for step in self.steps()}
+        if missing := [step for step in range(updates) if step not in recorded]:
+            return f"{self.path / STEPS}: lacks the lines of {len(missing)} steps, the first of them {missing[0]}"
+        return None
+
     def write_report(self, page: str) -> Path:
         """Write the report; its path."""
         write_whole(self.path / REPORT, page)
         return self.path / REPORT
 
     def _cut(self, updates: int) -> None:
+        for folder in (self.path, self.path / ATTEMPTS, self.checkpoints):
+            remove_drafts(folder)
         if steps := _read_all(self.path / STEPS):
             write_whole(self.path / STEPS, _lines([step for step in steps if step["step"] < updates]))
         for step in self.attempted_steps():
@@ -201,12 +228,22 @@ class RunDirectory:
             earlier = {split: _latest_until(updates, latest["history"]) for split, latest in evaluations.items()}
             self._write_evaluations({split: latest for split, latest in earlier.items() if latest})
 
+    def _saved_steps(self) -> list[int]:
+        if self.checkpoints.is_file():
+            raise UserError(f"{self.checkpoints} is a file, and should be a folder: move it away")
+        return saved_steps(self.path)
+
     def _evaluations(self) -> dict[str, Any]:
         path = self.path / EVALUATIONS
         try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            evaluations: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
         except ValueError as error:
             raise UserError(f"{path} is no JSON: {error}") from None
+        if not isinstance(evaluations, dict) or not all(map(_is_evaluation, evaluations.values())):
+            raise UserError(
+                f"{path} holds no evaluations (docs/run-directory.md): move it away, and the run does without"
+            )
+        return evaluations
 
     def _write_evaluations(self, evaluations: dict[str, Any]) -> None:
         write_whole(self.path / EVALUATIONS, json.dumps(evaluations, indent=1) + "\n")
@@ -250,17 +287,5 @@ def _read_all(path: Path) -> list[Record]:
     return list(read_records(path)) if path.exists() else []
 
 
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as handle:
-        try:
-            # Not the file but the lock on it says that somebody is at work, so a killed run leaves nothing behind.
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder}: another process is at work there") from None
-        yield
+def _is_evaluation(latest: Any) -> bool:
+    return isinstance(latest, dict) and isinstance(latest.get("history"), list)

@@ -1,9 +1,10 @@
-"""Files: JSON records, one a line; and writing whole or not at all."""
+"""Files: JSON records, one a line; and writing whole or not at all, to the disk itself where it matters."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,17 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.trajectory import Credit, Trajectory
 
-__all__ = ["Record", "read_records", "replacing", "response_records", "write_whole"]
+__all__ = [
+    "Record",
+    "is_draft",
+    "read_records",
+    "remove_drafts",
+    "replacing",
+    "response_records",
+    "sync",
+    "sync_tree",
+    "write_whole",
+]
 
 Record = dict[str, Any]
 """One line of a JSONL file."""
@@ -58,12 +69,12 @@ def read_records(file: Path) -> Iterator[Record]:
     Raises:
         UserError: a line is no JSON object.
     """
-    with file.open(encoding="utf-8") as handle:
-        for number, text in enumerate(handle, 1):
+    with file.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
             try:
-                record = json.loads(text)
-            except ValueError as error:
-                if not text.endswith("\n"):
+                record = json.loads(line)
+            except ValueError as error:  # no UTF-8 as well
+                if not line.endswith(b"\n"):
                     return
                 raise UserError(f"{file}, line {number} is no JSON: {error}") from None
             if not isinstance(record, dict):
@@ -83,7 +94,47 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a lone surrogate is written as its escape, which JSON understands."""
+def write_whole(path: Path, text: str, durable: bool = True) -> None:
+    """Write a file whole or not at all; a lone surrogate is written as its escape, which JSON understands.
+
+    Args:
+        path: of the file.
+        text: all of it.
+        durable: whether it survives a power cut from now on, which takes the disk some milliseconds.
+    """
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        if durable:
+            sync(draft)
+    if durable:
+        sync(path.parent)
+
+
+def is_draft(path: Path) -> bool:
+    """Whether a kill left this of something that was being written."""
+    return path.name.startswith(".") and ".draft" in path.name
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete what kills left half-written in a folder in which nobody else writes."""
+    for draft in filter(is_draft, folder.glob(".*")):
+        if draft.is_dir() and not draft.is_symlink():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink()
+
+
+def sync(path: Path) -> None:
+    """Have the disk keep a file's content, or the names in a folder, before anything that follows from it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` of a folder with everything in it."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)

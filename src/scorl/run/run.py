@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from scorl.engines.reference import ReferenceEngine
-from scorl.errors import UserError
 from scorl.evaluation import Summary, evaluate
 from scorl.learner import Learner
 from scorl.metrics import describe_alarms, find_alarms
@@ -21,6 +20,7 @@ from scorl.run.build import BuiltRecipe, versions
 from scorl.run.collected import FileRolloutStore
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record, response_records
+from scorl.run.resume import resume
 from scorl.run.signals import interruptible
 from scorl.training.step import Step
 
@@ -48,6 +48,7 @@ def run_recipe(
     directory: RunDirectory,
     on_step: Callable[[Record], None] = lambda record: None,
     on_progress: OnProgress = lambda what, done, total: None,
+    notify: Callable[[str], None] = lambda sentence: None,
 ) -> RunResult:
     """Run a recipe in a directory, from the newest checkpoint where there is one.
 
@@ -56,15 +57,12 @@ def run_recipe(
         directory: of the run, whose ranks carry it out together, each with the same recipe.
         on_step: is given the record of each step when it is written.
         on_progress: is told how far an evaluation or a collection is.
+        notify: is told what a resumed run finds that is not as it was.
     """
     with directory.lock():
         directory.start(built.recipe.dump(versions()))
         learner = built.learner(directory.ranks)
-        checkpoint.load(directory, learner)
-        if learner.updates > built.recipe.steps:
-            made, wanted = learner.updates, built.recipe.steps
-            raise UserError(f"{directory.path}: has made {made} steps, more than the recipe's {wanted}")
-        directory.cut(learner.updates)
+        resume(built, directory, learner, notify)
         with interruptible() as asked_to_stop:
             interrupted = not _Run(built, directory, learner, on_step, on_progress, asked_to_stop).finish()
         alarms = describe_alarms(directory.steps())
@@ -139,7 +137,7 @@ class _Run:
 
     def save(self, records: Sequence[Record]) -> None:
         """Write a checkpoint, and delete those that need not be kept."""
-        checkpoint.save(self.directory, self.learner, _training_reward(records[self.last_saved :]))
+        checkpoint.save(self.directory, self.learner, _training_reward(records, self.last_saved))
         checkpoint.prune(self.directory, self.built.recipe.checkpoint.save_total_limit)
 
     def evaluate_if_due(self) -> None:
@@ -191,8 +189,9 @@ def _response_records(step: Step) -> list[Record]:
     ]
 
 
-def _training_reward(records: Sequence[Record]) -> float | None:
-    """The mean reward of the last attempts over some steps; None where nothing was sampled."""
-    last = [[record[key] for key in record if key.startswith("reward_t")][-1] for record in records]
+def _training_reward(records: Sequence[Record], since: int) -> float | None:
+    """The mean reward of the last attempts over the steps since one; None where nothing was sampled."""
+    newest = [record for record in records if record["step"] >= since]
+    last = [[record[key] for key in record if key.startswith("reward_t")][-1] for record in newest]
     rewards = [reward for reward in last if reward is not None]
     return sum(rewards) / len(rewards) if rewards else None

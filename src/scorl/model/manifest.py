@@ -1,0 +1,102 @@
+"""The manifest of a checkpoint: its files with sizes and checksums, so that damage to them is noticed.
+
+It is written after all that it lists. A folder without one was not saved by a run, and cannot be checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from scorl.errors import UserError
+from scorl.version import __version__
+
+__all__ = ["MANIFEST", "TRAINER", "check_model_files", "find_damage", "read_manifest", "write_manifest"]
+
+TRAINER = "trainer"
+"""The folder of a checkpoint for what is not the model's."""
+MANIFEST = f"{TRAINER}/manifest.json"
+FORMAT = 2
+"""Of checkpoints. 1 had the trainer's state in a `state.pt`, and no manifest."""
+
+
+def write_manifest(folder: Path, training_reward: float | None) -> None:
+    """List every file of a checkpoint, and note the mean reward while it was trained."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha} for name, sha in _hashes(folder, names)}
+    manifest = {"format": FORMAT, "scorl": __version__, "training_reward": training_reward, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What `write_manifest` wrote; None where there is nothing that can be read as that.
+
+    Raises:
+        UserError: a newer scorl wrote it.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        newer, readable = manifest["format"] > FORMAT, isinstance(manifest["files"], dict)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if newer:
+        raise UserError(
+            f"{folder}: is in format {manifest['format']} of checkpoints, written by scorl {manifest.get('scorl')}; "
+            f"scorl {__version__} reads up to format {FORMAT}. Install the newer one"
+        )
+    return manifest if readable else None
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None: it is whole.
+
+    Raises:
+        UserError: a newer scorl wrote it.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        state = "cannot be read" if (folder / MANIFEST).exists() else "is missing"
+        return f"{MANIFEST} {state}"
+    return _compare(folder, manifest["files"])
+
+
+def check_model_files(folder: Path) -> None:
+    """Check a model's files where it is a checkpoint of a run.
+
+    Raises:
+        UserError: one of them is damaged.
+    """
+    manifest = read_manifest(folder)
+    files = manifest["files"] if manifest else {}
+    damage = _compare(folder, {name: file for name, file in files.items() if not name.startswith(TRAINER)})
+    if damage:
+        raise UserError(f"{folder}: this checkpoint is damaged: {damage}. Take another one of the run")
+
+
+def _compare(folder: Path, files: dict[str, Any]) -> str | None:
+    """The first difference between files and what a manifest says of them; sizes first, which takes no time."""
+    try:
+        for name, file in files.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if (size := (folder / name).stat().st_size) != file["bytes"]:
+                return f"{name} has {size:,} bytes, and had {file['bytes']:,}"
+        wrong = (name for name, sha in _hashes(folder, files) if sha != files[name]["sha256"])
+        return next((f"{name} has changed (SHA-256)" for name in wrong), None)
+    except (OSError, KeyError, TypeError) as error:
+        return f"{MANIFEST} or a file of it cannot be read ({type(error).__name__}: {error})"
+
+
+def _hashes(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The SHA-256 of each file; several at a time, for hashing is slower than many disks."""
+
+    def hash_file(name: str) -> tuple[str, str]:
+        with (folder / name).open("rb") as file:
+            return name, hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor() as threads:
+        yield from threads.map(hash_file, names)

@@ -1,0 +1,49 @@
+"""Resuming a run: from the newest whole checkpoint, with a word about everything that is not as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from scorl.errors import UserError
+from scorl.learner import Learner
+from scorl.recipe.source import parse
+from scorl.run import checkpoint
+from scorl.run.build import BuiltRecipe, versions
+from scorl.run.directory import RunDirectory
+
+__all__ = ["resume"]
+
+
+def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify: Callable[[str], None]) -> None:
+    """Bring learner and directory to the newest whole checkpoint, or to the start where there is none.
+
+    Args:
+        built: what the run is made by.
+        directory: of the run; what was written behind the checkpoint is cut off, and will be written again.
+        learner: new; all ranks bring theirs.
+        notify: is told, on the first rank, what an undisturbed run would not have seen.
+
+    Raises:
+        UserError: no checkpoint is whole, or it is another version's, another model's or of a longer recipe.
+    """
+    checkpoint.load(directory, learner, notify)
+    if learner.updates > built.recipe.steps:
+        made, wanted = learner.updates, built.recipe.steps
+        raise UserError(f"{directory.path}: has made {made} steps, more than the recipe's {wanted}")
+    directory.cut(learner.updates)
+    checkpoint.prune(directory, built.recipe.checkpoint.save_total_limit)  # a kill may have come before it
+    gap = directory.find_gap(learner.updates)
+    if directory.ranks.main:
+        for difference in _version_differences(directory):
+            notify(f"{difference}: from here on the run is not bit-for-bit what it would have been")
+        if gap:
+            notify(gap)
+
+
+def _version_differences(directory: RunDirectory) -> Iterator[str]:
+    """The versions that are not those the run was started with."""
+    recipe = parse(directory.recipe_text(), str(directory.path)) or {}
+    started: Mapping[str, str] = recipe.get("versions") or {}
+    for name, version in versions().items():
+        if name in started and started[name] != version:
+            yield f"the run was started with {name} {started[name]}, and resumes with {version}"

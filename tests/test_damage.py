@@ -1,0 +1,233 @@
+"""Damage to a run's files: the newest whole checkpoint is taken, what is wrong is said, and nothing good is lost."""
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.worlds import letters, letters_recipe, save_model
+
+from scorl.cli import main
+from scorl.engines.torch import TorchEngine
+from scorl.errors import UserError
+from scorl.model.manifest import MANIFEST, find_damage
+from scorl.model.policy import Policy
+from scorl.objectives import Reinforce
+from scorl.run.build import BuiltRecipe
+from scorl.run.directory import RunDirectory
+from scorl.run.run import run_recipe
+from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings
+from scorl.training.stage import Stage
+
+STATE = "trainer/shard-00001-model-00001-of-00001.safetensors"
+
+
+def built(model: str) -> BuiltRecipe:
+    """Six steps, saved every second one."""
+    recipe = replace(
+        letters_recipe(model, (Stage(Reinforce(), 6, problems=2, samples=4),), max_tokens=2),
+        learner=LearnerSettings(learning_rate=1e-2),
+        evaluation=EvaluationSettings(eval_steps=3, problems=3),
+        checkpoint=CheckpointSettings(save_steps=2, save_total_limit=9),
+    )
+    policy = Policy(model)
+    return BuiltRecipe(recipe, policy, TorchEngine(policy), letters())
+
+
+def content(run: Path) -> dict[str, object]:
+    """All that a run wrote, but for its clock."""
+    lines = [json.loads(line) | {"seconds": None} for line in (run / "steps.jsonl").read_text().splitlines()]
+    files = [run / "evaluation.json", *sorted((run / "attempts").iterdir())]
+    tensors = load_file(run / "checkpoints" / "step-6" / STATE)
+    return {
+        "steps": lines,
+        **{file.name: file.read_bytes() for file in files},
+        **{name: tensor.numpy().tobytes() for name, tensor in tensors.items()},
+    }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def straight(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight")
+    run_recipe(built(model), RunDirectory(folder))
+    return folder
+
+
+@pytest.fixture
+def killed(straight, tmp_path):
+    """The run as a kill after step 5 left it; its newest checkpoint is step-4."""
+    run = tmp_path / "run"
+    shutil.copytree(straight, run, symlinks=True)
+    shutil.rmtree(run / "checkpoints" / "step-6")
+    return run
+
+
+def resume(run: Path, model: str) -> list[str]:
+    """What was said while it resumed."""
+    said: list[str] = []
+    assert run_recipe(built(model), RunDirectory(run), notify=said.append).steps == 6
+    return said
+
+
+def flip(file: Path, place: float) -> None:
+    """Change one bit."""
+    data = bytearray(file.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    file.write_bytes(data)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def change_weights(file: Path, change) -> None:
+    save_file({name: change(tensor) for name, tensor in load_file(file).items()}, file)
+
+
+def plant_pickle(folder: Path) -> None:
+    """Put a pickle that runs code where versions before kept one."""
+
+    class Planted:
+        def __reduce__(self):
+            return os.mkdir, (str(folder.parent.parent / "planted"),)
+
+    (folder / "trainer" / ".metadata").write_bytes(pickle.dumps(Planted()))
+    (folder / "trainer" / "state.pt").write_bytes(pickle.dumps(Planted()))
+
+
+DAMAGE = {
+    "a bit of the state": (lambda f: flip(f / STATE, 0.7), "has changed"),
+    "a bit of the state's header": (lambda f: flip(f / STATE, 0.001), "has changed"),
+    "a bit of the numbers": (lambda f: flip(f / "trainer" / "state.json", 0.5), "has changed"),
+    "a state cut in half": (lambda f: cut(f / STATE), "bytes, and had"),
+    "an empty state": (lambda f: (f / STATE).write_bytes(b""), "has 0 bytes"),
+    "no state": (lambda f: (f / STATE).unlink(), "is missing"),
+    "a state of NaN": (lambda f: change_weights(f / STATE, lambda w: w * torch.nan), "bytes, and had"),
+    "a bit of the weights": (lambda f: flip(f / "model.safetensors", 0.5), "has changed"),
+    "weights cut in half": (lambda f: cut(f / "model.safetensors"), "bytes, and had"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "is missing"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "no manifest": (lambda f: (f / MANIFEST).unlink(), "is missing"),
+    "an empty manifest": (lambda f: (f / MANIFEST).write_bytes(b""), "cannot be read"),
+    "a manifest of garbage": (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe{"), "cannot be read"),
+    "a manifest that is a list": (lambda f: (f / MANIFEST).write_text("[]"), "cannot be read"),
+    "a manifest without sizes": (
+        lambda f: (f / MANIFEST).write_text('{"format": 2, "files": {"config.json": 3}}'),
+        "cannot be read",
+    ),
+    "nothing in the folder": (lambda f: (shutil.rmtree(f), f.mkdir()), "is missing"),
+    "a file for a folder": (lambda f: (shutil.rmtree(f), f.write_text("")), "is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_the_newest_whole_checkpoint_is_taken_and_the_damage_is_named(straight, killed, model, kind):
+    damage, sign = DAMAGE[kind]
+    damage(killed / "checkpoints" / "step-4")
+    (said,) = resume(killed, model)
+    assert "step-4 is damaged" in said
+    assert sign in said
+    assert said.endswith("The run resumes from step-2")
+    assert (killed / "checkpoints" / "step-4.damaged").exists()
+    assert find_damage(killed / "checkpoints" / "step-4") is None  # written again
+    assert content(killed) == content(straight)
+    assert os.readlink(killed / "checkpoints" / "best") == os.readlink(straight / "checkpoints" / "best")
+
+
+def test_nothing_of_a_run_is_unpickled(straight, killed, model):
+    plant_pickle(killed / "checkpoints" / "step-4")
+    assert resume(killed, model) == []
+    assert not (killed / "planted").exists()
+    assert content(killed) == content(straight)
+
+
+def test_without_a_whole_checkpoint_the_run_stays_as_it_is(killed, model):
+    for step in (2, 4):
+        cut(killed / "checkpoints" / f"step-{step}" / STATE)
+    before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="none of its checkpoints is whole") as caught:
+        run_recipe(built(model), RunDirectory(killed))
+    assert "step-2: trainer/shard" in str(caught.value)
+    assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
+
+
+def test_a_newer_format_is_refused_with_both_versions(killed, model):
+    path = killed / "checkpoints" / "step-4" / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99, "scorl": "7.1", "extra": 1}))
+    with pytest.raises(UserError, match=r"format 99 of checkpoints, written by scorl 7\.1; scorl .* up to format 2"):
+        run_recipe(built(model), RunDirectory(killed))
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda run: (run / "evaluation.json").write_text("[]"), r"evaluation\.json holds no evaluations"),
+        (lambda run: (run / "evaluation.json").write_text('{"test": 1}'), r"evaluation\.json holds no evaluations"),
+        (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json is no JSON"),
+        (lambda run: (run / "steps.jsonl").write_bytes(b'{"step": "\xff"}\n'), r"steps\.jsonl, line 1 is no JSON"),
+        (lambda run: (shutil.rmtree(run / "checkpoints"), (run / "checkpoints").touch()), "is a file"),
+    ],
+)
+def test_what_cannot_be_read_is_a_sentence(killed, model, damage, sentence):
+    damage(killed)
+    with pytest.raises(UserError, match=sentence):
+        run_recipe(built(model), RunDirectory(killed))
+
+
+def test_lost_steps_are_said(killed, model):
+    (killed / "steps.jsonl").unlink()
+    (said,) = resume(killed, model)
+    assert said.endswith("steps.jsonl: lacks the lines of 4 steps, the first of them 0")
+
+
+def test_another_version_is_said(killed, model):
+    recipe = (killed / "recipe.yaml").read_text()
+    (killed / "recipe.yaml").write_text(recipe.replace(f"torch: {torch.__version__}", "torch: 1.0.0"))
+    (said,) = resume(killed, model)
+    assert said.startswith("the run was started with torch 1.0.0, and resumes with")
+
+
+def test_other_peoples_files_are_left_alone_and_drafts_are_not(straight, killed, model):
+    (killed / "attempts" / "step-000001 (copy).jsonl").write_text("")
+    for draft in (".99.draft.evaluation.json", "attempts/.99.draft.step-000004.jsonl", "checkpoints/.99.draft.best"):
+        (killed / draft).write_text("half")
+    resume(killed, model)
+    assert not list(killed.rglob(".*.draft*"))
+    (killed / "attempts" / "step-000001 (copy).jsonl").unlink()
+    assert content(killed) == content(straight)
+
+
+def test_a_damaged_checkpoint_is_no_model(killed, capsys):
+    flip(killed / "checkpoints" / "step-4" / "model.safetensors", 0.5)
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", str(killed), "--task", "countdown", "--limit", "1"])
+    assert caught.value.code == 2
+    assert "this checkpoint is damaged: model.safetensors has changed (SHA-256)" in capsys.readouterr().err
+
+
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name(model, tmp_path, monkeypatch):
+    """A power cut loses what was not synced, so the order of syncing and renaming is what counts."""
+    synced: list[str] = []
+    kept = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda d: (synced.append(os.readlink(f"/proc/self/fd/{d}")), kept[0](d))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (synced.append(f"{a} -> {b}"), kept[1](a, b))[1])
+    run_recipe(built(model), RunDirectory(tmp_path / "run"))
+    draft, folder = (tmp_path / "run" / "checkpoints" / name for name in (".step-2.draft", "step-2"))
+    published = synced.index(f"{draft} -> {folder}")
+    before, after = synced[:published], synced[published:]
+    files = [path.relative_to(folder) for path in folder.rglob("*")]
+    assert {str(draft / file) for file in files} | {str(draft)} <= set(before)
+    for name in ("steps.jsonl", "attempts/step-000000.jsonl", "attempts/step-000001.jsonl", "attempts"):
+        assert str(tmp_path / "run" / name) in before
+    assert str(folder.parent) in after
