@@ -73,7 +73,7 @@ def finished(run, outcomes, fixed=None):
     evaluation["edit_ratios"] = dict.fromkeys(outcomes, 0.25)
     if fixed:
         evaluation["fixed"] = {"outcomes": fixed}
-    (run.directory / "evaluation.json").write_text(json.dumps({"test": evaluation}))
+    (run.directory / "evaluation.json").write_text(json.dumps({"test": evaluation | {"history": [evaluation]}}))
 
 
 def test_the_table_of_finished_runs(tmp_path):
