@@ -128,7 +128,8 @@ class Kind:
 
         A moment drawn by the clock alone would mostly meet the imports.
         """
-        what, done = draw.choices(("start", "work", "step", "save"), (15, 25, 40, 20))[0], count_steps(run)
+        weights = (15, 25, 40, 20) if (run / "evaluation.json").exists() else (15, 75, 10, 0)
+        what, done = draw.choices(("start", "work", "step", "save"), weights)[0], count_steps(run)
         wanted = draw.randint(done, max(done, self.steps - 1)) if what == "step" else 0
         if what == "start":
             time.sleep(draw.uniform(0, self.start_seconds))
@@ -137,7 +138,7 @@ class Kind:
             time.sleep(0.002)
         while what == "save" and process.poll() is None and not is_saving(run):
             time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.02 if what == "save" else 1.5 * self.step_seconds))
+        time.sleep(draw.uniform(0, {"work": 1.0, "step": 1.5, "save": 0.1}[what] * self.step_seconds))
 
     def row(self) -> list[str]:
         """Of the table."""
