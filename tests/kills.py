@@ -188,7 +188,7 @@ def phase_of(run: Path, steps: int) -> str:
         return "first evaluation"
     if is_saving(run):
         return "saving"
-    if (run / "collected").exists() and not count_steps(run):
+    if "objective: star" in (run / "recipe.yaml").read_text() and not count_steps(run):
         return "collecting"
     return "learning" if count_steps(run) < steps else "ending"
 
