@@ -146,7 +146,7 @@ def test_the_reference_is_the_start_until_it_is_reset(examples, tmp_path, lora):
     assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
     moved = learner.update(examples).kl
     assert moved[0] > 1e-4
-    learner.reference.reset()
+    learner.reset_reference()
     assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
     assert learner.update(examples).kl[0] > 1e-4
 

@@ -41,8 +41,8 @@ class LoraSettings:
 
     r: Annotated[int, Ge(1)] = 16
     """Rank of each adapter."""
-    lora_alpha: Annotated[int, Ge(0)] = 32
-    """Scale: the adapter's output is multiplied by lora_alpha / r."""
+    lora_alpha: Annotated[int, Ge(1)] = 32
+    """Scale: the adapter's output is multiplied by lora_alpha / r, so by 0 nothing would be learned."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get one."""
 
@@ -78,8 +78,7 @@ class TorchSettings:
 
 @dataclass(frozen=True)
 class ScriptedSettings:
-    """Give canned answers, for trying things out; the learner disagrees about their probability, so raise
-    learner.max_logprob_gap."""
+    """Give canned answers, for trying things out; they are given as certain, and no learner is asked to agree."""
 
     answers: str
     """A JSONL file of `prompt_contains` and `response`."""
@@ -155,8 +154,9 @@ class LearnerSettings:
     equal results."""
     gradient_checkpointing: bool = False
     """Compute the layers again in the backward pass in place of keeping what they computed: slower, far less memory."""
-    max_logprob_gap: Annotated[float, Gt(0)] = 0.05
-    """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average."""
+    max_logprob_gap: Annotated[float, Gt(0)] | None = None
+    """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average; null:
+    by engine and dtype, 1e-4 for `torch` in float32 (docs/guards.md), and disagreement must not grow with surprise."""
     importance_sampling_cap: Annotated[float, Gt(0)] | None = None
     """Weigh each token's advantage by min(learner's probability / sampler's, this), which corrects what an engine other
     than `torch` samples differently; 2 is usual. null: no weights, right where both share weights and arithmetic."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from scorl.model.chat import Chat
 from scorl.trajectory import Finish
 
-__all__ = ["Engine", "Request", "Sample", "token_budgets"]
+__all__ = ["Arithmetic", "Engine", "Request", "Sample", "token_budgets"]
+
+Arithmetic = Literal["same", "other", "none"]
+"""How an engine comes to its log-probabilities: by the policy's own modules (`same`), by another implementation of the
+model on the same weights (`other`), or by no model at all (`none`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,12 @@ class Engine(Protocol):
     @property
     def chat(self) -> Chat:
         """Makes the prompts of this engine's model, and says what ends its responses."""
+        ...
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How it comes to its log-probabilities; `scorl.learner.guards.GAP_LIMITS` says how closely the learner must
+        then agree."""
         ...
 
     def load_weights(self) -> float | None:

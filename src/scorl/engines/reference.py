@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scorl.engines.engine import Engine, Request, Sample
+from scorl.engines.engine import Arithmetic, Engine, Request, Sample
 from scorl.model.chat import Chat
 from scorl.model.reference import Reference
 
@@ -23,6 +23,11 @@ class ReferenceEngine:
     def chat(self) -> Chat:
         """The chat of the engine."""
         return self.engine.chat
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """That of the engine."""
+        return self.engine.arithmetic
 
     def load_weights(self) -> None:
         """Nothing by itself: the engine takes the reference's weights when it samples, and the policy's afterwards."""

@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from scorl.engines.engine import Request, Sample
+from scorl.engines.engine import Arithmetic, Request, Sample
 from scorl.errors import UserError, nearest
 from scorl.model.chat import Chat
 
@@ -23,8 +24,9 @@ _KEYS = ("prompt_contains", "response")
 
 @dataclass(frozen=True, eq=False)
 class ScriptedEngine:
-    """Gives written answers, each with probability 1."""
+    """Gives written answers, each with probability 1, which no learner is asked to agree with."""
 
+    arithmetic: ClassVar[Arithmetic] = "none"
     chat: Chat
     answer: Callable[[str, int], str] | Sequence[str]
     """The response to (the whole prompt as text, special tokens included; the seed), or a row of responses of

@@ -14,12 +14,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scorl.engines.engine import Request, Sample, token_budgets
+from scorl.engines.engine import Arithmetic, Request, Sample, token_budgets
 from scorl.engines.kv_cache import CachedRows, PrefixCache, concatenate_rows
 from scorl.engines.prefix_support import try_shared_prefix, unmaskable_layers
 from scorl.engines.sampling import sample_tokens, uniform_numbers
@@ -55,6 +56,7 @@ class TorchEngine:
     policy: Policy
     batch_size: int = 256
     prefix_cache_bytes: int = PREFIX_CACHE_BYTES
+    arithmetic: ClassVar[Arithmetic] = "same"
     _prefixes: PrefixCache | None = field(default=None, init=False, repr=False)
     _fingerprint: tuple[float, ...] = field(default=(), init=False, repr=False)
     """Of the weights that `_prefixes` was computed with."""

@@ -11,6 +11,7 @@ from statistics import median
 
 import torch
 
+from scorl.engines.engine import Arithmetic
 from scorl.estimate.device import clock
 from scorl.learner import Learner, Progress
 from scorl.recipe import Recipe
@@ -53,10 +54,10 @@ class _Clocked(Learner):
 
     seconds = 0.0
 
-    def update(self, examples: Sequence[TrainingExample]) -> Progress:
+    def update(self, examples: Sequence[TrainingExample], arithmetic: Arithmetic = "same") -> Progress:
         """See `Learner.update`."""
         began = clock()
-        progress = super().update(examples)
+        progress = super().update(examples, arithmetic)
         self.seconds = clock() - began
         return progress
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from statistics import mean
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from scorl.engines.engine import Request, Sample
+from scorl.engines.engine import Arithmetic, Request, Sample
 from scorl.errors import UserError
 from scorl.learner.batch import training_row
 from scorl.model.chat import Chat
@@ -157,6 +157,7 @@ class _Texts:
 class _Answers:
     """In an engine's place: random tokens, the first of which says whether it is a later turn; calls are noted."""
 
+    arithmetic: ClassVar[Arithmetic] = "none"
     lengths: Lengths
     words: int
     calls: list[Sampled] = field(default_factory=list)

@@ -1,15 +1,61 @@
-"""Guards that stop a run which would otherwise train on nonsense without a word."""
+"""Guards that stop a run which would otherwise train on nonsense without a word.
+
+A function a guard. Each says what it catches, and the figures behind its limit: on the shipped models and
+SmolLM2-135M, with all weights and with adapters, at temperatures 1 and 0.7 (docs/guards.md has the table).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from scorl.engines.engine import Arithmetic
 from scorl.errors import GuardError
+from scorl.learner.statistics import Agreement, Pull
 
-__all__ = ["GRADIENT_FLOOR", "check_gap", "check_moved", "check_reference", "check_trainable", "is_finite"]
+__all__ = [
+    "GAP_LIMITS",
+    "GRADIENT_FLOOR",
+    "SKIPS_IN_WINDOW",
+    "SKIP_WINDOW",
+    "WeightChange",
+    "check_agreement",
+    "check_apart",
+    "check_at_reference",
+    "check_direction",
+    "check_fresh",
+    "check_moved",
+    "check_optimizer",
+    "check_reach",
+    "check_reference_kept",
+    "check_skips",
+    "check_trainable",
+    "compare_weights",
+    "is_finite",
+    "parts",
+]
+
+GAP_LIMITS: Mapping[Arithmetic, Mapping[torch.dtype, float]] = {
+    "same": {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02},
+    "other": {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03},
+    "none": {},
+}
+"""The largest mean |difference| of log-probabilities that is rounding, by how the engine comes to its own and by the
+type that is computed in. The sharper a model's distribution, the larger: SmolLM2 has ten times the tiny models'.
+
+`same`: 5e-6, 0.035 and 0.004 were seen at most, from other batches, prefix trees and shared prompts. `other`: 7e-6 in
+float32; its kernels round differently, which float32 shows most. `none`: there is nothing to agree with.
+"""
+
+_TILT = 0.02
+"""Slope of the differences over the log-probabilities: rounding in bfloat16 came to at most 0.0023, a temperature wrong
+by 10% to 0.038 or more."""
+_SURE = 3.0
+"""Standard errors that a slope must be from 0; rounding came to at most 2."""
 
 _KL_AT_START = 1e-3
 """Nats an attempt; exact KL of equal models is 0 but for rounding."""
@@ -17,9 +63,18 @@ _KL_AT_START = 1e-3
 GRADIENT_FLOOR = 1e-6
 """Below it a gradient is rounding, and says nothing about whether an update works."""
 
+_VISIBLE_LR = 1e-7
+"""A learning rate from which on an update with a gradient changes what float32 computes."""
 
-def check_trainable(parameters: dict[str, nn.Parameter]) -> None:
-    """Something must be trainable, and fine enough to be trained."""
+SKIP_WINDOW, SKIPS_IN_WINDOW = 20, 3
+"""Updates that are looked back on, and how many of them may not be skipped."""
+
+
+def check_trainable(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Catches a model of which nothing is trained, or in weights too coarse to be trained.
+
+    At a learning rate of 5e-6 a bfloat16 weight of 0.02, whose neighbours are 1e-4 away, never changes.
+    """
     if not parameters:
         raise GuardError("no parameter is trainable: nothing would be learned. Are the adapters' targets right?")
     small = {str(p.dtype) for p in parameters.values() if p.dtype != torch.float32}
@@ -30,9 +85,57 @@ def check_trainable(parameters: dict[str, nn.Parameter]) -> None:
         )
 
 
-def check_reference(kl: list[float | None]) -> None:
-    """Before an update parts them the policy is the reference, so their KL must be 0."""
-    worst = max((abs(value) for value in kl if value is not None), default=0.0)
+def check_fresh(parameters: Iterable[nn.Parameter]) -> None:
+    """Catches gradients that were never zeroed: a step begins without any."""
+    if any(p.grad is not None for p in parameters):
+        raise GuardError(
+            "gradients are left from before this step, and would be added to its own: who keeps them, or calls "
+            "backward() outside of Learner.update?"
+        )
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Catches an optimiser that holds half of the weights, or others: it must hold the policy's, in their order."""
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    if held != [id(p) for p in parameters.values()]:
+        missing = [name for name, p in parameters.items() if id(p) not in held]
+        raise GuardError(
+            f"the optimiser holds {len(held)} tensors, and not the policy's {len(parameters)} trainable ones in their "
+            f"order: {len(missing)} are missing{f', {missing[0]} first' if missing else ''}. Who changed the "
+            "optimiser, or replaced the policy's parameters? Learner.reset_optimizer makes a new one"
+        )
+
+
+def check_agreement(agreement: Agreement, arithmetic: Arithmetic, dtype: torch.dtype, limit: float | None) -> None:
+    """Catches a sampler that is not the policy: stale weights or keys and values, another temperature.
+
+    In float32 the mean gap does it: a temperature wrong by 2% comes to 3e-3, keys and values one update old (at a rate
+    of 3e-4) to 1e-3. In half precision both drown in rounding; there the slope sees a temperature wrong by 5% to 10%,
+    and what is one update old is not seen. A `limit` takes the place of both.
+    """
+    most = GAP_LIMITS[arithmetic].get(dtype) if limit is None else limit
+    gap = agreement.mean_gap
+    if gap is None or most is None:
+        return
+    where = f"engine arithmetic '{arithmetic}', {str(dtype).removeprefix('torch.')}; learner.max_logprob_gap sets it"
+    if gap > most:
+        raise GuardError(
+            f"sampler and learner disagree by {gap:.3g} on a token's log-probability (mean; at most {most:g} allowed: "
+            f"{where}): stale weights in the sampler, stale keys and values, another dtype or temperature, or a chat "
+            "history that was rewritten"
+        )
+    slope, sure = agreement.tilt
+    if limit is None and abs(slope) > _TILT and abs(sure) > _SURE:
+        raise GuardError(
+            f"sampler and learner disagree the more, the less likely a token is: by {slope:+.1%} of its "
+            f"log-probability ({abs(sure):.0f} standard errors; at most {_TILT:.0%} allowed). Rounding does not: does "
+            "the sampler draw at another temperature? A learner.max_logprob_gap of your own replaces this check"
+        )
+
+
+def check_at_reference(kl: Mapping[int, float]) -> None:
+    """Catches a reference that is not the policy that training starts from: until an update their KL must be 0."""
+    worst = max((abs(value) for value in kl.values()), default=0.0)
     if worst > _KL_AT_START:
         raise GuardError(
             f"the KL to the reference is {worst:.2e} before any update and should be 0: "
@@ -40,25 +143,113 @@ def check_reference(kl: list[float | None]) -> None:
         )
 
 
-def check_moved(moved: bool, grad_norm: float, lr: float) -> None:
-    """An update with a gradient must change the weights."""
-    if not moved and lr > 0:
+def parts(lr: float, grad_norm: float) -> bool:
+    """Whether an update changes what the policy computes in float32."""
+    return lr >= _VISIBLE_LR and grad_norm > GRADIENT_FLOOR
+
+
+def check_apart(kl: Mapping[int, float], dtype: torch.dtype) -> None:
+    """Catches a reference that is the policy itself: after an update their KL is not 0 to the last bit.
+
+    In half precision an update may be too small to change what is computed, so float32 alone is looked at.
+    """
+    if kl and dtype == torch.float32 and not any(kl.values()):
         raise GuardError(
-            f"the weights did not change in an update with gradient norm {grad_norm:.2e} and learning rate {lr:.1e}: "
-            "too small a step for the weights' dtype, or the optimiser holds other parameters"
+            "the KL to the reference is exactly 0 behind an update that changed the policy: the reference moves along "
+            "with the policy, which nothing holds any more"
         )
 
 
-def check_gap(gap: float | None, limit: float) -> None:
-    """Sampler and learner must agree on what was sampled."""
-    if gap is not None and gap > limit:
+def check_reference_kept(moved: bool) -> None:
+    """Catches a reference whose weights move: their checksums are compared behind every update.
+
+    Costs one pass over the reference's memory, 0.1% of a step of `scorl train countdown`.
+    """
+    if moved:
         raise GuardError(
-            f"sampler and learner disagree by {gap:.3g} on a token's log-probability (mean; at most {limit} allowed): "
-            "stale weights in the sampler, another dtype or temperature, or a chat history that was rewritten. "
-            "learner.max_logprob_gap sets the limit"
+            "the reference's weights have changed since it was set (at the start, by reset_reference, or on loading): "
+            "the KL would be to a moving target. Who else holds these tensors?"
         )
+
+
+def check_direction(pull: Pull) -> None:
+    """Catches a flipped sign: the loss must fall where log-probabilities rise by their credits.
+
+    Looked at until an update is proven, since later the KL in the reward may rightly outweigh the credits.
+    """
+    if pull.along_loss < -GRADIENT_FLOOR:
+        raise GuardError(
+            "the loss rises where log-probabilities rise in proportion to their credits, so training would unlearn "
+            "what is credited: is the sign of the advantage flipped in the loss?"
+        )
+
+
+def check_reach(pull: Pull, grad_norm: float) -> None:
+    """Catches a loss that does not reach what is trained (adapters scaled by 0, a detached output).
+
+    Looked at until an update is proven: what is credited is not certain, and yet the whole gradient is 0.
+    """
+    if grad_norm == 0 and pull.at_tokens > GRADIENT_FLOOR:
+        raise GuardError(
+            f"the loss does not reach the trainable weights: the credits pull by {pull.at_tokens:.2e} at the logits, "
+            "and the gradient of every trainable weight is 0. Are the adapters scaled by 0 (lora_alpha), or is "
+            "something detached?"
+        )
+
+
+@dataclass(frozen=True)
+class WeightChange:
+    """What an update did to a tensor of weights, or to a shard of it."""
+
+    name: str
+    moved: bool
+    due: bool
+    """Some element has a gradient, and room for a step of the learning rate."""
+    descent: float
+    """How much the loss falls by it, to first order."""
+
+
+def compare_weights(name: str, before: Tensor, after: Tensor, grad: Tensor, lr: float) -> WeightChange:
+    """What an update did to a tensor.
+
+    Adam's first step is the learning rate, whatever the gradient. Next to a weight of size 1, float32 takes none below
+    6e-8, where a warm-up may begin; so an element must change where the step is four times as large.
+    """
+    due = (grad.abs() > GRADIENT_FLOOR) & (before.abs() < lr / (2 * torch.finfo(before.dtype).eps))
+    descent = ((before - after) * grad).sum()
+    return WeightChange(name, not torch.equal(before, after), bool(due.any()), float(descent))
+
+
+def check_moved(changes: Sequence[WeightChange], grad_norm: float, lr: float) -> None:
+    """Catches weights that an update does not move, and one that goes up: of the first update that has a gradient.
+
+    Every tensor that is due must move, and the loss must fall to first order.
+    """
+    moved = {change.name for change in changes if change.moved}
+    stuck = sorted({change.name for change in changes if change.due} - moved)
+    update = f"an update with gradient norm {grad_norm:.2e} and learning rate {lr:.1e}"
+    if lr > 0 and (stuck or not moved):
+        which = f"{len(stuck)} of the trainable tensors, {stuck[0]} first," if moved else "the weights"
+        raise GuardError(
+            f"{which} did not change in {update}: too small a step for the weights' dtype, or the optimiser leaves "
+            "them out"
+        )
+    if sum(change.descent for change in changes) < 0:
+        raise GuardError(f"{update} raised the loss to first order: does the optimiser maximise?")
 
 
 def is_finite(loss: float, grad_norm: float) -> bool:
     """Whether an update may be applied."""
     return math.isfinite(loss) and math.isfinite(grad_norm)
+
+
+def check_skips(skips: int, loss: float, grad_norm: float) -> None:
+    """Catches overflows that come again: two updates in a row, or three of the last twenty.
+
+    One may pass by, in half precision above all. `skips` has a bit for each of the last updates, the newest the lowest.
+    """
+    count = skips.bit_count()
+    twice = skips & 0b11 == 0b11
+    if twice or (skips & 1 and count >= SKIPS_IN_WINDOW):
+        how = "twice in a row" if twice else f"in {count} of the last {SKIP_WINDOW} updates"
+        raise GuardError(f"loss {loss} and gradient norm {grad_norm}: one or both were not finite {how}")

@@ -9,21 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from scorl.distributed.ranks import ALONE, Ranks
-from scorl.errors import GuardError
+from scorl.engines.engine import Arithmetic
+from scorl.learner import guards
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches
 from scorl.learner.checkpointing import gradient_checkpointing
 from scorl.learner.forward import logprobs_and_kl, predictions_per_chunk
-from scorl.learner.guards import (
-    GRADIENT_FLOOR,
-    check_gap,
-    check_moved,
-    check_reference,
-    check_trainable,
-    is_finite,
-)
 from scorl.learner.loss import loss
 from scorl.learner.parallel import as_float, choose_strategy, local_shard, shard_like
 from scorl.learner.schedule import learning_rate
@@ -76,7 +70,7 @@ class Learner:
         ranks: Ranks = ALONE,
         parallel: Literal["ddp", "fsdp2"] = "ddp",
     ) -> None:
-        check_trainable(policy.parameters)
+        guards.check_trainable(policy.parameters)
         self.ranks = ranks
         self.policy, self.settings, self.total, self.temperature = policy, settings, total, temperature
         self.updates = 0
@@ -84,16 +78,22 @@ class Learner:
         """Settings of the objective that have moved since its stage began; the loop's, kept here for checkpoints."""
         self.reference = Reference(policy)
         self.strategy = choose_strategy(parallel, policy, self.reference.head, ranks)
+        self.reference.seal()  # in shards it has other bits
         self.reset_optimizer()
-        self._nonfinite = 0
+        self._skips = 0
+        """Which of the last updates were skipped, a bit each, the newest the lowest."""
         self._moved = False
+        """Whether an update was seen to change the weights."""
         self._at_reference = True
+        """No update has been applied since the policy was the reference."""
+        self._apart = False
+        """An update with a gradient has, since then and in this process."""
         self.packing: Packing | None = None
 
     def reset_reference(self) -> None:
         """Make the policy as it stands the reference."""
         self.reference.reset()
-        self._at_reference = True
+        self._at_reference, self._apart = True, False
 
     def reset_optimizer(self) -> None:
         """Forget the optimiser's moments."""
@@ -103,26 +103,30 @@ class Learner:
         betas = (self.settings.adam_beta1, self.settings.adam_beta2)
         self.optimizer = kind(parameters, lr=self.settings.learning_rate, betas=betas, weight_decay=decay, fused=True)
 
-    def update(self, examples: Sequence[TrainingExample]) -> Progress:
+    def update(self, examples: Sequence[TrainingExample], arithmetic: Arithmetic = "same") -> Progress:
         """One update of the policy from the examples of one step: this rank's share of them.
+
+        Args:
+            examples: of the step.
+            arithmetic: of the engine that wrote them.
 
         Raises:
             GuardError: see `scorl.learner.guards`.
         """
+        parameters = self.policy.parameters
+        guards.check_fresh(parameters.values())
+        guards.check_optimizer(self.optimizer, parameters)
         if self.packing is None:
             self.packing = self._choose_packing(examples)
         lr = learning_rate(self.updates, self.total, self.settings)
         statistics = self.accumulate_gradients(examples)
-        check_gap(statistics.gap, self.settings.max_logprob_gap)
-        if self._at_reference:
-            check_reference(list(statistics.kl.values()))
         grad_norm = self._clip_gradients()
-        applied = is_finite(statistics.loss, grad_norm)  # both are sums over ranks, so all of them decide alike
+        self._check_step(statistics, grad_norm, arithmetic)
+        applied = guards.is_finite(statistics.loss, grad_norm)  # both are sums over ranks: all of them decide alike
         if applied:
             self._apply_gradients(lr, grad_norm)
-        self._nonfinite = 0 if applied else self._nonfinite + 1
-        if self._nonfinite == 2:  # one overflow may pass by; two in a row come again
-            raise GuardError(f"loss {statistics.loss} and gradient norm {grad_norm} were not finite twice in a row")
+            guards.check_reference_kept(self.reference.has_moved())
+        self._note_skip(not applied, statistics.loss, grad_norm)
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         return Progress(statistics.loss, grad_norm, lr, statistics.kl, statistics.gap, skipped=not applied)
@@ -139,7 +143,7 @@ class Learner:
             "weights": {name: p.detach() for name, p in self.policy.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
             "reference": self.reference.state(),
-            "nonfinite": self._nonfinite,
+            "nonfinite": self._skips,
             "moved": self._moved,
             "at_reference": self._at_reference,
         }
@@ -160,8 +164,8 @@ class Learner:
         if state["reference"] is not None:
             self.reference.load_state({name: shard_like(parameters[name], w) for name, w in state["reference"].items()})
         self.updates, self.adaptive = state["updates"], state["adaptive"]
-        self._nonfinite, self._moved = state["nonfinite"], state["moved"]
-        self._at_reference = state["at_reference"]
+        self._skips, self._moved = state["nonfinite"], state["moved"]
+        self._at_reference, self._apart = state["at_reference"], False
 
     def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing:
         """The packing that was asked for, unless this model cannot do it."""
@@ -214,6 +218,7 @@ class Learner:
                 logprobs, kl = logprobs_and_kl(
                     self.policy, reference, chunk, hidden, ref_hidden, self.temperature, self.settings
                 )
+            logprobs.retain_grad()  # a guard looks at it
             share = loss(chunk, logprobs, kl, trajectories, self.settings)
             share.backward()  # type: ignore[no-untyped-call]
             statistics.add(chunk, share, logprobs, kl)
@@ -225,17 +230,43 @@ class Learner:
         limit = self.settings.max_grad_norm or float("inf")
         return as_float(torch.nn.utils.clip_grad_norm_(self.policy.parameters.values(), limit))
 
+    def _check_step(self, statistics: StepStatistics, grad_norm: float, arithmetic: Arithmetic) -> None:
+        """What a step's statistics must be like; they are sums over the ranks, so all of them stop alike."""
+        dtype = self.policy.dtype
+        guards.check_agreement(statistics.agreement, arithmetic, dtype, self.settings.max_logprob_gap)
+        if self._at_reference:
+            guards.check_at_reference(statistics.kl)
+        if self._apart:
+            guards.check_apart(statistics.kl, dtype)
+        if not self._moved:
+            guards.check_direction(statistics.pull)
+            guards.check_reach(statistics.pull, grad_norm)
+
     def _apply_gradients(self, lr: float, grad_norm: float) -> None:
         """Let the optimiser change the weights, and once see that it does."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        # Once is enough, and a copy of the weights in every step would be dear. A rank may see no change in its shards.
-        unproven = not self._moved and grad_norm > GRADIENT_FLOOR
-        before = [local_shard(p).clone() for p in self.policy.parameters.values()] if unproven else None
+        # Once is enough, and a copy of the weights in every step would be dear.
+        unproven = not self._moved and grad_norm > guards.GRADIENT_FLOOR
+        before = {n: local_shard(p).clone() for n, p in self.policy.parameters.items()} if unproven else None
         self.optimizer.step()
         self._at_reference = False
+        self._apart = self._apart or guards.parts(lr, grad_norm)
         if before is not None:
-            after = map(local_shard, self.policy.parameters.values())
-            moved = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-            self._moved = self.ranks.any(moved, "whether the weights moved")
-            check_moved(self._moved, grad_norm, lr)
+            self._prove_moved(before, grad_norm, lr)
+
+    def _prove_moved(self, before: Mapping[str, Tensor], grad_norm: float, lr: float) -> None:
+        """See that the weights moved, all of them, and down the gradient; a rank may see no change in its shards."""
+        parts = [
+            guards.compare_weights(name, before[name], local_shard(p), local_shard(p.grad), lr)
+            for name, p in self.policy.parameters.items()
+            if p.grad is not None
+        ]
+        parts = self.ranks.all_concat(parts, "whether the weights moved")
+        guards.check_moved(parts, grad_norm, lr)
+        self._moved = True
+
+    def _note_skip(self, skipped: bool, loss: float, grad_norm: float) -> None:
+        """Remember whether this update was skipped, and stop where too many were."""
+        self._skips = (self._skips << 1 | skipped) & (1 << guards.SKIP_WINDOW) - 1
+        guards.check_skips(self._skips, loss, grad_norm)

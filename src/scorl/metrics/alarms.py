@@ -1,6 +1,7 @@
-"""Alarms while a run trains: self-correction that collapses, and first attempts that are thrown away for the bonus.
+"""Alarms while a run trains: self-correction that collapses, first attempts that are thrown away for the bonus, and
+updates that are skipped.
 
-Both are read off the lines of steps.jsonl, over a window of steps; a step's problems are new, so the steps of a window
+All are read off the lines of steps.jsonl, over a window of steps; a step's problems are new, so the steps of a window
 are independent and their spread gives the intervals.
 """
 
@@ -26,6 +27,8 @@ ADVICE = {
     "beta_2, Stage II a larger alpha",
     "reward_hack": "first attempts are given up for the second: look for a reward of attempt 2 that reaches attempt 1 "
     "(gamma above 0), or take a smaller alpha or a larger beta_2",
+    "skipped": "the loss or a gradient was no finite number: look at that step's attempts and rewards, and take "
+    "bfloat16 or float32 in place of float16, or a smaller learning rate",
 }
 """What to try, by kind."""
 
@@ -35,22 +38,17 @@ class Alarm:
     """What seems to go wrong, and the figures that say so."""
 
     kind: str
-    """`collapse` or `reward_hack`."""
+    """`collapse`, `reward_hack` or `skipped`."""
     statistic: str
 
 
 def find_alarms(lines: Sequence[Mapping[str, Any]]) -> list[Alarm]:
-    """What the run looks like after its last line; nothing before a window is full.
+    """What the run looks like after its last line.
 
     Args:
-        lines: of steps.jsonl, from the first on; those without two sampled attempts are passed over.
+        lines: of steps.jsonl, from the first on.
     """
-    sampled = [line for line in lines if line.get("delta") is not None]
-    if len(sampled) < WINDOW or lines[-1].get("delta") is None:
-        return []
-    alarms = [_find_collapse(sampled[-WINDOW:])]
-    if len(sampled) >= 2 * WINDOW:
-        alarms.append(_find_reward_hack(sampled[:WINDOW], sampled[-WINDOW:]))
+    alarms = [_find_skip(lines), *_find_in_second_attempts(lines)]
     return [alarm for alarm in alarms if alarm]
 
 
@@ -65,6 +63,28 @@ def describe_alarms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"To try: {advice}."
             )
     return sentences
+
+
+def _find_skip(lines: Sequence[Mapping[str, Any]]) -> Alarm | None:
+    """The last update was not applied; each time is said, for a run whose updates are skipped learns nothing."""
+    if not lines[-1].get("skipped"):
+        return None
+    window = lines[-WINDOW:]
+    count = sum(bool(line.get("skipped")) for line in window)
+    return Alarm(
+        "skipped", f"{count} of the last {len(window)} updates were skipped, since loss or gradient was not finite"
+    )
+
+
+def _find_in_second_attempts(lines: Sequence[Mapping[str, Any]]) -> list[Alarm | None]:
+    """Nothing before a window is full; lines without two sampled attempts are passed over."""
+    sampled = [line for line in lines if line.get("delta") is not None]
+    if len(sampled) < WINDOW or lines[-1].get("delta") is None:
+        return []
+    alarms = [_find_collapse(sampled[-WINDOW:])]
+    if len(sampled) >= 2 * WINDOW:
+        alarms.append(_find_reward_hack(sampled[:WINDOW], sampled[-WINDOW:]))
+    return alarms
 
 
 def _find_collapse(window: Sequence[Mapping[str, Any]]) -> Alarm | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scorl.model.checksums import checksums
 from scorl.model.policy import Policy
 
 __all__ = ["Reference"]
@@ -28,6 +29,7 @@ class Reference:
         self.was_reset = False
         if policy.lora and any(p.any() for name, p in policy.parameters.items() if "lora_B" in name):
             self.reset()  # the adapters were trained before: without them it would be another policy
+        self.seal()
 
     @contextmanager
     def active(self) -> Iterator[Any]:
@@ -66,6 +68,22 @@ class Reference:
         """The model whose output head is the reference's; adapters never touch the head."""
         return self._policy.decoder if self._copy is None else self._copy
 
+    def seal(self) -> None:
+        """Note the bits of its weights as they lie here; again where they come to lie elsewhere, as in shards."""
+        self._sealed = checksums(self._weights())
+
+    def has_moved(self) -> bool:
+        """Whether the weights are others than when it was set; reads all of them."""
+        return bool((checksums(self._weights()) != self._sealed).any())
+
+    def _weights(self) -> Iterator[Tensor]:
+        """All weights that the reference computes with and the policy does not learn."""
+        if self._copy is not None:
+            yield from self._copy.parameters()
+            return
+        yield from (p for p in self._policy.model.parameters() if not p.requires_grad)
+        yield from (self._adapters or {}).values()
+
     def reset(self) -> None:
         """Make the policy as it stands the reference."""
         self.load_state(_snapshot(self._policy))
@@ -83,9 +101,10 @@ class Reference:
         self.was_reset = True
         if self._copy is None:
             self._adapters = {name: weights.to(self._policy.device) for name, weights in state.items()}
-            return
-        for name, parameter in self._copy.named_parameters():
-            parameter.data.copy_(state[name])
+        else:
+            for name, parameter in self._copy.named_parameters():
+                parameter.data.copy_(state[name])
+        self.seal()
 
 
 def _frozen(model: Any) -> Any:

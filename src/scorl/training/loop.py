@@ -55,7 +55,8 @@ def train(
     total = sum(stage.steps for stage in stages)
     learner = learner or Learner(policy, LearnerSettings(), total=total, temperature=sampling.temperature)
     store = store or MemoryRolloutStore()
-    batches = Batches(task, engine or TorchEngine(policy), learner, sampling, seed, split, store)
+    engine = engine or TorchEngine(policy)
+    batches = Batches(task, engine, learner, sampling, seed, split, store)
     for leg in legs(stages):
         if leg.end <= learner.updates:
             continue
@@ -63,7 +64,7 @@ def train(
             _enter(leg.stage, learner)
         for batch in batches.of(leg):
             began = time.perf_counter()
-            progress = learner.update(batch.examples[batch.share])
+            progress = learner.update(batch.examples[batch.share], engine.arithmetic)
             seconds = {**batch.seconds, "learn": time.perf_counter() - began}
             learner.adaptive = batch.objective.after(progress.kl).adaptive
             yield Step(leg.stage, batch, progress, seconds)

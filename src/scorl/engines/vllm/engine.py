@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from scorl.engines.engine import Request, Sample, token_budgets
+from scorl.engines.engine import Arithmetic, Request, Sample, token_budgets
 from scorl.engines.vllm.check import check_sync, policy_logprobs, probe_ids
 from scorl.engines.vllm.launch import ServedModel, start_server
 from scorl.engines.vllm.server import Poster
@@ -42,6 +42,7 @@ class VllmEngine:
     settings: VllmSettings = field(default_factory=VllmSettings)
     mend: bool = True
     server: Poster | None = None
+    arithmetic: ClassVar[Arithmetic] = "other"
     _fingerprint: tuple[float, ...] = field(default=(), init=False, repr=False)
     """Of the weights that the server has."""
     _sync_gap: float | None = field(default=None, init=False, repr=False)

@@ -1,0 +1,382 @@
+"""Faults put into a run of the tiny world: each stops it within a step, in words that name the fault."""
+
+import zlib
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from support.worlds import letters, letters_recipe, save_model
+
+from scorl.engines import ScriptedEngine
+from scorl.engines.kv_cache import PrefixCache
+from scorl.engines.torch import TorchEngine
+from scorl.errors import GuardError, UserError
+from scorl.learner import Learner, guards, update
+from scorl.learner.statistics import Agreement
+from scorl.model.checksums import checksums
+from scorl.model.policy import Policy
+from scorl.model.reference import Reference
+from scorl.objectives import StageOne, StageTwo
+from scorl.recipe import resolve
+from scorl.run.build import BuiltRecipe
+from scorl.run.directory import RunDirectory
+from scorl.run.run import run_recipe
+from scorl.settings import LearnerSettings, LoraSettings, Sampling
+from scorl.training.loop import train
+from scorl.training.stage import Stage
+from scorl.trajectory import Verdict
+
+STEPS = 30
+LORA = LoraSettings(r=2)
+
+
+def toss_coins(pairs):
+    """A reward for every other text, so that there is something to learn from the first step on."""
+    return [Verdict(float(zlib.crc32(text.encode()) % 2), "") for _, text in pairs]
+
+
+class Run:
+    """A run under way, into which faults are put."""
+
+    def __init__(
+        self, folder, engine=TorchEngine, lora=None, dtype="float32", objective=None, max_tokens=4, **settings
+    ):
+        self.policy = Policy(save_model(folder), lora=lora, dtype=dtype)
+        # The tiny model is nearly uniform, and what it says hardly depends on anything.
+        generator = torch.Generator().manual_seed(1)
+        for name, parameter in self.policy.model.named_parameters():
+            if "lora_" not in name:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.data += 0.1 * noise.to(parameter.dtype)
+        self.learner = Learner(self.policy, LearnerSettings(**{"learning_rate": 1e-3, **settings}), total=STEPS)
+        self.engine = engine(self.policy)
+        stage = Stage(objective or StageTwo(), STEPS, problems=6, samples=8)
+        sampling = Sampling(max_tokens=max_tokens)
+        task = replace(letters(), judge=toss_coins)
+        self._steps = train(self.policy, task, [stage], sampling=sampling, engine=self.engine, learner=self.learner)
+
+    def go(self, count=1):
+        """Make some steps."""
+        return list(islice(self._steps, count))
+
+
+@contextmanager
+def stops(naming):
+    with pytest.raises(GuardError, match=naming):
+        yield
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_run_without_a_fault_goes_on(tmp_path, lora, dtype):
+    if dtype == "float16" and not lora:
+        pytest.skip("refused by the recipe")
+    run = Run(tmp_path, lora=lora, dtype=dtype)
+    steps = run.go(6)
+    gaps = [step.progress.logprob_gap for step in steps]
+    assert max(gaps) < guards.GAP_LIMITS["same"][run.policy.dtype] / 4
+    assert not any(step.progress.skipped for step in steps)
+
+
+class TestSamplers:
+    class Warm(TorchEngine):
+        factor = 1.1
+
+        def sample(self, requests, *, temperature, max_tokens, keep=False):
+            hotter = temperature * self.factor
+            return super().sample(requests, temperature=hotter, max_tokens=max_tokens, keep=keep)
+
+    class Tepid(Warm):
+        factor = 1.02
+
+    class Behind(TorchEngine):
+        """Samples with the weights of the call before, as a server that was not sent the new ones."""
+
+        def sample(self, requests, *, temperature, max_tokens, keep=False):
+            now = {name: p.data for name, p in self.policy.parameters.items()}
+            self.policy.set_weights(getattr(self, "held", now))
+            samples = super().sample(requests, temperature=temperature, max_tokens=max_tokens, keep=keep)
+            self.policy.set_weights(now)
+            self.held = {name: weights.clone() for name, weights in now.items()}
+            return samples
+
+    class Stale(TorchEngine):
+        """Keeps the keys and values of its first call, whatever the weights are."""
+
+        def _prefix_caches(self, keep):
+            if hasattr(self, "cache"):
+                return self.cache, None
+            self.cache = PrefixCache(2**30)
+            return None, self.cache
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+    def test_another_temperature(self, tmp_path, dtype):
+        with stops("disagree"):
+            Run(tmp_path, self.Warm, lora=LORA if dtype == "float16" else None, dtype=dtype).go()
+
+    def test_another_temperature_by_a_little(self, tmp_path):
+        with stops(r"disagree by 0\.0\d+"):
+            Run(tmp_path, self.Tepid).go()
+
+    def test_the_slope_sees_what_the_mean_gap_does_not(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(guards.GAP_LIMITS["same"], torch.bfloat16, 1.0)
+        with stops(r"the less likely a token is: by \+\d+\.\d%.*another temperature"):
+            Run(tmp_path, self.Warm, dtype="bfloat16").go()
+
+    def test_weights_of_the_step_before(self, tmp_path):
+        run = Run(tmp_path, self.Behind)
+        run.go()
+        with stops("stale weights"):
+            run.go()
+
+    def test_stale_keys_and_values(self, tmp_path):
+        run = Run(tmp_path, self.Stale, max_tokens=1)
+        run.go()
+        with stops("stale keys and values"):
+            run.go()
+
+    def test_a_limit_of_ones_own_takes_the_place_of_all(self, tmp_path):
+        Run(tmp_path, self.Warm, max_logprob_gap=0.5).go()
+        with stops(r"at most 1e-09 allowed"):
+            Run(tmp_path, max_logprob_gap=1e-9).go()
+
+    def test_the_scripted_engine_needs_no_limit(self, tmp_path):
+        run = Run(tmp_path, lambda policy: ScriptedEngine(policy.chat, ["a", "b"]))
+        assert run.go(2)[1].progress.logprob_gap > 0.1
+
+
+def test_the_tilt_by_hand():
+    """A tenth of what is said, and noise that is as often up as down."""
+    agreement = Agreement()
+    x = torch.tensor([-1.0, -3.0] * 50)
+    noise = 0.02 * torch.tensor([1.0, 1.0, -1.0, -1.0] * 25)
+    agreement.add(x + (0.1 * x + noise) / 2, x - (0.1 * x + noise) / 2)
+    slope, sure = agreement.tilt
+    assert slope == pytest.approx(0.1, abs=1e-6)
+    assert sure == pytest.approx(0.1 * 100 / float(((0.1 * x + noise) * (x + 2)).square().sum().sqrt()), rel=1e-5)
+    one = Agreement()
+    one.add(torch.tensor([-0.01] * 99 + [-9.0]), torch.tensor([-0.01] * 99 + [-8.0]))
+    assert abs(one.tilt[1]) < 1.1  # a single token is never sure
+    assert Agreement().tilt == (0.0, 0.0)
+
+
+class TestReferences:
+    """Each moves after the first step; the next notices."""
+
+    def test_a_copy_that_follows(self, run):
+        run.go()
+        for mine, theirs in zip(run.learner.reference.head.parameters(), run.policy.model.parameters(), strict=True):
+            mine.data.lerp_(theirs.data, 1e-3)
+        with stops("reference's weights have changed"):
+            run.go()
+
+    def test_the_policy_in_the_place_of_the_copy(self, run):
+        run.learner.reference._copy = run.policy.model
+        with stops("reference's weights have changed"):
+            run.go()
+
+    def test_the_policy_in_the_place_of_the_copy_from_the_start(self, run):
+        run.learner.reference._copy = run.policy.model
+        run.learner.reference._weights = lambda: iter(())
+        run.learner.reference.seal()
+        run.go()
+        with stops("exactly 0.*moves along"):
+            run.go()
+
+    def test_frozen_weights_below_adapters(self, tmp_path):
+        run = Run(tmp_path, lora=LORA)
+        run.go()
+        next(p for p in run.policy.model.parameters() if not p.requires_grad).data[0, 0] += 1e-6
+        with stops("reference's weights have changed"):
+            run.go()
+
+    def test_adapters_that_are_not_switched_off(self, tmp_path, monkeypatch):
+        run = Run(tmp_path, lora=LORA)
+
+        @contextmanager
+        def active(self):
+            yield self._policy.decoder
+
+        monkeypatch.setattr(Reference, "active", active)
+        run.go()
+        with stops("exactly 0.*moves along"):
+            run.go()
+
+    def test_a_kept_copy_of_adapters(self, tmp_path):
+        run = Run(tmp_path, lora=LORA)
+        run.learner.reset_reference()
+        run.go()
+        next(iter(run.learner.reference._adapters.values())).mul_(1.0001)
+        with stops("reference's weights have changed"):
+            run.go()
+
+    @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+    def test_one_that_is_set_may_be_another(self, tmp_path, lora):
+        run = Run(tmp_path, lora=lora)
+        run.go(2)
+        run.learner.reset_reference()
+        run.go()
+        state = run.learner.state()
+        run.learner.load_state(state)
+        run.go(2)
+
+    def test_checksums_see_any_bit(self):
+        for dtype in (torch.float32, torch.bfloat16):
+            weights = torch.randn(7, 5).to(dtype)
+            before = checksums([weights, weights[1:]])
+            assert torch.equal(before, checksums([weights.clone(), weights[1:].clone()]))
+            for place in (0, 17, 34):
+                bits = weights.view(torch.int32 if dtype == torch.float32 else torch.int16).view(-1)
+                bits[place] ^= 1
+                assert bool((checksums([weights]) != before[:1]).all())
+                bits[place] ^= 1
+
+
+class TestLosses:
+    def test_adapters_scaled_by_zero_are_refused(self):
+        with pytest.raises(UserError, match=r"model.lora.lora_alpha: should be at least 1, not 0"):
+            resolve("countdown", ["model.lora={lora_alpha: 0}"])
+
+    def test_adapters_scaled_by_zero(self, tmp_path):
+        with stops("does not reach the trainable weights"):
+            Run(tmp_path, lora=LoraSettings(r=2, lora_alpha=0)).go()
+
+    def test_layers_that_are_cut_off(self, run):
+        hidden_states = run.learner.strategy.hidden_states
+
+        def detached(decoder, layout):
+            return hidden_states(decoder, layout).detach()
+
+        object.__setattr__(run.learner.strategy, "hidden_states", detached)
+        run.policy.decoder.lm_head.weight.requires_grad_(False)
+        run.learner.reset_optimizer()
+        with stops("does not reach the trainable weights"):
+            run.go()
+
+    def test_nothing_to_learn_is_no_fault(self, tmp_path):
+        run = Run(tmp_path)
+        (step,) = run.go()
+        nothing = [replace(e, credits=tuple(replace(c, advantage=0.0) for c in e.credits)) for e in step.examples]
+        learner = Learner(Policy(save_model(tmp_path / "other")), LearnerSettings(max_logprob_gap=9.0), total=9)
+        learner.update(nothing)
+
+    @pytest.mark.parametrize("objective", [StageOne(), StageTwo()], ids=["stage one", "stage two"])
+    def test_a_flipped_sign(self, tmp_path, monkeypatch, objective):
+        run = Run(tmp_path, objective=objective)
+        right = update.loss
+        monkeypatch.setattr(update, "loss", lambda *args: -right(*args))
+        with stops("unlearn what is credited"):
+            run.go()
+
+    def test_the_flipped_advantage_alone(self, run, monkeypatch):
+        right = update.loss
+
+        def flipped(batch, *args):
+            return right(replace(batch, advantage=-batch.advantage), *args)
+
+        monkeypatch.setattr(update, "loss", flipped)
+        with stops("unlearn what is credited"):
+            run.go()
+
+    def test_gradients_that_are_never_zeroed(self, run):
+        run.learner.optimizer.zero_grad = lambda set_to_none: None
+        run.go()
+        with stops("gradients are left from before"):
+            run.go()
+
+
+class TestOptimizers:
+    def test_half_of_the_weights(self, run):
+        run.go()
+        group = run.learner.optimizer.param_groups[0]
+        group["params"] = group["params"][::2]
+        with stops(r"optimiser holds 10 tensors.*20 trainable.*10 are missing, model\.layers"):
+            run.go()
+
+    def test_other_weights(self, run):
+        run.go()
+        head = run.policy.decoder
+        head.model.norm.weight = torch.nn.Parameter(head.model.norm.weight.detach().clone())
+        with stops(r"1 are missing, model\.norm\.weight first"):
+            run.go()
+
+    def test_a_step_that_leaves_some_out(self, run):
+        kept = run.policy.decoder.model.layers[1].mlp.up_proj.weight
+        step = run.learner.optimizer.step
+
+        def leave_one_out():
+            before = kept.data.clone()
+            step()
+            kept.data.copy_(before)
+
+        run.learner.optimizer.step = leave_one_out
+        with stops(r"1 of the trainable tensors, model\.layers\.1\.mlp\.up_proj\.weight first, did not change"):
+            run.go()
+
+    def test_one_that_maximises(self, run):
+        run.learner.optimizer.param_groups[0]["maximize"] = True
+        with stops("does the optimiser maximise"):
+            run.go()
+
+    def test_steps_that_round_away_next_to_large_weights_are_no_fault(self, tmp_path):
+        run = Run(tmp_path, learning_rate=1e-8)  # weights of 1 cannot take it
+        norm = run.policy.decoder.model.norm.weight
+        norm.data.fill_(1.0)
+        run.learner.reset_reference()
+        before = norm.data.clone()
+        run.go()
+        assert torch.equal(before, norm.data)
+
+
+class TestSkips:
+    @staticmethod
+    def overflow_at(monkeypatch, *updates):
+        """Make the loss infinite in some updates."""
+        right, number = Learner.accumulate_gradients, iter(range(STEPS))
+
+        def accumulate(self, examples):
+            statistics = right(self, examples)
+            if next(number) in updates:
+                statistics.loss = float("inf")
+            return statistics
+
+        monkeypatch.setattr(Learner, "accumulate_gradients", accumulate)
+
+    def test_two_in_a_row(self, run, monkeypatch):
+        self.overflow_at(monkeypatch, 3, 4)
+        assert [step.progress.skipped for step in run.go(4)] == [False, False, False, True]
+        with stops("not finite twice in a row"):
+            run.go()
+
+    def test_three_in_twenty_also_over_a_resume(self, tmp_path, run, monkeypatch):
+        self.overflow_at(monkeypatch, 2, 10, 21)
+        run.go(12)
+        resumed = Run(tmp_path)
+        resumed.learner.load_state(run.learner.state())
+        resumed.go(9)
+        with stops("not finite in 3 of the last 20 updates"):
+            resumed.go()
+
+    def test_three_in_more_than_twenty_pass(self, run, monkeypatch):
+        self.overflow_at(monkeypatch, 2, 10, 22)
+        assert sum(step.progress.skipped for step in run.go(STEPS)) == 3
+
+    def test_each_is_said(self, tmp_path, monkeypatch):
+        model = save_model(tmp_path / "model")
+        stage = Stage(StageOne(), 4, problems=3, samples=4)
+        policy = Policy(model)
+        built = BuiltRecipe(letters_recipe(model, (stage,), 3), policy, TorchEngine(policy), letters())
+        self.overflow_at(monkeypatch, 2)
+        result = run_recipe(built, RunDirectory(tmp_path / "run"))
+        alarms = [line["alarms"] for line in RunDirectory(tmp_path / "run").steps()]
+        assert [len(of_step) for of_step in alarms] == [0, 0, 1, 0]
+        assert alarms[2][0]["kind"] == "skipped"
+        assert "1 of the last 3 updates were skipped" in alarms[2][0]["statistic"]
+        assert result.alarms[0].startswith("skipped in 1 steps from 2 to 2")
