@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from scorl.estimate.device import DEVICES, GIB, Device
 from scorl.estimate.meter import COPIES, Hollow, Meter, Phase
 from scorl.estimate.model import config_of
 from scorl.estimate.plan import Case, memory_of, problems_of, stage_plans
+from scorl.estimate.served import SERVER
 from scorl.estimate.suggestions import suggestions
 from scorl.estimate.trace import trace_learning
 from scorl.estimate.workload import Lengths, lengths_of, workload
@@ -20,6 +22,7 @@ from scorl.learner import Learner
 from scorl.learner.batch import micro_batches
 from scorl.model.policy import Policy
 from scorl.recipe import resolve, shipped_recipes
+from scorl.settings import Gpu
 
 LENGTHS = Lengths(prompt=20, turn=5, response=12, limit=16)
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -158,6 +161,46 @@ def test_vllm_takes_its_share_unless_it_sleeps():
     assert any("no room for a row" in problem for problem in problems_of(tight, memory_of(tight)))
 
 
+def test_vllm_decodes_as_many_rows_as_its_share_holds():
+    held = case("engine.name=vllm", "engine.gpu_memory_utilization=0.5", "stages.0.problems=99", memory=8 * GIB)
+    (work, served) = held.workload(held.recipe.stages[0]), held.served
+    assert served.row(10) == 4 * 2 * 2 * 2 * 16 * 10  # bytes, keys and values, layers, heads, width, tokens
+    assert served.rows(work) == (served.share - served.weights - SERVER) / served.row(work.longest)
+    few = replace(served, settings=replace(served.settings, batch_size=3))
+    asked = round(work.scale * work.calls[0].rows)
+    assert few.decoding(work)[0].steps == pytest.approx(asked / 3 * work.calls[0].response)
+    assert served.decoding(work)[0].steps == work.calls[0].response * max(1, asked / served.settings.batch_size)
+
+
+def test_the_first_update_holds_the_weights_twice_to_see_that_they_move():
+    learning = case().learning(case().recipe.stages[0])
+    before, after = (phase.peak()["optimiser"] for phase in (learning.first, learning.memory))
+    assert before == pytest.approx(after + 4 * learning.trained, rel=0.01)
+
+
+PAPERS = [name for name in shipped_recipes() if name.startswith(("math", "mbpp"))]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_recipes_fit_the_gpus_that_they_name(name, monkeypatch):
+    """With the longest responses that they allow, and a tenth of the card to spare."""
+    monkeypatch.setattr(model, "fetch_config", lambda name: (_ for _ in ()).throw(AssertionError(name)))
+    recipe = resolve(name)
+    device, lengths = DEVICES[recipe.launcher.gpu], lengths_of(recipe)
+    # one stage: both lay out the same rows
+    planned = Case(replace(recipe, stages=recipe.stages[:1]), device, config_of(recipe.model.path), lengths)
+    memory = memory_of(planned)
+    assert not problems_of(planned, memory)
+    assert memory.peak + device.runtime < 0.9 * device.memory
+    assert recipe.launcher.workers == (8 if name.endswith(("7b", "8b")) else 1)
+
+
+def test_every_recipe_names_its_gpu_or_runs_on_a_cpu():
+    assert get_args(Gpu) == tuple(sorted(DEVICES))
+    named = {name for name in shipped_recipes() if resolve(name).launcher.gpu}
+    assert named == {name for name in shipped_recipes() if resolve(name).model.dtype != "float32"} == set(PAPERS)
+
+
 def test_what_does_not_fit_is_named_with_what_would_make_it_fit():
     large = case()
     needed = memory_of(large)
@@ -222,6 +265,11 @@ def test_the_command_plans_without_weights(tmp_path, capsys):
         sum(stage["seconds"] for stage in plan["stages"])
         + plan["evaluations"]["count"] * plan["evaluations"]["seconds"]
     )
+    named = [*given[:-2], "launcher.gpu=l4", "launcher.workers=2", "--json"]
+    code, told = run(capsys, *named)
+    assert (code, json.loads(told.out)["device"]["name"], json.loads(told.out)["devices"]) == (0, "l4", 2)
+    code, told = run(capsys, *named, "engine.name=vllm", "engine.gpu_memory_utilization=0.05")
+    assert (code, json.loads(told.out)["fits"]) == (1, False)
     code, told = run(capsys, *given, "engine.name=vllm", "engine.gpu_memory_utilization=0.05")
     assert code == 1
     assert "engine.gpu_memory_utilization=0.1 " in told.out
@@ -239,6 +287,8 @@ def test_the_users_mistakes_are_told(tmp_path, capsys, monkeypatch):
     assert (code, "--gpu" in told.err) == (2, True)
     code, told = run(capsys, "countdown", "--gpu", "h100", "--steps", "1")
     assert (code, "--steps" in told.err) == (2, True)
+    code, told = run(capsys, "countdown", "launcher.gpu=h10")
+    assert (code, "launcher.gpu" in told.err, "did you mean 'h100'" in told.err) == (2, True, True)
 
     def unreachable(kind, name):
         raise UserError(f"cannot load model '{name}': no connection")

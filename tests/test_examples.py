@@ -43,7 +43,7 @@ def test_slurm_starts_as_many_ranks_as_the_recipe_wants(tmp_path):
     assert (started.module, started.training_script, started.rdzv_endpoint) == (True, "scorl", "node-1:29500")
     recipe, options = resolved(started.training_script_args)
     assert recipe.launcher.workers == int(started.nnodes) * int(started.nproc_per_node) == 16
-    assert (recipe.launcher.name, recipe.launcher.parallel) == ("local", "fsdp2")
+    assert (recipe.launcher.parallel, recipe.launcher.gpu, recipe.engine.name) == ("fsdp2", "h100", "vllm")
     assert options["resume"] == "auto"
     assert asked["ntasks-per-node"] == "1"
 
@@ -57,6 +57,7 @@ def test_kuberay_has_a_gpu_for_every_worker_and_one_volume_for_all():
     (worker,) = group["template"]["spec"]["containers"]
     assert recipe.launcher.workers == group["replicas"] * int(worker["resources"]["limits"]["nvidia.com/gpu"])
     assert (recipe.launcher.name, recipe.launcher.restarts, options["resume"]) == ("ray", 10, "auto")
+    assert recipe.launcher.parallel == "fsdp2"
     for template in (group["template"], cluster["headGroupSpec"]["template"]):
         (container,) = template["spec"]["containers"]
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}

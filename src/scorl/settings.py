@@ -13,6 +13,7 @@ __all__ = [
     "CheckpointSettings",
     "Dtype",
     "EvaluationSettings",
+    "Gpu",
     "LearnerSettings",
     "LoggerName",
     "LoraSettings",
@@ -26,6 +27,9 @@ __all__ = [
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 """The type of a model's weights."""
+
+Gpu = Literal["4090", "a100-40", "a100-80", "h100", "h200", "l4"]
+"""GPUs that `scorl plan` knows."""
 
 Packing = Literal["prefix_tree", "padded"]
 """How trajectories are laid out for the learner's forward pass."""

@@ -18,7 +18,11 @@ TOKENS = click.IntRange(min=1)
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--gpu", type=click.Choice(sorted(DEVICES)), help="The device.  [default: this machine]")
+@click.option(
+    "--gpu",
+    type=click.Choice(sorted(DEVICES)),
+    help="The device.  [default: launcher.gpu, else this machine]",
+)
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The model's config.json.")
 @click.option("--prompt-tokens", type=TOKENS, help="Mean of first prompts.  [default: the task's, rendered]")
 @click.option("--response-tokens", type=TOKENS, help="Mean of responses.  [default: engine.max_tokens]")
@@ -36,7 +40,7 @@ def plan(
     steps: int | None,
     as_json: bool,
 ) -> None:
-    """Say what memory and time RECIPE takes on a device, before it is run there.
+    """Say what memory and time RECIPE takes on the GPUs that it names or on another device, before it is run there.
 
     Exit code 1: it does not fit; the settings that would make it fit are listed.
     """

@@ -8,6 +8,7 @@ from typing import Any
 
 from scorl.estimate.device import GIB, Device
 from scorl.estimate.meter import COPIES
+from scorl.estimate.served import ASLEEP, SERVER, Served
 from scorl.estimate.trace import Decoding, Learning, trace_decoding, trace_learning
 from scorl.estimate.workload import Lengths, Workload, workload
 from scorl.recipe import Recipe
@@ -15,8 +16,6 @@ from scorl.training.stage import Stage
 
 __all__ = ["Case", "Memory", "StagePlan", "memory_of", "problems_of", "stage_plans"]
 
-SERVER, ASLEEP = 2 * GIB, 1 * GIB
-"""What vLLM takes beside weights, keys and values, and what it keeps while it sleeps (assumed)."""
 VLLM = "vLLM"
 
 
@@ -50,11 +49,17 @@ class Case:
         return 4 if self.recipe.model.dtype == "float32" else 2
 
     @property
+    def served(self) -> Served | None:
+        """The model in vLLM's server; None where another engine samples."""
+        if self.recipe.engine.name != "vllm":
+            return None
+        parameters = self.learning(self.recipe.stages[0]).parameters
+        return Served(self.config, parameters, self.size, self.recipe.engine.settings, self.device)
+
+    @property
     def vllm_bytes(self) -> float:
-        """vLLM's share of the device; 0 where another engine samples, or on a CPU, where it knows no share."""
-        if self.recipe.engine.name != "vllm" or not self.device.is_gpu:
-            return 0.0
-        return float(self.recipe.engine.settings.gpu_memory_utilization * self.device.memory)
+        """vLLM's share of the device; 0 where another engine samples, or on a CPU."""
+        return self.served.share if self.served else 0.0
 
     def workload(self, stage: Stage) -> Workload:
         """What a step of a stage has to sample and to learn."""
@@ -68,10 +73,12 @@ class Case:
         return made
 
     def decoding(self, stage: Stage) -> tuple[Decoding, ...]:
-        """See `trace_decoding`; nothing where canned answers or solutions are learned from."""
+        """See `trace_decoding` and `Served`; nothing where canned answers or solutions are learned from."""
         work = self.workload(stage)
         if self.recipe.engine.name == "scripted":
             return ()
+        if self.served:
+            return self.served.decoding(work)
         parts = (self.recipe.engine.settings.batch_size, self.recipe.engine.temperature, work.calls, work.scale)
         what = f"sampling in {stage.label}"
         made: tuple[Decoding, ...] = self._once(parts, lambda: self._traced(trace_decoding, work, what))
@@ -123,10 +130,11 @@ def _memory(case: Case, stage: Stage) -> Memory:
     share = dict.fromkeys(("weights", "reference", "optimiser", "gradients"), 1 / case.shards)
     share[COPIES] = float(case.shards == 1)
     always = {label: share[label] * size for label, size in learning.memory.live.items() if size and label in share}
-    learns = learning.memory.peak(share)
+    learns = max((phase.peak(share) for phase in (learning.first, learning.memory)), key=_total)
     samples: dict[str, float] = dict(always)
     if case.recipe.engine.name == "vllm":
-        samples["weights on their way to vLLM"] = float(case.size * learning.parameters)
+        if case.shards == 1 and case.size < 4:  # else they are sent as they are
+            samples["weights on their way to vLLM"] = float(case.size * learning.parameters)
     elif decoding := case.decoding(stage):
         height: dict[str, float] = max((call.memory.peak(share) for call in decoding), key=_total)
         samples |= height
@@ -154,27 +162,13 @@ def problems_of(case: Case, memory: Memory) -> list[str]:
                 f"{name} needs {needed / GIB:.1f} GiB of {case.device.usable / GIB:.1f}, "
                 f"{parts[largest] / GIB:.1f} of them for {largest}"
             )
-    if case.vllm_bytes and _rows_of_vllm(case) < 1:
-        weights = case.size * _parameters(case) / case.recipe.engine.settings.tensor_parallel_size
+    works = [case.workload(stage) for stage in case.recipe.stages]
+    if (served := case.served) and any(work.calls and served.rows(work) < 1 for work in works):
         problems.append(
-            f"vLLM's share of {case.vllm_bytes / GIB:.1f} GiB has no room for a row beside its weights "
-            f"({weights / GIB:.1f}) and itself ({SERVER / GIB:.1f})"
+            f"vLLM's share of {served.share / GIB:.1f} GiB has no room for a row beside its weights "
+            f"({served.weights / GIB:.1f}) and itself ({SERVER / GIB:.1f})"
         )
     return problems
-
-
-def _parameters(case: Case) -> int:
-    return case.learning(case.recipe.stages[0]).parameters
-
-
-def _rows_of_vllm(case: Case) -> float:
-    """How many of the longest rows fit into vLLM's share at once."""
-    calls = [call for stage in case.recipe.stages for call in case.decoding(stage)]
-    if not calls:
-        return 1.0
-    parallel: int = case.recipe.engine.settings.tensor_parallel_size
-    room = case.vllm_bytes - case.size * _parameters(case) / parallel - SERVER
-    return parallel * room / (case.size * max(call.row for call in calls))
 
 
 @dataclass(frozen=True)
@@ -217,9 +211,7 @@ def stage_plans(case: Case) -> list[StagePlan]:
 def _stage_plan(case: Case, stage: Stage) -> StagePlan:
     learning, decoding = case.learning(stage), case.decoding(stage)
     calls = [(call.prefill, call.prefills) for call in decoding]
-    calls += [
-        part for call in decoding for part in ((call.step, call.steps * _waves(case, call)), (call.tail, call.tails))
-    ]
+    calls += [part for call in decoding for part in ((call.step, call.steps), (call.tail, call.tails))]
     recorded = case.recipe.engine.name == "vllm"  # it replays graphs
     batch = learning.share * case.device.seconds(learning.batch)
     return StagePlan(
@@ -233,11 +225,6 @@ def _stage_plan(case: Case, stage: Stage) -> StagePlan:
         learn=batch + case.device.seconds(learning.once) / case.shards,
         exchange=_exchange(case, learning),
     )
-
-
-def _waves(case: Case, call: Decoding) -> float:
-    """How often vLLM decodes a batch part by part, since its share does not hold all of its rows."""
-    return max(1.0, call.rows / max(1.0, _rows_of_vllm(case))) if case.vllm_bytes else 1.0
 
 
 def _exchange(case: Case, learning: Learning) -> float:

@@ -35,7 +35,7 @@ def prepared(
 
     Args:
         recipe: what is to be run.
-        gpu: a name in `DEVICES`; None: this machine.
+        gpu: a name in `DEVICES`; None: the recipe's own, `launcher.gpu`, else this machine.
         config: the model's config.json, where the model is out of reach.
         prompt_tokens: of first prompts; None: of the task's.
         response_tokens: of responses, on average; None: as many as are allowed.
@@ -46,10 +46,13 @@ def prepared(
         UserError: the model's configuration cannot be had, or steps are to be measured elsewhere than here.
     """
     devices = recipe.launcher.workers or 1
+    gpu = gpu or recipe.launcher.gpu
     if gpu is None and devices > 1:
-        raise UserError(f"launcher.workers: {devices} processes want --gpu NAME: {', '.join(sorted(DEVICES))}")
+        raise UserError(
+            f"launcher.workers: {devices} processes want launcher.gpu or --gpu NAME: {', '.join(sorted(DEVICES))}"
+        )
     if gpu and steps:
-        raise UserError("--steps measures on this machine, so leave out --gpu")
+        raise UserError(f"--steps measures on this machine, not on {gpu}: leave out --gpu, or set launcher.gpu=null")
     device = DEVICES[gpu] if gpu else this_machine()
     architecture = config_of(recipe.model.path, config)
     case = Case(recipe, device, architecture, lengths_of(recipe, prompt_tokens, response_tokens), on_trace)

@@ -39,6 +39,8 @@ class Learning:
     """Numbers in two layers and in what stands outside of all layers: what FSDP2 holds whole at once."""
     memory: Phase
     """The largest micro-batch, and the optimiser's step behind it."""
+    first: Phase
+    """The optimiser's first step, in which moments come into being and the weights are seen to move."""
     batch: Cost
     """Of that micro-batch."""
     once: Cost
@@ -65,10 +67,6 @@ class Decoding:
     """Of a decoded step of one row."""
     tails: float
     """Steps in which few rows are left."""
-    rows: int
-    """Decoded at once."""
-    row: float
-    """Numbers in the keys and values of the longest row."""
 
 
 def trace_learning(recipe: Recipe, config: Any, work: Workload, device: Device) -> Learning:
@@ -78,8 +76,8 @@ def trace_learning(recipe: Recipe, config: Any, work: Workload, device: Device) 
     with meter, meter.label("reference"):
         learner = Learner(policy, recipe.learner, total=recipe.steps, temperature=recipe.engine.temperature)
     learner.strategy = ran = _LargestAlone(policy, meter)
-    with meter, meter.label("optimiser"):
-        learner.update([])  # moments come into being
+    with meter, meter.phase() as first, meter.label("optimiser"):
+        learner.update([])
     with meter, meter.phase() as memory:
         learner.update(work.examples)
     sizes = [p.numel() for p in policy.decoder.parameters()]
@@ -89,6 +87,7 @@ def trace_learning(recipe: Recipe, config: Any, work: Workload, device: Device) 
         trained=sum(p.numel() for p in policy.parameters.values()),
         gathered=sum(sizes) - sum(layers) + 2 * max(layers),
         memory=memory,
+        first=first,
         batch=ran.cost,
         once=memory.cost - ran.cost,
         tokens=work.scale * sum(ran.sizes),
@@ -194,6 +193,4 @@ class _Sampler:
             steps=asked / rows * call.response,
             tail=tail,
             tails=call.longest - call.response,
-            rows=rows,
-            row=sum(layer.keys.numel() + layer.values.numel() for layer in batch.cache.layers) / rows,
         )

@@ -17,6 +17,7 @@ from scorl.recipe.choice import STRICT, OneOf
 from scorl.settings import (
     CheckpointSettings,
     EvaluationSettings,
+    Gpu,
     LearnerSettings,
     LoggerName,
     ModelSettings,
@@ -77,9 +78,12 @@ class LauncherSettings:
 
     name: Literal["local", "torchrun", "ray"] = "local"
     """`local`: the process that was started (or those that one's own torchrun has started); `torchrun` starts
-    processes on this machine; `ray` on a Ray cluster, and again when one is lost."""
+    processes on this machine, unless one's own torchrun has; `ray` on a Ray cluster, and again when one is lost."""
     workers: Annotated[int, Ge(1)] | None = None
     """Processes that learn, each on a GPU of its own where there are GPUs; null: as many as there are."""
+    gpu: Gpu | None = None
+    """The GPU that the recipe is made for, as many of them as there are workers: what `scorl plan` plans for; read
+    nowhere else."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"
     """What each of several processes keeps of the model: all of it (`ddp`), or a share, for models that do not
     fit (`fsdp2`)."""
