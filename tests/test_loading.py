@@ -1,15 +1,17 @@
 """Where models come from."""
 
 import json
+import warnings
 
 import pytest
+import torch
 from support.worlds import save_model
 from transformers import AutoModelForCausalLM
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.loading import resolve_model
-from scorl.model.policy import Policy
+from scorl.model.policy import Policy, warn_of_slow_matmuls
 
 
 def test_shipped_models_have_names():
@@ -69,3 +71,14 @@ def test_a_chat_takes_another_template(tmp_path):
     )
     with pytest.raises(UserError, match=r"model\.chat_template: .*no\.jinja"):
         Chat.load(path, str(tmp_path / "no.jinja"))
+
+
+def test_float32_on_a_gpu_is_said_unless_torch_may_round(monkeypatch):
+    with pytest.warns(UserWarning, match=r"model\.dtype: float32 is multiplied outside of the GPU's tensor cores"):
+        warn_of_slow_matmuls(torch.device("cuda"), torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_slow_matmuls(torch.device("cuda"), torch.bfloat16)
+        warn_of_slow_matmuls(torch.device("cpu"), torch.float32)
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+        warn_of_slow_matmuls(torch.device("cuda"), torch.float32)

@@ -2,17 +2,27 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
+import torch
 
 from scorl.errors import UserError
 from scorl.objectives import StageOne, StageTwo
-from scorl.recipe import SHIPPED_FOLDER, differences, json_schema, resolve, resolve_task, shipped_recipes
+from scorl.recipe import (
+    SHIPPED_FOLDER,
+    decide,
+    decided_like,
+    differences,
+    json_schema,
+    resolve,
+    resolve_task,
+    shipped_recipes,
+)
 from scorl.recipe.renamed import RENAMED
 from scorl.recipe.sections import ENGINE, STAGE, TASK, EngineSettings, TaskChoice
 from scorl.recipe.source import header, parse
-from scorl.settings import LearnerSettings, VllmSettings
+from scorl.settings import AutoSettings, LearnerSettings, TorchSettings, VllmSettings
 from scorl.tasks.turns import Correction, SelfRefine, Verification
 from scorl.training.stage import Stage
 
@@ -279,6 +289,40 @@ def test_differences_name_the_key_and_both_values(small):
     assert differences(one, one) == []
     assert differences(one, resolve(small, ["launcher.name=torchrun", "launcher.workers=2"])) == []
     assert differences(one, other) == ["seed: 0 against 1", "stages.1.alpha: 5.0 against 7.0"]
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def left_open(recipe):
+    return recipe.model.dtype, recipe.engine.name, recipe.learner.importance_sampling_cap
+
+
+def test_what_a_recipe_leaves_to_the_machine_is_decided_by_its_device(small):
+    recipe = resolve(small, ["engine.batch_size=9"])
+    assert left_open(recipe) == ("auto", "auto", "auto")
+    on_cpu, on_gpu = decide(recipe, CPU, vllm=True), decide(recipe, GPU, vllm=True)
+    assert left_open(on_cpu) == ("float32", "torch", None)
+    assert left_open(on_gpu) == ("bfloat16", "vllm", 2.0)
+    assert on_cpu.engine.settings == TorchSettings(batch_size=9)
+    assert on_gpu.engine.settings == VllmSettings(batch_size=9, enable_sleep_mode=True)
+    with pytest.warns(UserWarning, match="vLLM is not installed here"):
+        assert left_open(decide(recipe, GPU, vllm=False)) == ("bfloat16", "torch", None)
+    said = resolve(small, ["model.dtype=float32", "engine.name=torch", "learner.importance_sampling_cap=3"])
+    assert decide(said, GPU, vllm=False) == said
+
+
+def test_a_run_keeps_what_was_decided_for_it(small):
+    recipe = resolve(small)
+    started = decide(recipe, GPU, vllm=True)
+    small.write_text(started.dump({"device": "a GPU"}))
+    assert resolve(small) == started
+    assert decided_like(recipe, started) == started
+    assert differences(started, recipe) == []
+    other = replace(recipe, engine=replace(recipe.engine, settings=AutoSettings(batch_size=8)))
+    assert differences(started, other) == ["engine.batch_size: 256 against 8"]
+    asked = replace(recipe, model=replace(recipe.model, dtype="float32"))
+    assert differences(started, asked) == ["model.dtype: 'bfloat16' against 'float32'"]
 
 
 def test_the_shipped_schema_is_that_of_the_code():

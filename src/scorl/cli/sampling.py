@@ -11,9 +11,10 @@ __all__ = ["engine_option", "split_settings"]
 engine_option = click.option(
     "--engine",
     type=click.Choice(list(ENGINES)),
-    default="torch",
+    default="auto",
     show_default=True,
-    help="What samples; its settings are given as in engine.batch_size=64.",
+    help="What samples; its settings are given as in engine.batch_size=64. auto: vllm on a GPU where it is installed, "
+    "else torch.",
 )
 
 

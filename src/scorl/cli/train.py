@@ -73,7 +73,7 @@ def _recipe_and_directory(
     recipe: str, overrides: tuple[str, ...], out: Path | None, resume: str | None
 ) -> tuple[Recipe, RunDirectory]:
     """The checked recipe and its run directory, after a look at what lies there."""
-    from scorl.recipe import resolve
+    from scorl.recipe import decided_like, resolve
     from scorl.run.directory import RunDirectory
 
     if resume not in (None, "yes", "auto"):
@@ -83,6 +83,8 @@ def _recipe_and_directory(
     if is_run and out.resolve() == Path(recipe).resolve() and resume is None:
         raise UserError(f"{recipe} is a run: resume it with --resume, or start another from its recipe with --out")
     resolved, directory = resolve(recipe, overrides), RunDirectory(out)
+    if directory.begun and directory.has_recipe:
+        resolved = decided_like(resolved, resolve(out))
     if not launched_rank():  # of several ranks the first looks, and the others wait for it
         _check_directory(resolved, directory, resume)
     return resolved, directory
@@ -148,7 +150,10 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
     def notify(sentence: str) -> None:
         click.echo(f"warning: {sentence}", err=True)
 
-    with open_loggers(recipe.loggers, directory, recipe.as_dict()) as send, ProgressLine(recipe.steps) as progress:
+    with (
+        open_loggers(recipe.loggers, directory, built.recipe.as_dict()) as send,
+        ProgressLine(recipe.steps) as progress,
+    ):
 
         def on_step(record: Record) -> None:
             progress(record)

@@ -5,6 +5,8 @@ A new engine is a settings dataclass, a class that keeps the protocol `Engine`, 
 
 from __future__ import annotations
 
+import importlib.util
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,23 @@ from scorl.engines.scripted import ScriptedEngine
 from scorl.engines.vllm.server import check_installed
 from scorl.model.chat import Chat
 from scorl.model.loading import resolve_model
-from scorl.settings import ModelSettings, ScriptedSettings, TorchSettings, VllmSettings
+from scorl.settings import AutoSettings, ModelSettings, ScriptedSettings, TorchSettings, VllmSettings
 
 if TYPE_CHECKING:
+    import torch
+
     from scorl.model.policy import Policy
 
-__all__ = ["ENGINES", "Engine", "EngineKind", "Request", "Sample", "ScriptedEngine"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineKind",
+    "Request",
+    "Sample",
+    "ScriptedEngine",
+    "choose_engine",
+    "vllm_is_installed",
+]
 
 
 @dataclass(frozen=True)
@@ -60,9 +73,35 @@ def _scripted(settings: ScriptedSettings, model: ModelSettings, policy: Policy |
     return ScriptedEngine.load_answers(chat, Path(settings.answers))
 
 
+def _auto(settings: AutoSettings, model: ModelSettings, policy: Policy | None) -> Engine:
+    from scorl.model.policy import resolve_device
+
+    name, chosen = choose_engine(settings, resolve_device(model.device), vllm_is_installed())
+    return ENGINES[name].build(chosen, model, policy)
+
+
 ENGINES = {
+    "auto": EngineKind(AutoSettings, _auto),
     "torch": EngineKind(TorchSettings, _torch),
     "vllm": EngineKind(VllmSettings, _vllm, lambda settings: check_installed(settings.python)),
     "scripted": EngineKind(ScriptedSettings, _scripted),
 }
 """The engines by the names that recipes and commands use."""
+
+
+def choose_engine(wanted: AutoSettings, device: torch.device, vllm: bool) -> tuple[str, TorchSettings | VllmSettings]:
+    """What the engine `auto` is on a device, and with vLLM or without it: its name and its settings."""
+    if device.type == "cuda" and vllm:
+        return "vllm", VllmSettings(batch_size=wanted.batch_size, enable_sleep_mode=True)
+    if device.type == "cuda":
+        warnings.warn(
+            "engine.name: vLLM is not installed here, so torch writes the attempts, which takes several times as long "
+            "on a GPU: pip install 'scorl[vllm]' (docs/vllm.md), or engine.name=torch, and nothing is said",
+            stacklevel=2,
+        )
+    return "torch", TorchSettings(batch_size=wanted.batch_size)
+
+
+def vllm_is_installed() -> bool:
+    """Whether this Python has vLLM; it is not imported, which takes long."""
+    return importlib.util.find_spec("vllm") is not None

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from scorl.errors import UserError
+from scorl.model.dtype import choose_dtype
 from scorl.model.loading import load_pretrained
 from scorl.model.policy import Policy, with_adapters
 from scorl.settings import ModelSettings
@@ -48,7 +49,7 @@ class FakePolicy(Policy):
 
     def __init__(self, settings: ModelSettings, config: Any) -> None:
         self.path, self.lora = settings.path, settings.lora
-        self.device, self.dtype = torch.device("cpu"), getattr(torch, settings.dtype)
+        self.device, self.dtype = torch.device("cpu"), getattr(torch, choose_dtype(settings.dtype, torch.device("cpu")))
         model = AutoModelForCausalLM.from_config(config, dtype=self.dtype if self.lora else torch.float32)
         self.model = (with_adapters(model, self.lora) if self.lora else model).eval()
 

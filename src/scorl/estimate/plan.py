@@ -46,7 +46,7 @@ class Case:
     @property
     def size(self) -> int:
         """Bytes of a number that is computed with."""
-        return 4 if self.recipe.model.dtype == "float32" else 2
+        return 2 if self.recipe.model.dtype in ("bfloat16", "float16") else 4
 
     @property
     def served(self) -> Served | None:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from scorl.engines import vllm_is_installed
 from scorl.errors import UserError
 from scorl.estimate.device import DEVICES, this_machine
 from scorl.estimate.measured import measure
@@ -14,7 +17,7 @@ from scorl.estimate.plan import Case, memory_of, problems_of, stage_plans
 from scorl.estimate.suggestions import suggestions
 from scorl.estimate.table import Estimate
 from scorl.estimate.workload import lengths_of
-from scorl.recipe import Recipe
+from scorl.recipe import Recipe, decide
 
 __all__ = ["prepared"]
 
@@ -54,6 +57,7 @@ def prepared(
     if gpu and steps:
         raise UserError(f"--steps measures on this machine, not on {gpu}: leave out --gpu, or set launcher.gpu=null")
     device = DEVICES[gpu] if gpu else this_machine()
+    recipe = decide(recipe, torch.device("cuda" if device.is_gpu else "cpu"), bool(gpu) or vllm_is_installed())
     architecture = config_of(recipe.model.path, config)
     case = Case(recipe, device, architecture, lengths_of(recipe, prompt_tokens, response_tokens), on_trace)
     memory, stages = memory_of(case), stage_plans(case)

@@ -84,6 +84,7 @@ def loss(
             advantage = advantage - beta * kl_to_go(kl, batch, inclusive=settings.kl_in == "reward")
         if settings.kl_in != "reward":
             penalty = (beta * kl).sum()
-    if settings.importance_sampling_cap is not None:
-        advantage = advantage * importance(logprobs, batch.sampled, settings.importance_sampling_cap)
+    cap = settings.importance_sampling_cap
+    if cap is not None and cap != "auto":
+        advantage = advantage * importance(logprobs, batch.sampled, cap)
     return (penalty - ((advantage + imitation) * logprobs).sum()) / trajectories

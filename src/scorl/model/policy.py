@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,13 @@ from transformers import AutoModelForCausalLM
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
+from scorl.model.dtype import choose_dtype
 from scorl.model.loading import load_pretrained, resolve_model
 from scorl.model.manifest import check_model_files
 from scorl.model.onednn import onednn_is_faster, use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
-__all__ = ["Policy", "final_logits", "hidden_states", "resolve_device", "with_adapters"]
+__all__ = ["Policy", "final_logits", "hidden_states", "resolve_device", "warn_of_slow_matmuls", "with_adapters"]
 
 
 class Policy:
@@ -27,7 +28,8 @@ class Policy:
 
     Args:
         path: whatever `scorl.model.loading.resolve_model` understands.
-        dtype: of the computation; weights that are trained stay in float32, frozen ones beside adapters are in it.
+        dtype: of the computation, or `auto`: `choose_dtype` says what that is. Weights that are trained stay in
+            float32, frozen ones beside adapters are in it.
         device: `auto` takes a GPU where there is one.
         lora: train adapters instead of all weights.
         chat_template: a jinja file to use in place of the tokenizer's template.
@@ -39,7 +41,7 @@ class Policy:
         self,
         path: str,
         *,
-        dtype: Dtype = "float32",
+        dtype: Dtype | Literal["auto"] = "auto",
         device: str = "auto",
         lora: LoraSettings | None = None,
         chat_template: str | None = None,
@@ -51,7 +53,8 @@ class Policy:
         self.device = resolve_device(device)
         self.chat = Chat.load(path, chat_template)
         self.tokenizer: Any = self.chat.tokenizer
-        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.dtype: torch.dtype = getattr(torch, choose_dtype(dtype, self.device))
+        warn_of_slow_matmuls(self.device, self.dtype)
         model = load_pretrained(AutoModelForCausalLM, path, dtype=self.dtype if lora else torch.float32)
         if resolve_model(path).gguf_file:
             _forget_quantization(model)
@@ -174,6 +177,15 @@ def resolve_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"model.device: '{name}', but torch sees no GPU here")
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def warn_of_slow_matmuls(device: torch.device, dtype: torch.dtype) -> None:
+    """Say that float32 leaves a GPU's tensor cores idle, unless torch was told to round for them."""
+    if device.type == "cuda" and dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
+        warnings.warn(
+            "model.dtype: float32 is multiplied outside of the GPU's tensor cores, some ten times slower than bfloat16",
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ The frozen dataclasses in `sections`, the objectives and the tasks' settings are
 types, defaults and descriptions: the checks, the messages and the JSON schema are derived from them.
 """
 
+from scorl.recipe.auto import decide, decided_like
 from scorl.recipe.resolve import changed, differences, resolve, resolve_sampler, resolve_task
 from scorl.recipe.schema import json_schema
 from scorl.recipe.sections import EngineSettings, LauncherSettings, Recipe, TaskChoice
@@ -20,6 +21,8 @@ __all__ = [
     "Recipe",
     "TaskChoice",
     "changed",
+    "decide",
+    "decided_like",
     "differences",
     "json_schema",
     "resolve",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter
 
+from scorl.recipe.auto import decided_like
 from scorl.recipe.renamed import leaves, rename
 from scorl.recipe.rules import contradictions
 from scorl.recipe.sampler import Sampler
@@ -50,9 +51,12 @@ def resolve_sampler(model: str, engine: str, overrides: Iterable[str] = ()) -> S
     return validated(TypeAdapter(Sampler), values, f"engine '{engine}'", former)
 
 
-def differences(one: Recipe, other: Recipe) -> list[str]:
-    """Where two recipes differ, a line for each key; but for the launcher, who changes nothing that is computed."""
-    flat, flat_other = (dict(leaves(recipe.as_dict())) for recipe in (one, other))
+def differences(started: Recipe, other: Recipe) -> list[str]:
+    """Where a recipe differs from the one that a run was started with, a line for each key.
+
+    The launcher changes nothing that is computed, and what the recipe leaves to the machine was decided at the start.
+    """
+    flat, flat_other = (dict(leaves(recipe.as_dict())) for recipe in (started, decided_like(other, started)))
     keys = [*flat, *(key for key in flat_other if key not in flat)]
     return [
         f"{key}: {flat.get(key)!r} against {flat_other.get(key)!r}"

@@ -15,6 +15,7 @@ from scorl.engines import ENGINES
 from scorl.objectives import OBJECTIVES
 from scorl.recipe.choice import STRICT, OneOf
 from scorl.settings import (
+    AutoSettings,
     CheckpointSettings,
     EvaluationSettings,
     Gpu,
@@ -22,7 +23,6 @@ from scorl.settings import (
     LoggerName,
     ModelSettings,
     Sampling,
-    TorchSettings,
 )
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
@@ -58,12 +58,12 @@ class TaskChoice:
 class EngineSettings:
     """What writes the attempts in training, by name, with the engine's own settings."""
 
-    name: str = "torch"
+    name: str = "auto"
     temperature: Annotated[float, Ge(0)] = 1.0
     """Sampling temperature of training (stated: 1.0); the learner uses the same."""
     max_tokens: Annotated[int, Ge(1)] = 256
     """The longest response in tokens (open)."""
-    settings: Any = field(default_factory=TorchSettings)
+    settings: Any = field(default_factory=AutoSettings)
     """The engine's settings dataclass; in YAML its keys stand beside `name`."""
 
     @property
@@ -95,7 +95,7 @@ class LauncherSettings:
 
 TASK = OneOf("name", {name: kind for name, (kind, _) in TASKS.items()}, holder="settings")
 TURN = OneOf("name", TURNS, default="correction")
-ENGINE = OneOf("name", {name: kind.settings for name, kind in ENGINES.items()}, holder="settings", default="torch")
+ENGINE = OneOf("name", {name: kind.settings for name, kind in ENGINES.items()}, holder="settings", default="auto")
 STAGE = OneOf("objective", OBJECTIVES, holder="objective")
 CHOICES = {"task": TASK, "turns": TURN, "engine": ENGINE}
 """The sections in which one of several is named."""

@@ -10,10 +10,11 @@ import torch
 import transformers
 
 from scorl.distributed.ranks import ALONE, Ranks
-from scorl.engines import ENGINES, Engine
+from scorl.engines import ENGINES, Engine, vllm_is_installed
 from scorl.errors import UserError
 from scorl.learner import Learner
-from scorl.model.policy import Policy
+from scorl.model.policy import Policy, resolve_device
+from scorl.recipe.auto import decide
 from scorl.recipe.sections import Recipe
 from scorl.tasks.task import Task
 from scorl.training.collected import RolloutStore
@@ -29,6 +30,7 @@ class BuiltRecipe:
     """A recipe with the objects that it names."""
 
     recipe: Recipe
+    """What it left to the machine is decided."""
     policy: Policy
     engine: Engine
     task: Task
@@ -67,6 +69,10 @@ def build(recipe: Recipe, ranks: Ranks = ALONE) -> BuiltRecipe:
     """
     task = recipe.build_task()
     _check_problems(recipe, task)
+    # One rank decides for all: they must compute alike.
+    recipe = ranks.broadcast(
+        lambda: decide(recipe, resolve_device(recipe.model.device), vllm_is_installed()), "what auto means"
+    )
     engine = ENGINES[recipe.engine.name]
     engine.check(recipe.engine.settings)
     policy = Policy.of(recipe.model, placed=ranks.size == 1 or recipe.launcher.parallel == "ddp")
@@ -82,11 +88,12 @@ def _check_problems(recipe: Recipe, task: Task) -> None:
             raise UserError(f"task '{task.name}' has no reference solutions, which {stage.objective_name} learns from")
 
 
-def versions() -> Mapping[str, str]:
-    """The versions that decide what a seed gives."""
+def versions(device: torch.device) -> Mapping[str, str]:
+    """The versions, and the device, that decide what a seed gives."""
     return {
         "scorl": __version__,
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
         "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }

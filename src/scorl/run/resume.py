@@ -34,16 +34,20 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
     checkpoint.prune(directory, built.recipe.checkpoint.save_total_limit)  # a kill may have come before it
     gap = directory.find_gap(learner.updates)
     if directory.ranks.main:
-        for difference in _version_differences(directory):
+        for difference in _version_differences(built, directory):
             notify(f"{difference}: from here on the run is not bit-for-bit what it would have been")
         if gap:
             notify(gap)
 
 
-def _version_differences(directory: RunDirectory) -> Iterator[str]:
-    """The versions that are not those the run was started with."""
+def _version_differences(built: BuiltRecipe, directory: RunDirectory) -> Iterator[str]:
+    """The versions that are not those the run was started with; what was decided for its first device stays."""
     recipe = parse(directory.recipe_text(), str(directory.path)) or {}
     started: Mapping[str, str] = recipe.get("versions") or {}
-    for name, version in versions().items():
+    for name, version in versions(built.policy.device).items():
         if name in started and started[name] != version:
-            yield f"the run was started with {name} {started[name]}, and resumes with {version}"
+            kept = f", still in {built.recipe.model.dtype} and with the engine {built.recipe.engine.name}"
+            yield (
+                f"the run was started with {name} {started[name]}, and resumes with {version}"
+                f"{kept if name == 'device' else ''}"
+            )

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from scorl.engines.vllm.server import SOCKET, Server, server_environment
 from scorl.engines.vllm.transfer import uses_ipc
 from scorl.model.chat import Chat
+from scorl.model.dtype import choose_dtype
 from scorl.model.loading import load_pretrained, resolve_model
 from scorl.model.policy import Policy, resolve_device
 from scorl.settings import ModelSettings, VllmSettings
@@ -46,11 +47,12 @@ class ServedModel:
             UserError: there is no such model, or it cannot be read.
         """
         config = load_pretrained(AutoConfig, settings.path)
+        device = resolve_device(settings.device)
         return cls(
             resolve_model(settings.path).path,
             Chat.load(settings.path, settings.chat_template),
-            getattr(torch, settings.dtype),
-            resolve_device(settings.device),
+            getattr(torch, choose_dtype(settings.dtype, device)),
+            device,
             getattr(config, "max_position_embeddings", None),
         )
 
