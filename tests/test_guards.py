@@ -14,7 +14,8 @@ from scorl.engines.kv_cache import PrefixCache
 from scorl.engines.torch import TorchEngine
 from scorl.errors import GuardError, UserError
 from scorl.learner import Learner, guards, update
-from scorl.learner.statistics import Agreement
+from scorl.learner.batch import MicroBatch
+from scorl.learner.statistics import Agreement, StepSums
 from scorl.model.checksums import checksums
 from scorl.model.policy import Policy
 from scorl.model.reference import Reference
@@ -152,17 +153,24 @@ class TestSamplers:
         assert run.go(2)[1].progress.logprob_gap > 0.1
 
 
+def agreement(logprobs, sampled):
+    """What is summed up of a single response, all of it sampled."""
+    tokens = torch.arange(len(logprobs))
+    none, one = torch.zeros(1), torch.ones(1)
+    batch = MicroBatch(None, tokens, tokens, tokens, sampled, 0 * tokens, none, one, one, none, none)
+    sums = StepSums()
+    sums.add(batch, torch.tensor(0.0), logprobs, None)
+    return StepSums.total([sums.read()]).agreement
+
+
 def test_the_tilt_by_hand():
     """A tenth of what is said, and noise that is as often up as down."""
-    agreement = Agreement()
     x = torch.tensor([-1.0, -3.0] * 50)
     noise = 0.02 * torch.tensor([1.0, 1.0, -1.0, -1.0] * 25)
-    agreement.add(x + (0.1 * x + noise) / 2, x - (0.1 * x + noise) / 2)
-    slope, sure = agreement.tilt
+    slope, sure = agreement(x + (0.1 * x + noise) / 2, x - (0.1 * x + noise) / 2).tilt
     assert slope == pytest.approx(0.1, abs=1e-6)
     assert sure == pytest.approx(0.1 * 100 / float(((0.1 * x + noise) * (x + 2)).square().sum().sqrt()), rel=1e-5)
-    one = Agreement()
-    one.add(torch.tensor([-0.01] * 99 + [-9.0]), torch.tensor([-0.01] * 99 + [-8.0]))
+    one = agreement(torch.tensor([-0.01] * 99 + [-9.0]), torch.tensor([-0.01] * 99 + [-8.0]))
     assert abs(one.tilt[1]) < 1.1  # a single token is never sure
     assert Agreement().tilt == (0.0, 0.0)
 
@@ -343,9 +351,7 @@ class TestSkips:
 
         def accumulate(self, examples):
             statistics = right(self, examples)
-            if next(number) in updates:
-                statistics.loss = float("inf")
-            return statistics
+            return replace(statistics, loss=float("inf")) if next(number) in updates else statistics
 
         monkeypatch.setattr(Learner, "accumulate_gradients", accumulate)
 

@@ -68,6 +68,10 @@ class Hollow(Tensor):
         copied: Tensor = memo[id(self)]
         return copied
 
+    def tolist(self) -> list[float]:
+        """Of a row of numbers, what is read off each."""
+        return [NUMBER] * len(self)
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
         raise RuntimeError(f"{func}: hollow tensors are computed with inside of a Meter alone")

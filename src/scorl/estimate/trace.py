@@ -79,7 +79,7 @@ def trace_learning(recipe: Recipe, config: Any, work: Workload, device: Device) 
     with meter, meter.phase() as first, meter.label("optimiser"):
         learner.update([])
     with meter, meter.phase() as memory:
-        learner.update(work.examples)
+        learner.update(work.examples, "none")
     sizes = [p.numel() for p in policy.decoder.parameters()]
     layers = [sum(p.numel() for p in layer.parameters()) for layer in policy.decoder.base_model.layers]
     return Learning(

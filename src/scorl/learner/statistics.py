@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from scorl.learner.batch import MicroBatch
 
-__all__ = ["Agreement", "Pull", "StepStatistics"]
+__all__ = ["Agreement", "Pull", "StepStatistics", "StepSums"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Agreement:
     """How the learner's log-probabilities agree with the sampler's: sums over the sampled tokens.
 
     With d the learner's less the sampler's, and x the mean of both.
     """
 
-    tokens: int = 0
+    tokens: float = 0.0
     gap: float = 0.0
     """Sum of |d|."""
     d: float = 0.0
@@ -31,17 +32,6 @@ class Agreement:
     dd: float = 0.0
     ddx: float = 0.0
     ddxx: float = 0.0
-
-    def add(self, logprobs: Tensor, sampled: Tensor) -> None:
-        """Add tokens, by what either says of them."""
-        d = logprobs - sampled
-        self.tokens += len(d)
-        self.gap += float(d.abs().double().sum())
-        d, x = d.double(), (logprobs.double() + sampled.double()) / 2
-        dx = d * x
-        terms = (d, x, x * x, dx, d * d, d * dx, dx * dx)
-        for name, value in zip(_MOMENTS, torch.stack([term.sum() for term in terms]), strict=True):
-            setattr(self, name, getattr(self, name) + float(value))
 
     @property
     def mean_gap(self) -> float | None:
@@ -68,10 +58,7 @@ class Agreement:
         return product / spread, product / math.sqrt(square)
 
 
-_MOMENTS = ("d", "x", "xx", "dx", "dd", "ddx", "ddxx")
-
-
-@dataclass
+@dataclass(frozen=True)
 class Pull:
     """What the credits pull at, reckoned without the loss and without the model's backward pass."""
 
@@ -81,57 +68,16 @@ class Pull:
     along_loss: float = 0.0
     """How much the loss falls for each nat that log-probabilities rise in proportion to their credits."""
 
-    def add(self, batch: MicroBatch, logprobs: Tensor) -> None:
-        """Add a chunk, whose loss has been differentiated."""
-        credit = (batch.advantage + batch.imitation)[batch.response]
-        values = logprobs.detach()
-        total = values.new_zeros(len(batch.target)).index_add_(0, batch.prediction, credit)
-        logprob = values.new_zeros(len(batch.target)).scatter_(0, batch.prediction, values)
-        self.at_tokens += float((total.abs() * -torch.expm1(logprob)).sum())
-        if logprobs.grad is not None:
-            self.along_loss -= float((credit * logprobs.grad).sum())
 
-
-@dataclass
+@dataclass(frozen=True)
 class StepStatistics:
-    """Sums over micro-batches, later over ranks."""
+    """What a step was like."""
 
-    loss: float = 0.0
-    kl_sums: dict[int, float] = field(default_factory=dict)
-    responses: dict[int, int] = field(default_factory=dict)
-    agreement: Agreement = field(default_factory=Agreement)
-    pull: Pull = field(default_factory=Pull)
-
-    def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None) -> None:
-        """Add a chunk of a micro-batch: its share of the loss, its tokens' log-probabilities and KL."""
-        self.loss += float(share.detach())
-        sampled = (batch.imitation == 0)[batch.response]
-        self.agreement.add(logprobs.detach()[sampled], batch.sampled[sampled])
-        self.pull.add(batch, logprobs)
-        if kl is None:
-            return
-        places = batch.place[batch.response]
-        for place in sorted(set(batch.place.tolist())):
-            self.kl_sums[place] = self.kl_sums.get(place, 0.0) + float(kl.detach()[places == place].double().sum())
-            self.responses[place] = self.responses.get(place, 0) + int((batch.place == place).sum())
-
-    @classmethod
-    def sum(cls, parts: Sequence[StepStatistics]) -> StepStatistics:
-        """The sums over ranks."""
-        total = cls()
-        for part in parts:
-            total.loss += part.loss
-            _add(total.agreement, part.agreement)
-            _add(total.pull, part.pull)
-            for place in part.kl_sums:
-                total.kl_sums[place] = total.kl_sums.get(place, 0.0) + part.kl_sums[place]
-                total.responses[place] = total.responses.get(place, 0) + part.responses[place]
-        return total
-
-    @property
-    def kl(self) -> dict[int, float]:
-        """By place in the conversation, the mean over responses."""
-        return {place: kl_sum / self.responses[place] for place, kl_sum in sorted(self.kl_sums.items())}
+    loss: float
+    agreement: Agreement
+    pull: Pull
+    kl: dict[int, float]
+    """By place in the conversation, the mean over responses."""
 
     @property
     def gap(self) -> float | None:
@@ -139,6 +85,72 @@ class StepStatistics:
         return self.agreement.mean_gap
 
 
-def _add(total: Agreement | Pull, part: Agreement | Pull) -> None:
-    for each in fields(total):
-        setattr(total, each.name, getattr(total, each.name) + getattr(part, each.name))
+@dataclass
+class StepSums:
+    """Sums over chunks of micro-batches, by name; they stay on the device until `read`."""
+
+    _sums: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None) -> None:
+        """Add a chunk of a micro-batch: its share of the loss, which has been differentiated, its tokens'
+        log-probabilities and KL.
+        """
+        self._add(loss=share.detach().double())
+        self._add(**_agreement(batch, logprobs.detach()))
+        self._add(**_pull(batch, logprobs))
+        if kl is None:
+            return
+        places = batch.place[batch.response]
+        for place in sorted(set(batch.place.tolist())):
+            self._add(**{f"kl {place}": kl.detach()[places == place].double().sum()})
+            self._add(**{f"responses {place}": (batch.place == place).sum()})
+
+    def _add(self, **terms: Tensor) -> None:
+        for name, term in terms.items():
+            self._sums[name] = self._sums[name] + term if name in self._sums else term.double()
+
+    def read(self) -> dict[str, float]:
+        """The sums as numbers."""
+        if not self._sums:
+            return {}
+        return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
+
+    @staticmethod
+    def total(parts: Sequence[dict[str, float]]) -> StepStatistics:
+        """What was read on all ranks, as the statistics of the step."""
+        sums: Counter[str] = Counter()
+        for part in parts:
+            for name, value in part.items():
+                sums[name] += value  # type: ignore[assignment]
+        places = sorted(int(name.removeprefix("kl ")) for name in sums if name.startswith("kl "))
+        return StepStatistics(
+            loss=sums["loss"],
+            agreement=Agreement(**{name: sums[name] for name in Agreement.__dataclass_fields__}),
+            pull=Pull(**{name: sums[name] for name in Pull.__dataclass_fields__}),
+            kl={place: sums[f"kl {place}"] / sums[f"responses {place}"] for place in places},
+        )
+
+
+def _agreement(batch: MicroBatch, logprobs: Tensor) -> dict[str, Tensor]:
+    """The sums of `Agreement` by name."""
+    counts = (batch.imitation == 0)[batch.response]
+    difference = torch.where(counts, logprobs - batch.sampled, 0.0)
+    d = difference.double()
+    x = torch.where(counts, (logprobs.double() + batch.sampled.double()) / 2, 0.0)
+    dx = d * x
+    terms = {"d": d, "x": x, "xx": x * x, "dx": dx, "dd": d * d, "ddx": d * dx, "ddxx": dx * dx}
+    return {
+        "tokens": counts.sum(),
+        "gap": difference.abs().double().sum(),
+        **{name: term.sum() for name, term in terms.items()},
+    }
+
+
+def _pull(batch: MicroBatch, logprobs: Tensor) -> dict[str, Tensor]:
+    """The sums of `Pull` by name."""
+    credit = (batch.advantage + batch.imitation)[batch.response]
+    values = logprobs.detach()
+    total = values.new_zeros(len(batch.target)).index_add_(0, batch.prediction, credit)
+    logprob = values.new_zeros(len(batch.target)).scatter_(0, batch.prediction, values)
+    along = credit * logprobs.grad if logprobs.grad is not None else torch.zeros_like(credit)
+    return {"at_tokens": (total.abs() * -torch.expm1(logprob)).sum(), "along_loss": -along.sum()}

@@ -21,7 +21,7 @@ from scorl.learner.forward import logprobs_and_kl, predictions_per_chunk
 from scorl.learner.loss import loss
 from scorl.learner.parallel import as_float, choose_strategy, local_shard, shard_like
 from scorl.learner.schedule import learning_rate
-from scorl.learner.statistics import StepStatistics
+from scorl.learner.statistics import StepStatistics, StepSums
 from scorl.learner.tree_check import check_tree_support
 from scorl.model.policy import Policy
 from scorl.model.reference import Reference
@@ -182,7 +182,7 @@ class Learner:
 
     def accumulate_gradients(self, examples: Sequence[TrainingExample]) -> StepStatistics:
         """Leave the gradients of a whole step in the parameters, summed over the ranks; `update` applies them."""
-        statistics = StepStatistics()
+        sums = StepSums()
         packing = self.packing or self.settings.packing
         # N of the reduction is the whole step's: every chunk's loss is divided by it, so it must be known beforehand.
         trajectories = sum(self.ranks.all_gather(len(examples), "the trajectories of a step"))
@@ -190,15 +190,15 @@ class Learner:
         dummy, _ = lay_out_rows([(0,)], packing)
 
         def backward(batch: MicroBatch, run_reference: bool) -> None:
-            self._backward(batch.to(self.policy.device), run_reference, trajectories, statistics)
+            self._backward(batch.to(self.policy.device), run_reference, trajectories, sums)
 
         trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "prefix_tree" else nullcontext()
         layers = gradient_checkpointing(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
             self.strategy.accumulate_gradients(batches, backward, dummy.to(self.policy.device))
-        return StepStatistics.sum(self.ranks.all_gather(statistics, "the statistics of a step"))
+        return StepSums.total(self.ranks.all_gather(sums.read(), "the statistics of a step"))
 
-    def _backward(self, batch: MicroBatch, run_reference: bool, trajectories: int, statistics: StepStatistics) -> None:
+    def _backward(self, batch: MicroBatch, run_reference: bool, trajectories: int, sums: StepSums) -> None:
         """Add a micro-batch's gradients; `run_reference` may be for the sake of another rank's micro-batch alone.
 
         The head goes chunk by chunk, forward and backward, so that no more than a chunk's logits ever exist. The
@@ -221,7 +221,7 @@ class Learner:
             logprobs.retain_grad()  # a guard looks at it
             share = loss(chunk, logprobs, kl, trajectories, self.settings)
             share.backward()  # type: ignore[no-untyped-call]
-            statistics.add(chunk, share, logprobs, kl)
+            sums.add(chunk, share, logprobs, kl)
         if output.requires_grad:  # not if the head alone is trained
             output.backward(hidden.grad)  # type: ignore[no-untyped-call]
 

@@ -69,9 +69,9 @@ def _train(policy: Any, learner: Any, engine: Any, counts: Any) -> dict[str, Any
 
     update, costs = learner.update, []
 
-    def counted(examples: Any) -> Any:
+    def counted(*args: Any) -> Any:
         counts.reset()
-        progress = update(examples)
+        progress = update(*args)
         head = tuple(policy.decoder.get_output_embeddings().weight.shape)
         syncs, uploads = dict(counts.syncs), dict(counts.uploads)
         costs.append({"syncs": syncs, "uploads": uploads, "head_casts": counts.casts[head]})
