@@ -8,6 +8,7 @@ import torch
 from support.engine_contract import Engine, SamplesAPolicy, requests, shaken, spoken
 from support.worlds import tiny_policy
 
+from scorl.distributed.ranks import ALONE
 from scorl.engines import ENGINES, Request, ScriptedEngine
 from scorl.engines.kv_cache import CachedRows, PrefixCache
 from scorl.engines.sampling import sample_tokens
@@ -35,7 +36,7 @@ def test_an_engine_is_built_by_name_for_a_policy_or_for_a_model(policy, tmp_path
     kind = ENGINES[name]
     settings = kind.settings(str(tmp_path / "answers.jsonl")) if name == "scripted" else kind.settings(batch_size=3)
     kind.check(settings)
-    engine = kind.build(settings, ModelSettings(policy.path), policy if trained else None)
+    engine = kind.build(settings, ModelSettings(policy.path), policy if trained else None, ALONE)
     assert (engine.chat is policy.chat) == trained
     assert engine.chat.end_ids == policy.chat.end_ids
     assert len(engine.sample(requests(policy, 4), temperature=1.0, max_tokens=2)) == 4

@@ -3,12 +3,11 @@
 tests/vllm runs the same contract, and more, against vLLM itself.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
+import tomllib
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,15 +16,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.engine_contract import SamplesAPolicy, moved, requests, shaken
+from support.pretended import Pretended
 from support.processes import survivors
 from support.worlds import letters, tiny_policy
 
 from scorl.cli import main
-from scorl.engines import ENGINES, Request
+from scorl.distributed.ranks import ALONE
+from scorl.engines import ENGINES
 from scorl.engines.reference import ReferenceEngine
 from scorl.engines.torch import TorchEngine
-from scorl.engines.vllm.check import check_sync, policy_logprobs
 from scorl.engines.vllm.engine import VllmEngine
+from scorl.engines.vllm.installed import VERSIONS, check_installed
 from scorl.engines.vllm.launch import PROGRAM, ServedModel, start_server
 from scorl.engines.vllm.server import Server, server_environment
 from scorl.errors import GuardError, UserError
@@ -36,42 +37,6 @@ from scorl.run.build import build
 from scorl.settings import LearnerSettings, LoraSettings, ModelSettings, VllmSettings
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-
-
-class Pretended:
-    """Answers as vLLM's server does, with a policy of its own."""
-
-    def __init__(self, policy, folder, lost=()):
-        self.policy, self.folder, self.lost = policy, folder, lost
-        self.engine, self.lock, self.calls = TorchEngine(policy), threading.Lock(), []
-
-    def post(self, path, body=None):
-        with self.lock:
-            self.calls.append(path)
-            return json.loads(json.dumps(self.answer(path, json.loads(json.dumps(body)))))
-
-    def answer(self, path, body):
-        if path == "/update_weights":
-            weights = load_file(body["update_info"]["path"])
-            assert weights.keys() == dict(self.policy.model.named_parameters()).keys()
-            for name, parameter in self.policy.model.named_parameters():
-                if name not in self.lost:
-                    parameter.data = weights[name]
-        return self.generate(**body) if path == "/inference/v1/generate" else None
-
-    def generate(self, token_ids, sampling_params):
-        p = sampling_params
-        assert set(p.get("stop_token_ids", ())) <= self.policy.chat.end_ids
-        (sample,) = self.engine.sample(
-            [Request(tuple(token_ids), p.get("seed", 0))], temperature=p["temperature"], max_tokens=p["max_tokens"]
-        )
-        prompt = None
-        if "prompt_logprobs" in p:
-            scored = zip(token_ids[1:], policy_logprobs(self.policy, token_ids), strict=True)
-            prompt = [None, *({token: {"logprob": logprob}} for token, logprob in scored)]
-        content = [{"token_id": t, "logprob": x} for t, x in zip(sample.ids, sample.logprobs, strict=True)]
-        choice = {"token_ids": sample.ids, "finish_reason": sample.finish, "logprobs": {"content": content}}
-        return {"prompt_logprobs": prompt, "choices": [choice]}
 
 
 class TestProtocol(SamplesAPolicy):
@@ -88,9 +53,7 @@ class TestProtocol(SamplesAPolicy):
     @classmethod
     def engine(cls, policy, tmp_path_factory):
         other = tiny_policy(tmp_path_factory.mktemp("other"), seed=5, width=64)
-        return VllmEngine(
-            policy, VllmSettings(batch_size=8), server=Pretended(other, tmp_path_factory.mktemp("server"))
-        )
+        return VllmEngine(policy, VllmSettings(batch_size=8), Pretended(other))
 
 
 @pytest.fixture
@@ -100,7 +63,7 @@ def policy(tmp_path):
 
 @pytest.fixture
 def engine(policy, tmp_path):
-    return VllmEngine(policy, server=Pretended(tiny_policy(tmp_path / "other", seed=5), tmp_path))
+    return VllmEngine(policy, server=Pretended(tiny_policy(tmp_path / "other", seed=5)))
 
 
 class TestServedModel(SamplesAPolicy):
@@ -115,15 +78,14 @@ class TestServedModel(SamplesAPolicy):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def engine(cls, policy, tmp_path_factory):
+    def engine(cls, policy):
         model = ServedModel.of(ModelSettings(policy.path))
-        return VllmEngine(
-            model, VllmSettings(batch_size=8), server=Pretended(policy, tmp_path_factory.mktemp("server"))
-        )
+        return VllmEngine(model, VllmSettings(batch_size=8), Pretended(policy))
 
     def test_it_brings_the_chat_of_its_model(self, engine, policy):
         assert engine.chat.end_ids == policy.chat.end_ids
-        assert engine.load_weights() is None
+        engine.load_weights()
+        assert engine.check_weights() is None
         assert set(engine.server.calls) <= {"/inference/v1/generate"}
 
 
@@ -142,7 +104,7 @@ def test_only_a_policys_server_starts_without_weights(policy, tmp_path, monkeypa
 
 def test_a_model_that_is_not_trained_is_loaded_by_the_server_alone(policy, monkeypatch):
     monkeypatch.setattr("scorl.model.policy.Policy.__init__", None)
-    engine = ENGINES["vllm"].build(VllmSettings(), ModelSettings(policy.path), None)
+    engine = ENGINES["vllm"].build(VllmSettings(), ModelSettings(policy.path), None, ALONE)
     assert isinstance(engine.model, ServedModel)
     assert (engine.model.path, engine.model.max_positions) == (policy.path, 128)
 
@@ -152,7 +114,7 @@ def test_the_commands_evaluate_with_vllm_and_load_no_weights(policy, tmp_path, m
 
     def start(model, settings):
         started.append((model, settings))
-        return Pretended(policy, tmp_path)
+        return Pretended(policy)
 
     monkeypatch.setattr("scorl.model.policy.Policy.__init__", None)
     monkeypatch.setattr("scorl.engines.check_installed", lambda python: None)
@@ -179,11 +141,12 @@ def sent(engine):
 def test_weights_are_sent_when_they_have_changed(engine, policy):
     for _ in range(2):
         engine.sample(requests(policy, 2), temperature=1.0, max_tokens=2)
-    assert (engine.load_weights(), sent(engine)) == (pytest.approx(0, abs=1e-4), 1)
+    assert (engine.check_weights(), sent(engine)) == (pytest.approx(0, abs=1e-4), 1)
     with moved(policy):
         engine.load_weights()
     assert sent(engine) == 2
-    assert not list(engine.server.folder.glob("*.safetensors"))  # shared memory is not left full
+    (path,) = [body["update_info"]["path"] for body in engine.server.bodies[-4:] if "update_info" in (body or {})]
+    assert not Path(path).parent.exists()  # shared memory is not left full
 
 
 def test_the_reference_writes_with_its_own_weights(engine, policy):
@@ -198,50 +161,6 @@ def test_the_reference_writes_with_its_own_weights(engine, policy):
         again = engine.sample(asked, temperature=1.0, max_tokens=4)
     assert [s.ids for s in theirs] == [s.ids for s in as_reference] != [s.ids for s in own]
     assert [s.ids for s in again] == [s.ids for s in own]
-
-
-@pytest.mark.parametrize("lost", ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"])
-def test_weights_that_do_not_arrive_stop_the_run(policy, tmp_path, lost):
-    engine = VllmEngine(policy, server=Pretended(tiny_policy(tmp_path / "other", seed=5), tmp_path, {lost}))
-    with pytest.raises(GuardError, match=r"vLLM and the learner differ.*stale output head.*max_sync_gap"):
-        engine.sample(requests(policy, 1), temperature=1.0, max_tokens=1)
-
-
-def test_a_stale_prefix_cache_stops_the_run(engine, policy, monkeypatch):
-    engine.load_weights()
-    generate, old = engine.server.generate, TorchEngine(tiny_policy(engine.server.folder / "old", seed=9))
-
-    def stale(token_ids, sampling_params):  # what is scored anew is right, what is gone on from is not
-        engine.server.engine = old if "prompt_logprobs" not in sampling_params else TorchEngine(engine.server.policy)
-        return generate(token_ids, sampling_params)
-
-    monkeypatch.setattr(engine.server, "generate", stale)
-    with moved(policy), pytest.raises(GuardError, match="1 of 127 tokens"):
-        engine.load_weights()
-
-
-def test_the_check_by_hand():
-    assert check_sync([-1.0, -2.0], [-1.0, -2.0005], None, torch.float32) == pytest.approx(0.0005, abs=1e-6)
-    assert check_sync([-1.0], [-1.2], None, torch.bfloat16) == pytest.approx(0.2)
-    for theirs, limit in ((-1.002, None), (-1.5, 0.4), (float("nan"), None)):
-        with pytest.raises(GuardError, match="differ"):
-            check_sync([-1.0, -1.0], [-1.0, theirs], limit, torch.float32)
-
-
-def test_the_server_sleeps_when_no_turn_follows(engine, policy):
-    engine.settings = VllmSettings(enable_sleep_mode=True)
-    asked = requests(policy, 1)
-    for keep in (True, False, False):
-        engine.sample(asked, temperature=1.0, max_tokens=1, keep=keep)
-    assert [c for c in engine.server.calls if c in ("/sleep?level=1", "/wake_up")] == [
-        "/sleep?level=1",
-        "/wake_up",
-        "/sleep?level=1",
-    ]
-    with moved(policy):
-        engine.load_weights()
-    assert engine.server.calls.index("/start_weight_update") < len(engine.server.calls) - 1
-    assert engine.server.calls[::-1].index("/wake_up") > engine.server.calls[::-1].index("/start_weight_update")
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(r=2)], ids=["full", "lora"])
@@ -287,7 +206,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/die": os._exit(3)
         self.reply(400 if self.path == "/refuse" else 200, {"path": self.path, "body": body})
     def reply(self, status, answer):
-        self.send_response(status); self.end_headers(); self.wfile.write(json.dumps(answer).encode())
+        self.send_response(status); self.send_header("Content-Type", "application/json"); self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
     def address_string(self): return ""
 class Sockets(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): pass
 Sockets(folder + "/socket", Handler).serve_forever()
@@ -380,6 +300,37 @@ def test_the_servers_environment():
         made = server_environment(given, own_python=own)
         assert made.keys() & given.keys() == kept | {"VLLM_CPU_KVCACHE_SPACE"}
         assert (made["VLLM_CPU_KVCACHE_SPACE"], made["VLLM_SERVER_DEV_MODE"]) == ("4", "1")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("expandable_segments:True", ""),
+        ("expandable_segments:True,max_split_size_mb:512", "max_split_size_mb:512"),
+        ("max_split_size_mb:512, expandable_segments:True", "max_split_size_mb:512"),
+        ("roundup_power2_divisions:[256:1,512:2]", "roundup_power2_divisions:[256:1,512:2]"),
+    ],
+)
+@pytest.mark.parametrize("name", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+def test_the_servers_memory_is_not_in_expandable_segments(name, given, kept):
+    assert server_environment({name: given}, own_python=False)[name] == kept
+
+
+@pytest.mark.parametrize("version", ["0.31.9", "0.33.0", "1.0", "dev"])
+def test_other_versions_of_vllm_are_named_at_the_start(version, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {version}\n")
+    python.chmod(0o755)
+    with pytest.raises(UserError, match=rf"has vllm {version}; .* tested with 0.32 .*pip install 'vllm>=0.32,<0.33'"):
+        check_installed(str(python))
+    for fits in ("0.32.0", "0.32.4rc1+cpu"):
+        python.write_text(f"#!/bin/sh\necho {fits}\n")
+        check_installed(str(python))
+
+
+def test_the_range_of_versions_is_that_of_the_package():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["vllm"] == ["vllm>={},<{}".format(*VERSIONS)]
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def _open(engine: Engine, rows: Sequence[_Row], draws: Draws, keep: bool) -> lis
     written = [row for row in rows if row.problem.first_attempt is None]
     foreign = [row for row in written if row.number % draws.samples < away]
     own = [row for row in written if row.number % draws.samples >= away]
-    if draws.offline and foreign:
+    if draws.offline:  # also where there is nothing to write: ranks that share an engine ask together
         brought += _write(draws.offline.engine, foreign, draws, keep=False, offline=True)
     opened = {(r.problem.id, r.number): r for r in [*brought, *_write(engine, own, draws, keep)]}
     return [opened[row.problem.id, row.number] for row in rows]

@@ -107,20 +107,32 @@ class VllmSettings:
     """The most rows decoded at once (vLLM's max_num_seqs)."""
     python: str | None = None
     """The Python of the environment that vLLM is installed in, say `.venv-vllm/bin/python`; null: this one's."""
+    url: str | None = None
+    """A server of your own for all processes, say `http://node7:8000` (docs/vllm.md says how to start one); null: the
+    run starts its servers."""
+    gpus: tuple[int, ...] | None = None
+    """GPUs of this machine that a server for all processes has to itself, `tensor_parallel_size` of them; null: a
+    server is on the GPUs of those that learn."""
+    merge_adapters: bool = False
+    """Send adapters merged into all weights, for models whose adapters vLLM does not take."""
     max_sync_gap: Annotated[float, Gt(0)] | None = None
-    """The run stops when, after weights were sent, the server and the learner differ by more than this on the
-    log-probability of one of some fixed tokens; null: 0.001 in float32, 0.3 in bfloat16, 0.1 in float16."""
+    """The run stops when, after weights were sent, server and learner differ by more than this on the
+    log-probabilities of fixed tokens (95th percentile; half of it on average); null: by dtype (docs/vllm.md)."""
     max_model_len: Annotated[int, Ge(1)] | None = None
     """The longest prompt and response together, in tokens; null: what the model allows."""
     gpu_memory_utilization: Annotated[float, Interval(gt=0, lt=1)] = 0.4
     """Share of the GPU's memory that vLLM takes for its weights, keys and values beside the learner; read on GPUs."""
     tensor_parallel_size: Annotated[int, Ge(1)] = 1
-    """GPUs that hold the server's model together; read on GPUs."""
+    """GPUs that hold the server's model together; processes that learn on them share the server. Read on GPUs."""
     enable_sleep_mode: bool = False
-    """Give the memory back to the learner whenever no further turn is to be written (vLLM's sleep mode, level 1);
-    without effect on a CPU."""
+    """Give the memory to the learner while it learns (vLLM's sleep mode); without effect on a CPU."""
     timeout: Annotated[float, Gt(0)] = 600.0
     """Seconds that the server's start, or any one answer, may take."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the server shares no GPU with a learner, and serves all of them."""
+        return self.url is not None or self.gpus is not None
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scorl.distributed.ranks import Ranks
 from scorl.engines.engine import Engine, Request, Sample
 from scorl.engines.scripted import ScriptedEngine
-from scorl.engines.vllm.server import check_installed
+from scorl.engines.vllm.installed import check_installed
 from scorl.model.chat import Chat
 from scorl.model.loading import resolve_model
 from scorl.settings import AutoSettings, ModelSettings, ScriptedSettings, TorchSettings, VllmSettings
@@ -42,8 +43,9 @@ class EngineKind:
 
     settings: type[Any]
     """The dataclass of its settings."""
-    build: Callable[[Any, ModelSettings, Policy | None], Engine]
-    """An engine by its settings that samples from a policy as it stands; None: from the model as it is loaded."""
+    build: Callable[[Any, ModelSettings, Policy | None, Ranks], Engine]
+    """An engine by its settings that samples from a policy as it stands (None: from the model as it is loaded), on each
+    of these ranks."""
     check: Callable[[Any], None] = lambda settings: None
     """Raises `UserError` where an engine of these settings cannot run here, before a model is loaded."""
 
@@ -51,39 +53,45 @@ class EngineKind:
 # The builders import what needs torch when they are called: names and settings must not wait for it.
 
 
-def _torch(settings: TorchSettings, model: ModelSettings, policy: Policy | None) -> Engine:
+def _torch(settings: TorchSettings, model: ModelSettings, policy: Policy | None, ranks: Ranks) -> Engine:
     from scorl.engines.torch import TorchEngine
     from scorl.model.policy import Policy
 
     return TorchEngine(policy or Policy.of(model), settings.batch_size)
 
 
-def _vllm(settings: VllmSettings, model: ModelSettings, policy: Policy | None) -> Engine:
+def _vllm(settings: VllmSettings, model: ModelSettings, policy: Policy | None, ranks: Ranks) -> Engine:
     from scorl.engines.vllm.engine import VllmEngine
     from scorl.engines.vllm.launch import ServedModel
+    from scorl.engines.vllm.shared import share_engine
     from scorl.model.policy import Policy
 
     if policy is None and resolve_model(model.path).gguf_file:
         policy = Policy.of(model)  # vLLM calls its own reading of GGUF files highly experimental
-    return VllmEngine(policy or ServedModel.of(model), settings)
+    return share_engine(VllmEngine(policy or ServedModel.of(model), settings), ranks)
 
 
-def _scripted(settings: ScriptedSettings, model: ModelSettings, policy: Policy | None) -> Engine:
+def _scripted(settings: ScriptedSettings, model: ModelSettings, policy: Policy | None, ranks: Ranks) -> Engine:
     chat = policy.chat if policy else Chat.load(model.path, model.chat_template)
     return ScriptedEngine.load_answers(chat, Path(settings.answers))
 
 
-def _auto(settings: AutoSettings, model: ModelSettings, policy: Policy | None) -> Engine:
+def _auto(settings: AutoSettings, model: ModelSettings, policy: Policy | None, ranks: Ranks) -> Engine:
     from scorl.model.policy import resolve_device
 
     name, chosen = choose_engine(settings, resolve_device(model.device), vllm_is_installed())
-    return ENGINES[name].build(chosen, model, policy)
+    return ENGINES[name].build(chosen, model, policy, ranks)
+
+
+def _check_vllm(settings: VllmSettings) -> None:
+    if settings.url is None:  # a server of the user's own is asked for its version when it is first spoken to
+        check_installed(settings.python)
 
 
 ENGINES = {
     "auto": EngineKind(AutoSettings, _auto),
     "torch": EngineKind(TorchSettings, _torch),
-    "vllm": EngineKind(VllmSettings, _vllm, lambda settings: check_installed(settings.python)),
+    "vllm": EngineKind(VllmSettings, _vllm, _check_vllm),
     "scripted": EngineKind(ScriptedSettings, _scripted),
 }
 """The engines by the names that recipes and commands use."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from scorl.model.chat import Chat
 from scorl.trajectory import Finish
 
-__all__ = ["Arithmetic", "Engine", "Request", "Sample", "token_budgets"]
+__all__ = ["Arithmetic", "Engine", "OwnWeights", "Request", "Sample", "token_budgets"]
 
 Arithmetic = Literal["same", "other", "none"]
 """How an engine comes to its log-probabilities: by the policy's own modules (`same`), by another implementation of the
@@ -47,14 +47,6 @@ class Engine(Protocol):
         then agree."""
         ...
 
-    def load_weights(self) -> float | None:
-        """Take over the policy's weights as they stand, where the engine has weights of its own.
-
-        Returns the largest difference that the check behind it saw on a token's log-probability; None: no weights
-        are ever sent. `sample` does it too, so it need not be called.
-        """
-        ...
-
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:
@@ -68,6 +60,31 @@ class Engine(Protocol):
 
         A draw depends on the request and the policy, not on which other requests share the batch.
         """
+        ...
+
+
+@runtime_checkable
+class OwnWeights(Protocol):
+    """What an engine has besides that samples from a copy of the weights, in a server of its own.
+
+    `scorl.training.handover` calls these around everything that is sampled; who calls `sample` alone need not.
+    """
+
+    def load_weights(self) -> None:
+        """Take over the policy's weights as they stand; it is whole (not in shards) while this is called."""
+        ...
+
+    def check_weights(self) -> float | None:
+        """How far the engine is from the policy whose weights it was sent, on the log-probabilities of fixed tokens;
+        None: it was sent none. The policy is not looked at.
+
+        Raises:
+            GuardError: it would sample from another policy.
+        """
+        ...
+
+    def sleep(self) -> None:
+        """Leave the memory to the learner; the weights may be forgotten."""
         ...
 
 

@@ -29,9 +29,6 @@ class ReferenceEngine:
         """That of the engine."""
         return self.engine.arithmetic
 
-    def load_weights(self) -> None:
-        """Nothing by itself: the engine takes the reference's weights when it samples, and the policy's afterwards."""
-
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:

@@ -56,9 +56,6 @@ class ScriptedEngine:
 
         return cls(chat, look_up)
 
-    def load_weights(self) -> None:
-        """Nothing to take over."""
-
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:

@@ -67,9 +67,6 @@ class TorchEngine:
         """The chat of the policy."""
         return self.policy.chat
 
-    def load_weights(self) -> None:
-        """Nothing to take over."""
-
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:

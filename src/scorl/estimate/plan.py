@@ -58,8 +58,8 @@ class Case:
 
     @property
     def vllm_bytes(self) -> float:
-        """vLLM's share of the device; 0 where another engine samples, or on a CPU."""
-        return self.served.share if self.served else 0.0
+        """vLLM's share of the device; 0 where another engine samples or the server is elsewhere, or on a CPU."""
+        return self.served.share if self.served and not self.served.settings.is_elsewhere else 0.0
 
     def workload(self, stage: Stage) -> Workload:
         """What a step of a stage has to sample and to learn."""

@@ -168,9 +168,6 @@ class _Answers:
     def chat(self) -> Chat:
         return cast(Chat, _Texts(self.lengths, self.words))
 
-    def load_weights(self) -> None:
-        """Nothing."""
-
     def sample(self, requests: Sequence[Request], **_: Any) -> list[Sample]:
         """Responses, their lengths spread around the mean."""
         if not requests:

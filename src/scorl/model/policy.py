@@ -98,6 +98,16 @@ class Policy:
         """The longest context in tokens, where the model names one."""
         return getattr(self.decoder.config, "max_position_embeddings", None)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether this process holds no more than its shards of the weights, as it does unless they are gathered."""
+        return any(hasattr(p, "placements") for p in self.model.parameters())
+
+    @property
+    def adapters_are_on(self) -> bool:
+        """Whether there are adapters, and what is computed is with them."""
+        return bool(self.lora) and not any(getattr(m, "_disable_adapters", False) for m in self.model.modules())
+
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Exchange the trainable parameters' storage, unseen by autograd; the tensors are taken, not copied."""
         for name, parameter in self.parameters.items():
@@ -105,9 +115,7 @@ class Policy:
 
     def fingerprint(self) -> tuple[float, ...]:
         """Numbers that change when the weights do, or when adapters are switched off."""
-        off = (
-            [float(getattr(module, "_disable_adapters", False)) for module in self.model.modules()] if self.lora else []
-        )
+        off = [float(self.adapters_are_on)] if self.lora else []
         with torch.no_grad():
             sums = [p.sum(dtype=torch.float32) for p in self.parameters.values()]
         return (*(torch.stack(sums).tolist() if sums else ()), *off)
@@ -137,6 +145,12 @@ class Policy:
             warnings.simplefilter("ignore")
             model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write the adapters alone, as peft does."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.model.save_pretrained(folder)
 
 
 def final_logits(decoder: Any, hidden: Tensor) -> Tensor:
@@ -171,12 +185,16 @@ def _check_supported(decoder: Any, path: str) -> None:
 def resolve_device(name: str) -> torch.device:
     """A device by name: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
 
+    A GPU without a number is this process's current one: launchers set that, each in its own way.
+
     Raises:
         UserError: a GPU is asked for, and there is none.
     """
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"model.device: '{name}', but torch sees no GPU here")
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu" if name == "auto" else name)
 
 
 def warn_of_slow_matmuls(device: torch.device, dtype: torch.dtype) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict
 
+from scorl.distributed.ranks import ALONE
 from scorl.engines import ENGINES, Engine
 from scorl.recipe.choice import STRICT
 from scorl.recipe.sections import ENGINE
@@ -46,4 +47,4 @@ class Sampler:
         Raises:
             UserError: there is no such model, or it cannot be read.
         """
-        return ENGINES[self.engine.name].build(self.engine.settings, self.model, None)
+        return ENGINES[self.engine.name].build(self.engine.settings, self.model, None, ALONE)

@@ -76,7 +76,7 @@ def build(recipe: Recipe, ranks: Ranks = ALONE) -> BuiltRecipe:
     engine = ENGINES[recipe.engine.name]
     engine.check(recipe.engine.settings)
     policy = Policy.of(recipe.model, placed=ranks.size == 1 or recipe.launcher.parallel == "ddp")
-    return BuiltRecipe(recipe, policy, engine.build(recipe.engine.settings, recipe.model, policy), task)
+    return BuiltRecipe(recipe, policy, engine.build(recipe.engine.settings, recipe.model, policy, ranks), task)
 
 
 def _check_problems(recipe: Recipe, task: Task) -> None:

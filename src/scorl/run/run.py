@@ -22,6 +22,7 @@ from scorl.run.directory import RunDirectory
 from scorl.run.files import Record, response_records
 from scorl.run.resume import resume
 from scorl.run.signals import interruptible
+from scorl.training.handover import weights_for_sampling
 from scorl.training.step import Step
 
 __all__ = ["OnProgress", "RunResult", "run_recipe"]
@@ -145,7 +146,7 @@ class _Run:
         settings, updates = self.built.recipe.evaluation, self.learner.updates
         due = updates == 0 or self.done or (settings.eval_steps > 0 and updates % settings.eval_steps == 0)
         if due and not self.directory.evaluated(settings.split, updates):
-            with self.learner.unsharded(reference=settings.fixed):
+            with weights_for_sampling(self.built.engine, self.learner, reference=settings.fixed):
                 self.evaluate()
 
     def evaluate(self) -> None:

@@ -24,6 +24,7 @@ from scorl.seeds import derive
 from scorl.settings import Sampling
 from scorl.tasks.task import Task
 from scorl.training.collected import RolloutStore
+from scorl.training.handover import weights_for_sampling
 from scorl.training.stage import Stage
 from scorl.trajectory import Credit, Group, Problem, TrainingExample, Verdict
 
@@ -166,8 +167,8 @@ class Batches:
         if stage.objective.source == "solutions":
             groups = demonstrate(self.engine.chat, clock.task, problems[mine])
             return groups, {"sample": time.perf_counter() - began - clock.seconds, "judge": clock.seconds}, None
-        with self.learner.unsharded(reference=stage.offline > 0):
-            sync_gap, synced = self.engine.load_weights(), time.perf_counter() - began
+        with weights_for_sampling(self.engine, self.learner, reference=stage.offline > 0) as sync_gap:
+            synced = time.perf_counter() - began
             draws = self._draws(stage, step, problems[: mine.start])
             groups = rollout(self.engine, clock.task, problems[mine], self.task.turns(stage.attempts), draws)
         sync = {} if sync_gap is None else {"sync": synced}

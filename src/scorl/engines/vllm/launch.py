@@ -7,24 +7,36 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig
 
+from scorl.engines.vllm.client import OwnServer, Poster
+from scorl.engines.vllm.nccl import NcclSender
 from scorl.engines.vllm.server import SOCKET, Server, server_environment
-from scorl.engines.vllm.transfer import uses_ipc
+from scorl.engines.vllm.transfer import (
+    SHARED_MEMORY,
+    AdapterSender,
+    FileSender,
+    IpcSender,
+    WeightSender,
+    choose_way,
+)
+from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.dtype import choose_dtype
 from scorl.model.loading import load_pretrained, resolve_model
 from scorl.model.policy import Policy, resolve_device
 from scorl.settings import ModelSettings, VllmSettings
 
-__all__ = ["ServedModel", "start_server"]
+__all__ = ["ServedModel", "open_sender", "start_server"]
 
 PROGRAM = Path(__file__).parent / "inside" / "scorl_in_vllm.py"
-SHARED_MEMORY = "/dev/shm"
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM makes room for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +69,18 @@ class ServedModel:
         )
 
 
-def start_server(model: Policy | ServedModel, settings: VllmSettings) -> Server:
-    """A server that is ready; a policy's has its architecture and no weights yet.
+def start_server(model: Policy | ServedModel, settings: VllmSettings) -> Poster:
+    """A server that is ready: the user's own, or one in a process of its own.
 
-    Its folder lies in shared memory, so that weights which cross in a file touch no disk.
+    One that is sent all weights has its policy's architecture and none of them yet. Its folder lies in shared memory:
+    the path of a socket must be short.
+
+    Raises:
+        UserError: there is no server at `engine.url`, or too few GPUs are here.
+        GuardError: the server did not start.
     """
+    if settings.url is not None:
+        return OwnServer(settings.url, settings.timeout)
     shared = SHARED_MEMORY if Path(SHARED_MEMORY).is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix="scorl-vllm-", dir=shared))
     if isinstance(model, Policy):
@@ -69,26 +88,37 @@ def start_server(model: Policy | ServedModel, settings: VllmSettings) -> Server:
         config.architectures = [type(model.decoder).__name__]
         config.save_pretrained(folder)
     variables = server_environment(os.environ, own_python=settings.python is not None)
-    if model.device.index is not None:
-        variables["CUDA_VISIBLE_DEVICES"] = _visible_gpu(model.device.index, variables)
+    if model.device.type == "cuda":
+        variables["CUDA_VISIBLE_DEVICES"] = _visible_gpus(model.device.index, settings, variables)
     return Server(_command(model, settings, folder), folder, settings.timeout, variables)
+
+
+def open_sender(server: Poster, policy: Policy, settings: VllmSettings) -> WeightSender:
+    """What brings a policy's weights to a server that was started by these settings."""
+    match choose_way(policy, settings):
+        case "nccl":
+            return NcclSender(server, policy, settings.url)
+        case "ipc":
+            return IpcSender(server, policy)
+        case "file":
+            return FileSender(server, policy)
+        case "adapters":
+            return AdapterSender(server, policy)
 
 
 def _command(model: Policy | ServedModel, settings: VllmSettings, folder: Path) -> list[str]:
     options: dict[str, object] = {
-        "model": folder if isinstance(model, Policy) else model.path,
+        "model": folder,
         "uds": folder / SOCKET,
         "served-model-name": "policy",
         "dtype": str(model.dtype).removeprefix("torch."),
         "generation-config": "vllm",  # none of the model's own top-p and top-k
         "logprobs-mode": "processed_logprobs",  # those of the distribution drawn from, temperature included
         "max-num-seqs": settings.batch_size,
+        **_weight_options(model, settings),
     }
     flags = ["skip-tokenizer-init", "enable-prefix-caching", "enable-scale-out", "disable-uvicorn-access-log"]
-    if isinstance(model, Policy):
-        options["load-format"] = "dummy"
-        options["weight-transfer-config"] = json.dumps({"backend": "ipc" if uses_ipc(model, settings) else "file"})
-        options["worker-extension-cls"] = "scorl_in_vllm.Extension"
+    flags += ["enable-lora"] if "max-lora-rank" in options else []
     if settings.max_model_len is not None:
         options["max-model-len"] = settings.max_model_len
     if model.device.type == "cuda":
@@ -102,7 +132,41 @@ def _command(model: Policy | ServedModel, settings: VllmSettings, folder: Path) 
     return [settings.python or sys.executable, str(PROGRAM), *words, *(f"--{flag}" for flag in flags)]
 
 
-def _visible_gpu(index: int, variables: dict[str, str]) -> str:
-    """The one GPU that the server shares with the learner, as CUDA counts them for this process."""
-    names = variables.get("CUDA_VISIBLE_DEVICES")
-    return names.split(",")[index] if names else str(index)
+def _weight_options(model: Policy | ServedModel, settings: VllmSettings) -> dict[str, object]:
+    """Where the server's weights come from."""
+    if isinstance(model, ServedModel):
+        return {"model": model.path}
+    way = choose_way(model, settings)
+    if way != "adapters":
+        return {
+            "load-format": "dummy",
+            "weight-transfer-config": json.dumps({"backend": way}),
+            "worker-extension-cls": "scorl_in_vllm.Extension",
+        }
+    rank = model.lora.r if model.lora else 0
+    if rank > MAX_LORA_RANKS[-1]:
+        raise UserError(
+            f"model.lora.r: vLLM takes adapters up to rank {MAX_LORA_RANKS[-1]}, not {rank}; set engine.merge_adapters"
+        )
+    return {
+        "model": resolve_model(model.path).path,
+        "max-lora-rank": next(allowed for allowed in MAX_LORA_RANKS if rank <= allowed),
+        "max-loras": 1,
+    }
+
+
+def _visible_gpus(first: int, settings: VllmSettings, variables: Mapping[str, str]) -> str:
+    """The GPUs that the server sees: its own, or the learner's and those behind it, as CUDA counts them for this
+    process.
+    """
+    count, visible = settings.tensor_parallel_size, variables.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    gpus = tuple(range(first, first + count)) if settings.gpus is None else settings.gpus
+    if len(gpus) != count:
+        raise UserError(f"engine.gpus: {len(gpus)} GPUs, but engine.tensor_parallel_size is {count}")
+    if settings.gpus is not None and first in gpus:
+        raise UserError(f"engine.gpus: cuda:{first} is the learner's own; name others, or null to share it")
+    if max(gpus) >= len(names):
+        key = "tensor_parallel_size" if settings.gpus is None else "gpus"
+        raise UserError(f"engine.{key}: the server needs cuda:{max(gpus)}, but this process sees {len(names)} GPUs")
+    return ",".join(names[index] for index in gpus)

@@ -1,25 +1,24 @@
-"""vLLM's own HTTP server in a process of its own; every wait has a limit, and says what it waited for."""
+"""vLLM's own HTTP server in a process of its own, on a socket that nobody else reaches."""
 
 from __future__ import annotations
 
 import atexit
 import http.client
-import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
-from scorl.errors import GuardError, UserError
+from scorl.engines.vllm.client import HttpServer
+from scorl.errors import GuardError
 
-__all__ = ["Poster", "Server", "check_installed", "server_environment"]
+__all__ = ["SOCKET", "Server", "server_environment"]
 
 SOCKET = "socket"
 LOG = "log"
@@ -29,24 +28,8 @@ LOG_LINES = 20
 """Lines of the server's log that an error repeats."""
 LAUNCHER_PREFIXES = ("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_")
 """Beginnings of the variables by which torchrun speaks to its processes; the server is none of them."""
-
-
-def check_installed(python: str | None) -> None:
-    """Whether a Python (None: this one) has vLLM, asked without importing it, which takes long.
-
-    Raises:
-        UserError: it has not, or is none.
-    """
-    program = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
-    try:
-        missing = subprocess.run([python or sys.executable, "-c", program], check=False, capture_output=True).returncode
-    except OSError as error:
-        raise UserError(f"engine.python: cannot be run: {error}") from None
-    if missing:
-        raise UserError(
-            f"engine.python: {python or sys.executable} has no vllm; make an environment for it as docs/vllm.md "
-            "says, and name its Python"
-        )
+ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"}
+"""Variables with options of torch's allocator of GPU memory."""
 
 
 def server_environment(variables: Mapping[str, str], own_python: bool) -> dict[str, str]:
@@ -58,6 +41,8 @@ def server_environment(variables: Mapping[str, str], own_python: bool) -> dict[s
     """
     dropped = (*LAUNCHER_PREFIXES, *(("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV") if own_python else ()))
     kept = {name: value for name, value in variables.items() if not name.startswith(dropped)}
+    for name in ALLOCATOR & kept.keys():  # good for the learner; vLLM's memory that sleeps does not work with it
+        kept[name] = re.sub(r"(^|,)\s*expandable_segments:[^,]*", "", kept[name]).strip(",")
     defaults = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_CI_ENV": "1",
@@ -66,21 +51,12 @@ def server_environment(variables: Mapping[str, str], own_python: bool) -> dict[s
     needed = {
         "VLLM_SERVER_DEV_MODE": "1",  # the routes for weights, sleep and the prefix cache
         "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # IPC handles cross as pickles; nobody else can reach the socket
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # the routes for adapters
     }
     return {**defaults, **kept, **needed}
 
 
-class Poster(Protocol):
-    """What the engine needs of a server."""
-
-    folder: Path
-
-    def post(self, path: str, body: Any = None) -> Any:
-        """Post JSON, and return the JSON that is answered."""
-        ...
-
-
-class Server:
+class Server(HttpServer):
     """A server process that listens on a socket in a folder, and ends with this process or before it.
 
     Args:
@@ -91,7 +67,8 @@ class Server:
     """
 
     def __init__(self, command: Sequence[str], folder: Path, timeout: float, variables: Mapping[str, str]) -> None:
-        self.folder, self.timeout = folder, timeout
+        super().__init__(timeout)
+        self.folder = folder
         with (folder / LOG).open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -108,22 +85,6 @@ class Server:
             self.close()
             raise
 
-    def post(self, path: str, body: Any = None) -> Any:
-        """Post JSON, and return the JSON that is answered.
-
-        Raises:
-            GuardError: the server is dead, takes too long, or refuses.
-        """
-        try:
-            status, answer = self._call("POST", path, json.dumps(body or {}), self.timeout)
-        except TimeoutError:
-            raise self._error(f"did not answer {path} within {self.timeout:g} s (engine.timeout)") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise self._error(f"is gone: {path} got no answer ({type(error).__name__}: {error})") from None
-        if status != http.client.OK:
-            raise self._error(f"refused {path} with status {status}: {answer.decode(errors='replace')[:500]}")
-        return json.loads(answer or b"null")
-
     def close(self) -> None:
         """End the server and remove its folder."""
         atexit.unregister(self.close)
@@ -138,27 +99,15 @@ class Server:
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + self.timeout
-        while not self._healthy():
+        while not self.is_healthy():
             if self.process.poll() is not None:
                 raise self._error("did not start")
             if time.monotonic() > end:
                 raise self._error(f"was not ready within {self.timeout:g} s (engine.timeout)")
             time.sleep(0.2)
 
-    def _healthy(self) -> bool:
-        try:
-            return self._call("GET", "/health", None, 5.0)[0] == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-
-    def _call(self, method: str, path: str, body: str | None, seconds: float) -> tuple[int, bytes]:
-        connection = _Connection(self.folder / SOCKET, seconds)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+    def _connection(self, seconds: float) -> http.client.HTTPConnection:
+        return _SocketConnection(self.folder / SOCKET, seconds)
 
     def _error(self, what: str) -> GuardError:
         """What happened, whether the process still lives, and its log, of which a copy stays."""
@@ -171,7 +120,7 @@ class Server:
         return GuardError("\n  ".join([f"the vLLM server {what}{state}. Its log is in {copy}, and ends:", *lines]))
 
 
-class _Connection(http.client.HTTPConnection):
+class _SocketConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket, which no other machine and no other user reaches."""
 
     def __init__(self, path: Path, seconds: float) -> None:
