@@ -100,17 +100,22 @@ def test_the_summary_has_the_documented_shape() -> None:
 
 
 def test_progress_is_told_and_chunks_do_not_show() -> None:
+    """A part fills the engine's batch; progress is told after each turn of it."""
     told: list[tuple[int, int]] = []
-    engine = ScriptedEngine(CHAT, [str(n) for n in range(10)])
-    whole = evaluate(
-        engine,
-        TASK,
-        EvaluationSettings(problems=None, temperature=1.0, samples=2),
-        progress=lambda done, total: told.append((done, total)),
-    )
-    assert told == [(64, 100), (100, 100)]
-    part = evaluate(engine, TASK, EvaluationSettings(problems=70, temperature=1.0, samples=2))
-    assert whole.groups[:70] == part.groups
+    answers, settings = [str(n) for n in range(10)], EvaluationSettings(problems=None, temperature=1.0, samples=2)
+
+    def measured(batch_size: int, settings: EvaluationSettings = settings) -> Evaluation:
+        told.clear()
+        engine = ScriptedEngine(CHAT, answers, batch_size)
+        return evaluate(engine, TASK, settings, progress=lambda done, total: told.append((done, total)))
+
+    whole = measured(256)
+    assert told == [(50, 100), (100, 100)]
+    assert measured(160) == whole
+    assert told == [(40, 100), (80, 100), (90, 100), (100, 100)]
+    assert measured(1) == whole
+    assert told == [(32, 100), (64, 100), (82, 100), (100, 100)]
+    assert measured(256, replace(settings, problems=70)).groups == whole.groups[:70]
     assert len({a.text for group in whole.groups for t in group for a in t.attempts}) == 10
 
 

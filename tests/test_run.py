@@ -199,7 +199,7 @@ def test_ctrl_c_in_an_evaluation_saves_at_once(straight, model, lora, tmp_path):
 
     def interrupt(what, done, total):
         seen.append(done)
-        if len(seen) == 2:  # the evaluation after step 3, of which nothing is saved yet
+        if len(seen) == 3:  # the evaluation after step 3, of which nothing is saved yet
             signal.raise_signal(signal.SIGINT)
 
     result = run(tmp_path / "run", built(model, lora), on_progress=interrupt)

@@ -22,7 +22,7 @@ Summary = dict[str, Any]
 """An evaluation as JSON: what it was of, `metrics` as {name: {value, low, high}}, `mcnemar_p`, `outcomes`."""
 
 CHUNK = 64
-"""Problems of a rank between two calls of `progress`; results do not depend on it."""
+"""Problems that a rank asks at once, or as many as fill its engine's batch; results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def evaluate(
         max_tokens: the longest response.
         seed: of draws at a temperature above 0.
         offline: who writes first attempts in the model's place.
-        progress: is told (problems done, problems in all).
+        progress: is told (problems done, problems in all); one with half of its attempts is half done.
         ranks: share the problems; each has the whole result.
 
     Raises:
@@ -100,14 +100,19 @@ def evaluate(
     def draw_seed(problem: Problem, sample: int, place: int) -> int:
         return derive(seed, "evaluate", problem.id, sample, place)
 
+    turns, tell = task.turns(attempts), progress or (lambda done, total: None)
+    size = ranks.size * max(CHUNK, engine.batch_size // settings.samples)
     groups: list[Group] = []
-    for start in range(0, len(problems), CHUNK * ranks.size):
-        chunk = problems[start : start + CHUNK * ranks.size]
+    for start in range(0, len(problems), size):
+        chunk = problems[start : start + size]
         share = ranks.shard(len(chunk))
         before, sampling = chunk[: share.start], Sampling(settings.temperature, max_tokens)
         draws = Draws(draw_seed, settings.samples, sampling, offline=offline, before=before)
-        judged = rollout(engine, task, chunk[share], task.turns(attempts), draws)
+
+        def written(responses: int, start: int = start, asked: int = len(chunk)) -> None:
+            tell(start + asked * responses // (len(turns) + 1), len(problems))
+
+        judged = rollout(engine, task, chunk[share], turns, draws, written)
         groups += ranks.all_concat(judged, "a part of the evaluation")
-        if progress:
-            progress(len(groups), len(problems))
+        tell(len(groups), len(problems))
     return Evaluation(model, task.name, settings, attempts, max_tokens, seed, tuple(groups))

@@ -57,13 +57,24 @@ class Draws:
 
 
 def rollout(
-    engine: Engine, task: Task, problems: Sequence[Problem], turns: Sequence[Turn], draws: Draws
+    engine: Engine,
+    task: Task,
+    problems: Sequence[Problem],
+    turns: Sequence[Turn],
+    draws: Draws,
+    progress: Callable[[int], None] = lambda written: None,
 ) -> list[Group]:
     """Sample and judge the trajectories of each problem: `converse`, then `judge`."""
-    return judge(task, turns, converse(engine, problems, turns, draws))
+    return judge(task, turns, converse(engine, problems, turns, draws, progress))
 
 
-def converse(engine: Engine, problems: Sequence[Problem], turns: Sequence[Turn], draws: Draws) -> list[Group]:
+def converse(
+    engine: Engine,
+    problems: Sequence[Problem],
+    turns: Sequence[Turn],
+    draws: Draws,
+    progress: Callable[[int], None] = lambda written: None,
+) -> list[Group]:
     """Sample the responses to each problem and to the turns behind it; nothing is judged.
 
     Args:
@@ -71,6 +82,7 @@ def converse(engine: Engine, problems: Sequence[Problem], turns: Sequence[Turn],
         problems: what is asked; one that comes again gets other seeds.
         turns: what follows the first attempt.
         draws: how many, how, and by which seeds.
+        progress: is told the responses that each trajectory has, whenever a turn is over and another follows.
 
     Returns:
         One group for each problem, in order, of `samples * branches` trajectories.
@@ -83,6 +95,7 @@ def converse(engine: Engine, problems: Sequence[Problem], turns: Sequence[Turn],
     rows = _open(engine, _first_rows(engine.chat, problems, draws), draws, keep=bool(turns))
     rows = [replace(r, number=r.number * draws.branches + b, branch=b) for r in rows for b in range(draws.branches)]
     for left, turn in zip(reversed(range(len(turns))), turns, strict=True):
+        progress(len(turns) - left)
         asked = [row.asked(engine.chat, turn.message) for row in rows]
         rows = _write(engine, asked, draws, keep=left > 0, role=turn.role)
     trajectories = [Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch) for r in rows]

@@ -47,6 +47,11 @@ class Engine(Protocol):
         then agree."""
         ...
 
+    @property
+    def batch_size(self) -> int:
+        """The most responses that are written at once; `sample` takes any number."""
+        ...
+
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:

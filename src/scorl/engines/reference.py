@@ -29,6 +29,11 @@ class ReferenceEngine:
         """That of the engine."""
         return self.engine.arithmetic
 
+    @property
+    def batch_size(self) -> int:
+        """The engine's."""
+        return self.engine.batch_size
+
     def sample(
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:

@@ -32,6 +32,9 @@ class ScriptedEngine:
     """The response to (the whole prompt as text, special tokens included; the seed), or a row of responses of
     which the seed picks one. A response may contain an end token; it ends there."""
 
+    batch_size: int = 256
+    """As of other engines; nothing is saved by it here."""
+
     @classmethod
     def load_answers(cls, chat: Chat, path: Path) -> ScriptedEngine:
         """An engine that answers from a JSONL file of `{"prompt_contains": ..., "response": ...}`.

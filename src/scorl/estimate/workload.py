@@ -158,6 +158,7 @@ class _Answers:
     """In an engine's place: random tokens, the first of which says whether it is a later turn; calls are noted."""
 
     arithmetic: ClassVar[Arithmetic] = "none"
+    batch_size: ClassVar[int] = 1
     lengths: Lengths
     words: int
     calls: list[Sampled] = field(default_factory=list)

@@ -67,6 +67,11 @@ class VllmEngine:
         """The chat of the model."""
         return self.model.chat
 
+    @property
+    def batch_size(self) -> int:
+        """See `scorl.engines.engine.Engine.batch_size`."""
+        return self.settings.batch_size
+
     def load_weights(self) -> None:
         """See `scorl.engines.engine.OwnWeights`; what the server computed with other weights is forgotten."""
         if not isinstance(self.model, Policy) or self._fingerprint == (fingerprint := self.model.fingerprint()):

@@ -79,6 +79,11 @@ class SharedEngine:
         """vLLM's."""
         return self.engine.arithmetic
 
+    @property
+    def batch_size(self) -> int:
+        """The server's, which its ranks fill together or one by one."""
+        return self.engine.batch_size
+
     def load_weights(self) -> None:
         """See `scorl.engines.engine.OwnWeights`."""
         if isinstance(self.engine.model, Policy) and self.engine.model.device.type == "cuda":
