@@ -191,6 +191,15 @@ def test_a_run_logs_what_each_transfer_took_and_how_far_it_was_off(engine, polic
     assert "sync" not in line["seconds"]
 
 
+@pytest.mark.parametrize(("cap", "becomes"), [("auto", 2.0), (None, None), (1.5, 1.5)])
+def test_what_vllm_samples_is_weighed_unless_one_says_otherwise(engine, policy, cap, becomes):
+    learner = Learner(policy, LearnerSettings(importance_sampling_cap=cap), total=1)
+    list(train(policy, letters(), [Stage(StageOne(), steps=1, problems=1, samples=2)], engine=engine, learner=learner))
+    assert learner.settings.importance_sampling_cap == becomes
+    assert learner.settings.with_cap_for("same").importance_sampling_cap == becomes
+    assert LearnerSettings().with_cap_for("same").importance_sampling_cap is None
+
+
 STAND_IN = """
 import http.server, json, os, socketserver, sys, threading, time
 folder, fault = sys.argv[1:]
@@ -346,3 +355,5 @@ def test_settings_of_vllm_belong_to_vllm():
     with pytest.raises(UserError, match=r"engine.enable_sleep_mode: there is no such key"):
         resolve("countdown", ["engine.enable_sleep_mode=true"])
     assert resolve("countdown", ["engine.name=vllm"]).engine.settings == VllmSettings()
+    with pytest.raises(UserError, match=r"engine.gpus: the server at engine.url has its own"):
+        resolve("countdown", ["engine.name=vllm", "engine.url=http://there", "engine.gpus=[1]"])

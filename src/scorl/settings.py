@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
@@ -129,6 +129,10 @@ class VllmSettings:
     timeout: Annotated[float, Gt(0)] = 600.0
     """Seconds that the server's start, or any one answer, may take."""
 
+    def __post_init__(self) -> None:
+        if self.url is not None and self.gpus is not None:
+            raise UserError("engine.gpus: the server at engine.url has its own already; name one of the two")
+
     @property
     def is_elsewhere(self) -> bool:
         """Whether the server shares no GPU with a learner, and serves all of them."""
@@ -188,6 +192,12 @@ class LearnerSettings:
     than `torch` samples differently. null: no weights, right where both share weights and arithmetic; `auto`: 2 with
     the engine `vllm`, else null."""
 
+    def with_cap_for(self, arithmetic: Literal["same", "other", "none"]) -> LearnerSettings:
+        """With what `importance_sampling_cap: auto` is behind an engine of this arithmetic."""
+        if self.importance_sampling_cap != "auto":
+            return self
+        return replace(self, importance_sampling_cap=IMPORTANCE_CAP if arithmetic == "other" else None)
+
     def __post_init__(self) -> None:
         if self.kl_in not in KL_IN[self.kl]:
             raise UserError(
@@ -195,6 +205,9 @@ class LearnerSettings:
                 f"(docs/loss.md). Allowed with '{self.kl}': {', '.join(KL_IN[self.kl])}"
             )
 
+
+IMPORTANCE_CAP = 2.0
+"""Of importance weights where the sampler is another engine, as TRL and others have it."""
 
 KL_IN = {"exact": ("both", "loss"), "k1": ("reward",), "k2": ("both", "loss"), "k3": ("both", "loss")}
 """Where each KL estimator can act."""

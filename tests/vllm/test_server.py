@@ -156,7 +156,7 @@ def test_a_server_of_ones_own_by_its_address(policy, tmp_path):
     policy.save(tmp_path)
     port, inside = 8017, ROOT / "src" / "scorl" / "engines" / "vllm" / "inside"
     flags = (
-        f"-m vllm.entrypoints.openai.api_server --model {tmp_path} --port {port} --load-format dummy "
+        f"-m vllm.entrypoints.openai.api_server --model {tmp_path} --port {port} --load-format dummy --dtype float32 "
         "--generation-config vllm --logprobs-mode processed_logprobs --skip-tokenizer-init --enable-scale-out "
         '--weight-transfer-config {"backend":"file"} --worker-extension-cls scorl_in_vllm.Extension '
         "--enforce-eager --block-size 32"

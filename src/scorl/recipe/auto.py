@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["decide", "decided_like"]
 
-CAP = 2.0
-"""Of importance weights, as TRL and others have it."""
-
 
 def decide(recipe: Recipe, device: torch.device, vllm: bool) -> Recipe:
     """The recipe without `auto`, as it is run on a device, and with vLLM or without it."""
@@ -29,8 +26,7 @@ def decide(recipe: Recipe, device: torch.device, vllm: bool) -> Recipe:
     if isinstance(engine.settings, AutoSettings):
         name, settings = choose_engine(engine.settings, device, vllm)
         engine = replace(engine, name=name, settings=settings)
-    if learner.importance_sampling_cap == "auto":
-        learner = replace(learner, importance_sampling_cap=CAP if engine.name == "vllm" else None)
+    learner = learner.with_cap_for("other" if engine.name == "vllm" else "same")
     model = replace(recipe.model, dtype=choose_dtype(recipe.model.dtype, device))
     return replace(recipe, model=model, engine=engine, learner=learner)
 

@@ -56,6 +56,7 @@ def train(
     learner = learner or Learner(policy, LearnerSettings(), total=total, temperature=sampling.temperature)
     store = store or MemoryRolloutStore()
     engine = engine or TorchEngine(policy)
+    learner.settings = learner.settings.with_cap_for(engine.arithmetic)  # a recipe has decided that already
     batches = Batches(task, engine, learner, sampling, seed, split, store)
     for leg in legs(stages):
         if leg.end <= learner.updates:
