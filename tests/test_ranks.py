@@ -48,6 +48,14 @@ def on_two_ranks(model: str, folder: Path, *cases: str) -> None:
     assert done.returncode == 0, done.stderr[-5000:]
 
 
+def test_shards_of_a_moving_reference_stop_the_run(tmp_path):
+    command = [*TORCHRUN, "-m", "support.ranked", save_model(tmp_path / "model"), str(tmp_path), "few-fsdp2-drifting"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode != 0
+    assert "GuardError: the reference's weights have changed" in done.stderr
+    assert len(lines(tmp_path / "few-fsdp2-drifting")) == 1
+
+
 def lines(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
 

@@ -3,9 +3,12 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from scorl.distributed.ranks import exit_process, process_group
 from scorl.engines.torch import TorchEngine
+from scorl.learner import Learner, Progress
+from scorl.learner.parallel import local_shard
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Star, Supervised
 from scorl.recipe import LauncherSettings
@@ -45,6 +48,19 @@ def built(model: str, stages: str, kind: str = "ddp") -> BuiltRecipe:
     return BuiltRecipe(recipe, policy, TorchEngine(policy), letters())
 
 
+def let_reference_drift() -> None:
+    """Change this rank's shards of the reference after the first update."""
+    update = Learner.update
+
+    def update_and_drift(learner: Learner, *args: Any) -> Progress:
+        progress = update(learner, *args)
+        for parameter in learner.reference.head.parameters():
+            local_shard(parameter).mul_(1 + 1e-6)
+        return progress
+
+    Learner.update = update_and_drift  # type: ignore[method-assign]
+
+
 def main(model: str, folder: Path, cases: list[str]) -> None:
     """Each case is STAGES-KIND, and resumes what lies in its folder."""
     with process_group(2, 120.0, "cpu") as ranks:
@@ -55,6 +71,8 @@ def main(model: str, folder: Path, cases: list[str]) -> None:
                 recipe = case_built.recipe
                 learner = replace(recipe.learner, gradient_checkpointing=True, packing="padded")
                 case_built = replace(case_built, recipe=replace(recipe, learner=learner))
+            if "drifting" in more:
+                let_reference_drift()
             run_recipe(case_built, RunDirectory(folder / case, ranks))
         ranks.barrier("the end")
     exit_process(0)
