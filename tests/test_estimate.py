@@ -161,6 +161,16 @@ def test_vllm_takes_its_share_unless_it_sleeps():
     assert any("no room for a row" in problem for problem in problems_of(tight, memory_of(tight)))
 
 
+def test_weights_are_let_go_before_vllm_wakes_as_a_whole():
+    """A share that is hardly more than its weights: their transfer is the height."""
+    given = ("engine.name=vllm", "engine.gpu_memory_utilization=0.0001", "model.dtype=bfloat16")
+    awake, asleep = (memory_of(case(*given, f"engine.enable_sleep_mode={sleep}")) for sleep in ("false", "true"))
+    sent = "weights on their way to vLLM"
+    assert awake.sampling["vLLM"] == 0.0001 * GIB < asleep.sampling["vLLM"] == asleep.sampling[sent]
+    large = memory_of(case(*given, "engine.gpu_memory_utilization=0.5", "engine.enable_sleep_mode=true"))
+    assert (sent in large.sampling, sent in awake.sampling) == (False, True)
+
+
 def test_vllm_decodes_as_many_rows_as_its_share_holds():
     held = case("engine.name=vllm", "engine.gpu_memory_utilization=0.5", "stages.0.problems=99", memory=8 * GIB)
     (work, served) = held.workload(held.recipe.stages[0]), held.served

@@ -132,20 +132,33 @@ def _memory(case: Case, stage: Stage) -> Memory:
     always = {label: share[label] * size for label, size in learning.memory.live.items() if size and label in share}
     learns = max((phase.peak(share) for phase in (learning.first, learning.memory)), key=_total)
     samples: dict[str, float] = dict(always)
-    if case.recipe.engine.name == "vllm":
-        if case.shards == 1 and case.size < 4:  # else they are sent as they are
-            samples["weights on their way to vLLM"] = float(case.size * learning.parameters)
+    if case.served:
+        samples |= _beside_vllm(case, case.served, stage)
     elif decoding := case.decoding(stage):
         height: dict[str, float] = max((call.memory.peak(share) for call in decoding), key=_total)
         samples |= height
     if case.shards > 1:
-        samples["gathered weights"] = float(case.size * learning.parameters)
         learns["gathered weights"] = float(case.size * learning.gathered)
+        if not case.served:
+            samples["gathered weights"] = float(case.size * learning.parameters)
     if case.vllm_bytes:
-        asleep = case.recipe.engine.settings.enable_sleep_mode
-        samples[VLLM] = case.vllm_bytes
-        learns[VLLM] = ASLEEP if asleep else case.vllm_bytes
+        learns[VLLM] = ASLEEP if case.recipe.engine.settings.enable_sleep_mode else case.vllm_bytes
     return Memory(samples, learns)
+
+
+def _beside_vllm(case: Case, served: Served, stage: Stage) -> dict[str, float]:
+    """vLLM and the weights that it is sent, which are let go before it wakes as a whole (`scorl.training.handover`)."""
+    sent: dict[str, float] = {}
+    if case.shards > 1:
+        sent["gathered weights"] = float(served.size * served.parameters)
+    elif served.size < 4 and not case.recipe.model.lora:  # else they are sent as they are
+        sent["weights on their way to vLLM"] = float(served.size * served.parameters)
+    if not case.vllm_bytes:
+        return sent
+    whole = {VLLM: case.vllm_bytes}
+    if not served.settings.enable_sleep_mode or stage.offline:  # the reference is sent too, while vLLM is awake
+        return whole | sent
+    return max(whole, {VLLM: served.weights, **sent}, key=_total)
 
 
 def _total(parts: Mapping[str, float]) -> float:
