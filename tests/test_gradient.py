@@ -9,9 +9,10 @@ import itertools
 
 import pytest
 import torch
+from support.plain import kl_of_rows
 
 from scorl.learner.batch import micro_batches
-from scorl.learner.loss import kl_per_token, loss
+from scorl.learner.loss import loss
 from scorl.objectives import Reinforce, StageOne, StageTwo
 from scorl.settings import LearnerSettings
 from scorl.trajectory import Problem, Response, Trajectory, Verdict
@@ -102,7 +103,7 @@ def expected_gradient(table: Table, objective, group_size: int, settings: Learne
         target = batch.target[batch.prediction]
         scores = table.scores()[rows]
         logprobs = scores.gather(1, target[:, None])[:, 0]
-        kl = kl_per_token(settings.kl, scores, table.reference.log_softmax(-1)[rows], target)
+        kl = kl_of_rows(settings.kl, scores, table.reference.log_softmax(-1)[rows], target)
         value = loss(batch, logprobs, kl, len(examples), settings)
         gradient += p * torch.autograd.grad(value, table.logits)[0]
     return gradient

@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.plain import kl_of_rows
 from support.worlds import letters, save_model, tiny_policy
 
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
-from scorl.learner import GuardError, Learner, forward
+from scorl.learner import GuardError, Learner
 from scorl.learner.batch import micro_batches
-from scorl.learner.loss import importance, kl_per_token, kl_to_go, loss
+from scorl.learner.head import BLOCK_BYTES
+from scorl.learner.loss import importance, kl_to_go, loss
 from scorl.learner.schedule import learning_rate
 from scorl.learner.state import read_state, write_state
 from scorl.model.logprobs import log_probabilities
@@ -73,7 +75,7 @@ def test_the_gradient_does_not_depend_on_micro_batches_padding_or_order(policy, 
 
 def test_the_gradient_does_not_depend_on_the_chunks_of_the_head(policy, examples, monkeypatch):
     whole, _ = gradient(policy, examples, LearnerSettings())
-    monkeypatch.setattr(forward, "LOGITS_PER_CHUNK", 70)
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", 4 * 70)
     chunked, _ = gradient(policy, examples, LearnerSettings())
     close(whole, chunked)
 
@@ -115,10 +117,10 @@ def test_kl_to_go_by_hand(examples):
 def test_estimators_by_hand():
     policy, reference = torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([[0.25, 0.5, 0.25]]).log()
     target, ln2 = torch.tensor([0]), math.log(2)
-    assert kl_per_token("exact", policy, reference, target).item() == pytest.approx(0.25 * ln2)
-    assert kl_per_token("k1", policy, reference, target).item() == pytest.approx(ln2)
-    assert kl_per_token("k2", policy, reference, target).item() == pytest.approx(ln2**2 / 2)
-    assert kl_per_token("k3", policy, reference, target).item() == pytest.approx(0.5 - 1 + ln2)
+    assert kl_of_rows("exact", policy, reference, target).item() == pytest.approx(0.25 * ln2)
+    assert kl_of_rows("k1", policy, reference, target).item() == pytest.approx(ln2)
+    assert kl_of_rows("k2", policy, reference, target).item() == pytest.approx(ln2**2 / 2)
+    assert kl_of_rows("k3", policy, reference, target).item() == pytest.approx(0.5 - 1 + ln2)
 
 
 def test_importance_weights_by_hand(examples):

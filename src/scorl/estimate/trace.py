@@ -22,6 +22,7 @@ from scorl.estimate.meter import Hollow, Meter, Phase
 from scorl.estimate.model import FakePolicy
 from scorl.estimate.workload import Sampled, Workload
 from scorl.learner import Learner
+from scorl.learner.head import Head
 from scorl.learner.parallel import DDP, Backward
 from scorl.model.logprobs import log_probabilities
 from scorl.recipe import Recipe
@@ -119,7 +120,7 @@ class _LargestAlone(DDP):
         self.sizes: list[int] = []
         self.cost = Cost()
 
-    def accumulate_gradients(self, batches: Sequence[Any], backward: Backward, dummy: Any) -> None:
+    def accumulate_gradients(self, batches: Sequence[Any], backward: Backward, dummy: Any, head: Head) -> None:
         """See `ParallelStrategy`; where there are several micro-batches, the gradients of others are there before."""
         self.sizes = [batch.layout.ids.numel() for batch in batches]
         if len(batches) != 1:

@@ -61,8 +61,9 @@ class MicroBatch:
         return bool((self.beta > 0).any())
 
     def to(self, device: torch.device) -> MicroBatch:
-        """The same on another device."""
-        return MicroBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        """The same on another device, but for the layout, which chunks have in common."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "layout"}
+        return MicroBatch(layout=self.layout, **moved)
 
     def chunks(self, predictions: int) -> Iterator[MicroBatch]:
         """The loss tokens in chunks of about as many predictions; a response, whose KL runs through it, stays whole."""
@@ -70,7 +71,7 @@ class MicroBatch:
         starts = ends - self.length
         first = 0
         # Counted in loss tokens, of which there are at least as many as distinct predictions: no chunk is too large but
-        # that of a single long response, which `logprobs_and_kl` cuts again.
+        # that of a single long response, which the head cuts again.
         while first < len(ends):
             last = first + max(1, int((ends[first:] - starts[first] <= predictions).sum()))
             tokens = slice(int(starts[first]), int(ends[last - 1]))

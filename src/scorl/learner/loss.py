@@ -31,15 +31,12 @@ from torch import Tensor
 from scorl.learner.batch import MicroBatch
 from scorl.settings import LearnerSettings
 
-__all__ = ["importance", "kl_per_token", "kl_to_go", "loss"]
+__all__ = ["estimate_kl", "importance", "kl_to_go", "loss"]
 
 
-def kl_per_token(kind: Literal["exact", "k1", "k2", "k3"], policy: Tensor, reference: Tensor, target: Tensor) -> Tensor:
-    """KL(pi || pi_ref) at each token, [tokens], from log-probabilities [tokens, vocabulary]."""
-    if kind == "exact":
-        return (policy.exp() * (policy - reference)).sum(-1)
-    index = target[:, None]
-    d = (policy.gather(1, index) - reference.gather(1, index))[:, 0]
+def estimate_kl(kind: Literal["k1", "k2", "k3"], policy: Tensor, reference: Tensor) -> Tensor:
+    """An estimate of KL(pi || pi_ref) at each token, [tokens], from the token's log-probabilities, [tokens]."""
+    d = policy - reference
     if kind == "k1":
         return d
     return d.square() / 2 if kind == "k2" else torch.expm1(-d) + d
@@ -70,7 +67,7 @@ def loss(
     Args:
         batch: the micro-batch.
         logprobs: log pi(y_j), [tokens], with gradient.
-        kl: `kl_per_token`, [tokens], with gradient; None where no response has a KL coefficient.
+        kl: KL_j, [tokens], with gradient; None where no response has a KL coefficient.
         trajectories: N, of the whole step.
         settings: `kl_in`, `kl_over` and `importance_sampling_cap`.
     """

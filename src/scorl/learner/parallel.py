@@ -16,8 +16,9 @@ from scorl.distributed.ranks import Ranks
 from scorl.errors import GuardError, UserError
 from scorl.learner.batch import MicroBatch, PaddedRows, lay_out_rows
 from scorl.learner.forward import hidden_states
+from scorl.learner.head import Head
 from scorl.learner.tree import Tree
-from scorl.model.policy import Policy, final_logits
+from scorl.model.policy import Policy
 
 __all__ = ["DDP", "FSDP2", "ParallelStrategy", "as_float", "choose_strategy", "local_shard", "shard_like"]
 
@@ -31,13 +32,16 @@ class ParallelStrategy(Protocol):
     sharded: ClassVar[bool]
     """Whether a rank holds shards of the weights, and no more."""
 
-    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree) -> None:
+    def accumulate_gradients(
+        self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree, head: Head
+    ) -> None:
         """Run this rank's micro-batches and leave in every gradient the sum over the ranks.
 
         Args:
             batches: of this rank; the others may have more or fewer.
             backward: adds one micro-batch's gradients.
             dummy: what a rank runs while others still have micro-batches, to match their collectives.
+            head: the policy's, which keeps gradients of its own.
         """
         ...
 
@@ -76,10 +80,15 @@ class DDP:
         if len(set(self.ranks.all_gather(self.policy.fingerprint(), "everybody's weights"))) > 1:
             raise GuardError(f"the ranks hold different weights: {cause}")
 
-    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree) -> None:
+    def accumulate_gradients(
+        self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree, head: Head
+    ) -> None:
         """See `ParallelStrategy`; where no rank has a micro-batch, gradients stay None."""
         for batch in batches:
             backward(batch, batch.needs_reference)
+        for name, parameter in head.parameters().items():
+            if name in head.gradients:
+                _add_gradient(parameter, head.gradients.pop(name))
         if self.ranks.size == 1 or not self.ranks.any(bool(batches), "whether there is anything to learn"):
             return
         parameters = list(self.policy.parameters.values())
@@ -122,8 +131,10 @@ class FSDP2:
                 self.hidden_states(decoder, lay_out_rows([(0,)], "padded")[0].to(policy.device))
             decoder.reset_iter_state()
 
-    def accumulate_gradients(self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree) -> None:
-        """See `ParallelStrategy`; FSDP2 sums the gradients as it goes."""
+    def accumulate_gradients(
+        self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree, head: Head
+    ) -> None:
+        """See `ParallelStrategy`; FSDP2 sums the gradients as it goes, but for the head's."""
         needs = self._ranks.all_gather([batch.needs_reference for batch in batches], "the number of passes")
         for index in range(max(map(len, needs))):
             needs_reference = any(index < len(rank) and rank[index] for rank in needs)
@@ -132,6 +143,13 @@ class FSDP2:
             else:
                 self._run_dummy(dummy, needs_reference)
         self._reference.reset_iter_state()  # its head was still gathered after its forward pass; no backward follows
+        if not any(needs):
+            return
+        for name, parameter in head.parameters().items():
+            gradient = head.gradients.pop(name, None)
+            whole = torch.zeros(parameter.shape, device=self._policy.device) if gradient is None else gradient
+            self._ranks.all_reduce([whole], "the sum of the head's gradients")
+            _add_gradient(parameter, shard_like(parameter, whole))
 
     def _run_dummy(self, layout: PaddedRows | Tree, needs_reference: bool) -> None:
         """A forward and backward pass that matches the collectives of a micro-batch; its gradients are 0."""
@@ -139,8 +157,8 @@ class FSDP2:
             if needs_reference:
                 with torch.no_grad():
                     self.hidden_states(self._reference, layout)
-            logits = final_logits(self._policy.decoder, self.hidden_states(self._policy.decoder, layout))
-        (0 * logits.float()).sum().backward()  # type: ignore[no-untyped-call]
+            hidden = self.hidden_states(self._policy.decoder, layout)
+        (0 * hidden.float()).sum().backward()  # type: ignore[no-untyped-call]
 
     def hidden_states(self, decoder: Any, layout: PaddedRows | Tree) -> Tensor:
         """See `ParallelStrategy`."""
@@ -210,6 +228,10 @@ def shard_like(owner: Tensor, value: Tensor) -> Tensor:
 
     assert isinstance(owner, DTensor)
     return distribute_tensor(value.to(owner.device), owner.device_mesh, owner.placements, src_data_rank=None)
+
+
+def _add_gradient(parameter: Tensor, gradient: Tensor) -> None:
+    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 
 def _shard_model(decoder: Any, policy: Policy, ranks: Ranks) -> None:

@@ -60,6 +60,7 @@ def _predicting_states(policy: Policy, examples: Sequence[TrainingExample], pack
 
     They say more than log-probabilities, which are all near 0 for a model that is sure of itself.
     """
-    batch = micro_batch(examples, packing).to(policy.device)
+    batch = micro_batch(examples, packing)
     with policy.precision():
-        return hidden_states(policy.decoder, batch.layout)[batch.position[batch.prediction]].float()
+        hidden = hidden_states(policy.decoder, batch.layout.to(policy.device))
+    return hidden[batch.position[batch.prediction].to(policy.device)].float()

@@ -17,7 +17,8 @@ from scorl.learner import guards
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches
 from scorl.learner.checkpointing import gradient_checkpointing
-from scorl.learner.forward import logprobs_and_kl, predictions_per_chunk
+from scorl.learner.forward import logprobs_and_kl
+from scorl.learner.head import Head
 from scorl.learner.loss import loss
 from scorl.learner.parallel import as_float, choose_strategy, local_shard, shard_like
 from scorl.learner.schedule import learning_rate
@@ -46,6 +47,16 @@ class Progress:
     """Mean absolute difference between the sampler's log-probabilities and the learner's."""
     skipped: bool = False
     """The loss or a gradient was not finite, so the weights were left alone."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What the micro-batches of a step have in common."""
+
+    trajectories: int
+    head: Head
+    reference: Head
+    sums: StepSums
 
 
 class Learner:
@@ -182,46 +193,53 @@ class Learner:
 
     def accumulate_gradients(self, examples: Sequence[TrainingExample]) -> StepStatistics:
         """Leave the gradients of a whole step in the parameters, summed over the ranks; `update` applies them."""
-        sums = StepSums()
         packing = self.packing or self.settings.packing
         # N of the reduction is the whole step's: every chunk's loss is divided by it, so it must be known beforehand.
         trajectories = sum(self.ranks.all_gather(len(examples), "the trajectories of a step"))
         batches = micro_batches(examples, self.settings.tokens_per_microbatch, packing)
         dummy, _ = lay_out_rows([(0,)], packing)
+        step = self._begin_step(trajectories)
 
         def backward(batch: MicroBatch, run_reference: bool) -> None:
-            self._backward(batch.to(self.policy.device), run_reference, trajectories, sums)
+            self._backward(batch, run_reference, step)
 
         trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "prefix_tree" else nullcontext()
         layers = gradient_checkpointing(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
-            self.strategy.accumulate_gradients(batches, backward, dummy.to(self.policy.device))
-        return StepSums.total(self.ranks.all_gather(sums.read(), "the statistics of a step"))
+            self.strategy.accumulate_gradients(batches, backward, dummy.to(self.policy.device), step.head)
+        return StepSums.total(self.ranks.all_gather(step.sums.read(), "the statistics of a step"))
 
-    def _backward(self, batch: MicroBatch, run_reference: bool, trajectories: int, sums: StepSums) -> None:
+    def _begin_step(self, trajectories: int) -> _Step:
+        head = Head(self.policy.decoder, self.policy.dtype)
+        shared = self.reference.head is self.policy.decoder
+        reference = head if shared else Head(self.reference.head, self.policy.dtype)
+        return _Step(trajectories, head, reference, StepSums())
+
+    def _backward(self, batch: MicroBatch, run_reference: bool, step: _Step) -> None:
         """Add a micro-batch's gradients; `run_reference` may be for the sake of another rank's micro-batch alone.
 
         The head goes chunk by chunk, forward and backward, so that no more than a chunk's logits ever exist. The
         gradients add up at the last hidden states, which are cut off from the layers for that; one backward pass then
         takes the sum through the layers.
         """
-        reference = self.reference if batch.needs_reference else None
-        ref_hidden = None
+        device = self.policy.device
+        layout, ref_hidden = batch.layout.to(device), None
         with self.policy.precision():
             if run_reference:
                 with torch.no_grad(), self.reference.active() as model:
-                    ref_hidden = self.strategy.hidden_states(model, batch.layout)
-            output = self.strategy.hidden_states(self.policy.decoder, batch.layout)
+                    ref_hidden = self.strategy.hidden_states(model, layout)
+            output = self.strategy.hidden_states(self.policy.decoder, layout)
         hidden = output.detach().requires_grad_()
-        for chunk in batch.chunks(predictions_per_chunk(self.policy.decoder)):
-            with self.policy.precision():
-                logprobs, kl = logprobs_and_kl(
-                    self.policy, reference, chunk, hidden, ref_hidden, self.temperature, self.settings
-                )
+        reference = step.reference if batch.needs_reference else None
+        for host_chunk in batch.chunks(step.head.block()):
+            chunk = host_chunk.to(device)
+            logprobs, kl = logprobs_and_kl(
+                step.head, reference, chunk, hidden, ref_hidden, self.temperature, self.settings
+            )
             logprobs.retain_grad()  # a guard looks at it
-            share = loss(chunk, logprobs, kl, trajectories, self.settings)
+            share = loss(chunk, logprobs, kl, step.trajectories, self.settings)
             share.backward()  # type: ignore[no-untyped-call]
-            sums.add(chunk, share, logprobs, kl)
+            step.sums.add(chunk, share, logprobs, kl)
         if output.requires_grad:  # not if the head alone is trained
             output.backward(hidden.grad)  # type: ignore[no-untyped-call]
 

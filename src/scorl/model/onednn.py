@@ -24,6 +24,7 @@ __all__ = [
     "matmul_onednn",
     "onednn_is_faster",
     "onednn_linear",
+    "onednn_weight_gradient",
     "use_onednn",
 ]
 
@@ -80,6 +81,16 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return product if bias is None else product + bias
 
 
+def onednn_weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """The gradient of `onednn_linear` by its weight, [m, n].
+
+    Args:
+        gradient: by its result, [rows, m].
+        x: [rows, n].
+    """
+    return _weight_gradient(gradient, x) if _fits(x, gradient.t()) else gradient.t() @ x
+
+
 def has_onednn() -> bool:
     return hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -107,10 +118,9 @@ class _Matmul(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight = ctx.needs_input_grad
-        gradients = fill_rows(gradient.flatten(0, -2))
         return (
-            matmul_onednn(gradients, weight.t())[: x[..., 0].numel()].view_as(x) if of_x else None,
-            matmul_onednn(gradients.t(), fill_rows(x.flatten(0, -2)).t()) if of_weight else None,
+            _multiply_rows(gradient, weight.t()) if of_x else None,
+            _weight_gradient(gradient, x) if of_weight else None,
         )
 
 
@@ -118,6 +128,11 @@ def _multiply_rows(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T, [..., n] -> [..., m]."""
     rows = x.flatten(0, -2)
     return matmul_onednn(fill_rows(rows), weight)[: len(rows)].view(*x.shape[:-1], len(weight))
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """The gradient by the weight, [m, n], of a gradient by the product, [..., m], and its x, [..., n]."""
+    return matmul_onednn(fill_rows(gradient.flatten(0, -2)).t(), fill_rows(x.flatten(0, -2)).t())
 
 
 def fill_rows(x: Tensor) -> Tensor:

@@ -20,7 +20,15 @@ from scorl.model.manifest import check_model_files
 from scorl.model.onednn import onednn_is_faster, use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
-__all__ = ["Policy", "final_logits", "hidden_states", "resolve_device", "warn_of_slow_matmuls", "with_adapters"]
+__all__ = [
+    "Policy",
+    "final_logits",
+    "hidden_states",
+    "logit_softcap",
+    "resolve_device",
+    "warn_of_slow_matmuls",
+    "with_adapters",
+]
 
 
 class Policy:
@@ -156,8 +164,14 @@ class Policy:
 def final_logits(decoder: Any, hidden: Tensor) -> Tensor:
     """Logits from the last hidden states, [..., width] -> [..., vocabulary], as the model itself makes them."""
     logits: Tensor = decoder.get_output_embeddings()(hidden)
-    cap = getattr(decoder.config, "final_logit_softcapping", None)
+    cap = logit_softcap(decoder)
     return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def logit_softcap(decoder: Any) -> float | None:
+    """What a model's logits are held below by a tanh; None: nothing."""
+    cap: float | None = getattr(decoder.config, "final_logit_softcapping", None)
+    return cap
 
 
 def hidden_states(decoder: Any, ids: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,253 @@
+"""The output head: log-probabilities of what is predicted, its KL to the reference, and the gradients of both.
+
+One autograd function, for with the vocabularies of today the head costs as much as the layers. Of a block of
+predictions the logits are computed once, and turn into their own gradient in place:
+
+    d loss / d logits = c (1[target] - p) + g p (log p - log p_ref - KL)
+
+where c and g are the loss's gradients by the target's log-probability and by the exact KL; `scorl.learner.loss` gives
+them. The sampled estimators of the KL are made of the target's log-probabilities, and end up in c. The weight is cast
+to the type that is computed in once a step, and its gradient is summed over all blocks of a step in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from scorl.model.onednn import OnednnLinear, onednn_linear, onednn_weight_gradient
+from scorl.model.policy import logit_softcap
+
+__all__ = ["BLOCK_BYTES", "Head", "Prediction", "predict"]
+
+BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
+"""Of the float32 logits of a block; with an exact KL there are as many of the reference's."""
+
+
+class Prediction(NamedTuple):
+    """What a head says of the predicted tokens, [predictions] each."""
+
+    logprobs: Tensor
+    """log pi of the target, with gradient."""
+    ref_logprobs: Tensor | None
+    """log pi_ref of the target."""
+    kl: Tensor | None
+    """KL(pi || pi_ref) over the vocabulary, with gradient, where it was asked for."""
+
+
+class Head:
+    """A model's output head during one step.
+
+    Args:
+        decoder: a Hugging Face model.
+        dtype: that its products are computed in.
+    """
+
+    def __init__(self, decoder: Any, dtype: torch.dtype) -> None:
+        self._linear: nn.Linear = decoder.get_output_embeddings()
+        self._dtype = dtype
+        self._cast: Tensor | None = None
+        self._by_onednn = isinstance(self._linear, OnednnLinear)
+        self.softcap = logit_softcap(decoder)
+        self.gradients: dict[str, Tensor] = {}
+        """Of the weight and the bias, where they are trained; the step's so far, in float32."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many words there are."""
+        return int(self._linear.weight.shape[0])
+
+    @property
+    def weight(self) -> Tensor:
+        """[vocabulary, width], in the type that is computed in."""
+        weight = self._linear.weight.detach()
+        if weight.dtype == self._dtype:  # also where shards are gathered for each pass, which cast by themselves
+            return weight
+        if self._cast is None:
+            self._cast = weight.to(self._dtype)
+        return self._cast
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The weight and the bias, where they are trained."""
+        return {name: p for name, p in self._linear.named_parameters() if p.requires_grad}
+
+    def block(self) -> int:
+        """The predictions of a block."""
+        return max(1, BLOCK_BYTES.get(self._linear.weight.device.type, 64 << 20) // (4 * self.vocabulary))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[predictions, vocabulary], in float32, before the temperature."""
+        x = hidden.to(self._dtype)
+        bias = None if self._linear.bias is None else self._linear.bias.detach().to(self._dtype)
+        logits = onednn_linear(x, self.weight, bias) if self._by_onednn else F.linear(x, self.weight, bias)
+        logits = logits.float()
+        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def pull_back(self, gradient: Tensor, hidden: Tensor) -> Tensor:
+        """The gradient by the hidden states, [predictions, width], of one by the products; the weight's is added up."""
+        gradient, x = gradient.to(self._dtype), hidden.to(self._dtype)
+        trained = self.parameters()
+        if "weight" in trained:
+            self._sum("weight", self._weight_gradient(gradient, x))
+        if "bias" in trained:
+            self._sum("bias", gradient.sum(0, dtype=torch.float32))
+        by_hidden = onednn_linear(gradient, self.weight.t()) if self._by_onednn else gradient @ self.weight
+        return by_hidden.to(hidden.dtype)
+
+    def _weight_gradient(self, gradient: Tensor, x: Tensor) -> Tensor:
+        if self._by_onednn:
+            return onednn_weight_gradient(gradient, x)
+        if gradient.is_cuda and gradient.dtype != torch.float32:
+            return torch.mm(gradient.t(), x, out_dtype=torch.float32)
+        return gradient.t() @ x
+
+    def _sum(self, name: str, gradient: Tensor) -> None:
+        if name in self.gradients:
+            self.gradients[name] += gradient
+        else:
+            self.gradients[name] = gradient.float()
+
+
+def predict(
+    head: Head,
+    reference: Head | None,
+    hidden: Tensor,
+    ref_hidden: Tensor | None,
+    target: Tensor,
+    temperature: float,
+    exact_kl: bool,
+) -> Prediction:
+    """What the policy and the reference say of the tokens that are predicted.
+
+    Predictions that fit one block keep their logits until their gradient is asked for; of more, each block's are
+    computed again for it.
+
+    Args:
+        head: the policy's.
+        reference: the reference's; None: no KL is needed.
+        hidden: the policy's last hidden states, [predictions, width], with gradient.
+        ref_hidden: the reference's.
+        target: the tokens, [predictions].
+        temperature: the sampling temperature; 0 is taken as 1.
+        exact_kl: whether the KL over the vocabulary is wanted.
+    """
+    how = _How(head, reference, temperature or 1.0, exact_kl and reference is not None)
+    logprobs, ref_logprobs, kl = _Predict.apply(hidden, ref_hidden, target, how)  # type: ignore[no-untyped-call]
+    return Prediction(logprobs, ref_logprobs, kl)
+
+
+class _How(NamedTuple):
+    head: Head
+    reference: Head | None
+    temperature: float
+    exact_kl: bool
+
+    def compute(self, hidden: Tensor, ref_hidden: Tensor | None, target: Tensor) -> _Block:
+        """A block, from its hidden states and targets."""
+        logits = self._scaled_logits(self.head, hidden)
+        chosen_logits = _gather(logits, target)
+        logprobs = torch.log_softmax(logits, dim=-1)
+        del logits
+        chosen = _gather(logprobs, target)
+        block = _Block(logprobs, chosen_logits - chosen, chosen)
+        if self.reference is None or ref_hidden is None:
+            return block
+        of_reference = torch.log_softmax(self._scaled_logits(self.reference, ref_hidden), dim=-1)
+        block = block._replace(ref_chosen=_gather(of_reference, target))
+        if not self.exact_kl:
+            return block
+        difference = torch.sub(logprobs, of_reference, out=of_reference)
+        return block._replace(difference=difference, kl=logprobs.exp().mul_(difference).sum(-1))
+
+    def _scaled_logits(self, head: Head, hidden: Tensor) -> Tensor:
+        logits = head.logits(hidden)
+        return logits if self.temperature == 1 else logits.div_(self.temperature)
+
+
+class _Block(NamedTuple):
+    """What is known of some predictions."""
+
+    logprobs: Tensor
+    """[predictions, vocabulary]."""
+    normalizer: Tensor
+    """By how much logits are larger than log-probabilities, [predictions]."""
+    chosen: Tensor
+    """The log-probability of each target."""
+    ref_chosen: Tensor | None = None
+    kl: Tensor | None = None
+    difference: Tensor | None = None
+    """log pi - log pi_ref, [predictions, vocabulary]; None where no exact KL is wanted."""
+
+    def logit_gradient(self, target: Tensor, c: Tensor, g: Tensor | None) -> Tensor:
+        """The loss's gradient by the logits, [predictions, vocabulary]; the block is used up.
+
+        Args:
+            target: the tokens.
+            c: the gradient by each target's log-probability.
+            g: by each exact KL.
+        """
+        if self.difference is None or self.kl is None or g is None:
+            gradient = self.logprobs.exp_().mul_(-c[:, None])
+        else:
+            gradient = self.difference.sub_(self.kl[:, None]).mul_(g[:, None]).sub_(c[:, None])
+            gradient.mul_(self.logprobs.exp_())
+        return gradient.scatter_add_(1, target[:, None], c[:, None])
+
+    def softcap_slope(self, cap: float) -> Tensor:
+        """The slope of the cap's tanh at the logits, [predictions, vocabulary]; before they are used up."""
+        return 1 - ((self.logprobs + self.normalizer[:, None]) / cap).square_()
+
+
+class _Predict(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, ref_hidden: Tensor | None, target: Tensor, how: _How
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        ctx.save_for_backward(hidden, ref_hidden, target)
+        ctx.how, ctx.kept = how, None
+        blocks, parts = _cut(how.head.block(), hidden, ref_hidden, target), []
+        for inputs in blocks:
+            block = how.compute(*inputs)
+            ctx.kept = block if len(blocks) == 1 else None
+            parts.append((block.chosen, block.ref_chosen, block.kl))
+        chosen, ref_chosen, kl = (
+            torch.cat([tensor for tensor in tensors if tensor is not None]) if tensors[0] is not None else None
+            for tensors in zip(*parts, strict=True)
+        )
+        assert chosen is not None
+        if ref_chosen is not None:
+            ctx.mark_non_differentiable(ref_chosen)
+        return chosen, ref_chosen, kl
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_logprob: Tensor, _: Any, by_kl: Tensor | None) -> tuple[Tensor, None, None, None]:
+        how: _How = ctx.how
+        hidden, ref_hidden, target = ctx.saved_tensors
+        gradients = []
+        size = how.head.block()
+        blocks = _cut(size, hidden, ref_hidden, target)
+        of_outputs = _cut(size, by_logprob / how.temperature, None if by_kl is None else by_kl / how.temperature)
+        for inputs, (c, g) in zip(blocks, of_outputs, strict=True):
+            block: _Block = ctx.kept or how.compute(*inputs)
+            cap = how.head.softcap
+            slope = None if cap is None else block.softcap_slope(cap / how.temperature)
+            gradient = block.logit_gradient(inputs[2], c, g)
+            gradients.append(how.head.pull_back(gradient if slope is None else gradient.mul_(slope), inputs[0]))
+            ctx.kept = None
+        return torch.cat(gradients), None, None, None
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(1, index[:, None])[:, 0]
+
+
+def _cut(size: int, *tensors: Tensor | None) -> list[Any]:
+    """Tensors of one length, of which some may be None, cut into blocks: a tuple of their parts each."""
+    parts = [None if tensor is None else torch.split(tensor, size) for tensor in tensors]
+    count = next(len(part) for part in parts if part is not None)
+    return [tuple(None if part is None else part[i] for part in parts) for i in range(count)]
