@@ -1,4 +1,4 @@
-"""What tests/test_ranks.py runs on two ranks: python tests/support/ranked.py MODEL FOLDER CASE ..., under torchrun."""
+"""What test_ranks.py and test_four_ranks.py run: python support/ranked.py MODEL FOLDER CASE ..., under torchrun."""
 
 import sys
 from dataclasses import replace
@@ -63,7 +63,7 @@ def let_reference_drift() -> None:
 
 def main(model: str, folder: Path, cases: list[str]) -> None:
     """Each case is STAGES-KIND, and resumes what lies in its folder."""
-    with process_group(2, 120.0, "cpu") as ranks:
+    with process_group(None, 120.0, "cpu") as ranks:
         for case in cases:
             stages, kind, *more = case.split("-")
             case_built = built(model, stages, kind)

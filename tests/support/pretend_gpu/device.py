@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
-__all__ = ["COUNTS", "GPU", "Counts", "MixedDevicesError", "OnGpu", "pretend_gpu"]
+__all__ = ["COUNTS", "GPU", "Compute", "Counts", "MixedDevicesError", "OnGpu", "pretend_gpu", "replace_leaves"]
 
 GPU = torch.device("cuda", 0)
+
+Compute = Callable[[Any, Any, dict[str, Any], bool], Any]
+"""Is given an operation, its arguments, and whether its result stays on the GPU; returns tensors as they are inside."""
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal"}
 """Operations whose result is a Python number."""
@@ -87,6 +90,13 @@ class OnGpu(Tensor):
     def __tensor_unflatten__(parts: dict[str, Tensor], *_: Any) -> OnGpu:
         return OnGpu(parts["inner"])
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if id(self) not in memo:  # tied weights stay tied
+            copied = self.detach().clone()
+            memo[id(self)] = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
+        made: Tensor = memo[id(self)]
+        return made
+
     @property
     def data(self) -> Tensor:
         with torch._C.DisableTorchFunctionSubclass():
@@ -128,19 +138,29 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _count(name, args, kwargs, wanted)
     elif name == "_to_copy" and to_gpu:
         COUNTS.uploads[_place()] += 1
-    inner = {key: _replaced(x, _inner) for key, x in kwargs.items()}
-    if to_gpu:
-        inner["device"] = torch.device("cpu")
-    out = func(*_replaced(args, _inner), **inner)
     stays = to_gpu if wanted is not None else bool(gpu)
     if name == "copy_":
         stays = isinstance(args[0], OnGpu)
-    if name in READS or not stays:
+    stays &= name not in READS
+    out = _compute[-1](func, args, kwargs, stays)
+    if not stays:
         return out
-    out = _replaced(out, _outer)
+    out = replace_leaves(out, _outer)
     if gpu and any(result.alias_info is not None for result in func._schema.returns):
         return return_and_correct_aliasing(func, args, kwargs, out)
     return out
+
+
+def on_cpu(func: Any, args: Any, kwargs: dict[str, Any], stays: bool) -> Any:
+    """Compute an operation of the GPU for what it is."""
+    inner = {key: replace_leaves(x, _inner) for key, x in kwargs.items()}
+    if inner.get("device") is not None:
+        inner["device"] = torch.device("cpu")
+    return func(*replace_leaves(args, _inner), **inner)
+
+
+_compute: list[Compute] = [on_cpu]
+"""The last one is asked."""
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -152,10 +172,10 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
+def replace_leaves(value: Any, replace: Callable[[Any], Any]) -> Any:
     """The same with every leaf replaced."""
     if type(value) in (list, tuple):
-        return type(value)([_replaced(x, replace) for x in value])
+        return type(value)([replace_leaves(x, replace) for x in value])
     return replace(value)
 
 
@@ -219,7 +239,7 @@ def _with_index(value: Any) -> Any:
 
 
 @contextmanager
-def pretend_gpu() -> Iterator[Counts]:
+def pretend_gpu(compute: Compute = on_cpu) -> Iterator[Counts]:
     """Within, torch has a GPU; it stays a pretended one afterwards, so the process is good for nothing else."""
     torch.inference_mode = torch.no_grad  # type: ignore[misc, assignment]
     nothing = {"manual_seed_all", "set_rng_state", "_lazy_init", "empty_cache", "ipc_collect", "synchronize"}
@@ -232,5 +252,9 @@ def pretend_gpu() -> Iterator[Counts]:
     torch.cuda.get_rng_state = lambda *_: torch.zeros(16, dtype=torch.uint8)
     torch._C._ensureCUDADeviceGuardSet()
     torch.autograd.set_multithreading_enabled(False)
-    with _Named(), _Made():
-        yield COUNTS
+    _compute.append(compute)
+    try:
+        with _Named(), _Made():
+            yield COUNTS
+    finally:
+        _compute.pop()
