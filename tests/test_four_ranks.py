@@ -17,6 +17,8 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 CASES = {"full-ddp": 10, "full-fsdp2": 10, "few-fsdp2": 2}
 """Shares of 0, 1, 1, 1 of three problems and 1, 1, 1, 2 of five; and of one problem, which leaves three ranks idle."""
 
+pytestmark = pytest.mark.timeout(900)  # many processes on few cores
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
@@ -27,7 +29,7 @@ def runs(tmp_path_factory):
         run_recipe(built(path, stages), RunDirectory(alone / stages))
     run_recipe(built(path, "few", "half-whole"), RunDirectory(alone / "half"))
     command = [*TORCHRUN, "-m", "support.ranked", path, str(four), *CASES, "few-half-rows"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=800)
     assert done.returncode == 0, done.stderr[-5000:]
     return alone, four
 

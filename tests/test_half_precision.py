@@ -22,13 +22,15 @@ from scorl.settings import LearnerSettings
 
 TESTS = Path(__file__).parent
 
+pytestmark = pytest.mark.timeout(900)  # many processes on few cores
+
 
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory):
     """By way, how far each parameter's gradient is from float32's; in a process of its own, since gloo is in it."""
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     command = [sys.executable, "-m", "support.half_gradients", str(tmp_path_factory.mktemp("model"))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
