@@ -57,6 +57,7 @@ from pathlib import Path
 from scorl.distributed.ranks import exit_process, process_group
 from scorl.engines.torch import TorchEngine
 from scorl.errors import GuardError, PeerLostError
+from scorl.model.policy import Policy
 from scorl.run.directory import RunDirectory
 from scorl.run.run import run_recipe
 from support.ranked import built
@@ -64,19 +65,27 @@ from support.ranked import built
 
 @dataclass
 class Sent(TorchEngine):
+    '''Has a model of its own, as a server has.'''
+
     rank: int = 0
-    sent: int = 0
+    loaded: int = 0
 
     def load_weights(self):
-        self.sent += 1
-        if self.rank == 2 and self.sent == 3:
+        self.loaded += 1
+        if self.rank == 2 and self.loaded == 2:
             raise GuardError("after the weights were sent, the server is another policy")
+
+    def check_weights(self):
+        return None
+
+    def sleep(self):
+        pass
 
 
 try:
     with process_group(4, 60.0, "cpu") as ranks:
         ready = built(sys.argv[1], "online", "fsdp2")
-        run_recipe(replace(ready, engine=Sent(ready.policy, rank=ranks.rank)), RunDirectory(Path(sys.argv[2]), ranks))
+        run_recipe(replace(ready, engine=Sent(Policy(sys.argv[1], device="cpu"), rank=ranks.rank)), RunDirectory(Path(sys.argv[2]), ranks))
 except (GuardError, PeerLostError) as error:
     print(error, flush=True)
     exit_process(getattr(error, "exit_code", 1))
