@@ -176,7 +176,14 @@ def test_the_tilt_by_hand():
 
 
 class TestReferences:
-    """Each moves after the first step; the next notices."""
+    """Those that move do so after the first step; the next notices."""
+
+    def test_another_model_from_the_start(self, run):
+        for parameter in run.learner.reference.head.parameters():
+            parameter.data *= 1.1
+        run.learner.reference.seal()
+        with stops("before any update and should be 0"):
+            run.go()
 
     def test_a_copy_that_follows(self, run):
         run.go()
