@@ -34,7 +34,7 @@ from scorl.learner import Learner
 from scorl.objectives import StageOne
 from scorl.recipe import resolve
 from scorl.run.build import build
-from scorl.settings import LearnerSettings, LoraSettings, ModelSettings, VllmSettings
+from scorl.settings import LearnerSettings, LoraSettings, ModelSettings, Sampling, VllmSettings
 from scorl.training.loop import train
 from scorl.training.stage import Stage
 
@@ -180,9 +180,10 @@ def test_what_is_sent_is_what_would_be_saved(tmp_path, lora):
 
 
 def test_a_run_logs_what_each_transfer_took_and_how_far_it_was_off(engine, policy):
-    stages = [Stage(StageOne(), steps=2, problems=2, samples=2)]
+    stages = [Stage(StageOne(), steps=2, problems=3, samples=16)]  # some of which are right, or nothing would move
     learner = Learner(policy, LearnerSettings(learning_rate=1e-2, importance_sampling_cap=2.0), total=2)
-    lines = [step.line() for step in train(policy, letters(), stages, engine=engine, learner=learner)]
+    words = Sampling(max_tokens=1)
+    lines = [step.line() for step in train(policy, letters(), stages, sampling=words, engine=engine, learner=learner)]
     assert all(0 <= line["sync_gap"] < 1e-4 and line["seconds"]["sync"] > 0 for line in lines)
     assert all(line["logprob_gap"] < 1e-4 for line in lines)
     assert sent(engine) == 2
