@@ -52,6 +52,7 @@ KINDS = {
     "both stages": {"stages": [STAGE_ONE, OFFLINE]},
     "sparse": {"stages": [STAGE_ONE, OFFLINE], "checkpoint": {"save_steps": 5}},
     "star": {"stages": [STAR]},
+    "async": {"stages": [STAGE_ONE, STAGE_TWO], "checkpoint": {"save_steps": 1, "async_save": True}},
     "lora": {"stages": [STAGE_ONE, STAGE_TWO], "model": {"path": "scorl:countdown-base", "lora": {"r": 2}}},
     "adaptive": {"stages": [WARM_UP, {**STAGE_ONE, "target_kl": 0.05, "reset_reference": True}]},
     "ddp": {"stages": [STAGE_ONE, STAGE_TWO], "launcher": RANKS},

@@ -67,7 +67,13 @@ def test_no_circle_of_files():
 
 
 SPECIAL = {
-    "torch.distributed": {"distributed/ranks.py", "distributed/torchrun.py", "learner/parallel.py", "learner/state.py"},
+    "torch.distributed": {
+        "distributed/ranks.py",
+        "distributed/torchrun.py",
+        "learner/sharding.py",
+        "learner/state.py",
+        "model/shards.py",
+    },
     "ray": {"distributed/ray.py"},
 }
 """Who may import what only many processes need: what they say to each other, FSDP2, DCP, the launchers."""

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from scorl.model.manifest import MANIFEST, find_damage
 from scorl.model.policy import Policy
 from scorl.objectives import Reinforce
 from scorl.recipe import decide
+from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe
 from scorl.run.directory import RunDirectory
 from scorl.run.run import run_recipe
@@ -34,7 +37,7 @@ def built(model: str) -> BuiltRecipe:
         letters_recipe(model, (Stage(Reinforce(), 6, problems=2, samples=4),), max_tokens=2),
         learner=LearnerSettings(learning_rate=1e-2),
         evaluation=EvaluationSettings(eval_steps=3, problems=3),
-        checkpoint=CheckpointSettings(save_steps=2, save_total_limit=9),
+        checkpoint=CheckpointSettings(save_steps=2, save_total_limit=9, state_total_limit=9),
     )
     policy = Policy(model)
     return BuiltRecipe(decide(recipe, policy.device, vllm=False), policy, TorchEngine(policy), letters())
@@ -156,10 +159,54 @@ def test_without_a_whole_checkpoint_the_run_stays_as_it_is(killed, model):
     for step in (2, 4):
         cut(killed / "checkpoints" / f"step-{step}" / STATE)
     before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match="none of its checkpoints is whole") as caught:
+    with pytest.raises(UserError, match="cannot resume from any of its checkpoints") as caught:
         run_recipe(built(model), RunDirectory(killed))
     assert "step-2: trainer/shard" in str(caught.value)
     assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
+
+
+def fewer_states(model: str, limit: int = 2, **settings) -> BuiltRecipe:
+    other = built(model)
+    checkpoint = replace(other.recipe.checkpoint, state_total_limit=limit, **settings)
+    return replace(other, recipe=replace(other.recipe, checkpoint=checkpoint))
+
+
+def test_the_newest_two_keep_their_state_and_the_others_stay_models(straight, model, tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    run_recipe(fewer_states(model), RunDirectory(tmp_path / "run"))
+    assert content(tmp_path / "run") == content(straight)
+    assert [(folder / f"step-{step}" / STATE).exists() for step in (2, 4, 6)] == [False, True, True]
+    assert [path.name for path in (folder / "step-2" / "trainer").iterdir()] == ["manifest.json"]
+    assert find_damage(folder / "step-2") is None
+    assert Policy(str(folder / "step-2")).parameters
+    shutil.rmtree(folder / "step-6")
+    flip(folder / "step-4" / STATE, 0.5)
+    with pytest.raises(UserError, match=r"(?s)step-4: trainer.*has changed.*step-2: is whole as a model"):
+        run_recipe(fewer_states(model), RunDirectory(tmp_path / "run"))
+    assert (folder / "step-4").exists()
+
+
+def test_a_state_that_a_kill_left_half_deleted_is_deleted_when_the_run_resumes(straight, killed, model, monkeypatch):
+    folder = killed / "checkpoints"
+    kept = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path: 1 / 0 if path.parent.name == "trainer" else kept(path))
+    with pytest.raises(ZeroDivisionError):
+        run_recipe(fewer_states(model, 1), RunDirectory(killed))
+    assert (folder / "step-2" / STATE).exists()
+    assert find_damage(folder / "step-2") is None
+    monkeypatch.undo()
+    run_recipe(fewer_states(model, 1), RunDirectory(killed))
+    assert content(killed) == content(straight)
+    assert not (folder / "step-2" / STATE).exists()
+
+
+def test_the_folder_may_be_smaller_than_the_state(straight, model, tmp_path):
+    run_recipe(fewer_states(model, save_dtype="bfloat16"), RunDirectory(tmp_path / "run"))
+    assert content(tmp_path / "run") == content(straight)
+    mine, theirs = (run / "checkpoints" / "step-6" for run in (tmp_path / "run", straight))
+    assert json.loads((mine / "config.json").read_text())["dtype"] == "bfloat16"
+    saved, exact = (load_file(folder / "model.safetensors") for folder in (mine, theirs))
+    assert all(torch.equal(saved[name], weight.bfloat16()) for name, weight in exact.items())
 
 
 def test_a_newer_format_is_refused_with_both_versions(killed, model):
@@ -225,13 +272,14 @@ def test_a_damaged_checkpoint_is_no_model(killed, capsys):
     assert "this checkpoint is damaged: model.safetensors has changed (SHA-256)" in capsys.readouterr().err
 
 
-def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "async"])
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name(model, tmp_path, monkeypatch, later):
     """A power cut loses what was not synced, so the order of syncing and renaming is what counts."""
     synced: list[str] = []
     kept = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda d: (synced.append(os.readlink(f"/proc/self/fd/{d}")), kept[0](d))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (synced.append(f"{a} -> {b}"), kept[1](a, b))[1])
-    run_recipe(built(model), RunDirectory(tmp_path / "run"))
+    run_recipe(fewer_states(model, async_save=later), RunDirectory(tmp_path / "run"))
     draft, folder = (tmp_path / "run" / "checkpoints" / name for name in (".step-2.draft", "step-2"))
     published = synced.index(f"{draft} -> {folder}")
     before, after = synced[:published], synced[published:]
@@ -240,3 +288,56 @@ def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name(model, tmp_pa
     for name in ("steps.jsonl", "attempts/step-000000.jsonl", "attempts/step-000001.jsonl", "attempts"):
         assert str(tmp_path / "run" / name) in before
     assert str(folder.parent) in after
+
+
+class TestWrittenMeanwhile:
+    """Checkpoints that a thread writes while the run goes on."""
+
+    @pytest.fixture
+    def slow(self, monkeypatch):
+        """A disk that takes until the event; at most some seconds."""
+        done = threading.Event()
+        kept = checkpoint.sync_tree
+        monkeypatch.setattr(checkpoint, "sync_tree", lambda folder: (done.wait(5), kept(folder)))
+        return done
+
+    def test_they_hold_what_was_when_they_were_begun(self, straight, model, tmp_path, slow):
+        steps = []
+
+        def on_step(record):
+            steps.append(record["step"])
+            saved = {path.name for path in (tmp_path / "run" / "checkpoints").glob("*")}
+            if record["step"] == 2:  # one behind that which is saved
+                assert saved == {".step-2.draft"}
+                slow.set()
+
+        run_recipe(fewer_states(model, limit=9, async_save=True), RunDirectory(tmp_path / "run"), on_step=on_step)
+        assert steps == list(range(6))
+        assert content(tmp_path / "run") == content(straight)
+        for step in (2, 4, 6):
+            folders = [run / "checkpoints" / f"step-{step}" for run in (tmp_path / "run", straight)]
+            mine, theirs = (load_file(folder / STATE) for folder in folders)
+            assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+            assert find_damage(folders[0]) is None
+
+    def test_a_stop_waits_for_them(self, model, tmp_path, slow):
+        def on_step(record):
+            if record["step"] == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Timer(1.0, slow.set).start()
+        result = run_recipe(fewer_states(model, async_save=True), RunDirectory(tmp_path / "run"), on_step=on_step)
+        assert (result.interrupted, result.steps) == (True, 2)
+        assert find_damage(tmp_path / "run" / "checkpoints" / "step-2") is None
+
+    def test_what_goes_wrong_ends_the_run_and_leaves_a_draft(self, straight, model, tmp_path, monkeypatch):
+        def full(folder):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "sync_tree", full)
+            with pytest.raises(OSError, match="No space left"):
+                run_recipe(fewer_states(model, async_save=True), RunDirectory(tmp_path / "run"))
+        assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {".step-2.draft"}
+        run_recipe(fewer_states(model, async_save=True), RunDirectory(tmp_path / "run"))
+        assert content(tmp_path / "run") == content(straight)

@@ -182,10 +182,10 @@ def test_vllm_decodes_as_many_rows_as_its_share_holds():
     assert served.decoding(work)[0].steps == work.calls[0].response * max(1, asked / served.settings.batch_size)
 
 
-def test_the_first_update_holds_the_weights_twice_to_see_that_they_move():
+def test_the_first_update_holds_one_tensor_twice_to_see_that_all_move():
     learning = case().learning(case().recipe.stages[0])
     before, after = (phase.peak()["optimiser"] for phase in (learning.first, learning.memory))
-    assert before >= after + 4 * learning.trained
+    assert after <= before < after + 4 * learning.trained / 2
 
 
 PAPERS = [name for name in shipped_recipes() if name.startswith(("math", "mbpp"))]

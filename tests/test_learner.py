@@ -1,10 +1,12 @@
 """The learner: its gradient does not depend on how a step is cut; its guards stop a run that trains on nonsense."""
 
+import copy
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.plain import kl_of_rows
 from support.worlds import letters, save_model, tiny_policy
 
@@ -160,7 +162,13 @@ def test_lora_trains_adapters_alone_and_saves_a_whole_model(examples, tmp_path):
     learner.update(examples)
     assert all(torch.equal(before[n], p) for n, p in policy.model.named_parameters() if not p.requires_grad)
     policy.save(tmp_path / "saved")
+    policy.save(tmp_path / "half", torch.bfloat16)
     from transformers import AutoModelForCausalLM
+
+    merged = copy.deepcopy(policy.model).merge_and_unload().state_dict()
+    saved, half = (load_file(tmp_path / name / "model.safetensors") for name in ("saved", "half"))
+    assert all(torch.equal(merged[name], weight) for name, weight in saved.items())
+    assert all(torch.equal(merged[name].bfloat16(), weight) for name, weight in half.items())
 
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     ids = torch.tensor([[2, 4, 3]])

@@ -38,6 +38,10 @@ KINDS = {
     "collected-ddp": 2,
     "full-fsdp2-rows": 10,
     "online-fsdp2": 6,
+    "full-fsdp2-async": 10,
+    "online-fsdp2-once": 6,
+    "full-fsdp2lora": 10,
+    "online-fsdp2lora-rows": 6,
 }
 """The cases and their steps."""
 
@@ -143,6 +147,44 @@ def test_a_run_resumes_with_another_number_of_ranks(model, alone, two, tmp_path)
     same(single, tmp_path / "full-fsdp2-from-one", 10, within=5e-6)
     run_recipe(built(model, "full"), RunDirectory(begun(sharded, tmp_path / "to-one", 6)))
     same(sharded, tmp_path / "to-one", 10, within=5e-6)
+
+
+def test_shards_that_are_written_meanwhile_are_those_of_their_step(two):
+    files = [file.relative_to(two / "full-fsdp2") for file in (two / "full-fsdp2").glob("checkpoints/step-*/trainer/*")]
+    for file in (file for file in files if file.suffix == ".safetensors"):
+        mine, theirs = load_file(two / "full-fsdp2-async" / file), load_file(two / "full-fsdp2" / file)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_sharded_adapters_and_their_reference_resume(model, alone, two, tmp_path):
+    sharded = two / "full-fsdp2lora"
+    begun(sharded, tmp_path / "full-fsdp2lora", 6)
+    on_two_ranks(model, tmp_path, "full-fsdp2lora")
+    same(sharded, tmp_path / "full-fsdp2lora", 10, within=0.0)
+    run_recipe(built(model, "full", "lora"), RunDirectory(begun(sharded, tmp_path / "to-one", 6)))
+    same(alone / "full-lora", tmp_path / "to-one", 10, within=5e-6)
+
+
+def test_ranks_with_different_models_are_told(model, tmp_path):
+    """Rank 0's weights are everybody's; the shapes must be."""
+    other = save_model(tmp_path / "other", width=16)
+    command = [*TORCHRUN, "--no-python", sys.executable, "-c", DIFFERENT, model, other]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280)
+    assert "the ranks have different models" in done.stderr
+    assert done.returncode != 0
+
+
+DIFFERENT = """
+import sys
+from scorl.distributed.ranks import process_group
+from scorl.learner import Learner
+from scorl.model.policy import Policy
+from scorl.settings import LearnerSettings
+with process_group(2, 60.0, "cpu") as ranks:
+    policy = Policy(sys.argv[1 + ranks.rank], weights="host" if ranks.main else "nowhere")
+    Learner(policy, LearnerSettings(), total=1, ranks=ranks, parallel="fsdp2")
+"""
 
 
 def test_a_sharded_run_resumes_into_a_step_before_anything_else(model, two, tmp_path):

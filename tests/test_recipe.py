@@ -125,7 +125,6 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["launcher.name=slurm"], ["launcher.name", "Allowed: local, ray, torchrun"]),
         (["launcher.name=torchrun"], ["launcher.workers", "how many processes torchrun"]),
         (["launcher.workers=0"], ["launcher.workers", "at least 1"]),
-        (["launcher.parallel=fsdp2", "model.lora={}"], ["launcher.parallel", "with model.lora use ddp"]),
         (["launcher.name=torchrun", "launcher.workers=2", "model.device=cuda:1"], ["model.device", "not cuda:1"]),
         (["checkpoint.save_steps=0"], ["checkpoint.save_steps", "at least 1"]),
     ],

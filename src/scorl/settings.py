@@ -184,6 +184,9 @@ class LearnerSettings:
     equal results."""
     gradient_checkpointing: bool = False
     """Compute the layers again in the backward pass in place of keeping what they computed: slower, far less memory."""
+    sync_each_batch: bool = True
+    """With `launcher.parallel: fsdp2`: sum gradients over the ranks after each micro-batch; false: once a step, for
+    slow connections, with whole gradients on each rank (4 bytes a trained parameter). Adapters: each time anyway."""
     max_logprob_gap: Annotated[float, Gt(0)] | None = None
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average; null:
     by engine and dtype, 1e-4 for `torch` in float32 (docs/guards.md), and disagreement must not grow with surprise."""
@@ -239,3 +242,12 @@ class CheckpointSettings:
     """Steps between checkpoints; the end of a run and Ctrl-C save as well."""
     save_total_limit: Annotated[int, Ge(1)] = 3
     """The last ones kept, besides the best by training reward."""
+    state_total_limit: Annotated[int, Ge(1)] = 2
+    """The last ones that keep the trainer's state, three times the weights that are trained; a run resumes from these
+    alone. The second is for when the first is damaged."""
+    save_dtype: Dtype | None = None
+    """The type of the weights in the Hugging Face folder; null: as they are trained, so float32. The trainer's state,
+    from which a run resumes, does not depend on it."""
+    async_save: bool = False
+    """Write checkpoints while the run goes on, from a copy in the host's memory; the copying alone takes time. A
+    checkpoint still gets its name only when all of it is on the disk, and the end of the run waits for that."""

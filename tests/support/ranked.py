@@ -5,17 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scorl.distributed.ranks import exit_process, process_group
+from scorl.distributed.ranks import ALONE, Ranks, exit_process, process_group
 from scorl.engines.torch import TorchEngine
 from scorl.learner import Learner, Progress
-from scorl.learner.parallel import local_shard
 from scorl.model.policy import Policy
+from scorl.model.shards import local_shard
 from scorl.objectives import StageOne, StageTwo, Star, Supervised
 from scorl.recipe import LauncherSettings
-from scorl.run.build import BuiltRecipe
+from scorl.run.build import BuiltRecipe, place_of_weights
 from scorl.run.directory import RunDirectory
 from scorl.run.run import run_recipe
-from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings, LoraSettings
+from scorl.settings import CheckpointSettings, Dtype, EvaluationSettings, LearnerSettings, LoraSettings
 from scorl.training.stage import Stage
 from support.worlds import letters, letters_recipe
 
@@ -31,20 +31,21 @@ STAGES = {
 }
 
 
-def built(model: str, stages: str, kind: str = "ddp") -> BuiltRecipe:
+def built(model: str, stages: str, kind: str = "ddp", ranks: Ranks = ALONE) -> BuiltRecipe:
     """Steps that have everything in them, in micro-batches so small that ranks need different numbers of them."""
-    lora = LoraSettings(r=2) if kind == "lora" else None
-    sharded = kind in ("fsdp2", "half")
-    policy = Policy(model, lora=lora, placed=not sharded, dtype="bfloat16" if kind.startswith("half") else "float32")
+    lora = LoraSettings(r=2) if kind.endswith("lora") else None
+    sharded = kind in ("fsdp2", "half", "fsdp2lora")
     recipe = replace(
         letters_recipe(model, STAGES[stages], max_tokens=3),
         learner=LearnerSettings(
             learning_rate=1e-3, tokens_per_microbatch=40, lr_scheduler_type="cosine", warmup_steps=2
         ),
         evaluation=EvaluationSettings(eval_steps=0 if stages == "online" else 4, problems=3, fixed=stages == "full"),
-        checkpoint=CheckpointSettings(save_steps=3, save_total_limit=9),
+        checkpoint=CheckpointSettings(save_steps=3, save_total_limit=9, state_total_limit=9),
         launcher=LauncherSettings(parallel="fsdp2" if sharded else "ddp"),
     )
+    dtype: Dtype = "bfloat16" if kind.startswith("half") else "float32"
+    policy = Policy(model, lora=lora, weights=place_of_weights(recipe, ranks), dtype=dtype)
     return BuiltRecipe(recipe, policy, TorchEngine(policy), letters())
 
 
@@ -66,13 +67,21 @@ def main(model: str, folder: Path, cases: list[str]) -> None:
     with process_group(None, 120.0, "cpu") as ranks:
         for case in cases:
             stages, kind, *more = case.split("-")
-            case_built = built(model, stages, kind)
+            case_built = built(model, stages, kind, ranks)
             if "rows" in more:
                 recipe = case_built.recipe
                 learner = replace(recipe.learner, gradient_checkpointing=True, packing="padded")
                 case_built = replace(case_built, recipe=replace(recipe, learner=learner))
             if "drifting" in more:
                 let_reference_drift()
+            if "once" in more:
+                recipe = case_built.recipe
+                learner = replace(recipe.learner, sync_each_batch=False)
+                case_built = replace(case_built, recipe=replace(recipe, learner=learner))
+            if "async" in more:
+                recipe = case_built.recipe
+                checkpoint = replace(recipe.checkpoint, async_save=True)
+                case_built = replace(case_built, recipe=replace(recipe, checkpoint=checkpoint))
             run_recipe(case_built, RunDirectory(folder / case, ranks))
         ranks.barrier("the end")
     exit_process(0)

@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -21,6 +21,7 @@ from scorl.errors import GuardError, PeerLostError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import ProcessGroup
 
 __all__ = ["ALONE", "Ranks", "current_ranks", "exit_process", "launched_rank", "local_world_size", "process_group"]
 
@@ -39,6 +40,8 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    group: ProcessGroup | None = None
+    """Whose messages are apart from others'; None: the default one's."""
 
     @property
     def main(self) -> bool:
@@ -61,7 +64,7 @@ class Ranks:
 
         values: list[T | None] = [None] * self.size
         with self.collective(what):
-            distributed.all_gather_object(values, value)
+            distributed.all_gather_object(values, value, group=self.group)
         return values  # type: ignore[return-value]
 
     def all_concat(self, values: Sequence[T], what: str) -> list[T]:
@@ -85,7 +88,7 @@ class Ranks:
             except (UserError, GuardError) as error:  # any other ends this rank, and the others lose their peer
                 outcome = [(None, error)]
         with self.collective(what):
-            distributed.broadcast_object_list(outcome, src=0)
+            distributed.broadcast_object_list(outcome, src=0, group=self.group)
         value, error_of_main = outcome[0]
         if error_of_main is not None:
             raise error_of_main
@@ -100,7 +103,7 @@ class Ranks:
         with self.collective(what):
             for bucket in _buckets(tensors):
                 flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-                torch.distributed.all_reduce(flat)
+                torch.distributed.all_reduce(flat, group=self.group)
                 parts = torch.split(flat, [tensor.numel() for tensor in bucket])
                 for tensor, part in zip(bucket, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
@@ -108,6 +111,15 @@ class Ranks:
     def barrier(self, what: str) -> None:
         """Wait until all ranks are here."""
         self.all_gather(None, what)
+
+    def apart(self) -> Ranks:
+        """The same ranks for another thread, whose collectives do not meet those of this one; a collective."""
+        if self.size == 1:
+            return self
+        from torch import distributed
+
+        with self.collective("a process group for checkpoints"):
+            return replace(self, group=distributed.new_group(backend="gloo"))
 
     @contextmanager
     def collective(self, what: str) -> Iterator[None]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from scorl.distributed.ranks import Ranks
-from scorl.errors import GuardError, UserError
+from scorl.errors import GuardError
 from scorl.learner.batch import MicroBatch, PaddedRows, lay_out_rows
 from scorl.learner.forward import hidden_states
 from scorl.learner.head import Head
+from scorl.learner.sharding import fsdp_modules, shard_models
 from scorl.learner.tree import Tree
 from scorl.model.policy import Policy
+from scorl.model.reference import Reference
+from scorl.model.shards import gather, shard_like
 
-__all__ = ["DDP", "FSDP2", "ParallelStrategy", "as_float", "choose_strategy", "local_shard", "shard_like"]
+__all__ = ["DDP", "FSDP2", "ParallelStrategy", "as_float", "choose_strategy"]
 
 Backward = Callable[[MicroBatch, bool], None]
 """Adds a micro-batch's gradients to the parameters', given whether the reference has to be run."""
@@ -53,8 +54,8 @@ class ParallelStrategy(Protocol):
         """Within, each rank has all of the policy's weights (and the reference's) and runs them without the others."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Let rank 0 write an ordinary Hugging Face folder."""
+    def export(self, dtype: torch.dtype | None, copy: bool) -> Mapping[str, Tensor]:
+        """What a Hugging Face folder holds, on rank 0; see `Policy.export`."""
         ...
 
 
@@ -104,11 +105,10 @@ class DDP:
         """See `ParallelStrategy`."""
         return nullcontext()
 
-    def save(self, folder: Path) -> None:
+    def export(self, dtype: torch.dtype | None, copy: bool) -> Mapping[str, Tensor]:
         """See `ParallelStrategy`; the weights are checked to be everybody's."""
         self._check_weights("do they run on different machines or versions?")
-        if self.ranks.main:
-            self.policy.save(folder)
+        return self.policy.export(dtype, copy=copy) if self.ranks.main else {}
 
 
 class FSDP2:
@@ -121,28 +121,38 @@ class FSDP2:
 
     sharded: ClassVar[bool] = True
 
-    def __init__(self, policy: Policy, reference: Any, ranks: Ranks) -> None:
+    def __init__(self, policy: Policy, reference: Reference, ranks: Ranks, sync_each_batch: bool = True) -> None:
         self._policy, self._reference, self._ranks = policy, reference, ranks
-        for decoder in (reference, policy.decoder):
-            _shard_model(decoder, policy, ranks)
+        # A reference that is the policy's own resets FSDP2 between passes, which would drop what is not summed yet.
+        self._sync_each_batch = sync_each_batch or reference.head is policy.decoder
+        shard_models(policy, reference.head, ranks)
+        for decoder in self._decoders(reference=True):
             # FSDP2 takes the first of its modules that runs for the root, which must be the decoder. An engine runs
             # the model inside it, and would make the first layer the root; so the decoder runs once before.
             with torch.no_grad(), policy.precision():
                 self.hidden_states(decoder, lay_out_rows([(0,)], "padded")[0].to(policy.device))
             decoder.reset_iter_state()
 
+    def _decoders(self, reference: bool) -> list[Any]:
+        """The models that are divided; adapters have no reference but the policy's own."""
+        own, other = self._policy.decoder, self._reference.head
+        return [own, other] if reference and other is not own else [own]
+
     def accumulate_gradients(
         self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree, head: Head
     ) -> None:
         """See `ParallelStrategy`; FSDP2 sums the gradients as it goes, but for the head's."""
         needs = self._ranks.all_gather([batch.needs_reference for batch in batches], "the number of passes")
-        for index in range(max(map(len, needs))):
+        passes = max(map(len, needs))
+        for index in range(passes):
+            self._policy.decoder.set_requires_gradient_sync(self._sync_each_batch or index == passes - 1)
             needs_reference = any(index < len(rank) and rank[index] for rank in needs)
             if index < len(batches):
                 backward(batches[index], needs_reference)
             else:
                 self._run_dummy(dummy, needs_reference)
-        self._reference.reset_iter_state()  # its head was still gathered after its forward pass; no backward follows
+        for decoder in self._decoders(reference=True)[1:]:
+            decoder.reset_iter_state()  # its head was still gathered after its forward pass; no backward follows
         if not any(needs):
             return
         for name, parameter in head.parameters().items():
@@ -155,8 +165,8 @@ class FSDP2:
         """A forward and backward pass that matches the collectives of a micro-batch; its gradients are 0."""
         with self._policy.precision():
             if needs_reference:
-                with torch.no_grad():
-                    self.hidden_states(self._reference, layout)
+                with torch.no_grad(), self._reference.active() as model:  # others gather its shards from here
+                    self.hidden_states(model, layout)
             hidden = self.hidden_states(self._policy.decoder, layout)
         (0 * hidden.float()).sum().backward()  # type: ignore[no-untyped-call]
 
@@ -164,55 +174,54 @@ class FSDP2:
         """See `ParallelStrategy`."""
         with self._ranks.collective("the weights of the layers"):
             hidden: Tensor = decoder.hidden_states(layout)
+        if decoder is self._reference.head is self._policy.decoder and not torch.is_grad_enabled():
+            decoder.reset_iter_state()  # as if it had not run: the policy's pass is next, maybe with other adapters
         return hidden
 
     @contextmanager
     def unsharded(self, reference: bool) -> Iterator[None]:
         """See `ParallelStrategy`; the weights are in the type that is computed in."""
-        decoders = [self._policy.decoder, *([self._reference] if reference else [])]
+        decoders = self._decoders(reference)
         try:
             with self._ranks.collective("the whole weights"):
                 for decoder in decoders:
-                    for module in _fsdp_modules(decoder):
+                    for module in fsdp_modules(decoder):
                         module.set_reshard_after_forward(False, recurse=False)
                         module.unshard()
             yield
         finally:
             for decoder in decoders:
-                for module in _fsdp_modules(decoder):
+                for module in fsdp_modules(decoder):
                     module.set_reshard_after_forward(module is not decoder, recurse=False)
                 # Reshards, and forgets the order in which layers ran, by which FSDP2 prefetches: it differs by rank.
                 decoder.reset_iter_state()
 
-    def save(self, folder: Path) -> None:
+    def export(self, dtype: torch.dtype | None, copy: bool) -> Mapping[str, Tensor]:
         """See `ParallelStrategy`; weights are gathered one by one, and rank 0 holds all of them in host memory."""
-        whole: dict[int, Tensor] = {}
-        names = self._policy.decoder.state_dict(keep_vars=True)
+
+        def gather_to_main(weight: Tensor) -> Tensor:
+            whole = gather(weight)
+            return whole if self._ranks.main else whole.new_empty(0)
+
         with self._ranks.collective("the weights to be saved"):
-            for weight in names.values():
-                if id(weight) not in whole:  # tied weights go by two names
-                    full = weight.detach().full_tensor() if hasattr(weight, "full_tensor") else weight.detach()
-                    whole[id(weight)] = full.cpu() if self._ranks.main else full.new_empty(0)
-        if self._ranks.main:
-            self._policy.save(folder, {name: whole[id(weight)] for name, weight in names.items()})
+            return self._policy.export(dtype, gather_to_main, copy)
 
 
-def choose_strategy(kind: Literal["ddp", "fsdp2"], policy: Policy, reference: Any, ranks: Ranks) -> ParallelStrategy:
+def choose_strategy(
+    kind: Literal["ddp", "fsdp2"], policy: Policy, reference: Reference, ranks: Ranks, sync_each_batch: bool
+) -> ParallelStrategy:
     """The strategy that a recipe names; a single process shards nothing.
 
     Args:
         kind: as in `launcher.parallel`.
         policy: learns.
-        reference: the frozen model beside it.
+        reference: what it is held to.
         ranks: who learns together.
+        sync_each_batch: as in `learner.sync_each_batch`.
     """
-    return FSDP2(policy, reference, ranks) if kind == "fsdp2" and ranks.size > 1 else DDP(policy, ranks)
-
-
-def local_shard(tensor: Tensor) -> Tensor:
-    """The part of a tensor that lies on this rank: its shard, or all of it where it is not sharded."""
-    part: Tensor = tensor.detach()
-    return part.to_local() if hasattr(part, "to_local") else part
+    return (
+        FSDP2(policy, reference, ranks, sync_each_batch) if kind == "fsdp2" and ranks.size > 1 else DDP(policy, ranks)
+    )
 
 
 def as_float(scalar: Tensor) -> float:
@@ -220,44 +229,5 @@ def as_float(scalar: Tensor) -> float:
     return float(scalar.full_tensor() if hasattr(scalar, "full_tensor") else scalar)
 
 
-def shard_like(owner: Tensor, value: Tensor) -> Tensor:
-    """This rank's shard of a whole tensor, if `owner` is sharded, else the tensor; without a collective."""
-    if not hasattr(owner, "placements") or hasattr(value, "placements") or value.shape != owner.shape:
-        return value
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(owner, DTensor)
-    return distribute_tensor(value.to(owner.device), owner.device_mesh, owner.placements, src_data_rank=None)
-
-
 def _add_gradient(parameter: Tensor, gradient: Tensor) -> None:
     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-
-
-def _shard_model(decoder: Any, policy: Policy, ranks: Ranks) -> None:
-    """Leave this rank its shards of a model, on the device; layer by layer, so that it is never whole there."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-
-    if not hasattr(FSDPModule, "reset_iter_state"):
-        raise UserError(f"launcher.parallel: fsdp2 needs torch 2.13 or newer, and this is {torch.__version__}")
-    half = policy.dtype != torch.float32
-    how: dict[str, Any] = {
-        "mesh": init_device_mesh(policy.device.type, (ranks.size,)),
-        "mp_policy": MixedPrecisionPolicy(policy.dtype, torch.float32) if half else MixedPrecisionPolicy(),
-    }
-    for layer in [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]:
-        fully_shard(layer, **how)
-    # The head is used after the decoder's forward, on hidden states alone: it must not be resharded by then.
-    fully_shard(decoder, **how, reshard_after_forward=False)
-    for module in _fsdp_modules(decoder):
-        module.set_gradient_divide_factor(1.0)  # the loss has its 1/N; sums are wanted, not means
-        module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    decoder.hidden_states = lambda layout: hidden_states(decoder, layout).clone()  # FSDP2's hooks want no view
-    register_fsdp_forward_method(decoder, "hidden_states")
-
-
-def _fsdp_modules(decoder: Any) -> list[Any]:
-    from torch.distributed.fsdp import FSDPModule
-
-    return [module for module in decoder.modules() if isinstance(module, FSDPModule)]

@@ -11,6 +11,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorl.distributed.ranks import Ranks
 from scorl.errors import GuardError, UserError
-from scorl.learner.parallel import local_shard
 from scorl.learner.update import Learner
+from scorl.model.shards import copy_to_host, local_shard
 
-__all__ = ["read_state", "write_state"]
+__all__ = ["State", "read_state", "take_state", "write_state"]
 
 NUMBERS = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -30,8 +32,35 @@ FILE_BYTES = 1 << 29
 """Of the tensors in one file, about: DCP keeps a file in memory while it writes it."""
 
 
-def write_state(learner: Learner, folder: Path) -> None:
-    """Write the learner's state into a folder; a collective.
+@dataclass(frozen=True)
+class State:
+    """A learner's state as it was when it was taken, or as it stands."""
+
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, Any]
+    sharded: bool
+
+    def write(self, folder: Path, ranks: Ranks) -> None:
+        """Write it into a folder; a collective."""
+        if self.sharded or ranks.main:
+            from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+            from torch.distributed.checkpoint.state_dict_saver import save
+
+            writer = HuggingFaceStorageWriter(str(folder), _file_numbers(self.tensors), save_distributed=True)
+            with ranks.collective("the shards of a checkpoint"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that one process saves alone
+                group = ranks.group if self.sharded else None
+                save(dict(self.tensors), storage_writer=writer, process_group=group, no_dist=not self.sharded)
+        if ranks.main:
+            (folder / NUMBERS).write_text(json.dumps(self.numbers, indent=1) + "\n", encoding="utf-8")
+
+
+def take_state(learner: Learner, copy: bool = False) -> State:
+    """The state to be written; a collective.
+
+    Args:
+        learner: whose.
+        copy: into the host's memory, so that the learner may go on; else the learner's own tensors are taken.
 
     Raises:
         GuardError: a number of it is not finite: a run that resumed there would be lost.
@@ -43,16 +72,16 @@ def write_state(learner: Learner, folder: Path) -> None:
             f"weights or moments are not finite after {learner.updates} updates, so they are not saved: too high a "
             "learning rate, or a loss that overflows. The newest checkpoint is from before"
         )
-    if learner.strategy.sharded or learner.ranks.main:
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-        from torch.distributed.checkpoint.state_dict_saver import save
+    if copy:
+        keep = learner.strategy.sharded or learner.ranks.main  # whole ones are written by rank 0
+        tensors = {name: copy_to_host(tensor) for name, tensor in tensors.items()} if keep else {}
+        numbers = json.loads(json.dumps(numbers))
+    return State(tensors, numbers, learner.strategy.sharded)
 
-        writer = HuggingFaceStorageWriter(str(folder), _file_numbers(tensors), save_distributed=True)
-        with learner.ranks.collective("the shards of a checkpoint"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that one process saves alone
-            save(tensors, storage_writer=writer, no_dist=not learner.strategy.sharded)
-    if learner.ranks.main:
-        (folder / NUMBERS).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+def write_state(learner: Learner, folder: Path) -> None:
+    """Write the learner's state into a folder; a collective. See `take_state`."""
+    take_state(learner).write(folder, learner.ranks)
 
 
 def read_state(learner: Learner, folder: Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines.engine import Arithmetic
@@ -20,12 +19,13 @@ from scorl.learner.checkpointing import gradient_checkpointing
 from scorl.learner.forward import logprobs_and_kl
 from scorl.learner.head import Head
 from scorl.learner.loss import loss
-from scorl.learner.parallel import as_float, choose_strategy, local_shard, shard_like
+from scorl.learner.parallel import as_float, choose_strategy
 from scorl.learner.schedule import learning_rate
 from scorl.learner.statistics import StepStatistics, StepSums
 from scorl.learner.tree_check import check_tree_support
 from scorl.model.policy import Policy
 from scorl.model.reference import Reference
+from scorl.model.shards import local_shard, shard_like
 from scorl.settings import LearnerSettings, Packing
 from scorl.trajectory import TrainingExample
 
@@ -88,8 +88,10 @@ class Learner:
         self.adaptive: Mapping[str, float] = {}
         """Settings of the objective that have moved since its stage began; the loop's, kept here for checkpoints."""
         self.reference = Reference(policy)
-        self.strategy = choose_strategy(parallel, policy, self.reference.head, ranks)
-        self.reference.seal()  # in shards it has other bits
+        self.strategy = choose_strategy(parallel, policy, self.reference, ranks, settings.sync_each_batch)
+        if ranks.any(self.reference.follows_trained_adapters(), "whether the adapters were trained before"):
+            self.reference.reset()
+        self.reference.seal()
         self.reset_optimizer()
         self._skips = 0
         """Which of the last updates were skipped, a bit each, the newest the lowest."""
@@ -264,24 +266,31 @@ class Learner:
         """Let the optimiser change the weights, and once see that it does."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        # Once is enough, and a copy of the weights in every step would be dear.
-        unproven = not self._moved and grad_norm > guards.GRADIENT_FLOOR
-        before = {n: local_shard(p).clone() for n, p in self.policy.parameters.items()} if unproven else None
-        self.optimizer.step()
+        if self._moved or grad_norm <= guards.GRADIENT_FLOOR:
+            self.optimizer.step()
+        else:
+            self._prove_moved(grad_norm, lr)  # once is enough
         self._at_reference = False
         self._apart = self._apart or guards.parts(lr, grad_norm)
-        if before is not None:
-            self._prove_moved(before, grad_norm, lr)
 
-    def _prove_moved(self, before: Mapping[str, Tensor], grad_norm: float, lr: float) -> None:
-        """See that the weights moved, all of them, and down the gradient; a rank may see no change in its shards."""
-        parts = [
-            guards.compare_weights(name, before[name], local_shard(p), local_shard(p.grad), lr)
-            for name, p in self.policy.parameters.items()
-            if p.grad is not None
-        ]
-        parts = self.ranks.all_concat(parts, "whether the weights moved")
-        guards.check_moved(parts, grad_norm, lr)
+    def _prove_moved(self, grad_norm: float, lr: float) -> None:
+        """Let the optimiser change one tensor after the other, and see that all of them move, and down the gradient.
+
+        In turn, for a copy of all weights may not fit. A rank may see no change in its shards.
+        """
+        trained = {name: p for name, p in self.policy.parameters.items() if p.grad is not None}
+        gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
+        changes = []
+        for p in trained.values():
+            p.grad = None
+        for name, p in trained.items():
+            p.grad, before = gradients[name], local_shard(p).clone()
+            self.optimizer.step()  # leaves alone what has no gradient
+            changes.append(guards.compare_weights(name, before, local_shard(p), local_shard(gradients[name]), lr))
+            p.grad = None
+        for name, p in trained.items():
+            p.grad = gradients[name]
+        guards.check_moved(self.ranks.all_concat(changes, "whether the weights moved"), grad_norm, lr)
         self._moved = True
 
     def _note_skip(self, skipped: bool, loss: float, grad_norm: float) -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scorl.errors import UserError, nearest
+from scorl.model.manifest import check_model_files
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "CHECKPOINTS",
     "SHIPPED",
     "ModelFiles",
     "checkpoint_folder",
+    "load_hollow",
+    "load_model",
     "load_pretrained",
     "resolve_model",
     "saved_steps",
@@ -79,6 +85,34 @@ def load_pretrained(kind: Any, name: str, **options: Any) -> Any:
         raise UserError(f"cannot load model '{name}': {error}. GGUF files need: pip install 'scorl[gguf]'") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load model '{name}': {error}") from error
+
+
+def load_model(name: str, dtype: torch.dtype) -> Any:
+    """A causal language model by name.
+
+    Raises:
+        UserError: there is no such model, it cannot be read, or it is a damaged checkpoint of a run.
+    """
+    from transformers import AutoModelForCausalLM
+
+    files = resolve_model(name)
+    check_model_files(Path(files.path))
+    model = load_pretrained(AutoModelForCausalLM, name, dtype=dtype)
+    if files.gguf_file:  # it is saved as what it is now: plain weights
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+    return model
+
+
+def load_hollow(name: str, dtype: torch.dtype) -> Any:
+    """As `load_model`, but without numbers, on torch's meta device; no file but the configuration is read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = load_pretrained(AutoConfig, name)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def last_checkpoint(run: Path) -> Path:

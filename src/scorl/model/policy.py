@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.dtype import choose_dtype
-from scorl.model.loading import load_pretrained, resolve_model
-from scorl.model.manifest import check_model_files
+from scorl.model.loading import load_hollow, load_model
 from scorl.model.onednn import onednn_is_faster, use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
 __all__ = [
+    "Place",
     "Policy",
     "final_logits",
     "hidden_states",
@@ -29,6 +28,9 @@ __all__ = [
     "warn_of_slow_matmuls",
     "with_adapters",
 ]
+
+Place = Literal["device", "host", "nowhere"]
+Weights = Mapping[str, Tensor]
 
 
 class Policy:
@@ -42,8 +44,12 @@ class Policy:
         lora: train adapters instead of all weights.
         chat_template: a jinja file to use in place of the tokenizer's template.
         onednn: whether linear layers multiply by oneDNN on a CPU; None: where that is faster.
-        placed: whether the model goes to the device; a learner that divides it takes it there in shards.
+        weights: where they go: to the device, or no further than this host, or, of a rank that gets its shards from
+            another one's, nowhere (torch's meta device).
     """
+
+    placed: bool = True
+    """Whether the weights are on the device."""
 
     def __init__(
         self,
@@ -54,28 +60,27 @@ class Policy:
         lora: LoraSettings | None = None,
         chat_template: str | None = None,
         onednn: bool | None = None,
-        placed: bool = True,
+        weights: Place = "device",
     ) -> None:
-        check_model_files(Path(resolve_model(path).path))
         self.path = path
+        self.placed = weights == "device"
         self.device = resolve_device(device)
         self.chat = Chat.load(path, chat_template)
         self.tokenizer: Any = self.chat.tokenizer
         self.dtype: torch.dtype = getattr(torch, choose_dtype(dtype, self.device))
         warn_of_slow_matmuls(self.device, self.dtype)
-        model = load_pretrained(AutoModelForCausalLM, path, dtype=self.dtype if lora else torch.float32)
-        if resolve_model(path).gguf_file:
-            _forget_quantization(model)
+        own = self.dtype if lora else torch.float32
+        model = (load_hollow if weights == "nowhere" else load_model)(path, own)
         self.lora = lora
         self.model: Any = (with_adapters(model, lora) if lora else model).eval()
         if onednn_is_faster() if onednn is None else onednn:
             use_onednn(self.model)
-        if placed:
+        if self.placed:
             self.model.to(self.device)
         _check_supported(self.decoder, path)
 
     @classmethod
-    def of(cls, settings: ModelSettings, *, placed: bool = True) -> Policy:
+    def of(cls, settings: ModelSettings, *, weights: Place = "device") -> Policy:
         """The policy that a recipe's `model` section describes."""
         return cls(
             settings.path,
@@ -84,7 +89,7 @@ class Policy:
             lora=settings.lora,
             chat_template=settings.chat_template,
             onednn=settings.onednn,
-            placed=placed,
+            weights=weights,
         )
 
     @property
@@ -117,9 +122,10 @@ class Policy:
         return bool(self.lora) and not any(getattr(m, "_disable_adapters", False) for m in self.model.modules())
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Exchange the trainable parameters' storage, unseen by autograd; the tensors are taken, not copied."""
-        for name, parameter in self.parameters.items():
-            parameter.data = weights[name]
+        """Exchange the storage of trainable parameters, unseen by autograd; the tensors are taken, not copied."""
+        parameters = self.parameters
+        for name, value in weights.items():
+            parameters[name].data = value
 
     def fingerprint(self) -> tuple[float, ...]:
         """Numbers that change when the weights do, or when adapters are switched off."""
@@ -133,32 +139,67 @@ class Policy:
         in. Tied weights come once.
         """
         for name, parameter in self.decoder.named_parameters():
-            weight = parameter.detach()
-            if ".base_layer.weight" in name:
-                layer = self.decoder.get_submodule(name.removesuffix(".base_layer.weight"))
-                for adapter in () if layer.disable_adapters else layer.active_adapters:
-                    weight = weight + layer.get_delta_weight(adapter).detach()
             if ".lora_" not in name:
-                yield name.replace(".base_layer.", "."), weight.to(self.dtype)
+                yield name.replace(".base_layer.", "."), self._merge(name, parameter).to(self.dtype)
 
-    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Write an ordinary Hugging Face folder; adapters are merged into a copy of the weights.
+    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Write an ordinary Hugging Face folder; adapters are merged in.
 
-        `weights` are the decoder's by name, where it holds shards of them alone.
+        Args:
+            folder: where to.
+            dtype: of the weights in it; None: as they are held.
         """
-        model = self.decoder
-        if self.lora:
-            model = copy.deepcopy(self.model).merge_and_unload()
+        self.write(folder, self.export(dtype), dtype)
+
+    @torch.no_grad()
+    def export(
+        self,
+        dtype: torch.dtype | None = None,
+        gather: Callable[[Tensor], Tensor] | None = None,
+        copy: bool = False,
+    ) -> Weights:
+        """The state dict of a Hugging Face folder, in the host's memory; one weight at a time is merged and cast.
+
+        Args:
+            dtype: of the weights; None: as they are held.
+            gather: makes a whole weight of a sharded one.
+            copy: also what lies there as it is wanted, so that it stays as it is.
+        """
+        done: dict[int, Tensor] = {}
+        names = {n: w for n, w in self.decoder.state_dict(keep_vars=True).items() if ".lora_" not in n}
+        for name, weight in names.items():
+            if id(weight) not in done:  # tied weights go by two names
+                merged = self._merge(name, weight)
+                whole = merged if gather is None else gather(merged)
+                done[id(weight)] = whole.to("cpu", dtype if whole.is_floating_point() else None, copy=copy)
+        return {name.replace(".base_layer.", "."): done[id(weight)] for name, weight in names.items()}
+
+    def write(self, folder: Path, weights: Weights, dtype: torch.dtype | None = None) -> None:
+        """Write what `export` returned, with the model's configuration and the tokenizer."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.save_pretrained(folder, state_dict=weights)
+            self.decoder.save_pretrained(folder, state_dict=dict(weights))
+        if dtype is not None:
+            config = copy.deepcopy(self.decoder.config)
+            config.dtype = str(dtype).removeprefix("torch.")
+            config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def save_adapters(self, folder: Path) -> None:
         """Write the adapters alone, as peft does."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.model.save_pretrained(folder)
+            # FSDP2 takes back what it has gathered where it is asked for a state dict
+            self.model.save_pretrained(folder, state_dict=dict(self.model.named_parameters()))
+
+    def _merge(self, name: str, weight: Tensor) -> Tensor:
+        """A weight of the decoder with the adapters that are on, in its own type."""
+        merged = weight.detach()
+        if ".base_layer.weight" in name:
+            layer = self.decoder.get_submodule(name.removesuffix(".base_layer.weight"))
+            for adapter in () if layer.disable_adapters else layer.active_adapters:
+                merged = merged + layer.get_delta_weight(adapter).detach()
+        return merged.to(weight.dtype)
 
 
 def final_logits(decoder: Any, hidden: Tensor) -> Tensor:
@@ -189,7 +230,7 @@ def _check_supported(decoder: Any, path: str) -> None:
     odd = set(getattr(decoder.config.get_text_config(), "layer_types", None) or ()) - _CACHED
     if odd:
         raise UserError(f"{path}: layers of the kind {', '.join(sorted(odd))} keep another state than keys and values")
-    if not _head_is_plain(decoder):
+    if decoder.device.type != "meta" and not _head_is_plain(decoder):
         raise UserError(f"{path}: this model does more than a linear head and a soft cap behind its last layer")
     head, words = decoder.get_output_embeddings(), decoder.get_input_embeddings()
     if hasattr(head, "lora_A") or (hasattr(words, "lora_A") and head.weight is words.weight):
@@ -228,13 +269,6 @@ def _head_is_plain(decoder: Any) -> bool:
     computed = final_logits(decoder, hidden_states(decoder, ids, mask))
     expected = decoder(input_ids=ids, attention_mask=mask, use_cache=False).logits
     return torch.allclose(computed.float(), expected.float(), atol=1e-3, rtol=1e-3)
-
-
-def _forget_quantization(model: Any) -> None:
-    """Let a model that came from a GGUF file be saved as what it is now: plain weights."""
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
 
 
 def with_adapters(model: Any, lora: LoraSettings) -> Any:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorl.model.checksums import checksums
 from scorl.model.policy import Policy
+from scorl.model.shards import gather, is_sharded, local_shard, shard_like
 
 __all__ = ["Reference"]
 
@@ -24,12 +25,18 @@ class Reference:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._copy = None if policy.lora else _frozen(policy.model)
+        self._copy = None if policy.lora else _frozen(policy)
         self._adapters: dict[str, Tensor] | None = None
+        """Whole on every rank also where the policy's are sharded: ranks run the reference without each other."""
         self.was_reset = False
-        if policy.lora and any(p.any() for name, p in policy.parameters.items() if "lora_B" in name):
-            self.reset()  # the adapters were trained before: without them it would be another policy
-        self.seal()
+
+    def follows_trained_adapters(self) -> bool:
+        """Whether adapters were trained before, so that the model without them is another policy; of this rank's part.
+
+        Then the reference must be `reset` before it is used.
+        """
+        adapters = (p for name, p in self._policy.parameters.items() if "lora_B" in name)
+        return self._policy.lora is not None and any(bool(local_shard(p).any()) for p in adapters)
 
     @contextmanager
     def active(self) -> Iterator[Any]:
@@ -55,12 +62,21 @@ class Reference:
 
     @contextmanager
     def _swap_weights(self, weights: dict[str, Tensor]) -> Iterator[None]:
-        """Other weights in the policy; its own are back in place afterwards."""
-        own = {name: p.data for name, p in self._policy.parameters.items()}
-        self._policy.set_weights(weights)
+        """Other weights in the policy; its own are back in place afterwards.
+
+        What FSDP2 gathers, it gathers from the storage of the shards, so they are overwritten in place.
+        """
+        shards = {name: p for name, p in self._policy.parameters.items() if is_sharded(p)}
+        kept = {name: local_shard(p).clone() for name, p in shards.items()}
+        own = {name: p.data for name, p in self._policy.parameters.items() if name not in shards}
+        for name, p in shards.items():
+            local_shard(p).copy_(local_shard(shard_like(p, weights[name])))
+        self._policy.set_weights({name: weights[name] for name in own})
         try:
             yield
         finally:
+            for name, p in shards.items():
+                local_shard(p).copy_(kept[name])
             self._policy.set_weights(own)
 
     @property
@@ -93,22 +109,27 @@ class Reference:
         if not self.was_reset:
             return None
         if self._copy is None:
-            return self._adapters
+            parameters = self._policy.parameters
+            return {name: shard_like(parameters[name], whole) for name, whole in (self._adapters or {}).items()}
         return {name: p.detach() for name, p in self._copy.named_parameters()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Set the reference's weights."""
+        """Set the reference's weights; of sharded adapters a collective."""
         self.was_reset = True
         if self._copy is None:
-            self._adapters = {name: weights.to(self._policy.device) for name, weights in state.items()}
+            self._adapters = {name: gather(weights).to(self._policy.device) for name, weights in state.items()}
         else:
             for name, parameter in self._copy.named_parameters():
                 parameter.data.copy_(state[name])
         self.seal()
 
 
-def _frozen(model: Any) -> Any:
-    return copy.deepcopy(model).eval().requires_grad_(False)
+def _frozen(policy: Policy) -> Any:
+    """A copy of the model, without numbers where it is still to be divided; it gets its shards with the policy."""
+    memo: dict[int, Any] = {}
+    if not policy.placed:
+        memo = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in policy.model.parameters()}
+    return copy.deepcopy(policy.model, memo).eval().requires_grad_(False)
 
 
 def _snapshot(policy: Policy) -> dict[str, Tensor]:

@@ -59,7 +59,5 @@ def _launching(recipe: Recipe) -> Iterator[str]:
     launcher = recipe.launcher
     if launcher.name != "local" and launcher.workers is None:
         yield f"launcher.workers: say how many processes {launcher.name} is to start"
-    if launcher.parallel == "fsdp2" and recipe.model.lora:
-        yield "launcher.parallel: adapters are small, and so is what they need: with model.lora use ddp"
     if launcher.workers not in (None, 1) and recipe.model.device.startswith("cuda:"):
         yield f"model.device: each process has its own, so auto, cpu or cuda, not {recipe.model.device}"

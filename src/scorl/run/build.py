@@ -13,7 +13,7 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines import ENGINES, Engine, vllm_is_installed
 from scorl.errors import UserError
 from scorl.learner import Learner
-from scorl.model.policy import Policy, resolve_device
+from scorl.model.policy import Place, Policy, resolve_device
 from scorl.recipe.auto import decide
 from scorl.recipe.sections import Recipe
 from scorl.tasks.task import Task
@@ -22,7 +22,7 @@ from scorl.training.loop import train
 from scorl.training.step import Step
 from scorl.version import __version__
 
-__all__ = ["BuiltRecipe", "build", "versions"]
+__all__ = ["BuiltRecipe", "build", "place_of_weights", "versions"]
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,15 @@ def build(recipe: Recipe, ranks: Ranks = ALONE) -> BuiltRecipe:
     )
     engine = ENGINES[recipe.engine.name]
     engine.check(recipe.engine.settings)
-    policy = Policy.of(recipe.model, placed=ranks.size == 1 or recipe.launcher.parallel == "ddp")
+    policy = Policy.of(recipe.model, weights=place_of_weights(recipe, ranks))
     return BuiltRecipe(recipe, policy, engine.build(recipe.engine.settings, recipe.model, policy, ranks), task)
+
+
+def place_of_weights(recipe: Recipe, ranks: Ranks) -> Place:
+    """Where a rank loads the weights to: those that are to be divided are read by rank 0 alone."""
+    if ranks.size == 1 or recipe.launcher.parallel == "ddp":
+        return "device"
+    return "host" if ranks.main else "nowhere"
 
 
 def _check_problems(recipe: Recipe, task: Task) -> None:

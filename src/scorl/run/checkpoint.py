@@ -2,6 +2,7 @@
 
     checkpoints/step-40/            config.json, model.safetensors, tokenizer files: `from_pretrained` loads it
     checkpoints/step-40/trainer/    the learner's state (scorl.learner.state), manifest.json (scorl.model.manifest)
+    checkpoints/step-20/            an older one keeps the Hugging Face folder and the manifest, and no state
     checkpoints/step-60.damaged/    a newer one that was found damaged when the run resumed
     checkpoints/best -> step-40     the kept one with the highest training reward
 
@@ -11,48 +12,118 @@ kill nor a power cut leaves one that is half-written, and where a disk loses or 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
+import torch
+
+from scorl.distributed.ranks import Ranks
 from scorl.errors import UserError
 from scorl.learner import Learner
-from scorl.learner.state import read_state, write_state
+from scorl.learner.state import read_state, take_state
 from scorl.model.manifest import MANIFEST, TRAINER, find_damage, read_manifest, write_manifest
 from scorl.run.directory import RunDirectory
-from scorl.run.files import replacing, sync, sync_tree
+from scorl.run.files import replacing, sync, sync_tree, write_whole
+from scorl.settings import CheckpointSettings
 
-__all__ = ["load", "prune", "save"]
+__all__ = ["Saver", "load", "prune"]
 
 
-def save(directory: RunDirectory, learner: Learner, reward: float | None) -> None:
-    """Write `checkpoints/step-N`, N being the updates made; idempotent. All ranks take part.
+class Saver:
+    """Writes the checkpoints of a run, one after the other; all ranks make the same calls.
 
     Args:
         directory: of the run.
         learner: policy and trainer state.
-        reward: mean training reward since the checkpoint before; the highest marks the best.
-
-    Raises:
-        GuardError: the state is not finite.
+        settings: of the recipe.
     """
-    folder = directory.checkpoint(learner.updates)
-    draft = folder.with_name(f".{folder.name}.draft")
-    if learner.ranks.main:
-        shutil.rmtree(draft, ignore_errors=True)
-        (draft / TRAINER).mkdir(parents=True)
-    learner.ranks.barrier("the folder of a checkpoint")
-    learner.strategy.save(draft)
-    write_state(learner, draft / TRAINER)
-    if learner.ranks.main:
-        write_manifest(draft, reward)
-        sync_tree(draft)
-        directory.sync_steps()
-        if folder.exists():  # a folder is not replaced in one go, as a file is
-            _remove(folder)
-        os.replace(draft, folder)
-        sync(folder.parent)
+
+    def __init__(self, directory: RunDirectory, learner: Learner, settings: CheckpointSettings) -> None:
+        self._directory, self._learner, self._settings = directory, learner, settings
+        self._ranks: Ranks | None = None
+        """For the thread that writes."""
+        self._writing: Future[None] | None = None
+
+    def save(self, reward: float | None) -> None:
+        """Write `checkpoints/step-N`, N being the updates made, and delete what need not be kept; idempotent.
+
+        Where it is to be written while the run goes on, `finish` waits for it.
+
+        Args:
+            reward: mean training reward since the checkpoint before; the highest marks the best.
+
+        Raises:
+            GuardError: the state is not finite.
+        """
+        self.finish()
+        learner, later = self._learner, self._settings.async_save
+        folder = self._directory.checkpoint(learner.updates)
+        draft = folder.with_name(f".{folder.name}.draft")
+        if learner.ranks.main:
+            shutil.rmtree(draft, ignore_errors=True)
+            (draft / TRAINER).mkdir(parents=True)
+        learner.ranks.barrier("the folder of a checkpoint")
+        dtype = getattr(torch, self._settings.save_dtype) if self._settings.save_dtype else None
+        weights, state = learner.strategy.export(dtype, later), take_state(learner, later)
+
+        def write(ranks: Ranks) -> None:
+            if ranks.main:
+                learner.policy.write(draft, weights, dtype)
+            state.write(draft / TRAINER, ranks)
+            ranks.barrier("all shards of a checkpoint")
+            if ranks.main:
+                write_manifest(draft, reward)
+                _publish(draft, folder, self._directory)
+
+        if later:
+            self._ranks = self._ranks or learner.ranks.apart()
+            self._writing = _start(write, self._ranks)
+        else:
+            write(learner.ranks)
+            prune(self._directory, self._settings)
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that is being written has its name; what went wrong with it is raised here."""
+        if self._writing is not None:
+            self.wait()
+            self._learner.ranks.barrier("the checkpoint that was written meanwhile")
+            prune(self._directory, self._settings)
+
+    def wait(self) -> None:
+        """As `finish`, but of this rank alone: others may be about to end."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+
+def _start(write: Callable[[Ranks], None], ranks: Ranks) -> Future[None]:
+    """Have a thread write, which does not hold up the end of a process that must end at once."""
+    writing: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            write(ranks)
+            writing.set_result(None)
+        except BaseException as error:
+            writing.set_exception(error)
+
+    threading.Thread(target=run, name="checkpoint", daemon=True).start()
+    return writing
+
+
+def _publish(draft: Path, folder: Path, directory: RunDirectory) -> None:
+    """Give a checkpoint its name, when it and all that it follows from are on the disk."""
+    sync_tree(draft)
+    directory.sync_steps()
+    if folder.exists():  # a folder is not replaced in one go, as a file is
+        _remove(folder)
+    os.replace(draft, folder)
+    sync(folder.parent)
 
 
 def load(directory: RunDirectory, learner: Learner, notify: Callable[[str], None]) -> None:
@@ -74,8 +145,8 @@ def load(directory: RunDirectory, learner: Learner, notify: Callable[[str], None
     read_state(learner, directory.checkpoint(step) / TRAINER)
 
 
-def prune(directory: RunDirectory, keep: int) -> None:
-    """Mark the best checkpoint, and delete all but it and the last `keep`."""
+def prune(directory: RunDirectory, settings: CheckpointSettings) -> None:
+    """Mark the best checkpoint, and delete what need not be kept: older ones, and the state of others."""
     steps = directory.saved_steps()
     if not directory.ranks.main:
         return
@@ -84,32 +155,61 @@ def prune(directory: RunDirectory, keep: int) -> None:
     if best is not None:
         with replacing(directory.checkpoints / "best") as link:
             link.symlink_to(directory.checkpoint(best).name)
-    for step in steps[:-keep]:
+    for step in steps[: -settings.save_total_limit]:
         if step != best:
             _remove(directory.checkpoint(step))
+    for step in steps[: -settings.state_total_limit]:
+        if directory.checkpoint(step).exists():
+            _remove_state(directory.checkpoint(step))
 
 
 def _newest_whole(directory: RunDirectory, steps: Sequence[int]) -> tuple[int | None, dict[Path, str]]:
-    """The step of the newest checkpoint that is whole, None where there is none at all; what ails the newer ones."""
+    """The step of the newest checkpoint to resume from, None where there is none at all; what ails the newer ones."""
     damaged: dict[Path, str] = {}
+    without_state: list[Path] = []
     for step in reversed(steps):
         folder = directory.checkpoint(step)
         _check_version(folder)
-        damage = find_damage(folder)
-        if damage is None:
+        if damage := find_damage(folder):
+            damaged[folder] = damage
+        elif not _has_state(folder):
+            without_state.append(folder)
+        else:
             return step, damaged
-        damaged[folder] = damage
-    if damaged:
+    if steps:
         raise UserError(
             "\n  ".join(
                 [
-                    f"{directory.path}: none of its checkpoints is whole, so the run cannot resume. Start another with "
-                    "--out, if need be from the weights of one (model.path=...):",
+                    f"{directory.path}: cannot resume from any of its checkpoints. Start another run with --out, if "
+                    "need be from the weights of one (model.path=...):",
                     *(f"{folder.name}: {damage}" for folder, damage in damaged.items()),
+                    *(
+                        f"{folder.name}: is whole as a model, but the trainer's state was deleted from it "
+                        "(checkpoint.state_total_limit)"
+                        for folder in without_state
+                    ),
                 ]
             )
         )
     return None, {}
+
+
+def _has_state(folder: Path) -> bool:
+    manifest = read_manifest(folder)
+    return manifest is not None and any(name.startswith(f"{TRAINER}/") for name in manifest["files"])
+
+
+def _remove_state(folder: Path) -> None:
+    """Leave of a checkpoint what is the model's; what a kill leaves of the state, the next call deletes."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    if _has_state(folder):
+        files = {name: file for name, file in manifest["files"].items() if not name.startswith(f"{TRAINER}/")}
+        write_whole(folder / MANIFEST, json.dumps(manifest | {"files": files}, indent=1) + "\n")
+    for path in (folder / TRAINER).iterdir():
+        if path != folder / MANIFEST:
+            path.unlink()
 
 
 def _check_version(folder: Path) -> None:

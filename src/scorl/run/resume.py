@@ -31,7 +31,7 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
         made, wanted = learner.updates, built.recipe.steps
         raise UserError(f"{directory.path}: has made {made} steps, more than the recipe's {wanted}")
     directory.cut(learner.updates)
-    checkpoint.prune(directory, built.recipe.checkpoint.save_total_limit)  # a kill may have come before it
+    checkpoint.prune(directory, built.recipe.checkpoint)  # a kill may have come before it
     gap = directory.find_gap(learner.updates)
     if directory.ranks.main:
         for difference in _version_differences(built, directory):

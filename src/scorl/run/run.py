@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scorl.engines.reference import ReferenceEngine
+from scorl.errors import GuardError, UserError
 from scorl.evaluation import Summary, evaluate
 from scorl.learner import Learner
 from scorl.metrics import describe_alarms, find_alarms
@@ -65,7 +66,8 @@ def run_recipe(
         learner = built.learner(directory.ranks)
         resume(built, directory, learner, notify)
         with interruptible() as asked_to_stop:
-            interrupted = not _Run(built, directory, learner, on_step, on_progress, asked_to_stop).finish()
+            saver = checkpoint.Saver(directory, learner, built.recipe.checkpoint)
+            interrupted = not _Run(built, directory, learner, saver, on_step, on_progress, asked_to_stop).finish()
         alarms = describe_alarms(directory.steps())
         return RunResult(directory.path, learner.updates, interrupted, directory.evaluations(), alarms)
 
@@ -81,12 +83,23 @@ class _Run:
     built: BuiltRecipe
     directory: RunDirectory
     learner: Learner
+    saver: checkpoint.Saver
     on_step: Callable[[Record], None]
     on_progress: OnProgress
     asked_to_stop: Callable[[], bool]
 
     def finish(self) -> bool:
-        """Evaluate, step and save until the end; False if it was interrupted before."""
+        """Evaluate, step and save until the end; False if it was interrupted before. What is saved is on the disk."""
+        try:
+            done = self.go()
+        except (GuardError, UserError):
+            self.saver.wait()
+            raise
+        self.saver.finish()
+        return done
+
+    def go(self) -> bool:
+        """As `finish`, but a checkpoint may still be written."""
         records = self.directory.steps()
         store = FileRolloutStore(self.directory, self.interruptible("collection"))
         try:
@@ -102,6 +115,7 @@ class _Run:
                     return False
                 self.evaluate_if_due()
         except _Interrupted:
+            self.saver.finish()
             if self.learner.updates > self.last_saved:
                 self.save(records)
             return False
@@ -138,8 +152,8 @@ class _Run:
 
     def save(self, records: Sequence[Record]) -> None:
         """Write a checkpoint, and delete those that need not be kept."""
-        checkpoint.save(self.directory, self.learner, _training_reward(records, self.last_saved))
-        checkpoint.prune(self.directory, self.built.recipe.checkpoint.save_total_limit)
+        self.saver.finish()
+        self.saver.save(_training_reward(records, self.last_saved))
 
     def evaluate_if_due(self) -> None:
         """Evaluate before the first step, after the last, and every so many between, each once."""
