@@ -18,6 +18,7 @@ from scorl.engines.torch import TorchEngine
 from scorl.learner import Learner
 from scorl.learner.parallel import FSDP2
 from scorl.model.policy import Policy
+from scorl.model.shards import local_shard
 from scorl.objectives import StageTwo
 from scorl.rollout import Draws, rollout
 from scorl.seeds import derive
@@ -50,14 +51,13 @@ def gradient(
     path: str, dtype: Dtype, rows: list[TrainingExample], way: str, device: str = "cpu"
 ) -> tuple[dict[str, Tensor], set[str]]:
     """Of one step against a reference that lies a little apart, in float64; and the types that it came in."""
-    sharded = "fsdp2" in way
-    policy = Policy(path, dtype=dtype, device=device, placed=not sharded)
+    policy = Policy(path, dtype=dtype, device=device)
     learner = Learner(policy, LearnerSettings(max_logprob_gap=1.0, **WAYS[way]), total=1)
+    if "fsdp2" in way:  # a single process would keep them whole
+        learner.strategy = FSDP2(policy, learner.reference, Ranks(0, 1))
     torch.manual_seed(0)
-    for parameter in learner.reference.head.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    if sharded:  # a single process would keep them whole
-        learner.strategy = FSDP2(policy, learner.reference.head, Ranks(0, 1))
+    for parameter in map(local_shard, learner.reference.head.parameters()):
+        parameter += 0.05 * torch.randn_like(parameter)
     learner.packing = learner.settings.packing
     learner.accumulate_gradients(rows)
     found = {name: p.grad for name, p in policy.parameters.items()}
