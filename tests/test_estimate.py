@@ -20,6 +20,7 @@ from scorl.estimate.trace import trace_learning
 from scorl.estimate.workload import Lengths, lengths_of, workload
 from scorl.learner import Learner
 from scorl.learner.batch import micro_batches
+from scorl.learner.tree import make_blocks
 from scorl.model.policy import Policy
 from scorl.recipe import resolve, shipped_recipes
 from scorl.settings import Gpu
@@ -99,7 +100,7 @@ def test_operations_of_an_update_by_hand():
     (batch,) = micro_batches(work.examples, 10**6, "prefix_tree")
     tokens, predictions = len(batch.layout.ids), len(batch.position)
     body = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)
-    pairs = sum(block.query.numel() * block.key.shape[1] for block in batch.layout.blocks)
+    pairs = sum(block.query.numel() * block.key.shape[1] for block in make_blocks(batch.layout).parts)
     forward = 2 * body * tokens + 2 * 64 * 64 * predictions + 2 * 4 * 64 * pairs
     backward = 2 * (2 * body * tokens + 2 * 64 * 64 * predictions) + 2.5 * 2 * 4 * 64 * pairs
     assert learning.batch.flops == 2 * forward + backward  # the reference's pass is one forward

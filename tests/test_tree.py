@@ -18,7 +18,7 @@ from transformers import (
 from scorl.learner import Learner, tree_check
 from scorl.learner.attention import tree_attention, tree_hidden_states
 from scorl.learner.batch import micro_batches, training_row
-from scorl.learner.tree import pack_tree
+from scorl.learner.tree import make_blocks, pack_tree
 from scorl.model.policy import hidden_states
 from scorl.settings import KL_IN, LearnerSettings, LoraSettings
 from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict
@@ -36,8 +36,7 @@ def example(prompt, *answers, advantage=0.0):
     return TrainingExample(Trajectory(Problem("p", ()), 0, tuple(attempts)), credits)
 
 
-@pytest.fixture(scope="module")
-def examples():
+def branching_examples():
     """Two problems; samples share prompts, some share first attempts, or the beginnings of second ones."""
     draw = torch.Generator().manual_seed(0)
 
@@ -55,12 +54,19 @@ def examples():
     return found
 
 
+@pytest.fixture(scope="module")
+def examples():
+    return branching_examples()
+
+
 def test_a_tree_by_hand():
     tree, paths = pack_tree(ROWS)
     assert tree.ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert tree.depth.tolist() == [0, 1, 2, 2, 3, 3, 0, 1, 2]
     assert [path.tolist() for path in paths] == [[0, 1, 2], [0, 1, 3, 4], [0, 1, 3, 5], [6, 7], [0, 1, 2], [6, 7, 8]]
-    root, rest = tree.blocks
+    assert tree.first.tolist() == [0, 0, 0, 2, 2, 3, 4, 4, 5]
+    assert tree.last.tolist() == [3, 3, 1, 3, 2, 3, 5, 5, 5]
+    root, rest = make_blocks(tree).parts
     assert (root.query.tolist(), root.mask) == ([[6, 7, 0], [0, 1, 2]][: len(root.query)], None)
     assert rest.query.tolist() == [[8, 0], [5, 0], [3, 4]]
     assert rest.key.tolist() == [[6, 7, 8, 0], [0, 1, 3, 5], [0, 1, 3, 4]]
@@ -155,10 +161,10 @@ def test_a_problem_that_fits_is_not_divided():
 
 
 def of_llama(**other):
-    return LlamaForCausalLM(LlamaConfig(**_SMALL, **other))
+    return LlamaForCausalLM(LlamaConfig(**SMALL, **other))
 
 
-_SMALL = {
+SMALL = {
     "vocab_size": 13,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -174,10 +180,10 @@ _SMALL = {
 @pytest.mark.parametrize(
     "model",
     [
-        lambda: LlamaForCausalLM(LlamaConfig(**_SMALL)),
-        lambda: MistralForCausalLM(MistralConfig(**_SMALL, sliding_window=4)),
+        lambda: LlamaForCausalLM(LlamaConfig(**SMALL)),
+        lambda: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)),
         lambda: Gemma2ForCausalLM(
-            Gemma2Config(**_SMALL, sliding_window=5, attn_logit_softcapping=2.0, attn_implementation="eager")
+            Gemma2Config(**SMALL, sliding_window=5, attn_logit_softcapping=2.0, attn_implementation="eager")
         ),
     ],
     ids=["groups of heads", "sliding window", "soft cap and windows"],
@@ -188,7 +194,7 @@ def test_states_are_those_of_rows(examples, model):
     before = decoder.config._attn_implementation
     tree, paths = pack_tree([training_row(example) for example in examples if training_row(example)])
     with tree_attention(decoder):
-        states = tree_hidden_states(decoder, tree)
+        states = tree_hidden_states(decoder, tree.to(torch.device("cpu")))
     assert decoder.config._attn_implementation == before
     for path in paths:
         ids = tree.ids[torch.from_numpy(path)][None]

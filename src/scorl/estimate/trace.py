@@ -6,7 +6,6 @@ decode a response two are run, in the middle and at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from scorl.estimate.meter import Hollow, Meter, Phase
 from scorl.estimate.model import FakePolicy
 from scorl.estimate.workload import Sampled, Workload
 from scorl.learner import Learner
+from scorl.learner.batch import MicroBatches
 from scorl.learner.head import Head
 from scorl.learner.parallel import DDP, Backward
 from scorl.model.logprobs import log_probabilities
@@ -120,19 +120,18 @@ class _LargestAlone(DDP):
         self.sizes: list[int] = []
         self.cost = Cost()
 
-    def accumulate_gradients(self, batches: Sequence[Any], backward: Backward, dummy: Any, head: Head) -> None:
+    def accumulate_gradients(self, batches: MicroBatches, backward: Backward, dummy: Any, head: Head) -> None:
         """See `ParallelStrategy`; where there are several micro-batches, the gradients of others are there before."""
         self.sizes = [batch.layout.ids.numel() for batch in batches]
         if len(batches) != 1:
             with self.meter.label("gradients"):
                 for p in self.policy.parameters.values():
                     p.grad = torch.zeros_like(p)
-        for batch in batches:
-            if batch.layout.ids.numel() == max(self.sizes):
-                with self.meter.phase() as phase:
-                    backward(replace(batch, layout=_hollow(batch.layout)), batch.needs_reference)
-                self.cost = phase.cost
-                return
+        if batches:
+            batch = batches[self.sizes.index(max(self.sizes))]
+            with self.meter.phase() as phase:
+                backward(replace(batch, layout=_hollow(batch.layout.to(self.policy.device))), batch.needs_reference)
+            self.cost = phase.cost
 
 
 def _hollow(value: Any) -> Any:

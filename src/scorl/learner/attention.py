@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-from scorl.learner.tree import Block, Tree
+from scorl.learner.flex import FlexTree, flex_attend
+from scorl.learner.tree import Block, Blocks, Tree
 
 __all__ = ["tree_attention", "tree_hidden_states"]
 
@@ -35,9 +36,10 @@ def tree_hidden_states(decoder: Any, tree: Tree) -> Tensor:
     """The last hidden states, [tokens, width], of a tree's tokens; within `tree_attention`."""
     # The tree is one row to every other part of the model. It travels as an argument that transformers hands through to
     # the attention function; positions are depths, so that rotary embeddings are those of the plain rows.
-    ids, depth = tree.ids[None], tree.depth[None]
-    hidden: Tensor = decoder.base_model(input_ids=ids, position_ids=depth, use_cache=False, tree=tree).last_hidden_state
-    return hidden[0]
+    laid = FlexTree.fill(tree) if tree.blocks is None else tree
+    ids, depth = laid.ids[None], laid.depth[None]
+    hidden: Tensor = decoder.base_model(input_ids=ids, position_ids=depth, use_cache=False, tree=laid).last_hidden_state
+    return hidden[0, : len(tree.ids)]
 
 
 def _attend(
@@ -47,27 +49,44 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    tree: Tree,
+    tree: Tree | FlexTree,
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention along the paths, [1, heads, tokens, size] -> [1, tokens, heads, size], as transformers calls it.
+    """Attention along the paths, [1, heads, tokens, size] -> [1, tokens, heads, size], as transformers calls it."""
+    if isinstance(tree, FlexTree):
+        return flex_attend(query, key, value, tree.mask(sliding_window), scaling, softcap).transpose(1, 2), None
+    assert tree.blocks is not None
+    queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
+    return _attend_in_blocks(queries, keys, values, tree, tree.blocks, scaling, softcap, sliding_window)[None], None
+
+
+AttentionInterface.register(_NAME, _attend)
+
+
+def _attend_in_blocks(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tree: Tree,
+    blocks: Blocks,
+    scaling: float | None,
+    softcap: float | None,
+    window: int | None,
+) -> Tensor:
+    """Attention along the paths, [tokens, heads, size].
 
     Every block is dense attention of padded branches to their whole paths: a key is copied into each block that needs
     it. One mask over all tokens would need no copies, and time and memory that grow with the square of the tree.
     """
-    queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
     outputs = []
-    for block in tree.blocks:
-        mask = _make_mask(block, tree, sliding_window)
+    for block in blocks.parts:
+        mask = _make_mask(block, tree, window)
         tokens = _gather(queries, block.query), _gather(keys, block.key), _gather(values, block.key)
         outputs.append(_attend_in_block(*tokens, mask, scaling, softcap).flatten(0, 1))
-    return _gather(torch.cat(outputs), tree.slot)[None], None
-
-
-AttentionInterface.register(_NAME, _attend)
+    return _gather(torch.cat(outputs), blocks.slot)
 
 
 def _gather(tokens: Tensor, index: Tensor) -> Tensor:

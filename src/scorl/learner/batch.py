@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -13,7 +14,15 @@ from scorl.learner.tree import Tree, common_length, pack_tree
 from scorl.settings import Packing
 from scorl.trajectory import Credit, Response, TrainingExample
 
-__all__ = ["MicroBatch", "PaddedRows", "lay_out_rows", "micro_batch", "micro_batches", "training_row"]
+__all__ = [
+    "MicroBatch",
+    "MicroBatches",
+    "PaddedRows",
+    "lay_out_rows",
+    "micro_batch",
+    "micro_batches",
+    "training_row",
+]
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,36 @@ class MicroBatch:
             first = last
 
 
-def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Packing) -> list[MicroBatch]:
+@dataclass(frozen=True)
+class MicroBatches(Sequence[MicroBatch]):
+    """The micro-batches of a step, each laid out when it is asked for: masks and places of all would fill the host."""
+
+    parts: tuple[tuple[TrainingExample, ...], ...]
+    packing: Packing
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @overload
+    def __getitem__(self, index: int) -> MicroBatch: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> MicroBatches: ...
+
+    def __getitem__(self, index: int | slice) -> MicroBatch | MicroBatches:
+        if isinstance(index, slice):
+            return MicroBatches(self.parts[index], self.packing)
+        return micro_batch(self.parts[index], self.packing)
+
+    @property
+    def needs_reference(self) -> list[bool]:
+        """Of each whether a response has a KL coefficient; none is laid out for that."""
+        return [
+            any(credit.beta > 0 for example in part for *_, credit in trained_responses(example)) for part in self.parts
+        ]
+
+
+def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Packing) -> MicroBatches:
     """Split examples into micro-batches of at most `tokens` tokens (a longer row stands alone).
 
     Examples in which nothing carries loss are left out. How a step is cut does not touch the gradient.
@@ -104,7 +142,7 @@ def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Pac
     """
     learnable = [example for example in examples if training_row(example)]
     cut = _split_trees if packing == "prefix_tree" else _split_padded
-    return [micro_batch(batch, packing) for batch in cut(learnable, tokens)]
+    return MicroBatches(tuple(map(tuple, cut(learnable, tokens))), packing)
 
 
 def training_row(example: TrainingExample) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scorl.distributed.ranks import Ranks
 from scorl.errors import GuardError
-from scorl.learner.batch import MicroBatch, PaddedRows, lay_out_rows
+from scorl.learner.batch import MicroBatch, MicroBatches, PaddedRows, lay_out_rows
 from scorl.learner.forward import hidden_states
 from scorl.learner.head import Head
 from scorl.learner.sharding import fsdp_modules, shard_models
@@ -34,7 +34,7 @@ class ParallelStrategy(Protocol):
     """Whether a rank holds shards of the weights, and no more."""
 
     def accumulate_gradients(
-        self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree, head: Head
+        self, batches: MicroBatches, backward: Backward, dummy: PaddedRows | Tree, head: Head
     ) -> None:
         """Run this rank's micro-batches and leave in every gradient the sum over the ranks.
 
@@ -82,7 +82,7 @@ class DDP:
             raise GuardError(f"the ranks hold different weights: {cause}")
 
     def accumulate_gradients(
-        self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree, head: Head
+        self, batches: MicroBatches, backward: Backward, dummy: PaddedRows | Tree, head: Head
     ) -> None:
         """See `ParallelStrategy`; where no rank has a micro-batch, gradients stay None."""
         for batch in batches:
@@ -139,10 +139,10 @@ class FSDP2:
         return [own, other] if reference and other is not own else [own]
 
     def accumulate_gradients(
-        self, batches: Sequence[MicroBatch], backward: Backward, dummy: PaddedRows | Tree, head: Head
+        self, batches: MicroBatches, backward: Backward, dummy: PaddedRows | Tree, head: Head
     ) -> None:
         """See `ParallelStrategy`; FSDP2 sums the gradients as it goes, but for the head's."""
-        needs = self._ranks.all_gather([batch.needs_reference for batch in batches], "the number of passes")
+        needs = self._ranks.all_gather(batches.needs_reference, "the number of passes")
         passes = max(map(len, needs))
         for index in range(passes):
             self._policy.decoder.set_requires_gradient_sync(self._sync_each_batch or index == passes - 1)

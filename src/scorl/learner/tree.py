@@ -1,20 +1,25 @@
 """Rows as a prefix tree: every distinct token once, however many trajectories pass through it.
 
 A row's tokens beyond what it shares with the rows before it (in sorted order) are its branch. A branch's tokens attend
-to the whole path before the branch, which lies in other branches, and to earlier tokens of its own. The branches of
-like length are computed together, padded; nothing outside attention sees padding.
+to the whole path before the branch, which lies in other branches, and to earlier tokens of its own. Three integers a
+token say so: of the rows through it in sorted order the first and the last, and its depth. A query attends to a key if
+`first[key] <= first[query] <= last[key]` and `depth[key] <= depth[query]`.
+
+On a GPU that is the mask of flex_attention. Elsewhere the branches of like length are computed together, padded;
+nothing outside attention sees padding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Block", "Tree", "common_length", "pack_tree"]
+__all__ = ["Block", "Blocks", "Tree", "common_length", "make_blocks", "pack_tree"]
 
 _PADDING = 1.25
 """At most so many pairs of query and key in a block, padding included, for each pair that counts."""
@@ -39,21 +44,37 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Distinct tokens, branch after branch."""
+class Blocks:
+    """All branches of a tree."""
 
-    ids: Tensor
-    """[tokens]"""
-    depth: Tensor
-    """Each token's position in its rows, [tokens]."""
-    blocks: tuple[Block, ...]
+    parts: tuple[Block, ...]
     slot: Tensor
     """Where each token lies among the queries of all blocks, laid flat one after the other, [tokens]."""
 
-    def to(self, device: torch.device) -> Tree:
+    def to(self, device: torch.device) -> Blocks:
         """The same on another device."""
-        blocks = tuple(block.to(device) for block in self.blocks)
-        return Tree(self.ids.to(device), self.depth.to(device), blocks, self.slot.to(device))
+        return Blocks(tuple(block.to(device) for block in self.parts), self.slot.to(device))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Distinct tokens, branch after branch; all but the blocks is [tokens]."""
+
+    ids: Tensor
+    depth: Tensor
+    """Each token's position in its rows."""
+    first: Tensor
+    """Which row, in sorted order, is the first that each token lies in; the tokens of a branch have it in common."""
+    last: Tensor
+    """The last one; it lies in all between the two."""
+    blocks: Blocks | None = None
+    """What attention is computed by; None: by flex_attention."""
+
+    def to(self, device: torch.device) -> Tree:
+        """The same on the device that it is computed on, with the blocks that a device without flex_attention wants."""
+        blocks = None if device.type == "cuda" else (self.blocks or make_blocks(self)).to(device)
+        ids, depth = self.ids.to(device), self.depth.to(device)
+        return Tree(ids, depth, self.first.to(device), self.last.to(device), blocks)
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -77,27 +98,36 @@ def pack_tree(rows: Sequence[tuple[int, ...]]) -> tuple[Tree, list[np.ndarray]]:
     paths: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(rows)
     ids: list[int] = []
     depth: list[np.ndarray] = []
-    branches: list[_Branch] = []
+    first: list[np.ndarray] = []
+    last = np.empty(sum(map(len, rows)), dtype=np.int64)
     before: tuple[int, ...] = ()
     path = paths[0]
     # In sorted order the row before shares at least as much with a row as any earlier one: one comparison finds where
     # it leaves the tree, and a branch's tokens lie side by side.
-    for i in sorted(range(len(rows)), key=rows.__getitem__):
+    for place, i in enumerate(sorted(range(len(rows)), key=rows.__getitem__)):
         row, common = rows[i], common_length(before, rows[i])
         path = np.concatenate([path[:common], np.arange(len(ids), len(ids) + len(row) - common)])
-        if len(row) > common:
-            ids += row[common:]
-            depth.append(np.arange(common, len(row)))
-            branches.append(_Branch(common, path))
+        ids += row[common:]
+        depth.append(np.arange(common, len(row)))
+        first.append(np.full(len(row) - common, place))
+        last[path] = place
         before, paths[i] = row, path
-    groups = list(_group_by_size(branches))
     tree = Tree(
         torch.tensor(ids),
         torch.from_numpy(np.concatenate(depth)),
-        tuple(_make_block(group) for group in groups),
-        torch.from_numpy(_slots(groups, len(ids))),
+        torch.from_numpy(np.concatenate(first)),
+        torch.from_numpy(last[: len(ids)]),
     )
     return tree, paths
+
+
+def make_blocks(tree: Tree) -> Blocks:
+    """The blocks of a tree that lies on the CPU."""
+    groups = list(_group_by_size(list(_branches(tree))))
+    return Blocks(
+        tuple(_make_block(group) for group in groups),
+        torch.from_numpy(_slots(groups, len(tree.ids))),
+    )
 
 
 @dataclass(frozen=True)
@@ -110,6 +140,16 @@ class _Branch:
     @property
     def queries(self) -> int:
         return len(self.path) - self.start
+
+
+def _branches(tree: Tree) -> Iterator[_Branch]:
+    """The branches of a tree in their order."""
+    ends = (tree.first.diff().nonzero().flatten() + 1).tolist()
+    path = np.empty(0, dtype=np.int64)
+    for begin, end in pairwise([0, *ends, len(tree.first)]):
+        start = int(tree.depth[begin])
+        path = np.concatenate([path[:start], np.arange(begin, end)])
+        yield _Branch(start, path)
 
 
 def _group_by_size(branches: Sequence[_Branch]) -> Iterator[list[_Branch]]:

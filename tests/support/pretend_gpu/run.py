@@ -35,11 +35,12 @@ class Case:
     def run(self) -> dict[str, Any]:
         """Train a step of each stage; what the second update and a decoded token cost."""
         from scorl.engines.torch import TorchEngine
-        from scorl.learner import Learner
+        from scorl.learner import Learner, flex
         from scorl.model.policy import Policy
         from scorl.settings import LearnerSettings, LoraSettings
         from support.pretend_gpu.device import OnGpu, pretend_gpu
 
+        flex._compile_flex = lambda: _attend_by_rule  # type: ignore[assignment]
         with pretend_gpu() as counts:
             policy = Policy("scorl:countdown-base", dtype=self.dtype, lora=LoraSettings(r=2) if self.lora else None)
             settings = LearnerSettings(
@@ -57,6 +58,18 @@ class Case:
                 # Neither packing nor checkpoints matter to the engine.
                 "decoding": None if self.gradient_checkpointing else _decode(engine, counts),
             }
+
+
+def _attend_by_rule(query: Any, key: Any, value: Any, *, block_mask: Any, scale: Any, **_: Any) -> Any:
+    """What flex_attention's kernel computes, which no pretend GPU can run: the mask's rule, and the tiles it lists."""
+    import torch
+
+    place = torch.arange(query.shape[2], device=query.device)
+    mask = block_mask.mask_mod(None, None, place[:, None], place[None])
+    tiles = block_mask.kv_num_blocks + block_mask.full_kv_num_blocks
+    assert tiles.shape[-1] * block_mask.BLOCK_SIZE[0] == len(place)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return attend(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
 
 
 def _train(policy: Any, learner: Any, engine: Any, counts: Any) -> dict[str, Any]:
