@@ -128,10 +128,12 @@ def test_models_have_the_states_of_blocks(model, dtype):
     assert (by_flex - by_blocks).norm() / by_blocks.norm() < limit
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_step_has_the_gradient_of_blocks(tmp_path, monkeypatch, checkpointing):
+@pytest.mark.parametrize(
+    ("packing", "checkpointing"), [("prefix_tree", False), ("prefix_tree", True), ("packed", False)]
+)
+def test_a_step_has_the_gradient_of_blocks(tmp_path, monkeypatch, packing, checkpointing):
     policy, examples = tiny_policy(tmp_path), branching_examples()
-    settings = LearnerSettings(gradient_checkpointing=checkpointing)
+    settings = LearnerSettings(packing=packing, gradient_checkpointing=checkpointing)
     by_blocks, _ = gradient(policy, examples, settings)
     monkeypatch.setattr(Tree, "to", lambda tree, device: tree)
     monkeypatch.setattr(tree_module, "make_blocks", lambda tree: pytest.fail("blocks were made"))

@@ -1,6 +1,7 @@
 """Prefix trees: what is shared is computed once, and every model computes them as it computes plain rows."""
 
 import warnings
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -16,8 +17,9 @@ from transformers import (
 )
 
 from scorl.learner import Learner, tree_check
+from scorl.learner import batch as batch_module
 from scorl.learner.attention import tree_attention, tree_hidden_states
-from scorl.learner.batch import micro_batches, training_row
+from scorl.learner.batch import micro_batch, micro_batches, training_row
 from scorl.learner.tree import make_blocks, pack_tree
 from scorl.model.policy import hidden_states
 from scorl.settings import KL_IN, LearnerSettings, LoraSettings
@@ -99,9 +101,10 @@ def test_trees_have_the_gradient_of_rows(examples, tmp_path, kl, lora):
     rows = LearnerSettings(kl=kl, kl_in=KL_IN[kl][0], packing="padded")
     plain, statistics = gradient(policy, examples, rows)
     assert max(g.abs().max() for g in plain.values()) > 0.01
-    for tokens, order in ((10_000, 1), (60, -1), (1, 1)):
+    ways = [(packing, *way) for packing in ("prefix_tree", "packed") for way in ((10_000, 1), (60, -1), (1, 1))]
+    for packing, tokens, order in ways:
         packed, other = gradient(
-            policy, examples[::order], replace(rows, packing="prefix_tree", tokens_per_microbatch=tokens)
+            policy, examples[::order], replace(rows, packing=packing, tokens_per_microbatch=tokens)
         )
         for name in plain:
             torch.testing.assert_close(packed[name], plain[name], atol=1e-5, rtol=1e-5)
@@ -158,6 +161,35 @@ def test_a_problem_that_fits_is_not_divided():
     problems = [[example((p, p, p, p), (i,), (i, p)) for i in range(2, 5)] for p in (5, 6, 7)]
     batches = micro_batches([row for rows in problems for row in rows], 20, "prefix_tree")
     assert [len(batch.length) for batch in batches] == [6, 6, 6]
+
+
+def test_packed_rows_share_nothing_and_fill_micro_batches():
+    problems = [example((5,), tuple(range(length))) for length in (6, 5, 5, 2, 2, 3, 1)]
+    batches = micro_batches(problems, 8, "packed")  # rows of as many tokens: the last one of each predicts nothing
+    assert [sorted(batch.length.tolist()) for batch in batches] == [[2, 6], [3, 5], [1, 2, 5]]
+    assert [len(batch.layout.ids) for batch in batches] == [8, 8, 8]
+    tree, paths = pack_tree(ROWS, shares=False)
+    assert len(tree.ids) == sum(map(len, ROWS))
+    assert [tree.ids[torch.from_numpy(path)].tolist() for path in paths] == [list(row) for row in ROWS]
+    assert all(block.mask is None for block in make_blocks(tree).parts)
+
+
+def test_a_micro_batch_is_laid_out_when_its_turn_comes(examples, tmp_path, monkeypatch):
+    alive = weakref.WeakSet()
+    most = 0
+
+    def laid_out(*arguments):
+        nonlocal most
+        batch = micro_batch(*arguments)
+        alive.add(batch.layout)
+        most = max(most, len(alive))
+        return batch
+
+    monkeypatch.setattr(batch_module, "micro_batch", laid_out)
+    settings = LearnerSettings(tokens_per_microbatch=25)
+    assert len(micro_batches(examples, 25, "prefix_tree")) > 5
+    gradient(tiny_policy(tmp_path), examples, settings)
+    assert 1 <= most <= 2  # the one that is being learned from, and the next
 
 
 def of_llama(**other):

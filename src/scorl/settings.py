@@ -32,7 +32,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Gpu = Literal["4090", "a100-40", "a100-80", "h100", "h200", "l4"]
 """GPUs that `scorl plan` knows."""
 
-Packing = Literal["prefix_tree", "padded"]
+Packing = Literal["prefix_tree", "packed", "padded"]
 """How trajectories are laid out for the learner's forward pass."""
 
 
@@ -180,8 +180,8 @@ class LearnerSettings:
     """Distinct tokens per micro-batch (with `packing: padded` tokens and padding); gradients accumulate over as many
     micro-batches as a step needs."""
     packing: Packing = "prefix_tree"
-    """`prefix_tree` computes what trajectories begin with in common once, `padded` each trajectory as its own row;
-    equal results."""
+    """`prefix_tree` computes what trajectories begin with in common once, `packed` each by itself, one behind the other
+    without padding, `padded` each as its own row; equal results."""
     gradient_checkpointing: bool = False
     """Compute the layers again in the backward pass in place of keeping what they computed: slower, far less memory."""
     sync_each_batch: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import overload
@@ -137,12 +137,11 @@ def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Pac
 
     Args:
         examples: of one step.
-        tokens: distinct tokens of trees, or tokens of rows with their padding.
-        packing: `prefix_tree` computes what rows begin with in common once, `padded` each row by itself.
+        tokens: distinct tokens of trees, or tokens of rows with what padding they have.
+        packing: `prefix_tree` computes what rows begin with in common once, the others each row by itself.
     """
     learnable = [example for example in examples if training_row(example)]
-    cut = _split_trees if packing == "prefix_tree" else _split_padded
-    return MicroBatches(tuple(map(tuple, cut(learnable, tokens))), packing)
+    return MicroBatches(tuple(map(tuple, _SPLIT[packing](learnable, tokens))), packing)
 
 
 def training_row(example: TrainingExample) -> tuple[int, ...]:
@@ -211,6 +210,28 @@ def _split_padded(examples: Sequence[TrainingExample], tokens: int) -> Iterator[
         yield batch
 
 
+def _split_packed(examples: Sequence[TrainingExample], tokens: int) -> list[list[TrainingExample]]:
+    """The longest first, each where it still fits, so that micro-batches are full."""
+    batches: list[list[TrainingExample]] = []
+    room: list[int] = []
+    for example in sorted(examples, key=lambda example: -len(training_row(example))):
+        length = len(training_row(example))
+        place = next((i for i, left in enumerate(room) if length <= left), len(batches))
+        if place == len(batches):
+            batches.append([])
+            room.append(tokens)
+        batches[place].append(example)
+        room[place] -= length
+    return batches
+
+
+_SPLIT: dict[Packing, Callable[[Sequence[TrainingExample], int], Iterable[list[TrainingExample]]]] = {
+    "prefix_tree": _split_trees,
+    "packed": _split_packed,
+    "padded": _split_padded,
+}
+
+
 def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroBatch:
     """Examples in which something carries loss, in their order, as one micro-batch."""
     layout, paths = lay_out_rows([training_row(example) for example in examples], packing)
@@ -243,8 +264,8 @@ def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroB
 
 def lay_out_rows(rows: Sequence[tuple[int, ...]], packing: Packing) -> tuple[PaddedRows | Tree, list[Tensor]]:
     """PaddedRows as the model takes them, and for each where its tokens lie among all tokens laid flat."""
-    if packing == "prefix_tree":
-        tree, paths = pack_tree(rows)
+    if packing != "padded":
+        tree, paths = pack_tree(rows, shares=packing == "prefix_tree")
         return tree, [torch.from_numpy(path) for path in paths]
     padded = _pad_rows(rows)
     return padded, list(torch.arange(padded.ids.numel()).view_as(padded.ids))

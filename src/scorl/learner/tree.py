@@ -93,8 +93,8 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return low
 
 
-def pack_tree(rows: Sequence[tuple[int, ...]]) -> tuple[Tree, list[np.ndarray]]:
-    """The tree of some rows, and for each row where its tokens lie in it."""
+def pack_tree(rows: Sequence[tuple[int, ...]], *, shares: bool = True) -> tuple[Tree, list[np.ndarray]]:
+    """The tree of some rows, and for each row where its tokens lie in it; if it shares nothing, each is a branch."""
     paths: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(rows)
     ids: list[int] = []
     depth: list[np.ndarray] = []
@@ -105,7 +105,7 @@ def pack_tree(rows: Sequence[tuple[int, ...]]) -> tuple[Tree, list[np.ndarray]]:
     # In sorted order the row before shares at least as much with a row as any earlier one: one comparison finds where
     # it leaves the tree, and a branch's tokens lie side by side.
     for place, i in enumerate(sorted(range(len(rows)), key=rows.__getitem__)):
-        row, common = rows[i], common_length(before, rows[i])
+        row, common = rows[i], common_length(before, rows[i]) if shares else 0
         path = np.concatenate([path[:common], np.arange(len(ids), len(ids) + len(row) - common)])
         ids += row[common:]
         depth.append(np.arange(common, len(row)))

@@ -22,8 +22,8 @@ _ROUNDING = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference of hidden states, relative to their size, that is rounding."""
 
 
-def check_tree_support(policy: Policy, examples: Sequence[TrainingExample]) -> str | None:
-    """Why a model cannot learn from trees, in words; None where it can.
+def check_tree_support(policy: Policy, examples: Sequence[TrainingExample], packing: Packing) -> str | None:
+    """Why a model cannot learn from trees (or rows packed like them), in words; None where it can.
 
     A model is free to ignore the attention that it is told to use, or to add to it what a tree knows nothing of. So
     the longest row and some that share its beginning are computed both ways.
@@ -37,7 +37,7 @@ def check_tree_support(policy: Policy, examples: Sequence[TrainingExample]) -> s
         return None
     try:
         with tree_attention(policy.decoder):
-            on_tree = _predicting_states(policy, few, "prefix_tree")
+            on_tree = _predicting_states(policy, few, packing)
     except Exception as error:  # a model may refuse in any way; padded rows remain
         return f"it raised {type(error).__name__}: {error}"
     padded = _predicting_states(policy, few, "padded")

@@ -182,15 +182,19 @@ class Learner:
 
     def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing:
         """The packing that was asked for, unless this model cannot do it."""
-        if self.settings.packing == "padded":
-            return "padded"
+        wanted = self.settings.packing
+        if wanted == "padded":
+            return wanted
         with self.unsharded():
-            objection = check_tree_support(self.policy, examples)
+            objection = check_tree_support(self.policy, examples, wanted)
         # One rank's objection counts for all: they compute a step in the same way, whatever rows they got.
         reason = next((why for why in self.ranks.all_gather(objection, "the trial of trees") if why), None)
         if reason is None:
-            return "prefix_tree"
-        warnings.warn(f"learner.packing: this model learns from padded rows, since on trees {reason}", stacklevel=3)
+            return wanted
+        warnings.warn(
+            f"learner.packing: this model learns from padded rows, since with {wanted} {reason}",
+            stacklevel=3,
+        )
         return "padded"
 
     def accumulate_gradients(self, examples: Sequence[TrainingExample]) -> StepStatistics:
@@ -205,7 +209,7 @@ class Learner:
         def backward(batch: MicroBatch, run_reference: bool) -> None:
             self._backward(batch, run_reference, step)
 
-        trees = tree_attention(self.policy.decoder, self.reference.head) if packing == "prefix_tree" else nullcontext()
+        trees = tree_attention(self.policy.decoder, self.reference.head) if packing != "padded" else nullcontext()
         layers = gradient_checkpointing(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
             self.strategy.accumulate_gradients(batches, backward, dummy.to(self.policy.device), step.head)
