@@ -75,7 +75,9 @@ def trace_learning(recipe: Recipe, config: Any, work: Workload, device: Device) 
     meter = Meter(device)
     policy = _policy(recipe, config, meter)
     with meter, meter.label("reference"):
-        learner = Learner(policy, recipe.learner, total=recipe.steps, temperature=recipe.engine.temperature)
+        # Operations that are fused are counted as if they were not.
+        settings = replace(recipe.learner, use_liger_kernel=False)
+        learner = Learner(policy, settings, total=recipe.steps, temperature=recipe.engine.temperature)
     learner.strategy = ran = _LargestAlone(policy, meter)
     with meter, meter.phase() as first, meter.label("optimiser"):
         learner.update([])

@@ -18,6 +18,7 @@ from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches
 from scorl.learner.checkpointing import gradient_checkpointing
 from scorl.learner.forward import logprobs_and_kl
 from scorl.learner.head import Head
+from scorl.learner.kernels import use_liger_kernel
 from scorl.learner.loss import loss
 from scorl.learner.parallel import as_float, choose_strategy
 from scorl.learner.schedule import learning_rate
@@ -87,6 +88,8 @@ class Learner:
         self.updates = 0
         self.adaptive: Mapping[str, float] = {}
         """Settings of the objective that have moved since its stage began; the loop's, kept here for checkpoints."""
+        if settings.use_liger_kernel:
+            use_liger_kernel(policy)
         self.reference = Reference(policy)
         self.strategy = choose_strategy(parallel, policy, self.reference, ranks, settings.sync_each_batch)
         if ranks.any(self.reference.follows_trained_adapters(), "whether the adapters were trained before"):

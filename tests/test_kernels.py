@@ -1,0 +1,55 @@
+"""Liger's kernels in the layers: what is asked of it, and what cannot work is refused."""
+
+import sys
+import types
+
+import pytest
+import torch
+from support.worlds import tiny_policy
+
+from scorl.errors import UserError
+from scorl.learner import Learner
+from scorl.learner.kernels import use_liger_kernel
+from scorl.settings import LearnerSettings
+
+
+def test_liger_is_refused_on_a_cpu(tmp_path):
+    with pytest.raises(UserError, match="on a CPU set it to false"):
+        Learner(tiny_policy(tmp_path), LearnerSettings(use_liger_kernel=True), total=1)
+
+
+class TestLiger:
+    """Of Liger itself nothing runs without a GPU: what it is asked for."""
+
+    @pytest.fixture
+    def policy(self, tmp_path):
+        policy = tiny_policy(tmp_path)
+        policy.device = torch.device("cuda")
+        return policy
+
+    def install(self, monkeypatch, patches):
+        patch = types.ModuleType("monkey_patch")
+        patch.MODEL_TYPE_TO_APPLY_LIGER_FN = patches
+        for name in ("liger_kernel", "liger_kernel.transformers"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        monkeypatch.setitem(sys.modules, "liger_kernel.transformers.monkey_patch", patch)
+
+    def test_layers_are_exchanged_and_losses_stay(self, policy, monkeypatch):
+        asked = []
+
+        def patch(rope=True, cross_entropy=True, fused_linear_cross_entropy=True, model=None):
+            asked.append((rope, cross_entropy, fused_linear_cross_entropy, model))
+
+        self.install(monkeypatch, {policy.decoder.config.model_type: patch})
+        use_liger_kernel(policy)
+        assert asked == [(True, False, False, policy.decoder)]
+
+    def test_a_model_without_kernels_is_refused(self, policy, monkeypatch):
+        self.install(monkeypatch, {})
+        with pytest.raises(UserError, match="none for models of the type"):
+            use_liger_kernel(policy)
+
+    def test_it_must_be_installed(self, policy, monkeypatch):
+        monkeypatch.setitem(sys.modules, "liger_kernel", None)
+        with pytest.raises(UserError, match=r"scorl\[liger\]"):
+            use_liger_kernel(policy)
