@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -185,8 +186,7 @@ class Learner:
 
     def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing:
         """The packing that was asked for, unless this model cannot do it."""
-        wanted = self.settings.packing
-        if wanted == "padded":
+        if (wanted := self.settings.packing) == "padded":
             return wanted
         with self.unsharded():
             objection = check_tree_support(self.policy, examples, wanted)
@@ -194,10 +194,7 @@ class Learner:
         reason = next((why for why in self.ranks.all_gather(objection, "the trial of trees") if why), None)
         if reason is None:
             return wanted
-        warnings.warn(
-            f"learner.packing: this model learns from padded rows, since with {wanted} {reason}",
-            stacklevel=3,
-        )
+        warnings.warn(f"learner.packing: the model learns from padded rows, since with {wanted} {reason}", stacklevel=3)
         return "padded"
 
     def accumulate_gradients(self, examples: Sequence[TrainingExample]) -> StepStatistics:
@@ -208,10 +205,7 @@ class Learner:
         batches = micro_batches(examples, self.settings.tokens_per_microbatch, packing)
         dummy, _ = lay_out_rows([(0,)], packing)
         step = self._begin_step(trajectories)
-
-        def backward(batch: MicroBatch, run_reference: bool) -> None:
-            self._backward(batch, run_reference, step)
-
+        backward = partial(self._backward, step=step)
         trees = tree_attention(self.policy.decoder, self.reference.head) if packing != "padded" else nullcontext()
         layers = gradient_checkpointing(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
