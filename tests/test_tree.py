@@ -157,10 +157,12 @@ def test_micro_batches_hold_to_their_tokens(examples, tokens):
     assert sum(len(batch.prediction) for batch in batches) == written
 
 
-def test_a_problem_that_fits_is_not_divided():
+def test_a_problem_is_divided_only_where_that_repeats_less_than_it_fills():
+    """Three problems whose trees have 13 tokens: a prompt of 4, which dividing repeats, and 3 for each sample."""
     problems = [[example((p, p, p, p), (i,), (i, p)) for i in range(2, 5)] for p in (5, 6, 7)]
-    batches = micro_batches([row for rows in problems for row in rows], 20, "prefix_tree")
-    assert [len(batch.length) for batch in batches] == [6, 6, 6]
+    rows = [row for rows in problems for row in rows]
+    sizes = {tokens: [len(batch.length) for batch in micro_batches(rows, tokens, "prefix_tree")] for tokens in (19, 20)}
+    assert sizes == {19: [6, 6, 6], 20: [8, 8, 2]}
 
 
 def test_packed_rows_share_nothing_and_fill_micro_batches():

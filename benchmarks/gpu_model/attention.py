@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scorl.learner import flex
+
 __all__ = ["cuda_attention"]
 
 aten = torch.ops.aten
@@ -52,12 +54,25 @@ def _bias(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
     return mask.expand(*query.shape[:3], key.shape[2])
 
 
+def _flex_attention(query: Tensor, key: Tensor, value: Tensor, *, block_mask: Any, scale: Any, **_: Any) -> Tensor:
+    """`flex_attention`, at the rates of flash attention: over as many keys a query as its tiles hold on average."""
+    count, tile = query.shape[2], block_mask.BLOCK_SIZE[0]
+    tiles = block_mask.kv_num_blocks if block_mask.full_kv_num_blocks is None else _tiles(block_mask)
+    keys = min(count, max(1, round(float(tiles.sum()) * tile * tile / count)))
+    return _attention(query, key[:, :, :keys], value[:, :, :keys], scale=scale)
+
+
+def _tiles(block_mask: Any) -> Tensor:
+    tiles: Tensor = block_mask.kv_num_blocks + block_mask.full_kv_num_blocks
+    return tiles
+
+
 @contextmanager
 def cuda_attention() -> Iterator[None]:
     """Within, torch attends as on CUDA."""
-    before: Any = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _attention
+    before: Any = F.scaled_dot_product_attention, flex._compile_flex
+    F.scaled_dot_product_attention, flex._compile_flex = _attention, lambda: _flex_attention  # type: ignore[assignment]
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = before
+        F.scaled_dot_product_attention, flex._compile_flex = before

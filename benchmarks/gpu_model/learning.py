@@ -17,6 +17,7 @@ from scorl.distributed.ranks import ALONE
 from scorl.estimate.device import Cost, Device
 from scorl.estimate.meter import Phase
 from scorl.learner import Learner
+from scorl.learner.head import Head
 from scorl.learner.parallel import DDP
 from scorl.settings import LearnerSettings, ModelSettings
 from scorl.trajectory import TrainingExample
@@ -67,7 +68,9 @@ class _FewBatches(DDP):
         self.cost = Cost()
         self.host_bytes = 0
 
-    def accumulate_gradients(self, batches: Sequence[Any], backward: Callable[..., None], dummy: Any) -> None:
+    def accumulate_gradients(
+        self, batches: Sequence[Any], backward: Callable[..., None], dummy: Any, head: Head
+    ) -> None:
         """See `ParallelStrategy`."""
         with self.roofline.label("gradients"):
             for p in self.policy.parameters.values():

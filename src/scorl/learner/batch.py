@@ -168,9 +168,9 @@ NOTHING = Credit()
 
 
 def _split_trees(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[TrainingExample]]:
-    """By their first prompts: the samples of a problem stay together unless they are more than a micro-batch."""
-    # A prefix that two micro-batches share is computed in both, so cuts fall between problems where they can. In sorted
-    # order a row adds what it does not share with the row before, which makes the size of a tree a running sum.
+    """By their first prompts; the samples of a problem are divided only where that repeats less than it fills."""
+    # A prefix that two micro-batches share is computed in both. In sorted order a row adds what it does not share with
+    # the row before, which makes the size of a tree a running sum.
     batch: list[TrainingExample] = []
     size = 0
     before: tuple[int, ...] = ()
@@ -179,7 +179,7 @@ def _split_trees(examples: Sequence[TrainingExample], tokens: int) -> Iterator[l
     )
     for _, problem in groupby(ordered, key=lambda item: item[0]):
         members = [(row, examples[i]) for _, row, i in problem]
-        if batch and size + _count_new(before, [row for row, _ in members]) > tokens:
+        if batch and not _fills(before, [row for row, _ in members], tokens - size):
             yield batch
             batch, size, before = [], 0, ()
         for row, example in members:
@@ -193,9 +193,30 @@ def _split_trees(examples: Sequence[TrainingExample], tokens: int) -> Iterator[l
         yield batch
 
 
-def _count_new(before: tuple[int, ...], rows: Sequence[tuple[int, ...]]) -> int:
-    """The tokens that sorted rows add behind a row."""
-    return sum(len(row) - common_length(last, row) for last, row in zip([before, *rows], rows, strict=False))
+def _fills(before: tuple[int, ...], rows: Sequence[tuple[int, ...]], room: int) -> bool:
+    """Whether sorted rows fit behind a row, or so many of them that the others repeat fewer tokens than these fill."""
+    placed = 0
+    for row in rows:
+        new = len(row) - common_length(before, row)
+        if placed + new > room:
+            return placed > common_length(before, row)
+        placed += new
+        before = row
+    return True
+
+
+def _fill(sizes: Sequence[int], room: int) -> list[list[int]]:
+    """Things of these sizes, by their places, in few batches: the largest first, each in the first where it fits."""
+    batches: list[list[int]] = []
+    left: list[int] = []
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        batch = next((i for i, rest in enumerate(left) if sizes[place] <= rest), len(batches))
+        if batch == len(batches):
+            batches.append([])
+            left.append(room)
+        batches[batch].append(place)
+        left[batch] -= sizes[place]
+    return [sorted(batch) for batch in batches]
 
 
 def _split_padded(examples: Sequence[TrainingExample], tokens: int) -> Iterator[list[TrainingExample]]:
@@ -211,18 +232,9 @@ def _split_padded(examples: Sequence[TrainingExample], tokens: int) -> Iterator[
 
 
 def _split_packed(examples: Sequence[TrainingExample], tokens: int) -> list[list[TrainingExample]]:
-    """The longest first, each where it still fits, so that micro-batches are full."""
-    batches: list[list[TrainingExample]] = []
-    room: list[int] = []
-    for example in sorted(examples, key=lambda example: -len(training_row(example))):
-        length = len(training_row(example))
-        place = next((i for i, left in enumerate(room) if length <= left), len(batches))
-        if place == len(batches):
-            batches.append([])
-            room.append(tokens)
-        batches[place].append(example)
-        room[place] -= length
-    return batches
+    """One behind the other, so that micro-batches are full."""
+    batches = _fill([len(training_row(example)) for example in examples], tokens)
+    return [[examples[place] for place in batch] for batch in batches]
 
 
 _SPLIT: dict[Packing, Callable[[Sequence[TrainingExample], int], Iterable[list[TrainingExample]]]] = {
