@@ -230,7 +230,7 @@ def test_nothing_that_was_written_becomes_markup(tmp_path: Path) -> None:
     lines = [record | {"question": evil, "reason": evil} for record in response_records(0, written)]
     (run / "attempts" / "step-000000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     summary = {**AFTER.summary(), "model": evil, "step": 0}
-    (run / "evaluation.json").write_text(json.dumps({evil: summary}))
+    (run / "evaluation.json").write_text(json.dumps({evil: summary | {"history": [summary]}}))
     text = write_report(run).read_text()
     page = Page()
     page.feed(text)
