@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.engine_contract import requests
-from support.pretended import Pretended
+from support.pretended import Pretended, record_servers
 from support.worlds import letters, tiny_policy
 
 from scorl.distributed import ranks as distributed
 from scorl.distributed.ranks import Ranks
-from scorl.engines.vllm import launch, transfer
+from scorl.engines.vllm import transfer
 from scorl.engines.vllm.check import Probe
 from scorl.engines.vllm.engine import VllmEngine
 from scorl.engines.vllm.launch import ServedModel, start_server
@@ -57,14 +57,7 @@ def eight_gpus(monkeypatch):
 @pytest.fixture
 def started(monkeypatch, tmp_path):
     """The servers that were started: their options, and their environment."""
-    servers = []
-
-    def record(command, folder, timeout, variables):
-        servers.append(({name: value for name, value in pairwise(command) if name.startswith("--")}, variables))
-
-    monkeypatch.setattr(launch, "Server", record)
-    monkeypatch.setattr(launch, "SHARED_MEMORY", str(tmp_path))
-    return servers
+    return record_servers(monkeypatch, tmp_path)
 
 
 def on_gpu(policy):
@@ -304,7 +297,7 @@ SHARED = """
 import json, sys, torch
 from pathlib import Path
 from support.engine_contract import requests
-from support.pretended import Pretended
+from support.pretended import Pretended, record_servers
 from scorl.distributed.ranks import process_group
 from scorl.engines.torch import TorchEngine
 from scorl.engines.vllm.engine import VllmEngine

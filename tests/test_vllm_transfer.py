@@ -7,14 +7,13 @@ import sys
 import threading
 from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from support.engine_contract import requests
-from support.pretended import Pretended
+from support.pretended import Pretended, record_servers
 from support.worlds import tiny_policy
 
 from scorl.engines import ENGINES
@@ -42,14 +41,7 @@ def on_a_gpu(policy, monkeypatch):
 @pytest.fixture
 def started(monkeypatch, tmp_path):
     """The options and the environment of each server that was started."""
-    servers = []
-
-    def record(command, folder, timeout, variables):
-        servers.append(({name: value for name, value in pairwise(command) if name.startswith("--")}, variables))
-
-    monkeypatch.setattr(launch, "Server", record)
-    monkeypatch.setattr(launch, "SHARED_MEMORY", str(tmp_path))
-    return servers
+    return record_servers(monkeypatch, tmp_path)
 
 
 # A server of one's own.

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 from peft import set_peft_model_state_dict
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from scorl.engines import Request
 from scorl.engines.torch import TorchEngine
+from scorl.engines.vllm import launch
 from scorl.engines.vllm.check import policy_logprobs
 
 
@@ -69,3 +71,20 @@ class Pretended:
         content = [{"token_id": t, "logprob": x} for t, x in zip(sample.ids, sample.logprobs, strict=True)]
         choice = {"token_ids": sample.ids, "finish_reason": sample.finish, "logprobs": {"content": content}}
         return {"prompt_logprobs": prompt, "choices": [choice]}
+
+
+def record_servers(monkeypatch, folder):
+    """The servers that would be started from now on: the options of each, and its environment.
+
+    Args:
+        monkeypatch: pytest's.
+        folder: in place of shared memory.
+    """
+    servers = []
+
+    def record(command, folder, timeout, variables):
+        servers.append(({name: value for name, value in pairwise(command) if name.startswith("--")}, variables))
+
+    monkeypatch.setattr(launch, "Server", record)
+    monkeypatch.setattr(launch, "SHARED_MEMORY", str(folder))
+    return servers
