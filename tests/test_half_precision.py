@@ -59,7 +59,6 @@ def policy_logprobs(policy, request, ids):
     return log_probabilities(logits[0, list(place)], 1.0)[range(len(ids)), list(ids)].tolist()
 
 
-@pytest.mark.filterwarnings("ignore:each sample copies")
 def test_branches_are_sampled_as_the_policy_says(tmp_path):
     """Several responses to one first attempt, behind keys and values that the turn before has kept."""
     save_model(tmp_path, width=64)

@@ -42,7 +42,8 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc]
             self._set_buffers(keys, values, columns)
 
     def update(self, key_states: Tensor, value_states: Tensor, *unused: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        """Write new columns behind those that are there; returns all of them."""
+        """Write new columns behind those that are there; returns all of them, in the type that is computed in."""
+        key_states, value_states = _to_compute_dtype(key_states), _to_compute_dtype(value_states)
         if not self.is_initialized:
             self._set_buffers(key_states, value_states, key_states.shape[2])
             return self.keys, self.values
@@ -65,6 +66,12 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc]
         for states in (self.keys, self.values):
             states[targets] = states[sources]
         self.keys, self.values = self.keys[:rows], self.values[:rows]
+
+
+def _to_compute_dtype(states: Tensor) -> Tensor:
+    # Under autocast rotary embeddings make float32 keys of bfloat16 ones, and attention would cast all for each token.
+    device = states.device.type
+    return states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
 
 
 def _capacity(columns: int) -> int:
