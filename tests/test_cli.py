@@ -15,6 +15,7 @@ from scorl.cli import commands, main
 from scorl.cli.output import open_output
 from scorl.cli.train import default_folder
 from scorl.errors import UserError
+from scorl.model.rates import CpuRates
 from scorl.recipe import differences, resolve
 from scorl.run.progress import ProgressLine, describe_step
 from scorl.version import __version__
@@ -167,7 +168,10 @@ def test_train_then_resume_then_show_report_and_evaluate(scorl, recipe, tmp_path
     assert "supervised 2/2" in err
     assert {"recipe.yaml", "steps.jsonl", "attempts", "checkpoints", "evaluation.json"} <= names(run)
     assert differences(resolve(run), resolve(recipe)) == []
-    assert "auto" not in (resolve(run).model.dtype, resolve(run).engine.name)
+    started = resolve(run)
+    assert "auto" not in (started.model.dtype, started.engine.name)
+    assert started.model.onednn is not None
+    assert "model.dtype" not in err  # nothing was measured for so small a model
 
     assert scorl("train", recipe, "--out", run)[0] == 2  # never over an existing run by accident
     assert scorl("train", run)[0] == 2
@@ -194,6 +198,19 @@ def test_train_then_resume_then_show_report_and_evaluate(scorl, recipe, tmp_path
         4,
     )
     assert [json.loads(line)["turn"] for line in (run / "a.jsonl").read_text().splitlines()] == [0, 1, 0, 1]
+
+
+def test_a_run_begins_with_the_type_that_was_measured_to_be_fast(scorl, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("scorl.model.dtype.LARGE", 1)
+    monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(90e9, 99e9, 190e9))
+    run = tmp_path / "run"
+    said = "model.dtype: bfloat16, since this CPU reaches 90 GFLOP/s in float32, 99 by oneDNN, 190 in bfloat16\n"
+    assert scorl("train", recipe, "--out", run)[2].count(said) == 1
+    assert (resolve(run).model.dtype, resolve(run).model.onednn) == ("bfloat16", False)
+    monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(90e9, 99e9, 99e9))
+    code, _, err = scorl("train", recipe, "--out", run, "--resume")
+    assert code == 0
+    assert "model.dtype" not in err
 
 
 def test_any_engine_is_evaluated_with_settings_of_its_own(scorl, tmp_path, monkeypatch):
@@ -285,6 +302,9 @@ def test_doctor_says_what_is_there_and_what_a_model_does(scorl, model):
         "device",
         "threads",
         "matrices",
+        "matmuls",
+        "large",
+        "smaller",
         "bandwidth",
         "extra",
         "model",

@@ -103,7 +103,7 @@ def test_few_kernels_do_for_all_numbers_of_rows():
 @pytest.mark.parametrize("faster", [True, False])
 @pytest.mark.parametrize("setting", [True, False, None])
 def test_a_policy_multiplies_by_what_is_faster_unless_it_is_told(tmp_path, monkeypatch, faster, setting):
-    monkeypatch.setattr("scorl.model.policy.onednn_is_faster", lambda: faster)
+    monkeypatch.setattr("scorl.model.onednn.onednn_is_known_faster", lambda: faster)
     policy = Policy.of(ModelSettings(save_model(tmp_path), onednn=setting))
     kinds = {type(module) for module in policy.model.modules() if isinstance(module, nn.Linear)}
     assert kinds == {OnednnLinear if (faster if setting is None else setting) else nn.Linear}

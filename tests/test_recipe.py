@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from scorl.errors import UserError
+from scorl.model.dtype import LARGE
+from scorl.model.rates import CpuRates
 from scorl.objectives import StageOne, StageTwo
 from scorl.recipe import (
     SHIPPED_FOLDER,
@@ -300,15 +302,28 @@ def left_open(recipe):
 def test_what_a_recipe_leaves_to_the_machine_is_decided_by_its_device(small):
     recipe = resolve(small, ["engine.batch_size=9"])
     assert left_open(recipe) == ("auto", "auto", "auto")
-    on_cpu, on_gpu = decide(recipe, CPU, vllm=True), decide(recipe, GPU, vllm=True)
+    on_cpu, on_gpu = decide(recipe, CPU, vllm=True, count=lambda: 1), decide(recipe, GPU, vllm=True)
     assert left_open(on_cpu) == ("float32", "torch", None)
     assert left_open(on_gpu) == ("bfloat16", "vllm", 2.0)
     assert on_cpu.engine.settings == TorchSettings(batch_size=9)
     assert on_gpu.engine.settings == VllmSettings(batch_size=9, enable_sleep_mode=True)
     with pytest.warns(UserWarning, match="vLLM is not installed here"):
         assert left_open(decide(recipe, GPU, vllm=False)) == ("bfloat16", "torch", None)
-    said = resolve(small, ["model.dtype=float32", "engine.name=torch", "learner.importance_sampling_cap=3"])
+    chosen = ["model.dtype=float32", "model.onednn=true", "engine.name=torch", "learner.importance_sampling_cap=3"]
+    said = resolve(small, chosen)
     assert decide(said, GPU, vllm=False) == said
+
+
+def test_a_large_model_is_decided_by_rates_once_and_keeps_to_them(small, monkeypatch):
+    monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(40e9, 90e9, 190e9))
+    recipe = resolve(small)
+    started = decide(recipe, CPU, vllm=False, count=lambda: LARGE)
+    assert (started.model.dtype, started.model.onednn) == ("bfloat16", True)
+    small.write_text(started.dump({"device": "cpu"}))
+    monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(90e9, 90e9, 90e9))
+    again = decide(decided_like(recipe, resolve(small)), CPU, vllm=False, count=lambda: LARGE)
+    assert again == started
+    assert differences(started, recipe) == []
 
 
 def test_a_run_keeps_what_was_decided_for_it(small):

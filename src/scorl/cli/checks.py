@@ -14,8 +14,9 @@ import transformers
 from scorl.engines.engine import Request
 from scorl.engines.torch import TorchEngine
 from scorl.estimate.device import bandwidth, matmul_rate
-from scorl.model.onednn import onednn_is_faster
+from scorl.model.dtype import LARGE, choose_dtype, choose_onednn
 from scorl.model.policy import Policy
+from scorl.model.rates import cpu_rates
 from scorl.trajectory import user
 from scorl.verifiers.program import broker_pool
 from scorl.verifiers.sandbox_test import try_forbidden_acts
@@ -42,22 +43,24 @@ QUESTION = "What is 2 + 3?"
 
 
 def check_installation() -> Iterator[Finding]:
-    """Versions, device, threads, who multiplies matrices, and extras."""
+    """Versions, device, threads, and extras."""
     yield "scorl", __version__
     yield "python", platform.python_version()
     yield "torch", str(torch.__version__)
     yield "transformers", str(transformers.__version__)
     yield "device", _describe_device()
     yield "threads", _describe_threads()
-    yield "matmuls", "by oneDNN on the CPU (model.onednn)" if onednn_is_faster() else "as torch does them"
     for extra, packages in EXTRAS.items():
         yield f"extra '{extra}'", _describe_extra(extra, packages)
 
 
 def check_rates() -> Iterator[Finding]:
-    """What this CPU reaches, as `scorl plan` measures it."""
+    """What this CPU reaches, as `scorl plan` and a run's start measure it, and what a run makes of it."""
     many, few = (matmul_rate(tokens) / 1e9 for tokens in (2048, 32))
-    yield "matrices", f"{many:.0f} GFLOP/s on 2,048 tokens, {few:.0f} on 32"
+    yield "matrices", f"{many:.0f} GFLOP/s on 2,048 tokens, {few:.0f} on 32, in float32"
+    yield "matmuls", str(cpu_rates())
+    yield "large models", f"{_describe_arithmetic(LARGE)} (from {LARGE:,} parameters on, by these rates)"
+    yield "smaller ones", _describe_arithmetic(0)
     yield "bandwidth", f"{bandwidth() / 1e9:.1f} GB/s element by element"
 
 
@@ -82,7 +85,8 @@ def check_model(name: str) -> Iterator[Finding]:
     policy = Policy(name)
     chat = policy.chat
     size = policy.decoder.num_parameters()
-    yield "model", f"{type(policy.decoder).__name__}, {size:,} parameters, on {policy.device}"
+    dtype = str(policy.dtype).removeprefix("torch.")
+    yield "model", f"{type(policy.decoder).__name__}, {size:,} parameters, in {dtype} on {policy.device}"
     yield "context", f"{policy.max_positions} tokens" if policy.max_positions else "no limit is named"
     yield "end tokens", " ".join(policy.tokenizer.convert_ids_to_tokens(sorted(chat.end_ids)))
     for difference in chat.differences() or ["none: appended turns read as the template writes them"]:
@@ -92,6 +96,14 @@ def check_model(name: str) -> Iterator[Finding]:
     sample = TorchEngine(policy).sample([Request(prompt, 0)], temperature=0.0, max_tokens=16)[0]
     rate = len(sample.ids) / (time.perf_counter() - began)
     yield "generation", f"{QUESTION!r} -> {chat.text(sample.ids)!r} ({rate:.0f} tokens/s, greedy, one row)"
+
+
+def _describe_arithmetic(parameters: int) -> str:
+    """What `model.dtype: auto` and `model.onednn: null` mean on this CPU."""
+    cpu = torch.device("cpu")
+    dtype = choose_dtype("auto", cpu, lambda: parameters)
+    by = "oneDNN" if choose_onednn(None, cpu, lambda: parameters) else "torch's own products"
+    return dtype if dtype != "float32" else f"float32 by {by}"
 
 
 def _describe_device() -> str:

@@ -10,8 +10,9 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-__all__ = ["DEVICES", "Cost", "Device", "bandwidth", "clock", "matmul_rate", "this_machine"]
+__all__ = ["DEVICES", "Cost", "Device", "bandwidth", "matmul_rate", "this_machine"]
 
 GIB = 2**30
 MATMUL, ATTENTION, BANDWIDTH = 0.6, 0.2, 0.8
@@ -108,17 +109,17 @@ def this_machine() -> Device:
 
 
 def matmul_rate(tokens: int = 2048, width: int = 1024, dtype: str = "float32", device: str = "cpu") -> float:
-    """Operations a second of a square linear layer on so many tokens at once, as the models here multiply."""
+    """Operations a second of a square linear layer on so many tokens at once, in what is the faster here."""
     import torch
     from torch.nn import functional
 
-    from scorl.model.onednn import onednn_is_faster, onednn_linear
+    from scorl.model.onednn import has_onednn, onednn_linear
 
     x, weight = torch.randn(tokens, width), torch.randn(width, width)
     x, weight = (tensor.to(device, getattr(torch, dtype)) for tensor in (x, weight))
-    linear = onednn_linear if device == "cpu" and dtype == "float32" and onednn_is_faster() else functional.linear
+    ways = [functional.linear, *([onednn_linear] if device == "cpu" and dtype == "float32" and has_onednn() else [])]
     with torch.inference_mode():
-        return 2 * x.numel() * width / _least(lambda: linear(x, weight), device)
+        return 2 * x.numel() * width / min(_least(partial(by, x, weight), device) for by in ways)
 
 
 def bandwidth(numbers: int = 2**24, device: str = "cpu") -> float:
@@ -129,22 +130,15 @@ def bandwidth(numbers: int = 2**24, device: str = "cpu") -> float:
     return 2 * 4 * numbers / _least(lambda: x * 2.0, device)
 
 
-def clock() -> float:
-    """Seconds: of this process with one thread, so that others at work count little; else of the wall."""
-    import torch
-
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
 def _least(act: Callable[[], object], device: str, rounds: int = 7) -> float:
     """The least seconds of an act over some rounds, behind one that warms up."""
     import torch
 
-    seconds = []
-    for _ in range(rounds + 1):
-        began = clock() if device == "cpu" else time.perf_counter()
+    from scorl.model.rates import least_seconds, process_clock
+
+    def act_and_wait() -> None:
         act()
         if device != "cpu":
             torch.cuda.synchronize()
-        seconds.append((clock() if device == "cpu" else time.perf_counter()) - began)
-    return min(seconds[1:])
+
+    return least_seconds(act_and_wait, rounds, clock=process_clock if device == "cpu" else time.perf_counter)

@@ -12,8 +12,8 @@ from statistics import median
 import torch
 
 from scorl.engines.engine import Arithmetic
-from scorl.estimate.device import clock
 from scorl.learner import Learner, Progress
+from scorl.model.rates import process_clock
 from scorl.recipe import Recipe
 from scorl.run.build import build
 from scorl.trajectory import TrainingExample
@@ -23,7 +23,7 @@ __all__ = ["MeasuredStage", "Peak", "measure"]
 
 @dataclass(frozen=True)
 class MeasuredStage:
-    """A step of a stage, in seconds by `clock`: the median of some."""
+    """A step of a stage, in seconds by `process_clock`: the median of some."""
 
     sample: float
     """Judging included."""
@@ -41,10 +41,10 @@ def measure(recipe: Recipe, steps: int) -> tuple[list[MeasuredStage], float]:
         for stage in recipe.stages:
             alone = replace(built, recipe=replace(recipe, stages=(replace(stage, steps=steps + 1),)))
             learner = _Clocked(built.policy, recipe.learner, total=recipe.steps, temperature=recipe.engine.temperature)
-            began, seconds = clock(), []
+            began, seconds = process_clock(), []
             for _ in alone.train(learner):
-                seconds.append((clock() - began - learner.seconds, learner.seconds))
-                began = clock()
+                seconds.append((process_clock() - began - learner.seconds, learner.seconds))
+                began = process_clock()
             stages.append(MeasuredStage(*(median(column) for column in zip(*seconds[1:], strict=True))))
     return stages, peak.bytes
 
@@ -56,9 +56,9 @@ class _Clocked(Learner):
 
     def update(self, examples: Sequence[TrainingExample], arithmetic: Arithmetic = "same") -> Progress:
         """See `Learner.update`."""
-        began = clock()
+        began = process_clock()
         progress = super().update(examples, arithmetic)
-        self.seconds = clock() - began
+        self.seconds = process_clock() - began
         return progress
 
 

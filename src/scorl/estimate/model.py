@@ -10,7 +10,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from scorl.errors import UserError
-from scorl.model.dtype import choose_dtype
 from scorl.model.loading import load_pretrained
 from scorl.model.policy import Policy, with_adapters
 from scorl.settings import ModelSettings
@@ -49,7 +48,8 @@ class FakePolicy(Policy):
 
     def __init__(self, settings: ModelSettings, config: Any) -> None:
         self.path, self.lora = settings.path, settings.lora
-        self.device, self.dtype = torch.device("cpu"), getattr(torch, choose_dtype(settings.dtype, torch.device("cpu")))
+        self.device = torch.device("cpu")
+        self.dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
         model = AutoModelForCausalLM.from_config(config, dtype=self.dtype if self.lora else torch.float32)
         self.model = (with_adapters(model, self.lora) if self.lora else model).eval()
 

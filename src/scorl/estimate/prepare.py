@@ -17,6 +17,7 @@ from scorl.estimate.plan import Case, memory_of, problems_of, stage_plans
 from scorl.estimate.suggestions import suggestions
 from scorl.estimate.table import Estimate
 from scorl.estimate.workload import lengths_of
+from scorl.model.loading import build_hollow
 from scorl.recipe import Recipe, decide
 
 __all__ = ["prepared"]
@@ -57,8 +58,9 @@ def prepared(
     if gpu and steps:
         raise UserError(f"--steps measures on this machine, not on {gpu}: leave out --gpu, or set launcher.gpu=null")
     device = DEVICES[gpu] if gpu else this_machine()
-    recipe = decide(recipe, torch.device("cuda" if device.is_gpu else "cpu"), bool(gpu) or vllm_is_installed())
     architecture = config_of(recipe.model.path, config)
+    kind = torch.device("cuda" if device.is_gpu else "cpu")
+    recipe = decide(recipe, kind, bool(gpu) or vllm_is_installed(), lambda: build_hollow(architecture).num_parameters())
     case = Case(recipe, device, architecture, lengths_of(recipe, prompt_tokens, response_tokens), on_trace)
     memory, stages = memory_of(case), stage_plans(case)
     problems = problems_of(case, memory)

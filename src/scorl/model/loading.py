@@ -17,7 +17,9 @@ __all__ = [
     "CHECKPOINTS",
     "SHIPPED",
     "ModelFiles",
+    "build_hollow",
     "checkpoint_folder",
+    "count_parameters",
     "load_hollow",
     "load_model",
     "load_pretrained",
@@ -107,12 +109,29 @@ def load_model(name: str, dtype: torch.dtype) -> Any:
 
 def load_hollow(name: str, dtype: torch.dtype) -> Any:
     """As `load_model`, but without numbers, on torch's meta device; no file but the configuration is read."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    config = load_pretrained(AutoConfig, name)
+    return build_hollow(load_pretrained(AutoConfig, name), dtype)
+
+
+def build_hollow(config: Any, dtype: torch.dtype | None = None) -> Any:
+    """The causal language model of a transformers configuration, on torch's meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def count_parameters(name: str) -> int:
+    """Of a model by name, from its configuration alone.
+
+    Raises:
+        UserError: there is no such model, or it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    return int(build_hollow(load_pretrained(AutoConfig, name)).num_parameters())
 
 
 def last_checkpoint(run: Path) -> Path:

@@ -2,7 +2,8 @@
 
 On a CPU torch hands matmuls of float32 to MKL, whose kernels for AMD's processors lag behind those for Intel's
 (https://github.com/pytorch/builder/issues/504). oneDNN, which torch brings along too, uses AVX-512 on both, and takes
-less than half the time on AMD's (benchmarks/products.py). Once torch chooses so by itself, this file can go.
+less than half the time on some of AMD's, and hardly less on others (benchmarks/products.py). Once torch chooses so by
+itself, this file can go.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = [
     "fill_rows",
     "has_onednn",
     "matmul_onednn",
-    "onednn_is_faster",
+    "onednn_is_known_faster",
     "onednn_linear",
     "onednn_weight_gradient",
     "use_onednn",
@@ -46,10 +47,11 @@ def use_onednn(model: nn.Module) -> None:
 
 
 @cache
-def onednn_is_faster() -> bool:
-    """Whether this processor multiplies faster by oneDNN than by MKL.
+def onednn_is_known_faster() -> bool:
+    """Whether this processor is of those that multiply faster by oneDNN than by MKL, or about as fast.
 
-    Asked of its name and not of a clock, so that runs on one machine always add in the same order.
+    Asked of its name and not of a clock, so that small models always add in the same order; large ones are measured
+    (`scorl.model.rates`).
     """
     amd = str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("AMD")
     return amd and torch.backends.cpu.get_cpu_capability() == "AVX512" and has_onednn()

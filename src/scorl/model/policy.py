@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
-from scorl.model.dtype import choose_dtype
-from scorl.model.loading import load_hollow, load_model
-from scorl.model.onednn import onednn_is_faster, use_onednn
+from scorl.model.dtype import choose_dtype, choose_onednn
+from scorl.model.loading import count_parameters, load_hollow, load_model
+from scorl.model.onednn import use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
 __all__ = [
@@ -43,7 +44,7 @@ class Policy:
         device: `auto` takes a GPU where there is one.
         lora: train adapters instead of all weights.
         chat_template: a jinja file to use in place of the tokenizer's template.
-        onednn: whether linear layers multiply by oneDNN on a CPU; None: where that is faster.
+        onednn: whether linear layers multiply by oneDNN on a CPU; None: `choose_onednn` says where.
         weights: where they go: to the device, or no further than this host, or, of a rank that gets its shards from
             another one's, nowhere (torch's meta device).
     """
@@ -67,13 +68,14 @@ class Policy:
         self.device = resolve_device(device)
         self.chat = Chat.load(path, chat_template)
         self.tokenizer: Any = self.chat.tokenizer
-        self.dtype: torch.dtype = getattr(torch, choose_dtype(dtype, self.device))
+        count = partial(count_parameters, path)
+        self.dtype: torch.dtype = getattr(torch, choose_dtype(dtype, self.device, count))
         warn_of_slow_matmuls(self.device, self.dtype)
         own = self.dtype if lora else torch.float32
         model = (load_hollow if weights == "nowhere" else load_model)(path, own)
         self.lora = lora
         self.model: Any = (with_adapters(model, lora) if lora else model).eval()
-        if onednn_is_faster() if onednn is None else onednn:
+        if choose_onednn(onednn, self.device, self.model.num_parameters):
             use_onednn(self.model)
         if self.placed:
             self.model.to(self.device)

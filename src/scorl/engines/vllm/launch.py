@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from scorl.engines.vllm.transfer import (
 from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.dtype import choose_dtype
-from scorl.model.loading import load_pretrained, resolve_model
+from scorl.model.loading import count_parameters, load_pretrained, resolve_model
 from scorl.model.policy import Policy, resolve_device
 from scorl.settings import ModelSettings, VllmSettings
 
@@ -63,7 +64,7 @@ class ServedModel:
         return cls(
             resolve_model(settings.path).path,
             Chat.load(settings.path, settings.chat_template),
-            getattr(torch, choose_dtype(settings.dtype, device)),
+            getattr(torch, choose_dtype(settings.dtype, device, partial(count_parameters, settings.path))),
             device,
             getattr(config, "max_position_embeddings", None),
         )
