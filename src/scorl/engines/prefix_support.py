@@ -52,8 +52,8 @@ def try_shared_prefix(policy: Policy) -> str | None:
 @torch.inference_mode()
 def _compare_shared(policy: Policy, dtype: torch.dtype) -> str | None:
     """What is wrong with the logits behind a shared prompt that are computed in a type; None: nothing."""
-    prompt = torch.tensor([policy.chat.prompt((user(_QUESTION),))], device=policy.device)
-    more = prompt[0, [-1, 0], None]
+    ids = policy.chat.prompt((user(_QUESTION),))
+    prompt, more = (torch.tensor(rows, device=policy.device) for rows in ([ids], [ids[-1:], ids[:1]]))
     both = torch.tensor([0, 0], device=policy.device)
     with cascade_attention(policy.decoder):
         rows = CachedRows(prompt[:, :0])
