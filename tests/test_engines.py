@@ -1,6 +1,7 @@
 """The engines: the contract, and what is the embedded engine's own."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -179,13 +180,13 @@ def test_rows_find_their_prompts_and_lose_those_of_others():
     rows = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 2, 3, 4)
     prompts = prefix.group_by_prompt(rows)
     assert prompts[2, 0, ::3, 0].tolist() == [0, 2, 4]
-    assert prefix.ungroup(prompts).equal(rows)
+    assert prefix.ungroup(prompts, rows).equal(rows)
     keys = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 2, 4)
     some = SharedPrefix([(keys, keys)], prefix.mask, prefix.prompt).select(torch.tensor([0, 3]))
     both = concatenate_prefixes([(some, 2), (None, 1)])
     assert both.layers[0][0][:, 0, 0, 0].tolist() == [1, 2, 0]
     assert both.prompt.tolist() == [1, 0, 2]
-    assert both.lengths.tolist() == [2, 2, 0]
+    assert both.row_mask.sum(1).tolist() == [2, 2, 0]
 
 
 def test_a_model_with_a_window_says_that_it_keeps_nothing(policy, monkeypatch):
@@ -219,9 +220,9 @@ def test_no_ended_row_is_computed(policy):
 
 def test_the_longest_kept_beginning_is_found():
     cache = PrefixCache(limit=1 << 20)
-    rows = CachedRows(torch.ones(1, 1), cache=SimpleNamespace(layers=[]))
+    rows = replace(CachedRows.empty(torch.ones(5, 1)), cache=SimpleNamespace(layers=[]))
     tokens = [(1,), (1, 2), (1, 2, 9), (1, 3, 5, 7), (2, 2)]
-    cache.add(rows, tokens)
+    cache.add(rows, range(5), tokens)
     found = {p: cache.find(p) for p in [(1, 2, 3, 4), (1, 2), (1, 3, 5, 6), (2, 2, 2), (3,), (1, 3, 5, 7, 1), (0, 1)]}
     assert {p: f and tokens[f[2]] for p, f in found.items()} == {
         (1, 2, 3, 4): (1, 2),

@@ -1,7 +1,6 @@
 """The trial of whether samples may share their prompt, in every type; the type of cached keys and values."""
 
 import warnings
-from dataclasses import replace
 
 import pytest
 import torch
@@ -38,16 +37,16 @@ def test_samples_share_their_prompt_in_every_type(tmp_path, dtype, lora, kind):
     assert try_shared_prefix(policy_of(tmp_path, dtype, lora, kind)) is None
 
 
-def ignore_prefix(module, *states, shared_prefix=None, **more):
-    return sdpa_attention_forward(module, *states, **more)
+def ignore_prefix(module, query, key, value, mask, *, shared_prefix=None, **more):
+    mask = mask if mask is None else mask[..., -key.shape[2] :]
+    return sdpa_attention_forward(module, query, key, value, mask, **more)
 
 
-def lose_token(module, *states, shared_prefix=None, **more):
-    if shared_prefix is not None:
-        mask = shared_prefix.mask.clone()
-        mask[:, 0] = False
-        shared_prefix = replace(shared_prefix, mask=mask)
-    return ATTEND(module, *states, shared_prefix=shared_prefix, **more)
+def lose_token(module, query, key, value, mask, **more):
+    if more.get("shared_prefix") is not None:
+        mask = mask.clone()
+        mask[..., 0] = -torch.inf
+    return ATTEND(module, query, key, value, mask, **more)
 
 
 def scale_otherwise(module, *states, shared_prefix=None, scaling=None, **more):
@@ -79,13 +78,13 @@ def test_keys_and_values_are_cached_in_the_type_that_is_computed_in(tmp_path, dt
     policy = policy_of(tmp_path, dtype, lora)
     prompt = torch.tensor([[4, 5, 6]])
     with torch.inference_mode(), policy.precision():
-        rows = CachedRows(prompt[:, :0])
+        rows = CachedRows.empty(prompt[:, :0])
         rows.extend(policy.decoder, prompt)
         rows.extend(policy.decoder, prompt[:, :1])
     for layer in rows.cache.layers:
         assert {x.dtype for x in (layer.keys, layer.values, *layer._buffers)} == {policy.dtype}
     numbers = 4 * 2 * 4 * 16  # layers, key heads, tokens, size of a head
-    assert rows.bytes == 2 * numbers * policy.dtype.itemsize
+    assert rows.column_bytes * 4 == 2 * numbers * policy.dtype.itemsize
 
 
 @pytest.mark.parametrize(("dtype", "lora"), WAYS[1:])

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from scorl.engines.shared_prefix import SharedPrefix, concatenate_prefixes
+from scorl.engines.shared_prefix import SharedPrefix, attends_by_cascade, concatenate_prefixes, copy_to
 
 __all__ = ["BufferedLayer", "CachedRows", "PrefixCache", "concatenate_rows"]
 
@@ -92,9 +92,18 @@ class CachedRows:
 
     mask: Tensor
     """Which columns are the row's own, [rows, columns]."""
+    own: Tensor
+    """How many are, [rows]; in the host's memory, since what is computed depends on it."""
+    position: Tensor
+    """Of each row's next token, [rows]."""
     cache: Any = field(default_factory=lambda: Cache(layer_class_to_replicate=BufferedLayer))
     prefix: SharedPrefix | None = None
     """The prompts before these columns, where rows share them."""
+
+    @classmethod
+    def empty(cls, mask: Tensor) -> CachedRows:
+        """Rows of which nothing is computed, by a mask without columns, [rows, 0] of whole numbers."""
+        return cls(mask, torch.zeros(len(mask), dtype=torch.long), mask.new_zeros(len(mask)))
 
     def extend(self, decoder: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute more tokens.
@@ -102,20 +111,27 @@ class CachedRows:
         Args:
             decoder: the Hugging Face model.
             ids: [rows, columns].
-            mask: which of them count, [rows, columns]; None: all.
+            mask: which of them count, [rows, columns], in the host's memory; None: all.
 
         Returns:
             The logits behind the last column, [rows, vocabulary].
         """
-        new_mask = torch.ones_like(ids) if mask is None else mask
+        columns = ids.shape[1]
+        if mask is None:
+            new_mask = torch.ones_like(ids)
+            self.own = self.own + columns
+        else:
+            new_mask = copy_to(ids.device, mask)
+            self.own = self.own + mask.sum(1)
         self.mask = torch.cat([self.mask, new_mask], dim=1)
-        # Counted along the mask, since columns have holes; padding in front of a row's first token would be at -1.
-        positions = (self.mask.cumsum(1)[:, -ids.shape[1] :] - 1).clamp(min=0)
-        if self.prefix:
-            positions += self.prefix.lengths[:, None]
+        # Padding in front of a row's first token would be at -1.
+        positions = (
+            self.position[:, None] + (new_mask.cumsum(1) - 1).clamp(min=0) if columns > 1 else self.position[:, None]
+        )
+        self.position = positions[:, -1] + 1
         logits: Tensor = decoder(
             input_ids=ids,
-            attention_mask=self.mask,
+            attention_mask=self._attention_mask(decoder, columns),
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
@@ -124,31 +140,59 @@ class CachedRows:
         ).logits[:, -1]
         return logits
 
-    def drop_rows(self, stays: Tensor) -> Tensor:
-        """Keep the rows that stay, [rows] of bool.
+    def _attention_mask(self, decoder: Any, queries: int) -> Tensor | None:
+        """What the last columns attend to; None: to all up to themselves.
+
+        transformers would wait for the device to find out whether a mask leaves anything out, for every token.
+        """
+        whole = bool((self.own == self.mask.shape[1]).all())
+        if self.prefix is None and (whole or queries > 1 or not attends_by_cascade(decoder)):
+            return None if whole else self.mask
+        keys: Tensor = self.cache.layers[0].keys
+        allowed = self.mask.bool()[:, None]
+        if queries > 1:
+            allowed = allowed & allowed.new_ones(queries, allowed.shape[2]).tril(allowed.shape[2] - queries)
+        if self.prefix is not None:
+            allowed = torch.cat([self.prefix.row_mask[:, None].expand(-1, queries, -1), allowed], -1)
+        return torch.zeros_like(allowed, dtype=keys.dtype).masked_fill_(~allowed, -torch.inf)[:, None]
+
+    def drop_rows(self, ended: Sequence[int]) -> tuple[list[int], Tensor]:
+        """Let rows go, in ascending order.
 
         The last ones move into the places of those that leave, so that no more is copied than has to be.
 
         Returns:
-            Which row now stands in each place, [rows that stay].
+            Which row now stands in each place, [rows that stay]: for the host and for the device.
         """
-        rows = int(stays.sum())
-        places = torch.arange(rows, device=stays.device)
-        holes = (~stays[:rows]).nonzero()[:, 0]
-        places[holes] = movers = stays[rows:].nonzero()[:, 0] + rows
+        rows = len(self.own) - len(ended)
+        holes = [row for row in ended if row < rows]
+        movers = sorted({*range(rows, len(self.own))}.difference(ended))
+        order = list(range(rows))
+        for hole, mover in zip(holes, movers, strict=True):
+            order[hole] = mover
+        kept = torch.tensor(order)
+        places = copy_to(self.mask.device, torch.tensor([*order, *movers, *holes]))  # one copy for all three
+        places, sources, targets = places[:rows], places[rows : rows + len(holes)], places[rows + len(holes) :]
         for layer in self.cache.layers:
-            layer.move_rows(movers, holes, rows)
-        self.mask = self.mask[places]
-        self.prefix = self.prefix and self.prefix.select(places)
-        return places
+            layer.move_rows(sources, targets, rows)
+        self.mask, self.own, self.position = self.mask[places], self.own[kept], self.position[places]
+        self.prefix = self.prefix and self.prefix.select(kept)
+        return order, places
 
-    def select(self, rows: Tensor) -> CachedRows:
-        """Copies of some rows, without the first columns that belong to none of them."""
-        mask = self.mask[rows]
-        first = int(mask.any(0).int().argmax()) if mask.shape[1] else 0
-        columns = mask.shape[1] - first
-        layers = [BufferedLayer(x.keys[rows, :, first:], x.values[rows, :, first:], columns) for x in self.cache.layers]
-        return CachedRows(mask[:, first:], Cache(layers=layers), self.prefix and self.prefix.select(rows))
+    def first_column(self, rows: Tensor) -> int:
+        """The first column that belongs to any of some rows."""
+        return int(self.mask[copy_to(self.mask.device, rows)].any(0).int().argmax()) if self.mask.shape[1] else 0
+
+    def select(self, rows: Tensor, first: int = 0) -> CachedRows:
+        """Copies of some rows, [rows] in the host's memory, from a column on."""
+        places = copy_to(self.mask.device, rows)
+        mask = self.mask[places, first:]
+        columns = mask.shape[1]
+        layers = [
+            BufferedLayer(x.keys[places, :, first:], x.values[places, :, first:], columns) for x in self.cache.layers
+        ]
+        prefix = self.prefix and self.prefix.select(rows)
+        return CachedRows(mask, self.own[rows], self.position[places], Cache(layers=layers), prefix)
 
     def fork(self, parents: Tensor) -> CachedRows:
         """Rows without columns of their own yet, each behind one of these, [rows], of which nothing is copied."""
@@ -156,30 +200,36 @@ class CachedRows:
         rows = len(parents)
         empty = [[x.new_empty(rows, x.shape[1], SPARE_COLUMNS, x.shape[3]) for x in pair] for pair in states]
         layers = [BufferedLayer(keys, values, 0) for keys, values in empty]
+        position = self.position[copy_to(self.mask.device, parents)]
         prefix = SharedPrefix(states, self.mask.bool(), parents)
-        return CachedRows(self.mask.new_ones(rows, 0), Cache(layers=layers), prefix)
+        none = self.own.new_zeros(rows)
+        return CachedRows(self.mask.new_ones(rows, 0), none, position, Cache(layers=layers), prefix)
 
     @property
-    def bytes(self) -> int:
-        """What the keys and values take, but for those of the shared prefix."""
-        return sum(2 * layer.keys.numel() * layer.keys.element_size() for layer in self.cache.layers)
+    def column_bytes(self) -> int:
+        """What the keys and values of a row's column take, in all layers."""
+        numbers = [(layer.keys.shape, layer.keys.element_size()) for layer in self.cache.layers]
+        return sum(2 * heads * size * width for (_, heads, _, size), width in numbers)
 
 
 def concatenate_rows(parts: Sequence[tuple[CachedRows, Tensor]]) -> CachedRows:
-    """One batch of the named rows, [rows] each, of several; their last columns side by side."""
+    """One batch of the named rows, [rows] each in the host's memory, of several; their last columns side by side."""
     columns = max(part.mask.shape[1] for part, _ in parts)
-    mask = _stack([(part.mask[:, None, :, None], rows) for part, rows in parts], columns, columns)[:, 0, :, 0]
+    placed = [(part, copy_to(part.mask.device, rows)) for part, rows in parts]
+    mask = _stack([(part.mask[:, None, :, None], rows) for part, rows in placed], columns, columns)[:, 0, :, 0]
     layers = []
     for number in range(len(parts[0][0].cache.layers)):
         keys, values = (
             _stack(
-                [(getattr(part.cache.layers[number], name), rows) for part, rows in parts], columns, _capacity(columns)
+                [(getattr(part.cache.layers[number], name), rows) for part, rows in placed], columns, _capacity(columns)
             )
             for name in ("keys", "values")
         )
         layers.append(BufferedLayer(keys, values, columns))
+    own = torch.cat([part.own[rows] for part, rows in parts])
+    position = torch.cat([part.position[rows] for part, rows in placed])
     prefixes = [(part.prefix and part.prefix.select(rows), len(rows)) for part, rows in parts]
-    return CachedRows(mask, Cache(layers=layers), concatenate_prefixes(prefixes))
+    return CachedRows(mask, own, position, Cache(layers=layers), concatenate_prefixes(prefixes))
 
 
 def _stack(parts: Sequence[tuple[Tensor, Tensor]], columns: int, capacity: int) -> Tensor:
@@ -208,12 +258,16 @@ class PrefixCache:
         self._entries: list[tuple[tuple[int, ...], CachedRows, int]] = []
         self._sorted = True
 
-    def add(self, rows: CachedRows, tokens: Sequence[tuple[int, ...]]) -> None:
-        """Cache rows whose computed tokens are these."""
-        if self._bytes + rows.bytes > self.limit:
+    def add(self, rows: CachedRows, places: Sequence[int], tokens: Sequence[tuple[int, ...]]) -> None:
+        """Cache copies of some rows of a batch, whose computed tokens are these; none where all are too much."""
+        chosen = torch.tensor(places)
+        first = rows.first_column(chosen)
+        size = len(chosen) * (rows.mask.shape[1] - first) * rows.column_bytes
+        if self._bytes + size > self.limit:
             return
-        self._bytes += rows.bytes
-        self._entries += [(ids, rows, place) for place, ids in enumerate(tokens)]
+        self._bytes += size
+        copies = rows.select(chosen, first)
+        self._entries += [(ids, copies, place) for place, ids in enumerate(tokens)]
         self._sorted = False
 
     def find(self, prompt: tuple[int, ...]) -> tuple[int, CachedRows, int] | None:

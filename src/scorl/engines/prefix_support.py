@@ -54,9 +54,9 @@ def _compare_shared(policy: Policy, dtype: torch.dtype) -> str | None:
     """What is wrong with the logits behind a shared prompt that are computed in a type; None: nothing."""
     ids = policy.chat.prompt((user(_QUESTION),))
     prompt, more = (torch.tensor(rows, device=policy.device) for rows in ([ids], [ids[-1:], ids[:1]]))
-    both = torch.tensor([0, 0], device=policy.device)
+    both = torch.tensor([0, 0])
     with cascade_attention(policy.decoder):
-        rows = CachedRows(prompt[:, :0])
+        rows = CachedRows.empty(prompt[:, :0])
         rows.extend(policy.decoder, prompt)
         copied = concatenate_rows([(rows, both)]).extend(policy.decoder, more).float()
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["SharedPrefix", "cascade_attention", "concatenate_prefixes"]
+__all__ = ["SharedPrefix", "attends_by_cascade", "cascade_attention", "concatenate_prefixes", "copy_to"]
 
 _NAME = "scorl_cascade"
 """By which transformers knows the attention."""
@@ -36,12 +36,13 @@ class SharedPrefix:
     mask: Tensor
     """Which columns are a prompt's own, [prompts, columns]."""
     prompt: Tensor
-    """Each row's, [rows]."""
+    """Each row's, [rows]; in the host's memory, since code depends on it."""
+    _indices: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
-    @property
-    def lengths(self) -> Tensor:
-        """Tokens of each row's prompt, [rows]."""
-        return self.mask.sum(1)[self.prompt]
+    @cached_property
+    def row_mask(self) -> Tensor:
+        """Which of its prompt's columns are a row's own, [rows, columns]."""
+        return self.mask[copy_to(self.mask.device, self.prompt)]
 
     def select(self, rows: Tensor) -> SharedPrefix:
         """The same prompts for some of the rows."""
@@ -52,38 +53,50 @@ class SharedPrefix:
 
         A prompt with fewer rows is filled up with copies of row 0, of which `ungroup` reads nothing.
         """
-        slots, _ = self._slots
-        filled = rows[slots.flatten()].view(*slots.shape, *rows.shape[1:])
-        return filled.transpose(1, 2).flatten(2, 3)
+        slots, _ = self._index(rows)
+        return rows.flatten(0, 1)[slots].flatten(2, 3)
 
-    def ungroup(self, prompts: Tensor) -> Tensor:
-        """The inverse of `group_by_prompt`."""
-        slots, places = self._slots
-        count, heads, _, size = prompts.shape
-        return prompts.view(count, heads, slots.shape[1], -1, size).transpose(1, 2).flatten(0, 1)[places]
+    def ungroup(self, prompts: Tensor, like: Tensor) -> Tensor:
+        """The inverse of `group_by_prompt`; there are as many rows, heads and queries as in `like`."""
+        _, places = self._index(like)
+        return prompts.reshape(-1, like.shape[2], prompts.shape[3])[places]
 
     def drop_unused(self) -> SharedPrefix:
         """Without the prompts that no row continues any more."""
         used = self.prompt.bincount(minlength=len(self.mask)) > 0
-        renumbered = used.cumsum(0) - 1
-        return SharedPrefix([(x[used], y[used]) for x, y in self.layers], self.mask[used], renumbered[self.prompt])
+        kept = copy_to(self.mask.device, used.nonzero()[:, 0])
+        renumbered = (used.cumsum(0) - 1)[self.prompt]
+        return SharedPrefix([(x[kept], y[kept]) for x, y in self.layers], self.mask[kept], renumbered)
 
-    @cached_property
-    def _slots(self) -> tuple[Tensor, Tensor]:
-        """The rows of each prompt, [prompts, most rows of one], and each row's place in that table, flat, [rows].
+    def _index(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of [rows, heads, ...] flattened, what stands in each prompt's slots; and of those each row's place.
 
-        Computed once for a set of rows, not in every layer.
+        [prompts, heads, most rows of a prompt] and [rows, heads]; computed once for a set of rows, not in every layer.
         """
-        counts = self.prompt.bincount(minlength=len(self.mask))
-        order = self.prompt.argsort(stable=True)
-        sorted_prompt = self.prompt[order]
-        rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[sorted_prompt]
-        most = int(counts.max())
-        places = torch.empty_like(order)
-        places[order] = sorted_prompt * most + rank
-        slots = torch.zeros(len(counts) * most, dtype=torch.long, device=order.device)
-        slots[places] = torch.arange(len(order), device=order.device)
-        return slots.view(-1, most), places
+        heads = rows.shape[1]
+        if heads not in self._indices:
+            slots, rank = _slots(self.prompt, len(self.mask))
+            head = torch.arange(heads)
+            by_head = slots[:, None] * heads + head[:, None]
+            places = (self.prompt[:, None] * heads + head) * slots.shape[1] + rank[:, None]
+            self._indices[heads] = copy_to(rows.device, by_head), copy_to(rows.device, places)
+        return self._indices[heads]
+
+
+def _slots(prompt: Tensor, prompts: int) -> tuple[Tensor, Tensor]:
+    """The rows of each prompt, [prompts, most rows of one], and each row's place among them, [rows]."""
+    counts = prompt.bincount(minlength=prompts)
+    order = prompt.argsort(stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[prompt[order]]
+    slots = prompt.new_zeros(prompts, int(counts.max()))
+    slots[prompt, rank] = torch.arange(len(order))
+    return slots, rank
+
+
+def copy_to(device: torch.device, host: Tensor) -> Tensor:
+    """A tensor of the host's memory on a device, which is not waited for."""
+    return host.to(device, non_blocking=True)
 
 
 def concatenate_prefixes(parts: Sequence[tuple[SharedPrefix | None, int]]) -> SharedPrefix | None:
@@ -129,6 +142,11 @@ def cascade_attention(decoder: Any) -> Iterator[None]:
         decoder.set_attn_implementation(before)
 
 
+def attends_by_cascade(decoder: Any) -> bool:
+    """Whether a model is in `cascade_attention`, which takes a mask of rows and columns as numbers that are added."""
+    return bool(decoder.config._attn_implementation == _NAME)
+
+
 def _attend(
     module: Any,
     query: Tensor,
@@ -140,7 +158,10 @@ def _attend(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of rows, [rows, heads, queries, size] -> [rows, queries, heads, size], as transformers calls it."""
+    """Attention of rows, [rows, heads, queries, size] -> [rows, queries, heads, size], as transformers calls it.
+
+    With a shared prefix the mask is `CachedRows`' own: the prefix's columns stand in front of the row's.
+    """
     if shared_prefix is None:
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **more
@@ -150,18 +171,17 @@ def _attend(
     share = heads // key.shape[1]
     # The query heads that share a key head become more queries of it: keys need not be repeated for each of them.
     folded = query.reshape(rows, key.shape[1], share * length, size) * (size**-0.5 if scaling is None else scaling)
+    folded = folded.to(key.dtype)  # as autocast would, but once
     prefix_keys, prefix_values = shared_prefix.layers[module.layer_idx]
     prefix_scores = shared_prefix.group_by_prompt(folded) @ prefix_keys.transpose(2, 3)
-    prefix_scores = shared_prefix.ungroup(prefix_scores.masked_fill(~shared_prefix.mask[:, None, None], -torch.inf))
-    own_scores = folded @ key.transpose(2, 3)
-    if attention_mask is None and length > 1:  # transformers leaves a mask out that is only causal
-        attention_mask = own_scores.new_ones(length, length, dtype=torch.bool).tril()[None, None]
-    if attention_mask is not None:
-        own_scores = own_scores.masked_fill(~attention_mask.repeat(1, 1, share, 1), -torch.inf)
-    weights = torch.cat([prefix_scores, own_scores], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
+    scores = torch.cat([shared_prefix.ungroup(prefix_scores, folded), folded @ key.transpose(2, 3)], -1)
+    assert attention_mask is not None
+    scores += attention_mask if length == 1 else attention_mask.repeat(1, 1, share, 1)
+    # In half precision, too, sums are in float32; the type is named, or autocast would make a copy in float32.
+    weights = scores.softmax(-1, dtype=scores.dtype).to(value.dtype)
     columns = prefix_keys.shape[2]
-    of_prefix = shared_prefix.ungroup(shared_prefix.group_by_prompt(weights[..., :columns]) @ prefix_values)
-    attended = of_prefix + weights[..., columns:] @ value
+    of_prefix = shared_prefix.group_by_prompt(weights[..., :columns]) @ prefix_values
+    attended = shared_prefix.ungroup(of_prefix, folded) + weights[..., columns:] @ value
     return attended.view(rows, heads, length, size).transpose(1, 2).contiguous(), None
 
 

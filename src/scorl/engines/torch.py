@@ -24,7 +24,7 @@ from scorl.engines.engine import Arithmetic, Request, Sample, token_budgets
 from scorl.engines.kv_cache import CachedRows, PrefixCache, concatenate_rows
 from scorl.engines.prefix_support import try_shared_prefix, unmaskable_layers
 from scorl.engines.sampling import sample_tokens, uniform_numbers
-from scorl.engines.shared_prefix import cascade_attention
+from scorl.engines.shared_prefix import cascade_attention, copy_to
 from scorl.model.chat import Chat
 from scorl.model.logprobs import log_probabilities
 from scorl.model.policy import Policy
@@ -110,16 +110,16 @@ class _RunningBatch:
     """The rows that are being decoded."""
 
     rows: CachedRows
-    index: Tensor
+    index: list[int]
     """Which request each row answers."""
-    count: Tensor
-    """Tokens that each row has drawn."""
+    number: Tensor
+    """Where among all uniform numbers each row's next one stands, [rows]."""
     logits: Tensor
 
-    def drop_rows(self, stays: Tensor) -> Tensor:
-        """Keep the rows that stay; returns which row now stands in each place."""
-        places = self.rows.drop_rows(stays)
-        self.index, self.count = self.index[places], self.count[places]
+    def drop_rows(self, ended: Sequence[int]) -> Tensor:
+        """Let rows go; returns which row now stands in each place."""
+        order, places = self.rows.drop_rows(ended)
+        self.index, self.number = [self.index[row] for row in order], self.number[places]
         return places
 
 
@@ -139,12 +139,12 @@ class _Call:
         self.share_prompts = share_prompts
         self.decoder, self.device = policy.decoder, policy.device
         self.requests, self.temperature, self.last_turn, self.this_turn = requests, temperature, last_turn, this_turn
-        self.end_ids = torch.tensor(sorted(policy.chat.end_ids), device=self.device)
-        self.budgets = torch.tensor(budgets, device=self.device)
+        self.end_ids, self.budgets = policy.chat.end_ids, budgets
         # Drawn ahead for every token that may come: a row's n-th token always takes its seed's n-th number, whichever
         # rows are decoded beside it.
-        numbers = [uniform_numbers(r.seed, max(budgets, default=0)) for r in requests]
-        self.uniform = torch.from_numpy(np.stack(numbers)).to(self.device) if numbers else torch.empty(0)
+        self.most = max(budgets, default=0)
+        numbers = [uniform_numbers(r.seed, self.most) for r in requests]
+        self.uniform = torch.from_numpy(np.concatenate(numbers)).to(self.device) if numbers else torch.empty(0)
         self.ids: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
 
@@ -161,61 +161,67 @@ class _Call:
                 batch = self._admit(batch, admitted)
             assert batch is not None
             batch = self._step(batch)
-        end_ids = set(self.end_ids.tolist())
         return [
-            Sample(tuple(ids), tuple(logprobs), "stop" if ids and ids[-1] in end_ids else "length")
+            Sample(tuple(ids), tuple(logprobs), "stop" if ids and ids[-1] in self.end_ids else "length")
             for ids, logprobs in zip(self.ids, self.logprobs, strict=True)
         ]
 
     def _step(self, batch: _RunningBatch) -> _RunningBatch | None:
         """Draw a token for every row; those that end leave, the others compute theirs."""
         logprobs = log_probabilities(batch.logits, self.temperature)
-        drawn = sample_tokens(logprobs, self.uniform[batch.index, batch.count], self.temperature)
-        chosen = logprobs.gather(1, drawn[:, None])[:, 0]
-        batch.count += 1
-        ended = torch.isin(drawn, self.end_ids) | (self.budgets[batch.index] == batch.count)
-        for row, token, logprob in zip(batch.index.tolist(), drawn.tolist(), chosen.tolist(), strict=True):
-            self.ids[row].append(token)
-            self.logprobs[row].append(logprob)
-        if bool(ended.any()):
-            self._cache(batch, ended.nonzero()[:, 0])
-            if bool(ended.all()):
+        drawn = sample_tokens(logprobs, self.uniform[batch.number], self.temperature)
+        batch.number += 1
+        if ended := self._read(batch, drawn, logprobs.gather(1, drawn[:, None])[:, 0]):
+            self._cache(batch, ended)
+            if len(ended) == len(batch.index):
                 return None
-            drawn = drawn[batch.drop_rows(~ended)]
+            drawn = drawn[batch.drop_rows(ended)]
         batch.logits = batch.rows.extend(self.decoder, drawn[:, None])
         return batch
 
-    def _cache(self, batch: _RunningBatch, ended: Tensor) -> None:
+    def _read(self, batch: _RunningBatch, drawn: Tensor, chosen: Tensor) -> list[int]:
+        """Take down the tokens that were drawn, with their log-probabilities; the rows that end with them.
+
+        The one place where every token waits for the device.
+        """
+        ended = []
+        ids, logprobs = torch.stack((drawn.double(), chosen)).tolist()  # float64 holds both as they are
+        for row, (i, token, logprob) in enumerate(zip(batch.index, map(int, ids), logprobs, strict=True)):
+            self.ids[i].append(token)
+            self.logprobs[i].append(logprob)
+            if token in self.end_ids or len(self.ids[i]) == self.budgets[i]:
+                ended.append(row)
+        return ended
+
+    def _cache(self, batch: _RunningBatch, ended: Sequence[int]) -> None:
         """Cache what was computed of rows that leave: all but the token drawn last, which nothing was drawn behind."""
         if self.this_turn is not None:
-            leaving = batch.index[ended].tolist()
+            leaving = [batch.index[row] for row in ended]
             tokens = [(*self.requests[i].prompt_ids, *self.ids[i][:-1]) for i in leaving]
-            self.this_turn.add(batch.rows.select(ended), tokens)
+            self.this_turn.add(batch.rows, ended, tokens)
 
     def _admit(self, batch: _RunningBatch | None, admitted: Sequence[int]) -> _RunningBatch:
         """The batch with more requests in it, each distinct prompt of which is computed once."""
         prompts = list(dict.fromkeys(self.requests[i].prompt_ids for i in admitted))
-        parts = [(batch.rows, torch.arange(len(batch.index), device=self.device))] if batch else []
+        parts = [(batch.rows, torch.arange(len(batch.index)))] if batch else []
         logits = [batch.logits] if batch else []
-        index = batch.index.tolist() if batch else []
+        index = list(batch.index) if batch else []
         for group, rows, last_logits in self._prefill(prompts):
             place = {prompt: row for row, prompt in enumerate(group)}
             answered = [i for i in admitted if self.requests[i].prompt_ids in place]
-            parent = torch.tensor([place[self.requests[i].prompt_ids] for i in answered], device=self.device)
-            chosen = parent
+            chosen = parent = torch.tensor([place[self.requests[i].prompt_ids] for i in answered])
             # Of few rows a prompt, most slots that a shared prefix has for them would be empty. And rows that continue
             # a forked row have a prefix already: there is no prefix of a prefix.
             shared = len(answered) >= 2 * len(group) and rows.prefix is None
             if self.share_prompts and shared and len(group[0]) >= SHARED_TOKENS:
-                rows, chosen = rows.fork(parent), torch.arange(len(answered), device=self.device)
+                rows, chosen = rows.fork(parent), torch.arange(len(answered))
             parts.append((rows, chosen))
-            logits.append(last_logits[parent])
+            logits.append(last_logits[copy_to(self.device, parent)])
             index += answered
-        count = torch.tensor([len(self.ids[i]) for i in index], device=self.device)
-        everything = torch.arange(len(parts[0][0].mask), device=self.device)
-        alone = len(parts) == 1 and torch.equal(parts[0][1], everything)
+        alone = len(parts) == 1 and torch.equal(parts[0][1], torch.arange(len(parts[0][0].own)))
         rows = parts[0][0] if alone else concatenate_rows(parts)
-        return _RunningBatch(rows, torch.tensor(index, device=self.device), count, torch.cat(logits))
+        number = torch.tensor([i * self.most + len(self.ids[i]) for i in index])
+        return _RunningBatch(rows, index, copy_to(self.device, number), torch.cat(logits))
 
     def _prefill(
         self, prompts: Sequence[tuple[int, ...]]
@@ -224,12 +230,12 @@ class _Call:
         cached = {prompt: self.last_turn.find(prompt) if self.last_turn else None for prompt in prompts}
         computed = {prompt: hit[0] if hit else 0 for prompt, hit in cached.items()}
         for group in _group_by_length(computed):
-            rows = CachedRows(torch.zeros(len(group), 0, dtype=torch.long, device=self.device))
+            rows = CachedRows.empty(torch.zeros(len(group), 0, dtype=torch.long, device=self.device))
             if hits := [(hit[1], hit[2]) for prompt in group if (hit := cached[prompt])]:
                 batches = [(batch, [row for _, row in same]) for batch, same in groupby(hits, key=itemgetter(0))]
-                rows = concatenate_rows([(batch, torch.tensor(some, device=self.device)) for batch, some in batches])
+                rows = concatenate_rows([(batch, torch.tensor(some)) for batch, some in batches])
             ids, mask = _pad_left([prompt[computed[prompt] :] for prompt in group])
-            yield group, rows, rows.extend(self.decoder, ids.to(self.device), mask.to(self.device))
+            yield group, rows, rows.extend(self.decoder, copy_to(self.device, ids), mask)
 
 
 def _group_by_length(computed: dict[tuple[int, ...], int]) -> Iterator[list[tuple[int, ...]]]:

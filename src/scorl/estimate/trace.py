@@ -156,7 +156,7 @@ class _Sampler:
 
     def extended(self, rows: int, columns: int, batch: CachedRows | None = None) -> CachedRows:
         """CachedRows with so many more columns; by default new ones."""
-        batch = batch or CachedRows(Hollow(torch.zeros(rows, 0, dtype=torch.long, device="meta")))
+        batch = batch or CachedRows.empty(Hollow(torch.zeros(rows, 0, dtype=torch.long, device="meta")))
         batch.extend(self.policy.decoder, batch.mask.new_zeros(rows, columns))
         return batch
 
@@ -181,7 +181,13 @@ class _Sampler:
             batch = self.extended(rows, middle)
             step = self.step(batch)
             self.extended(rows, call.prompt + call.longest - middle, batch)
-            kept = None if last else batch.mask.new_empty(min(PREFIX_CACHE_BYTES, batch.bytes), dtype=torch.uint8)
+            kept = (
+                None
+                if last
+                else batch.mask.new_empty(
+                    min(PREFIX_CACHE_BYTES, batch.mask.numel() * batch.column_bytes), dtype=torch.uint8
+                )
+            )
             with self.meter.phase() as memory:
                 if asked > rows:
                     batch = concatenate_rows([(batch, torch.arange(rows))])  # waiting rows enter: both copies live

@@ -99,7 +99,7 @@ def _train(policy: Any, learner: Any, engine: Any, counts: Any) -> dict[str, Any
 
 
 def _decode(engine: Any, counts: Any) -> dict[str, Any]:
-    """Synchronisations and launches a decoded token, in a batch that no row leaves."""
+    """Synchronisations and launches a decoded token in a batch that no row leaves; synchronisations where rows do."""
     from scorl.engines.engine import Request
 
     engine.policy.chat = replace(engine.policy.chat, end_ids=frozenset())
@@ -111,7 +111,17 @@ def _decode(engine: Any, counts: Any) -> dict[str, Any]:
         engine.sample(requests, temperature=1.0, max_tokens=tokens)
         found.append((counts.syncs.total(), counts.launches.total(), dict(counts.syncs)))
     (syncs, launches, _), (more_syncs, more_launches, places) = found
-    return {"syncs": (more_syncs - syncs) / TOKENS, "launches": (more_launches - launches) / TOKENS, "places": places}
+    engine.policy.chat = replace(engine.policy.chat, end_ids=frozenset(range(0, 1000, 12)))
+    counts.reset()
+    many = [replace(r, seed=i) for i in range(4) for r in requests]
+    samples = engine.sample(many, temperature=3.0, max_tokens=20, keep=True)
+    return {
+        "syncs": (more_syncs - syncs) / TOKENS,
+        "launches": (more_launches - launches) / TOKENS,
+        "places": places,
+        "lengths": sorted(len(sample.ids) for sample in samples),
+        "syncs_as_rows_end": counts.syncs.total(),
+    }
 
 
 def refusals() -> dict[str, str]:
