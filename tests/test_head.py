@@ -7,7 +7,9 @@ import torch
 from support.plain import kl_of_rows
 from torch import nn
 
-from scorl.learner.head import BLOCK_BYTES, Head, predict
+from scorl.learner import head_block
+from scorl.learner.head import Head, predict
+from scorl.learner.head_block import BLOCK_BYTES
 from scorl.learner.loss import estimate_kl
 from scorl.model.onednn import has_onednn, use_onednn
 
@@ -51,6 +53,14 @@ def states(seed: int):
     return hidden.requires_grad_(), ref_hidden, torch.randint(0, WORDS, (COUNT,)), torch.randn(COUNT), torch.rand(COUNT)
 
 
+@pytest.fixture(params=["in place", "fused"])
+def way(request, monkeypatch):
+    """The formulas of CPUs, and those that are compiled on GPUs, here one operation after the other."""
+    if request.param == "fused":
+        monkeypatch.setattr(head_block, "_fused", lambda formula: formula)
+        monkeypatch.setattr("scorl.learner.head.compute_block", head_block.FusedBlock.of)
+
+
 @pytest.fixture(params=[COUNT, 5, 1], ids=["a block", "blocks", "a prediction a block"])
 def blocks(request, monkeypatch):
     monkeypatch.setitem(BLOCK_BYTES, "cpu", 4 * WORDS * request.param)
@@ -59,7 +69,7 @@ def blocks(request, monkeypatch):
 @pytest.mark.parametrize("kind", ["exact", "k1", "k2", "k3"])
 @pytest.mark.parametrize("temperature", [1.0, 0.0, 0.7])
 @pytest.mark.parametrize(("bias", "cap"), [(False, None), (True, 2.0)], ids=["plain", "bias and soft cap"])
-@pytest.mark.usefixtures("blocks")
+@pytest.mark.usefixtures("blocks", "way")
 def test_values_and_gradients_are_autograds(kind, temperature, bias, cap):
     decoder, reference = Decoder(0, bias, cap), Decoder(1, bias, cap)
     hidden, ref_hidden, target, c, g = states(2)
@@ -75,7 +85,7 @@ def test_values_and_gradients_are_autograds(kind, temperature, bias, cap):
     torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.usefixtures("blocks")
+@pytest.mark.usefixtures("blocks", "way")
 def test_without_a_reference_there_is_no_kl():
     decoder = Decoder(0)
     hidden, _, target, c, _ = states(2)

@@ -14,7 +14,7 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.learner import GuardError, Learner
 from scorl.learner.batch import micro_batches
-from scorl.learner.head import BLOCK_BYTES
+from scorl.learner.head_block import BLOCK_BYTES
 from scorl.learner.loss import importance, kl_to_go, loss
 from scorl.learner.schedule import learning_rate
 from scorl.learner.state import read_state, write_state

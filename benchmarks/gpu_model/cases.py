@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from attempts import attempts
+
 from gpu_model.decoding import decoding_cost
 from gpu_model.learning import learner_cost
-from gpu_model.work import attempts
 from scorl.estimate.device import DEVICES, GIB
 from scorl.estimate.meter import COPIES
 from scorl.recipe import Recipe, resolve, shipped_recipes

@@ -8,7 +8,7 @@ from typing import Any
 
 from support.pretend_gpu.device import COUNTS, pretend_gpu
 
-from gpu_model.attention import cuda_attention
+from gpu_model.kernels import cuda_kernels
 from gpu_model.roofline import Roofline
 from gpu_model.work import HollowPolicy
 from scorl.engines.engine import Request
@@ -46,7 +46,7 @@ def decoding_cost(model: ModelSettings, rows: int, columns: int, samples: int, d
     """Of so many rows, so many columns long, of as many samples each."""
     shared = shares_prompts(model.dtype)
     roofline = Roofline(device)
-    with pretend_gpu(roofline), cuda_attention():
+    with pretend_gpu(roofline), cuda_kernels():
         engine = TorchEngine(HollowPolicy(model, roofline), batch_size=rows)
         engine._shares_prompts = shared
         requests = [Request((1 + i // samples, *range(1, columns)), i) for i in range(rows)]

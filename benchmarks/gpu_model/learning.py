@@ -10,7 +10,7 @@ import torch
 from support.pretend_gpu.device import COUNTS, pretend_gpu
 from torch import Tensor
 
-from gpu_model.attention import cuda_attention
+from gpu_model.kernels import cuda_kernels
 from gpu_model.roofline import Roofline
 from gpu_model.work import HollowPolicy
 from scorl.distributed.ranks import ALONE
@@ -111,7 +111,7 @@ def learner_cost(
         largest_alone: enough for the memory; the costs are then those of that micro-batch for all.
     """
     roofline = Roofline(device)
-    with pretend_gpu(roofline), cuda_attention():
+    with pretend_gpu(roofline), cuda_kernels():
         policy = HollowPolicy(model, roofline)
         with roofline.label("reference"):
             learner = Learner(policy, settings, total=2)

@@ -1,12 +1,10 @@
-"""Policies of published shapes without numbers, and a step's worth of attempts."""
+"""Policies of published shapes without numbers."""
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any, cast
 
-import numpy as np
 import torch
 from support.pretend_gpu.device import GPU
 from transformers import AutoModelForCausalLM
@@ -16,12 +14,8 @@ from scorl.estimate.model import config_of
 from scorl.model.chat import Chat
 from scorl.model.policy import Policy, with_adapters
 from scorl.settings import ModelSettings
-from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict
 
-__all__ = ["HollowPolicy", "attempts"]
-
-SPREAD = 0.4
-"""Standard deviation of the logarithm of a response's length (assumed)."""
+__all__ = ["HollowPolicy"]
 
 
 class HollowPolicy(Policy):
@@ -53,31 +47,3 @@ def _place(model: Any) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=GPU)
-
-
-def attempts(
-    problems: int, samples: int, shape: tuple[int, int, int], longest: int, vocabulary: int
-) -> list[TrainingExample]:
-    """Trajectories of two attempts by random tokens; `shape`: prompt, response on average, turn between."""
-    draw = np.random.default_rng(0)
-    prompt, response, turn = shape
-
-    def tokens(count: int) -> tuple[int, ...]:
-        return tuple(draw.integers(10, vocabulary, count).tolist())
-
-    def written() -> tuple[int, ...]:
-        length = draw.lognormal(math.log(response) - SPREAD**2 / 2, SPREAD)
-        return tokens(int(min(longest, max(response / 20, length))))
-
-    between, found = tokens(turn), []
-    for problem in range(problems):
-        first = tokens(prompt)
-        for sample in range(samples):
-            row, responses = first, []
-            for _ in range(2):
-                ids = written()
-                responses.append(Response(row, ids, (0.0,) * len(ids), "", "stop", Verdict(0.0, "")))
-                row = (*row, *ids, *between)
-            trajectory = Trajectory(Problem(str(problem), ()), sample, tuple(responses))
-            found.append(TrainingExample(trajectory, (Credit(1.0, 0.01), Credit(-1.0, 0.01))))
-    return found

@@ -1,4 +1,4 @@
-"""What needs a GPU, in ten minutes, the doubtful first: make test-gpu. Nothing here has met a GPU yet.
+"""What needs a GPU, in ten minutes, the doubtful first: make test-gpu.
 
 vLLM is looked for in .venv-vllm, or where SCORL_VLLM_PYTHON says; without it, or with one GPU where two are wanted, a
 test is skipped and says so. `-rA` prints what ran.

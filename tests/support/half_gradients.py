@@ -57,7 +57,7 @@ def gradient(
         learner.strategy = FSDP2(policy, learner.reference, Ranks(0, 1))
     torch.manual_seed(0)
     for parameter in map(local_shard, learner.reference.head.parameters()):
-        parameter += 0.05 * torch.randn_like(parameter)
+        parameter += 0.05 * torch.randn(parameter.shape).to(parameter.device)  # a GPU draws other numbers
     learner.packing = learner.settings.packing
     learner.accumulate_gradients(rows)
     found = {name: p.grad for name, p in policy.parameters.items()}

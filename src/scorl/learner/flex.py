@@ -61,6 +61,10 @@ def flex_attend(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     attend = _compile_flex() if query.is_cuda else flex_attention
+    if query.is_cuda and torch.is_grad_enabled():
+        # Backward through shared keys goes over a group's heads one after the other: twice as long (docs/speed.md).
+        share = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(share, 1), value.repeat_interleave(share, 1)
     cap = None if softcap is None else _soft_cap(softcap)
     output: Tensor = attend(query, key, value, score_mod=cap, block_mask=mask, scale=scaling, enable_gqa=True)
     return output

@@ -1,13 +1,8 @@
 """The output head: log-probabilities of what is predicted, its KL to the reference, and the gradients of both.
 
-One autograd function, for with the vocabularies of today the head costs as much as the layers. Of a block of
-predictions the logits are computed once, and turn into their own gradient in place:
-
-    d loss / d logits = c (1[target] - p) + g p (log p - log p_ref - KL)
-
-where c and g are the loss's gradients by the target's log-probability and by the exact KL; `scorl.learner.loss` gives
-them. The sampled estimators of the KL are made of the target's log-probabilities, and end up in c. The weight is cast
-to the type that is computed in once a step, and its gradient is summed over all blocks of a step in float32.
+One autograd function, for with the vocabularies of today the head costs as much as the layers. It goes block by block
+(`scorl.learner.head_block`), each of which knows the loss's gradient by its own logits. The weight is cast to the type
+that is computed in once a step, and its gradient is summed over all blocks of a step in float32.
 """
 
 from __future__ import annotations
@@ -19,13 +14,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from scorl.learner.head_block import Block, Logits, block_size, compute_block
 from scorl.model.onednn import OnednnLinear, onednn_linear, onednn_weight_gradient
 from scorl.model.policy import logit_softcap
 
-__all__ = ["BLOCK_BYTES", "Head", "Prediction", "predict"]
-
-BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
-"""Of the float32 logits of a block; with an exact KL there are as many of the reference's."""
+__all__ = ["Head", "Prediction", "predict"]
 
 
 class Prediction(NamedTuple):
@@ -77,15 +70,13 @@ class Head:
 
     def block(self) -> int:
         """The predictions of a block."""
-        return max(1, BLOCK_BYTES.get(self._linear.weight.device.type, 64 << 20) // (4 * self.vocabulary))
+        return block_size(self._linear.weight.device, self._dtype, self.vocabulary)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[predictions, vocabulary], in float32, before the temperature."""
+    def product(self, hidden: Tensor) -> Tensor:
+        """Logits before the soft cap, [predictions, vocabulary], in the type that is computed in."""
         x = hidden.to(self._dtype)
         bias = None if self._linear.bias is None else self._linear.bias.detach().to(self._dtype)
-        logits = onednn_linear(x, self.weight, bias) if self._by_onednn else F.linear(x, self.weight, bias)
-        logits = logits.float()
-        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return onednn_linear(x, self.weight, bias) if self._by_onednn else F.linear(x, self.weight, bias)
 
     def pull_back(self, gradient: Tensor, hidden: Tensor) -> Tensor:
         """The gradient by the hidden states, [predictions, width], of one by the products; the weight's is added up."""
@@ -146,60 +137,13 @@ class _How(NamedTuple):
     temperature: float
     exact_kl: bool
 
-    def compute(self, hidden: Tensor, ref_hidden: Tensor | None, target: Tensor) -> _Block:
+    def compute(self, hidden: Tensor, ref_hidden: Tensor | None, target: Tensor) -> Block:
         """A block, from its hidden states and targets."""
-        logits = self._scaled_logits(self.head, hidden)
-        chosen_logits = _gather(logits, target)
-        logprobs = torch.log_softmax(logits, dim=-1)
-        del logits
-        chosen = _gather(logprobs, target)
-        block = _Block(logprobs, chosen_logits - chosen, chosen)
+        policy = Logits(self.head.product(hidden), self.head.softcap, self.temperature)
         if self.reference is None or ref_hidden is None:
-            return block
-        of_reference = torch.log_softmax(self._scaled_logits(self.reference, ref_hidden), dim=-1)
-        block = block._replace(ref_chosen=_gather(of_reference, target))
-        if not self.exact_kl:
-            return block
-        difference = torch.sub(logprobs, of_reference, out=of_reference)
-        return block._replace(difference=difference, kl=logprobs.exp().mul_(difference).sum(-1))
-
-    def _scaled_logits(self, head: Head, hidden: Tensor) -> Tensor:
-        logits = head.logits(hidden)
-        return logits if self.temperature == 1 else logits.div_(self.temperature)
-
-
-class _Block(NamedTuple):
-    """What is known of some predictions."""
-
-    logprobs: Tensor
-    """[predictions, vocabulary]."""
-    normalizer: Tensor
-    """By how much logits are larger than log-probabilities, [predictions]."""
-    chosen: Tensor
-    """The log-probability of each target."""
-    ref_chosen: Tensor | None = None
-    kl: Tensor | None = None
-    difference: Tensor | None = None
-    """log pi - log pi_ref, [predictions, vocabulary]; None where no exact KL is wanted."""
-
-    def logit_gradient(self, target: Tensor, c: Tensor, g: Tensor | None) -> Tensor:
-        """The loss's gradient by the logits, [predictions, vocabulary]; the block is used up.
-
-        Args:
-            target: the tokens.
-            c: the gradient by each target's log-probability.
-            g: by each exact KL.
-        """
-        if self.difference is None or self.kl is None or g is None:
-            gradient = self.logprobs.exp_().mul_(-c[:, None])
-        else:
-            gradient = self.difference.sub_(self.kl[:, None]).mul_(g[:, None]).sub_(c[:, None])
-            gradient.mul_(self.logprobs.exp_())
-        return gradient.scatter_add_(1, target[:, None], c[:, None])
-
-    def softcap_slope(self, cap: float) -> Tensor:
-        """The slope of the cap's tanh at the logits, [predictions, vocabulary]; before they are used up."""
-        return 1 - ((self.logprobs + self.normalizer[:, None]) / cap).square_()
+            return compute_block(policy, None, target, exact_kl=False)
+        reference = Logits(self.reference.product(ref_hidden), self.reference.softcap, self.temperature)
+        return compute_block(policy, reference, target, self.exact_kl)
 
 
 class _Predict(torch.autograd.Function):
@@ -231,19 +175,12 @@ class _Predict(torch.autograd.Function):
         gradients = []
         size = how.head.block()
         blocks = _cut(size, hidden, ref_hidden, target)
-        of_outputs = _cut(size, by_logprob / how.temperature, None if by_kl is None else by_kl / how.temperature)
+        of_outputs = _cut(size, by_logprob, by_kl)
         for inputs, (c, g) in zip(blocks, of_outputs, strict=True):
-            block: _Block = ctx.kept or how.compute(*inputs)
-            cap = how.head.softcap
-            slope = None if cap is None else block.softcap_slope(cap / how.temperature)
-            gradient = block.logit_gradient(inputs[2], c, g)
-            gradients.append(how.head.pull_back(gradient if slope is None else gradient.mul_(slope), inputs[0]))
+            block: Block = ctx.kept or how.compute(*inputs)
+            gradients.append(how.head.pull_back(block.logit_gradient(inputs[2], c, g), inputs[0]))
             ctx.kept = None
         return torch.cat(gradients), None, None, None
-
-
-def _gather(values: Tensor, index: Tensor) -> Tensor:
-    return values.gather(1, index[:, None])[:, 0]
 
 
 def _cut(size: int, *tensors: Tensor | None) -> list[Any]:

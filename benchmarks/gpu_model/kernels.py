@@ -1,4 +1,4 @@
-"""What torch does for attention on CUDA, which a CPU build does not know: fused kernels and what is around them."""
+"""What torch does on CUDA and a CPU build does not know: fused kernels of attention and of the head's blocks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scorl.learner import flex
+from scorl.learner import flex, head_block
+from scorl.learner.head_block import Logits
 
-__all__ = ["cuda_attention"]
+__all__ = ["cuda_kernels"]
 
 aten = torch.ops.aten
 HALF = (torch.bfloat16, torch.float16)
@@ -67,12 +68,34 @@ def _tiles(block_mask: Any) -> Tensor:
     return tiles
 
 
+def _fused(formula: Any) -> Any:
+    return _score if formula is head_block._score else _differentiate
+
+
+def _score(policy: Logits, reference: Logits | None, target: Tensor, exact_kl: bool) -> tuple[Tensor | None, ...]:
+    """In passes over the products: for each sum of exponentials, and for the KL."""
+    normalizer = policy.product.amax(-1).float()
+    if reference is None:
+        return normalizer, normalizer, None, None, None
+    ref_normalizer = reference.product.amax(-1).float()
+    if not exact_kl:
+        return normalizer, normalizer, ref_normalizer, ref_normalizer, None
+    kl = policy.product.amax(-1).float() + reference.product.amax(-1).float()
+    return normalizer, normalizer, ref_normalizer, ref_normalizer, kl
+
+
+def _differentiate(policy: Logits, reference: Logits | None, *_: Any) -> Tensor:
+    """In one pass."""
+    return policy.product.neg() if reference is None else policy.product + reference.product
+
+
 @contextmanager
-def cuda_attention() -> Iterator[None]:
-    """Within, torch attends as on CUDA."""
-    before: Any = F.scaled_dot_product_attention, flex._compile_flex
+def cuda_kernels() -> Iterator[None]:
+    """Within, torch attends as on CUDA, and the head's blocks are fused."""
+    before: Any = F.scaled_dot_product_attention, flex._compile_flex, head_block._fused
     F.scaled_dot_product_attention, flex._compile_flex = _attention, lambda: _flex_attention  # type: ignore[assignment]
+    head_block._fused = _fused  # type: ignore[assignment]
     try:
         yield
     finally:
-        F.scaled_dot_product_attention, flex._compile_flex = before
+        F.scaled_dot_product_attention, flex._compile_flex, head_block._fused = before
