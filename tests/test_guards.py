@@ -159,7 +159,7 @@ def agreement(logprobs, sampled):
     none, one = torch.zeros(1), torch.ones(1)
     batch = MicroBatch(None, tokens, tokens, tokens, sampled, 0 * tokens, none, one, one, none, none)
     sums = StepSums()
-    sums.add(batch, torch.tensor(0.0), logprobs, None)
+    sums.add(batch, torch.tensor(0.0), logprobs, None, places=[0])
     return StepSums.total([sums.read()]).agreement
 
 

@@ -232,7 +232,7 @@ def test_states_are_those_of_rows(examples, model):
     assert decoder.config._attn_implementation == before
     for path in paths:
         ids = tree.ids[torch.from_numpy(path)][None]
-        plain = hidden_states(decoder, ids, torch.ones_like(ids))[0]
+        plain = hidden_states(decoder, ids)[0]
         torch.testing.assert_close(states[torch.from_numpy(path)], plain, atol=1e-5, rtol=1e-5)
 
 

@@ -18,7 +18,8 @@ from scorl.engines.torch import TorchEngine
 from scorl.learner import Learner
 from scorl.learner.parallel import FSDP2
 from scorl.model.policy import Policy
-from scorl.model.shards import local_shard
+from scorl.model.reference import Reference
+from scorl.model.shards import gather, shard_like
 from scorl.objectives import StageTwo
 from scorl.rollout import Draws, rollout
 from scorl.seeds import derive
@@ -54,15 +55,22 @@ def gradient(
     policy = Policy(path, dtype=dtype, device=device)
     learner = Learner(policy, LearnerSettings(max_logprob_gap=1.0, **WAYS[way]), total=1)
     if "fsdp2" in way:  # a single process would keep them whole
+        learner.reference = Reference(policy, sharded=True)
         learner.strategy = FSDP2(policy, learner.reference, Ranks(0, 1))
-    torch.manual_seed(0)
-    for parameter in map(local_shard, learner.reference.head.parameters()):
-        parameter += 0.05 * torch.randn(parameter.shape).to(parameter.device)  # a GPU draws other numbers
+    set_apart(learner)
     learner.packing = learner.settings.packing
     learner.accumulate_gradients(rows)
     found = {name: p.grad for name, p in policy.parameters.items()}
     whole = {name: g.full_tensor() if hasattr(g, "full_tensor") else g for name, g in found.items() if g is not None}
     return {name: g.double().cpu() for name, g in whole.items()}, {str(g.dtype) for g in whole.values()}
+
+
+def set_apart(learner: Learner) -> None:
+    """Lay the reference a little apart from the policy, by the same numbers on all devices."""
+    parameters = learner.policy.parameters
+    torch.manual_seed(0)
+    noise = {name: 0.05 * torch.randn(p.shape).to(p.device) for name, p in parameters.items()}
+    learner.reference.load_state({n: shard_like(p, gather(p.detach()) + noise[n]) for n, p in parameters.items()})
 
 
 def main(folder: Path) -> None:

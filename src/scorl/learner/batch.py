@@ -30,11 +30,10 @@ class PaddedRows:
     """Trajectories as right-padded rows of their own, [rows, width]."""
 
     ids: Tensor
-    mask: Tensor
 
     def to(self, device: torch.device) -> PaddedRows:
         """The same on another device."""
-        return PaddedRows(self.ids.to(device), self.mask.to(device))
+        return PaddedRows(self.ids.to(device))
 
 
 @dataclass(frozen=True)
@@ -285,6 +284,4 @@ def lay_out_rows(rows: Sequence[tuple[int, ...]], packing: Packing) -> tuple[Pad
 
 def _pad_rows(rows: Sequence[tuple[int, ...]]) -> PaddedRows:
     width = max(map(len, rows))
-    ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return PaddedRows(ids, mask)
+    return PaddedRows(torch.tensor([row + (0,) * (width - len(row)) for row in rows]))

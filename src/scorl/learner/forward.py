@@ -21,7 +21,7 @@ def hidden_states(decoder: Any, layout: PaddedRows | Tree) -> Tensor:
     """The last hidden states of all tokens, [tokens, width]."""
     if isinstance(layout, Tree):
         return tree_hidden_states(decoder, layout)
-    return padded_hidden_states(decoder, layout.ids, layout.mask).flatten(0, 1)
+    return padded_hidden_states(decoder, layout.ids).flatten(0, 1)
 
 
 def logprobs_and_kl(

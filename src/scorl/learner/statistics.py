@@ -91,18 +91,18 @@ class StepSums:
 
     _sums: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None) -> None:
+    def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None, places: Sequence[int]) -> None:
         """Add a chunk of a micro-batch: its share of the loss, which has been differentiated, its tokens'
-        log-probabilities and KL.
+        log-probabilities and KL. `places` are those of its responses, which the host knows without asking the device.
         """
         self._add(loss=share.detach().double())
         self._add(**_agreement(batch, logprobs.detach()))
         self._add(**_pull(batch, logprobs))
         if kl is None:
             return
-        places = batch.place[batch.response]
-        for place in sorted(set(batch.place.tolist())):
-            self._add(**{f"kl {place}": kl.detach()[places == place].double().sum()})
+        of_token = batch.place[batch.response]
+        for place in places:
+            self._add(**{f"kl {place}": torch.where(of_token == place, kl.detach(), 0.0).double().sum()})
             self._add(**{f"responses {place}": (batch.place == place).sum()})
 
     def _add(self, **terms: Tensor) -> None:

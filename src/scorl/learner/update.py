@@ -91,7 +91,7 @@ class Learner:
         """Settings of the objective that have moved since its stage began; the loop's, kept here for checkpoints."""
         if settings.use_liger_kernel:
             use_liger_kernel(policy)
-        self.reference = Reference(policy)
+        self.reference = Reference(policy, sharded=parallel == "fsdp2" and ranks.size > 1)
         self.strategy = choose_strategy(parallel, policy, self.reference, ranks, settings.sync_each_batch)
         if ranks.any(self.reference.follows_trained_adapters(), "whether the adapters were trained before"):
             self.reference.reset()
@@ -242,7 +242,7 @@ class Learner:
             logprobs.retain_grad()  # a guard looks at it
             share = loss(chunk, logprobs, kl, step.trajectories, self.settings)
             share.backward()  # type: ignore[no-untyped-call]
-            step.sums.add(chunk, share, logprobs, kl)
+            step.sums.add(chunk, share, logprobs, kl, places=sorted(set(host_chunk.place.tolist())))
         if output.requires_grad:  # not if the head alone is trained
             output.backward(hidden.grad)  # type: ignore[no-untyped-call]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from scorl.model.checksums import checksums
@@ -19,13 +20,18 @@ __all__ = ["Reference"]
 class Reference:
     """The policy to which the KL is measured; it changes only by `reset`.
 
-    Full fine-tuning keeps a frozen copy of the model. With adapters the reference is the model without them, which
-    costs no memory, until `reset` keeps a copy of the adapters' weights as they stand.
+    Full fine-tuning keeps a frozen copy of the model, whose linear layers are in the type that is computed in. With
+    adapters the reference is the model without them, which costs no memory, until `reset` keeps a copy of the adapters'
+    weights as they stand.
+
+    Args:
+        policy: as it starts.
+        sharded: whether the copy is going to be divided over ranks, which wants one type for all of it.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, sharded: bool = False) -> None:
         self._policy = policy
-        self._copy = None if policy.lora else _frozen(policy)
+        self._copy = None if policy.lora else _frozen(policy, {} if sharded else _halves(policy))
         self._adapters: dict[str, Tensor] | None = None
         """Whole on every rank also where the policy's are sharded: ranks run the reference without each other."""
         self.was_reset = False
@@ -57,7 +63,7 @@ class Reference:
             with self.active():
                 yield
         else:
-            with self._swap_weights({name: p.data for name, p in self._copy.named_parameters()}):
+            with self._swap_weights({name: p.data for name, p in self._named_like_policy()}):
                 yield
 
     @contextmanager
@@ -111,7 +117,7 @@ class Reference:
         if self._copy is None:
             parameters = self._policy.parameters
             return {name: shard_like(parameters[name], whole) for name, whole in (self._adapters or {}).items()}
-        return {name: p.detach() for name, p in self._copy.named_parameters()}
+        return {name: p.detach() for name, p in self._named_like_policy()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Set the reference's weights; of sharded adapters a collective."""
@@ -119,17 +125,53 @@ class Reference:
         if self._copy is None:
             self._adapters = {name: gather(weights).to(self._policy.device) for name, weights in state.items()}
         else:
-            for name, parameter in self._copy.named_parameters():
+            for name, parameter in self._named_like_policy():
                 parameter.data.copy_(state[name])
+            _copy_words(self._copy)
         self.seal()
 
+    def _named_like_policy(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The copy's parameters, but for a head of its own that the policy shares with its embedding."""
+        assert self._copy is not None
+        names = dict(self._policy.model.named_parameters()).keys()
+        return ((name, p) for name, p in self._copy.named_parameters() if name in names)
 
-def _frozen(policy: Policy) -> Any:
-    """A copy of the model, without numbers where it is still to be divided; it gets its shards with the policy."""
-    memo: dict[int, Any] = {}
+
+def _frozen(policy: Policy, halves: dict[int, Any]) -> Any:
+    """A copy of the model, without numbers where it is still to be divided; it gets its shards with the policy.
+
+    `halves` are what some of its parameters are copied to, by their ids.
+    """
     if not policy.placed:
-        memo = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in policy.model.parameters()}
-    return copy.deepcopy(policy.model, memo).eval().requires_grad_(False)
+        halves = {id(p): _freeze(p.detach().to("meta")) for p in policy.model.parameters()}
+    model = copy.deepcopy(policy.model, dict(halves)).eval().requires_grad_(False)
+    head = model.get_output_embeddings()
+    if policy.placed and halves and head.weight is model.get_input_embeddings().weight:
+        head.weight = _freeze(head.weight.to(policy.dtype))
+    return model
+
+
+def _halves(policy: Policy) -> dict[int, Any]:
+    """The linear layers' parameters in half precision, where autocast casts them in every pass: the same bits.
+
+    Embeddings and norms are not cast then, and stay.
+    """
+    if policy.dtype == torch.float32 or not policy.placed:
+        return {}
+    words = policy.decoder.get_input_embeddings().weight
+    linear = {p for m in policy.model.modules() if isinstance(m, nn.Linear) for p in m.parameters(recurse=False)}
+    return {id(p): _freeze(p.detach().to(policy.dtype)) for p in linear if p is not words}
+
+
+def _copy_words(model: Any) -> None:
+    """Bring a head in half precision, if there is one of its own, to what the embedding says that it shares."""
+    head, words = model.get_output_embeddings(), model.get_input_embeddings()
+    if head.weight.dtype != words.weight.dtype and model.config.get_text_config().tie_word_embeddings:
+        head.weight.data.copy_(words.weight)
+
+
+def _freeze(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
 
 
 def _snapshot(policy: Policy) -> dict[str, Tensor]:

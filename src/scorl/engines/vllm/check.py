@@ -98,7 +98,7 @@ def policy_logprobs(policy: Policy, ids: Sequence[int]) -> Tensor:
     """The policy's log-probabilities of every word behind each token, [tokens, vocabulary], at temperature 1."""
     row = torch.tensor([ids], device=policy.device)
     with policy.precision():
-        logits = final_logits(policy.decoder, hidden_states(policy.decoder, row, torch.ones_like(row)))
+        logits = final_logits(policy.decoder, hidden_states(policy.decoder, row))
     return log_probabilities(logits[0], 1.0).cpu()
 
 
