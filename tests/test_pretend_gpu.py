@@ -17,11 +17,12 @@ CASES = [
         ("float32", "bfloat16"), ("full", "lora"), ("prefix_tree", "padded"), ("plain", "checkpointing")
     )
 ]
-# What is aimed at stands behind each limit: a limit goes down with the code, and never up.
+# A limit goes down with the code, and never up.
 SYNCS_A_TOKEN = 1
 SYNCS_A_CALL = 2  # of the engine: whether the weights have changed, whether prompts are of one length
-SYNCS_A_STEP = 23  # 4, whatever the micro-batches, here two: the statistics, the gradient's norm
-HEAD_CASTS_A_STEP = 6  # 1: the policy's weight, as the last update left it
+SYNCS_A_STEP = 4  # whatever the micro-batches, here two: the statistics, the gradient's norm
+SYNCS_OF_ROWS = 4  # more: transformers looks at the positions of rows in each pass, of the policy and of the reference
+HEAD_CASTS_A_STEP = 1  # the policy's weight, as the last update left it
 
 pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
@@ -63,7 +64,8 @@ def test_a_training_stays_on_its_device(told, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_waits_for_the_gpu_a_few_times(told, case):
-    assert sum(told[case]["syncs"].values()) <= SYNCS_A_STEP, told[case]["syncs"]
+    limit = SYNCS_A_STEP + ("padded" in case) * SYNCS_OF_ROWS
+    assert sum(told[case]["syncs"].values()) <= limit, told[case]["syncs"]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.endswith("plain")])

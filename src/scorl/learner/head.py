@@ -90,11 +90,9 @@ class Head:
         return by_hidden.to(hidden.dtype)
 
     def _weight_gradient(self, gradient: Tensor, x: Tensor) -> Tensor:
-        if self._by_onednn:
-            return onednn_weight_gradient(gradient, x)
         if gradient.is_cuda and gradient.dtype != torch.float32:
             return torch.mm(gradient.t(), x, out_dtype=torch.float32)
-        return gradient.t() @ x
+        return onednn_weight_gradient(gradient, x) if self._by_onednn else gradient.t() @ x
 
     def _sum(self, name: str, gradient: Tensor) -> None:
         if name in self.gradients:
