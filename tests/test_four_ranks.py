@@ -15,7 +15,7 @@ from scorl.run.run import run_recipe
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4"]
 CASES = {"full-ddp": 10, "full-fsdp2": 10, "few-fsdp2": 2}
-"""Shares of 0, 1, 1, 1 of three problems and 1, 1, 1, 2 of five; and of one problem, which leaves three ranks idle."""
+"""Five problems; three, which leave a rank idle; and one, whose three attempts are divided."""
 
 pytestmark = pytest.mark.timeout(900)  # many processes on few cores
 

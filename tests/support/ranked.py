@@ -27,7 +27,7 @@ STAGES = {
     ),
     "collected": (Stage(Star(), 2, problems=3, samples=150),),
     "online": (Stage(StageOne(), 6, problems=3, samples=4),),  # no reference samples, nor an evaluation between
-    "few": (Stage(StageTwo(), 2, problems=1, samples=8),),  # the second rank has nothing to learn
+    "few": (Stage(StageTwo(), 2, problems=1, samples=3),),  # too few for four ranks
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from scorl.learner.head_block import Block, Logits, block_size, compute_block
+from scorl.learner.head_block import HeadBlock, Logits, block_size, compute_block
 from scorl.model.onednn import OnednnLinear, onednn_linear, onednn_weight_gradient
 from scorl.model.policy import logit_softcap
 
@@ -135,7 +135,7 @@ class _How(NamedTuple):
     temperature: float
     exact_kl: bool
 
-    def compute(self, hidden: Tensor, ref_hidden: Tensor | None, target: Tensor) -> Block:
+    def compute(self, hidden: Tensor, ref_hidden: Tensor | None, target: Tensor) -> HeadBlock:
         """A block, from its hidden states and targets."""
         policy = Logits(self.head.product(hidden), self.head.softcap, self.temperature)
         if self.reference is None or ref_hidden is None:
@@ -175,7 +175,7 @@ class _Predict(torch.autograd.Function):
         blocks = _cut(size, hidden, ref_hidden, target)
         of_outputs = _cut(size, by_logprob, by_kl)
         for inputs, (c, g) in zip(blocks, of_outputs, strict=True):
-            block: Block = ctx.kept or how.compute(*inputs)
+            block: HeadBlock = ctx.kept or how.compute(*inputs)
             gradients.append(how.head.pull_back(block.logit_gradient(inputs[2], c, g), inputs[0]))
             ctx.kept = None
         return torch.cat(gradients), None, None, None

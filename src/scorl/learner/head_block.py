@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["BLOCK_BYTES", "Block", "FusedBlock", "Logits", "block_size", "compute_block"]
+__all__ = ["BLOCK_BYTES", "FusedBlock", "HeadBlock", "Logits", "block_size", "compute_block"]
 
 BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
 """Of the logits of a block; with a reference there are as many of its own, and as many of gradients."""
@@ -36,7 +36,7 @@ class Logits(NamedTuple):
     """They are divided by it last; not 0."""
 
 
-class Block(Protocol):
+class HeadBlock(Protocol):
     """What is known of some predictions."""
 
     @property
@@ -71,7 +71,7 @@ def block_size(device: torch.device, dtype: torch.dtype, vocabulary: int) -> int
     return max(1, BLOCK_BYTES.get(device.type, BLOCK_BYTES["cpu"]) // (size * vocabulary))
 
 
-def compute_block(policy: Logits, reference: Logits | None, target: Tensor, exact_kl: bool) -> Block:
+def compute_block(policy: Logits, reference: Logits | None, target: Tensor, exact_kl: bool) -> HeadBlock:
     """Log-probabilities and KL.
 
     Args:
@@ -115,7 +115,7 @@ class _InPlaceBlock(NamedTuple):
         return block._replace(difference=difference, kl=logprobs.exp().mul_(difference).sum(-1))
 
     def logit_gradient(self, target: Tensor, c: Tensor, g: Tensor | None) -> Tensor:
-        """See `Block.logit_gradient`."""
+        """See `HeadBlock.logit_gradient`."""
         c, g = c / self.policy.temperature, None if g is None else g / self.policy.temperature
         slope = self._softcap_slope()
         if self.difference is None or self.kl is None or g is None:
@@ -147,21 +147,21 @@ class FusedBlock(NamedTuple):
 
     @property
     def chosen(self) -> Tensor:
-        """See `Block`."""
+        """See `HeadBlock`."""
         return self.scores.chosen
 
     @property
     def ref_chosen(self) -> Tensor | None:
-        """See `Block`."""
+        """See `HeadBlock`."""
         return self.scores.ref_chosen
 
     @property
     def kl(self) -> Tensor | None:
-        """See `Block`."""
+        """See `HeadBlock`."""
         return self.scores.kl
 
     def logit_gradient(self, target: Tensor, c: Tensor, g: Tensor | None) -> Tensor:
-        """See `Block.logit_gradient`."""
+        """See `HeadBlock.logit_gradient`."""
         gradient: Tensor = _fused(_differentiate)(self.policy, self.reference, self.scores, target, c, g)
         return gradient
 

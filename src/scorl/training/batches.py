@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 from scorl import metrics
@@ -61,15 +61,13 @@ def legs(stages: Sequence[Stage]) -> Iterator[Leg]:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from, the same on all ranks but for each rank's share."""
+    """What one step learns from, the same on all ranks."""
 
     step: int
     objective: Objective
     """The stage's, with the settings that have adapted."""
     groups: Sequence[Group]
     examples: Sequence[TrainingExample]
-    share: slice
-    """Of the examples, what this rank learns from."""
     seconds: Mapping[str, float]
     sync_gap: float | None = None
     collected: Mapping[str, Any] | None = None
@@ -98,15 +96,12 @@ class Batches:
             problems = self._problems(leg, step)
             own, seconds, sync_gap = self._groups(leg.stage, step, problems)
             groups = self.learner.ranks.all_concat(own, "the trajectories of a step")
-            examples = [_examples(objective, group) for group in groups]
-            ends = [0, *accumulate(map(len, examples))]
-            mine = self.learner.ranks.shard(len(groups))
+            examples = [example for group in groups for example in _examples(objective, group)]
             yield Batch(
                 step,
                 objective,
                 groups,
-                objective.over_batch([example for of_group in examples for example in of_group]),
-                slice(ends[mine.start], ends[mine.stop]),
+                objective.over_batch(examples),
                 seconds,
                 sync_gap,
             )
@@ -127,7 +122,6 @@ class Batches:
                 objective,
                 [[example.trajectory] for example in share],
                 share,
-                self.learner.ranks.shard(len(share)),
                 {"sample": time.perf_counter() - began, "judge": 0.0},
                 collected=about if step == leg.first_step else None,
             )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from scorl.engines.engine import Engine
 from scorl.engines.torch import TorchEngine
 from scorl.learner import Learner
+from scorl.learner.balance import share_of_rank
 from scorl.model.policy import Policy
 from scorl.settings import LearnerSettings, Sampling
 from scorl.tasks.task import Task
@@ -65,7 +66,8 @@ def train(
             _enter(leg.stage, learner)
         for batch in batches.of(leg):
             began = time.perf_counter()
-            progress = learner.update(batch.examples[batch.share], engine.arithmetic)
+            share = share_of_rank(batch.examples, learner.ranks.rank, learner.ranks.size)
+            progress = learner.update(share, engine.arithmetic)
             seconds = {**batch.seconds, "learn": time.perf_counter() - began}
             learner.adaptive = batch.objective.after(progress.kl).adaptive
             yield Step(leg.stage, batch, progress, seconds)
