@@ -15,7 +15,7 @@ from scorl.engines.kv_cache import CachedRows, PrefixCache
 from scorl.engines.sampling import sample_tokens
 from scorl.engines.shared_prefix import SharedPrefix, concatenate_prefixes
 from scorl.engines.torch import TorchEngine
-from scorl.settings import LoraSettings, ModelSettings
+from scorl.settings import LoraSettings, ModelSettings, TorchSettings
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,18 @@ def test_what_does_not_fit_is_computed_again(policy):
         answers.append(sum(seen))
     assert answers[0] == answers[2]
     assert answers[1] < answers[3]
+
+
+def test_rows_without_room_are_not_copied(policy, monkeypatch):
+    copied, select = [], CachedRows.select
+    monkeypatch.setattr(CachedRows, "select", lambda rows, *more: copied.append(more) or select(rows, *more))
+    for limit, copies in ((1 << 30, True), (0, False)):
+        copied.clear()
+        engine = ENGINES["torch"].build(
+            TorchSettings(prefix_cache_bytes=limit), ModelSettings(policy.path), policy, ALONE
+        )
+        engine.sample(requests(policy, 12), temperature=1.0, max_tokens=6, keep=True)
+        assert bool(copied) == copies
 
 
 def test_several_go_on_from_one_response_and_other_prompts_beside_them(policy):

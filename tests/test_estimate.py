@@ -151,6 +151,15 @@ def test_autocast_copies_weights_and_fsdp2_gathers_them_instead():
     assert COPIES not in memory_of(shared).learning
 
 
+def test_what_a_turn_leaves_to_the_next_is_counted_up_to_its_limit():
+    def held(limit):
+        one = case(f"engine.prefix_cache_bytes={limit}")
+        return [call.memory.live["keys and values"] for call in one.decoding(one.recipe.stages[0])]
+
+    (nothing, last), (some, same) = held(0), held(9000)
+    assert (some - nothing, same - last) == (9000, 0)  # no turn follows the last one
+
+
 def test_vllm_takes_its_share_unless_it_sleeps():
     awake = memory_of(case("engine.name=vllm", "engine.gpu_memory_utilization=0.5", memory=8 * GIB))
     assert awake.sampling["vLLM"] == awake.learning["vLLM"] == 4 * GIB

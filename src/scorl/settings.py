@@ -91,6 +91,9 @@ class TorchSettings:
 
     batch_size: Annotated[int, Ge(1)] = 256
     """The most rows decoded at once; results on a CPU do not depend on it."""
+    prefix_cache_bytes: Annotated[int, Ge(0)] = 2 << 30
+    """The most memory, in bytes, for the keys and values that a turn leaves to the next one; rows for which there is
+    no room are computed again. `scorl plan` counts it."""
 
 
 @dataclass(frozen=True)

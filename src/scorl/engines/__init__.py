@@ -57,7 +57,7 @@ def _torch(settings: TorchSettings, model: ModelSettings, policy: Policy | None,
     from scorl.engines.torch import TorchEngine
     from scorl.model.policy import Policy
 
-    return TorchEngine(policy or Policy.of(model), settings.batch_size)
+    return TorchEngine(policy or Policy.of(model), settings.batch_size, settings.prefix_cache_bytes)
 
 
 def _vllm(settings: VllmSettings, model: ModelSettings, policy: Policy | None, ranks: Ranks) -> Engine:

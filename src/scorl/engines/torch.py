@@ -28,6 +28,7 @@ from scorl.engines.shared_prefix import cascade_attention, copy_to
 from scorl.model.chat import Chat
 from scorl.model.logprobs import log_probabilities
 from scorl.model.policy import Policy
+from scorl.settings import TorchSettings
 
 __all__ = ["TorchEngine"]
 
@@ -39,8 +40,6 @@ PADDING = 1.25
 """Prompts computed at once differ at most so much in length, unless they are short."""
 SHARED_TOKENS = 32
 """Tokens of a prompt from which on its samples share it; shorter ones are copied, which is as fast."""
-PREFIX_CACHE_BYTES = 2 << 30
-"""Keys and values cached between two turns."""
 
 
 @dataclass
@@ -55,7 +54,7 @@ class TorchEngine:
 
     policy: Policy
     batch_size: int = 256
-    prefix_cache_bytes: int = PREFIX_CACHE_BYTES
+    prefix_cache_bytes: int = TorchSettings.prefix_cache_bytes
     arithmetic: ClassVar[Arithmetic] = "same"
     _prefixes: PrefixCache | None = field(default=None, init=False, repr=False)
     _fingerprint: tuple[float, ...] = field(default=(), init=False, repr=False)

@@ -79,7 +79,7 @@ class Case:
             return ()
         if self.served:
             return self.served.decoding(work)
-        parts = (self.recipe.engine.settings.batch_size, self.recipe.engine.temperature, work.calls, work.scale)
+        parts = (self.recipe.engine.settings, self.recipe.engine.temperature, work.calls, work.scale)
         what = f"sampling in {stage.label}"
         made: tuple[Decoding, ...] = self._once(parts, lambda: self._traced(trace_decoding, work, what))
         return made

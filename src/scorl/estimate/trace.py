@@ -15,7 +15,7 @@ from torch import Tensor
 from scorl.distributed.ranks import ALONE
 from scorl.engines.kv_cache import CachedRows, concatenate_rows
 from scorl.engines.sampling import sample_tokens
-from scorl.engines.torch import PREFILL_TOKENS, PREFIX_CACHE_BYTES
+from scorl.engines.torch import PREFILL_TOKENS
 from scorl.estimate.device import Cost, Device
 from scorl.estimate.meter import Hollow, Meter, Phase
 from scorl.estimate.model import FakePolicy
@@ -172,7 +172,8 @@ class _Sampler:
     def decoding(self, call: Sampled, scale: float, tail: Cost, last: bool) -> Decoding:
         """One call of the engine."""
         asked = round(scale * call.rows)
-        rows = min(asked, self.recipe.engine.settings.batch_size)
+        settings = self.recipe.engine.settings
+        rows = min(asked, settings.batch_size)
         middle = call.prompt + round(call.response / 2)
         at_once = max(1, min(round(scale * call.prompts), PREFILL_TOKENS // call.fresh))
         with self.meter.phase() as prefill:
@@ -181,13 +182,8 @@ class _Sampler:
             batch = self.extended(rows, middle)
             step = self.step(batch)
             self.extended(rows, call.prompt + call.longest - middle, batch)
-            kept = (
-                None
-                if last
-                else batch.mask.new_empty(
-                    min(PREFIX_CACHE_BYTES, batch.mask.numel() * batch.column_bytes), dtype=torch.uint8
-                )
-            )
+            left = 0 if last else asked * batch.mask.shape[1] * batch.column_bytes  # to the next turn
+            kept = batch.mask.new_empty(min(settings.prefix_cache_bytes, left), dtype=torch.uint8)
             with self.meter.phase() as memory:
                 if asked > rows:
                     batch = concatenate_rows([(batch, torch.arange(rows))])  # waiting rows enter: both copies live
