@@ -41,12 +41,11 @@ def jobs(quick: bool) -> Iterator[Job]:
     """What is measured: where it stands in results.json, and what measures it."""
     for (model, shape), size in step.STEPS.items():
         rounds = {"tiny": 5, "smollm2": 2}[model] if not quick else {"tiny": 2, "smollm2": 1}[model]
-        yield f"comparisons/step {model} {shape} / trl", partial(step.measure, model, size, rounds)
-        if shape == "short" and not quick:
-            yield (
-                f"comparisons/step {model} {shape} / trl with our products",
-                partial(step.measure, model, size, 2, True),
-            )
+        place = f"comparisons/step {model} {shape} / trl"
+        yield f"{place} in float32", partial(step.measure, model, size, rounds)
+        yield f"{place} in bfloat16", partial(step.measure, model, size, rounds, "bfloat16")
+        if (model, shape) == ("tiny", "short") and not quick:
+            yield f"{place} with our products", partial(step.measure, model, size, 2, onednn=True)
         yield f"phases/learning {model} {shape}", partial(learned, model, size, rounds)
         for peer in ("generate", "continuous"):
             if peer == "generate" or (shape == "short" and not quick):
@@ -55,8 +54,10 @@ def jobs(quick: bool) -> Iterator[Job]:
     yield from ((f"growth/{name}", partial(sweep, points, quick)) for name, points in growth.SWEEPS.items())
     if not quick:
         if vllm_sampling.PYTHON.exists():
-            size = step.STEPS["smollm2", "short"]
-            yield "comparisons/sampling smollm2 short / vllm", partial(vllm_sampling.measure, "smollm2", size, 3)
+            for rows in (16, 64):
+                size = replace(step.STEPS["smollm2", "short"], problems=rows // 8)
+                place = f"comparisons/sampling smollm2 of {rows} rows / vllm"
+                yield place, partial(vllm_sampling.measure, "smollm2", size, 3)
         yield "phases/sampling smollm2 of 64 rows", partial(crowd, 2)
         yield "growth/32 samples of 512 tokens", growth.roomy
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import scorl
 from scorl.settings import Dtype, LoraSettings
@@ -30,8 +30,9 @@ clock = time.process_time
 
 
 @lru_cache(maxsize=1)
-def endless(model: str, lora: bool = False, dtype: Dtype = "float32") -> scorl.Policy:
-    """A policy without end tokens, so that every response takes all its room, and with positions enough for all."""
+def endless(model: str, lora: bool = False, dtype: Dtype | Literal["auto"] = "auto") -> scorl.Policy:
+    """A policy without end tokens, so that every response takes all its room, and with positions enough for all; in the
+    type that a run on this machine would choose."""
     policy = scorl.Policy(model, dtype=dtype, lora=LoraSettings() if lora else None)
     policy.chat = replace(policy.chat, end_ids=frozenset())
     policy.decoder.config.max_position_embeddings = POSITIONS

@@ -22,12 +22,10 @@ from torch.nn import functional as F
 import scorl
 from scorl.learner.batch import micro_batches
 from scorl.learner.tree import Tree
-from scorl.model.onednn import onednn_is_faster, onednn_linear
+from scorl.model.onednn import OnednnLinear, onednn_linear
 from scorl.trajectory import TrainingExample
 
-__all__ = ["Work", "least", "matrix_rate", "work"]
-
-FASTEST = onednn_linear if onednn_is_faster() else F.linear
+__all__ = ["Work", "least", "matrix_rate", "torch_matrix_rate", "work"]
 
 
 @dataclass(frozen=True)
@@ -64,12 +62,22 @@ def decoder_head_size(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
-def matrix_rate(policy: scorl.Policy, by: Callable[[Tensor, Tensor], Tensor] = FASTEST, tokens: int = 2048) -> float:
-    """Operations a second of the model's widest layer on as many tokens as a micro-batch has, in what is fastest here;
-    torch's own product can be put in its place."""
+def matrix_rate(policy: scorl.Policy, tokens: int = 2048) -> float:
+    """Operations a second of the model's widest layer on as many tokens as a micro-batch has, by the policy's products
+    and in its type."""
+    by_onednn = any(isinstance(module, OnednnLinear) for module in policy.model.modules())
+    return _rate(policy, policy.dtype, onednn_linear if by_onednn else F.linear, tokens)
+
+
+def torch_matrix_rate(policy: scorl.Policy, tokens: int = 2048) -> float:
+    """The same by torch's own products in float32."""
+    return _rate(policy, torch.float32, F.linear, tokens)
+
+
+def _rate(policy: scorl.Policy, dtype: torch.dtype, by: Callable[[Tensor, Tensor], Tensor], tokens: int) -> float:
     config = policy.decoder.config.get_text_config()
     x, w = torch.randn(tokens, config.hidden_size), torch.randn(config.intermediate_size, config.hidden_size)
-    x, w = x.to(policy.device, policy.dtype), w.to(policy.device, policy.dtype)
+    x, w = x.to(policy.device, dtype), w.to(policy.device, dtype)
     operations = 2 * tokens * w.numel()
     return operations / least(lambda: by(x, w), max(1, int(2e9) // operations))
 

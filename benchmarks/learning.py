@@ -13,9 +13,8 @@ import statistics
 from typing import Any
 
 from common import endless, examples, paired
-from floor import matrix_rate, work
+from floor import matrix_rate, torch_matrix_rate, work
 from memory import Peak
-from torch.nn import functional as F
 
 import scorl
 from scorl.trajectory import TrainingExample
@@ -40,7 +39,7 @@ def measure(learner: scorl.Learner, rows: list[TrainingExample], rounds: int) ->
         learner.update(rows)
 
     rates = [matrix_rate(learner.policy)]
-    torchs = matrix_rate(learner.policy, F.linear)
+    torchs = torch_matrix_rate(learner.policy)
     found = paired(lambda: update("prefix_tree"), lambda: update("padded"), rounds, warm=True)
     rates.append(matrix_rate(learner.policy))
     needed, rate = work(learner.policy, rows), statistics.mean(rates)
@@ -67,7 +66,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="learner.tokens_per_microbatch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--lora", action="store_true")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--kl", default="exact", choices=["exact", "k2", "k3"])
     args = parser.parse_args()

@@ -33,7 +33,7 @@ def rates(inner: int, out: int, tokens: int) -> list[float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    print(f"scorl.model.onednn takes oneDNN here: {room.onednn_is_faster()}, from {room.WORTH:,} operations on\n")
+    print(f"scorl.model.onednn takes oneDNN here: {room.onednn_is_known_faster()}, from {room.WORTH:,} operations on\n")
     print("| inputs, outputs | tokens | operations | forward | gradient of inputs | of weights |")
     print("|---|---|---|---|---|---|")
     for inner, out in SHAPES:

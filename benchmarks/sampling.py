@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from common import MODELS, endless, paired, task
-from floor import matrix_rate, work
+from floor import matrix_rate, torch_matrix_rate, work
 from peers import PEERS, Ids
 from step import STEPS, Size
-from torch.nn import functional as F
 
 import scorl
 from scorl.engines import Engine, Request
@@ -94,7 +93,7 @@ def measure(model: str, size: Size, peer: str | None, rounds: int) -> dict[str, 
         **(figures if peer else {"ours": figures["ours"]}),
         "floor_share": share,
         "gflop_per_second": rate / 1e9,
-        "torch_gflop_per_second": matrix_rate(policy, F.linear) / 1e9,
+        "torch_gflop_per_second": torch_matrix_rate(policy) / 1e9,
     }
 
 

@@ -16,7 +16,7 @@ from common import MODELS, Comparison, clock, endless, task
 from floor import matrix_rate, work
 
 import scorl
-from scorl.settings import LearnerSettings, Sampling
+from scorl.settings import Dtype, LearnerSettings, Sampling
 from scorl.training.step import Step
 
 __all__ = ["STEPS", "measure"]
@@ -41,9 +41,11 @@ STEPS = {
 }
 
 
-def measure(model: str, size: Size, rounds: int, quick: bool = False) -> dict[str, Any]:
-    """Tokens written a second by ours and TRL's steps, and what share of the floor ours reaches; a `quick` peer has our
-    linear layers."""
+def measure(model: str, size: Size, rounds: int, dtype: Dtype = "float32", onednn: bool = False) -> dict[str, Any]:
+    """Tokens written a second by ours and TRL's steps, and what share of the floor ours reaches.
+
+    Ours computes in what a run would choose; TRL in `dtype`, if `onednn` by our linear layers.
+    """
     from trl_peer import Peer
 
     policy = endless(MODELS[model])
@@ -57,7 +59,8 @@ def measure(model: str, size: Size, rounds: int, quick: bool = False) -> dict[st
         fits = max(1, size.batch // row)
         rows = max(r for r in range(1, fits + 1) if size.problems * size.samples % r == 0)
         chat, correction = policy.chat, about.correction
-        peer = Peer(Path(scratch, "model"), chat, prompts, correction, size.samples, size.response, rows, quick)
+        folder = Path(scratch, "model")
+        peer = Peer(folder, chat, prompts, correction, size.samples, size.response, rows, dtype, onednn)
         steps = _steps(policy, about, size, rounds + 1)
 
         def between(seconds: float) -> None:
@@ -75,6 +78,7 @@ def measure(model: str, size: Size, rounds: int, quick: bool = False) -> dict[st
         **found.figures(needed.written),
         "peer_sampling_share": statistics.median(peer.sampling[1:]) / statistics.median(found.peer),
         "floor_share": (needed.sampling + needed.learning) / rate / middle,
+        "dtype": str(policy.dtype).removeprefix("torch."),
         "gflop_per_second": rate / 1e9,
         "rows_of_a_micro_batch": rows,
         "pairs": list(zip(found.ours, found.peer, strict=True)),
@@ -93,11 +97,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["tiny"], choices=sorted(MODELS))
     parser.add_argument("--shapes", nargs="+", default=["short"], choices=["short", "long"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of TRL's products")
     parser.add_argument("--onednn-peer", action="store_true", help="give TRL's model our linear layers")
     args = parser.parse_args()
     for model in args.models:
         for shape in args.shapes:
-            print(model, shape, measure(model, STEPS[model, shape], args.rounds, args.onednn_peer), flush=True)
+            found = measure(model, STEPS[model, shape], args.rounds, args.dtype, args.onednn_peer)
+            print(model, shape, found, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ TRL's way to several turns is a `rollout_func`. This one generates the first att
 `transformers.generate`, appends the turn that asks again, and generates the second attempts in one batch; prompts are
 left-padded, and all have one length here. TRL then scores and learns: a scalar reward for the whole trajectory, the
 KL (k3) of every token that the policy wrote to a reference model that it loads. Nothing is logged, saved or reported,
-gradient checkpointing and bfloat16, which its defaults switch on, are off as they are in ours, and the optimiser is
-the fused one.
+gradient checkpointing, which its defaults switch on, is off as it is in ours, and the optimiser is the fused one.
+Weights are float32; products are, too, or bfloat16 by autocast, which is TRL's default.
 
 What TRL 1.16 computes more of: the second generation prefills prompt and first attempt again, for each sample, as
 `generate` begins with no cache; prompts are computed once for each sample in learning too; its fused head scores every
@@ -27,7 +27,8 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from scorl.model.chat import Chat
-from scorl.model.onednn import onednn_is_faster, use_onednn
+from scorl.model.onednn import use_onednn
+from scorl.settings import Dtype
 
 __all__ = ["Peer"]
 
@@ -49,8 +50,10 @@ class Peer:
     """Of each response."""
     rows: int
     """Of a micro-batch."""
-    quick: bool = False
-    """Whether its linear layers multiply as ours do."""
+    dtype: Dtype = "float32"
+    """That it computes in."""
+    onednn: bool = False
+    """Whether its linear layers multiply by ours."""
     sampling: list[float] = field(default_factory=list)
     """Processor seconds of each rollout."""
 
@@ -68,7 +71,7 @@ class Peer:
             learning_rate=1e-6,
             lr_scheduler_type="constant",
             optim="adamw_torch_fused",
-            bf16=False,
+            bf16=self.dtype == "bfloat16",
             gradient_checkpointing=False,
             use_cpu=True,
             logging_strategy="no",
@@ -87,7 +90,7 @@ class Peer:
             rollout_func=self._rollout,
             callbacks=[_Clock(between)],
         )
-        if self.quick and onednn_is_faster():
+        if self.onednn:
             use_onednn(trainer.model)
             use_onednn(trainer.ref_model)
         trainer.train()
@@ -110,7 +113,7 @@ class Peer:
     def _generate(self, trainer: Any, prompts: list[list[int]]) -> list[list[int]]:
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.eval()
-        found = generated(model, prompts, self.tokens, self.chat.tokenizer.pad_token_id)
+        found = generated(model, prompts, self.tokens, self.chat.tokenizer.pad_token_id, self.dtype)
         model.train()
         return found
 

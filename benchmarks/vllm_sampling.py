@@ -9,7 +9,9 @@ the machine should be idle.
 from __future__ import annotations
 
 import argparse
+import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from common import MODELS, endless, paired
@@ -22,7 +24,7 @@ from scorl.settings import VllmSettings
 
 __all__ = ["PYTHON", "measure"]
 
-PYTHON = Path(__file__).parents[1] / ".venv-vllm" / "bin" / "python"
+PYTHON = Path(os.environ.get("SCORL_VLLM_PYTHON", Path(__file__).parents[1] / ".venv-vllm" / "bin" / "python"))
 
 
 def measure(model: str, size: Size, rounds: int, python: Path = PYTHON) -> dict[str, float]:
@@ -46,9 +48,11 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["short"], choices=["short", "long"])
     parser.add_argument("--python", type=Path, default=PYTHON, help="the Python that has vLLM")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--problems", type=int, default=2, help="of 8 samples each")
     args = parser.parse_args()
     for shape in args.shapes:
-        found = measure(args.model, STEPS[args.model, shape], args.rounds, args.python)
+        size = replace(STEPS[args.model, shape], problems=args.problems)
+        found = measure(args.model, size, args.rounds, args.python)
         print(args.model, shape, found, flush=True)
 
 

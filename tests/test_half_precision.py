@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from statistics import mean
 
@@ -12,6 +13,7 @@ import torch
 from support.engine_contract import requests, shaken, spoken
 from support.half_gradients import WAYS, examples, set_apart
 from support.worlds import save_model, tiny_policy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scorl.engines import Request
 from scorl.engines.torch import TorchEngine
@@ -75,6 +77,30 @@ def test_branches_are_sampled_as_the_policy_says(tmp_path):
     ]
     assert len(gaps) > 100
     assert (mean(gaps) < 0.01, max(gaps) < 0.1) == (True, True), (mean(gaps), max(gaps))
+
+
+class Casts(TorchDispatchMode):
+    """Counts casts to bfloat16 by the shape of what is cast."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
+            self.shapes[tuple(args[0].shape)] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_weights_are_cast_once_for_all_tokens_of_a_call(tmp_path):
+    save_model(tmp_path, width=64)
+    policy = shaken(Policy(str(tmp_path), dtype="bfloat16", device="cpu"))
+    engine, asked = TorchEngine(policy), requests(policy, 3)
+    engine.sample(asked, temperature=1.0, max_tokens=2)  # tries whether samples can share their prompt
+    with Casts() as casts:
+        engine.sample(asked, temperature=1.0, max_tokens=9)
+    counts = Counter(tuple(p.shape) for name, p in policy.parameters.items() if "proj" in name)
+    assert {shape: casts.shapes[shape] for shape in counts} == counts
 
 
 def test_logprobs_and_kl_of_the_head_are_float32s_but_for_rounding(tmp_path):

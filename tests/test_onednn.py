@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from scorl.errors import UserError
 from scorl.model import onednn as room
-from scorl.model.onednn import OnednnLinear, onednn_linear, use_onednn
+from scorl.model.onednn import OnednnLinear, onednn_linear, onednn_weight_gradient, use_onednn
 from scorl.model.policy import Policy
 from scorl.settings import ModelSettings
 
@@ -70,10 +70,29 @@ def test_other_products_stay_torchs(by_onednn, x, weight):
     assert not by_onednn
 
 
-def test_autocast_stays_torchs(by_onednn):
+@pytest.mark.parametrize("rows", [(300,), (2, 150)])
+def test_autocast_multiplies_filled_rows_by_torch(by_onednn, monkeypatch, rows):
+    """torch gives bfloat16 to oneDNN by itself, which compiles a kernel for each number of rows."""
+    seen = []
+    monkeypatch.setattr(F, "linear", lambda x, *rest, by=F.linear: seen.append(len(x)) or by(x, *rest))
+    x, weight, bias = numbers(*rows, 96), numbers(64, 96), numbers(64)
     with torch.autocast("cpu", torch.bfloat16):
-        assert onednn_linear(numbers(300, 96), numbers(64, 96)).dtype == torch.bfloat16
+        ours = onednn_linear(x, weight, bias)
+        assert seen == [304]
+        torchs = F.linear(x, weight, bias)
+    assert ours.dtype == torch.bfloat16
+    for one, other in zip(
+        (ours, *torch.autograd.grad(ours.sum(), (x, weight, bias))),
+        (torchs, *torch.autograd.grad(torchs.sum(), (x, weight, bias))),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
     assert not by_onednn
+
+
+def test_the_gradient_of_a_weight_in_bfloat16_is_torchs():
+    gradient, x = numbers(300, 64).bfloat16().detach(), numbers(300, 96).bfloat16().detach()
+    torch.testing.assert_close(onednn_weight_gradient(gradient, x), gradient.t() @ x)
 
 
 def test_a_model_keeps_its_weights_and_its_copies_theirs(by_onednn):
@@ -107,6 +126,11 @@ def test_a_policy_multiplies_by_what_is_faster_unless_it_is_told(tmp_path, monke
     policy = Policy.of(ModelSettings(save_model(tmp_path), onednn=setting))
     kinds = {type(module) for module in policy.model.modules() if isinstance(module, nn.Linear)}
     assert kinds == {OnednnLinear if (faster if setting is None else setting) else nn.Linear}
+
+
+def test_a_policy_in_bfloat16_fills_rows(tmp_path):
+    policy = Policy(save_model(tmp_path), dtype="bfloat16", device="cpu", onednn=False)
+    assert {type(m) for m in policy.model.modules() if isinstance(m, nn.Linear)} == {OnednnLinear}
 
 
 def test_a_torch_without_onednn_says_so(tmp_path, monkeypatch):

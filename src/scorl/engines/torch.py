@@ -72,7 +72,9 @@ class TorchEngine:
         """See `scorl.engines.engine.Engine.sample`."""
         share = self._can_share_prompts()
         attention = cascade_attention(self.policy.decoder) if share else nullcontext()
-        with torch.inference_mode(), self.policy.precision(), attention:
+        # In inference mode autocast caches nothing, and would cast all weights anew for every token.
+        no_gradients = torch.inference_mode if self.policy.dtype == torch.float32 else torch.no_grad
+        with no_gradients(), self.policy.precision(), attention:
             last_turn, this_turn = self._prefix_caches(keep)
             budgets = token_budgets(requests, max_tokens, self.policy.max_positions)
             call = _Call(self.policy, requests, budgets, temperature, last_turn, this_turn, share)

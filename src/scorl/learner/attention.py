@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from transformers import AttentionInterface
 
 from scorl.learner.flex import FlexTree, flex_attend
 from scorl.learner.tree import Block, Blocks, Tree
+from scorl.model.onednn import missing_rows
 
 __all__ = ["tree_attention", "tree_hidden_states"]
 
@@ -37,7 +38,9 @@ def tree_hidden_states(decoder: Any, tree: Tree) -> Tensor:
     # The tree is one row to every other part of the model. It travels as an argument that transformers hands through to
     # the attention function; positions are depths, so that rotary embeddings are those of the plain rows.
     laid = FlexTree.fill(tree) if tree.blocks is None else tree
-    ids, depth = laid.ids[None], laid.depth[None]
+    # On a CPU tokens that nobody attends to fill up here what the linear layers would fill up for every product.
+    more = missing_rows(len(laid.ids)) if laid.ids.device.type == "cpu" else 0
+    ids, depth = F.pad(laid.ids, (0, more))[None], F.pad(laid.depth, (0, more))[None]
     hidden: Tensor = decoder.base_model(input_ids=ids, position_ids=depth, use_cache=False, tree=laid).last_hidden_state
     return hidden[0, : len(tree.ids)]
 
@@ -60,7 +63,12 @@ def _attend(
         return flex_attend(query, key, value, tree.mask(sliding_window), scaling, softcap).transpose(1, 2), None
     assert tree.blocks is not None
     queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
-    return _attend_in_blocks(queries, keys, values, tree, tree.blocks, scaling, softcap, sliding_window)[None], None
+    half_on_cpu = query.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    if half_on_cpu:  # whose kernel of attention takes twice as long in bfloat16
+        queries, keys, values = queries.float(), keys.float(), values.float()
+    with torch.autocast("cpu", enabled=False) if half_on_cpu else nullcontext():
+        attended = _attend_in_blocks(queries, keys, values, tree, tree.blocks, scaling, softcap, sliding_window)
+    return attended[None], None
 
 
 AttentionInterface.register(_NAME, _attend)
@@ -86,7 +94,7 @@ def _attend_in_blocks(
         mask = _make_mask(block, tree, window)
         tokens = _gather(queries, block.query), _gather(keys, block.key), _gather(values, block.key)
         outputs.append(_attend_in_block(*tokens, mask, scaling, softcap).flatten(0, 1))
-    return _gather(torch.cat(outputs), blocks.slot)
+    return _gather(torch.cat(outputs), F.pad(blocks.slot, (0, len(queries) - len(blocks.slot))))
 
 
 def _gather(tokens: Tensor, index: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Linear layers that multiply by oneDNN in place of MKL, for processors on which MKL is slow.
+"""Linear layers that multiply by oneDNN: in float32 in place of MKL, for processors on which MKL is slow.
 
 On a CPU torch hands matmuls of float32 to MKL, whose kernels for AMD's processors lag behind those for Intel's
 (https://github.com/pytorch/builder/issues/504). oneDNN, which torch brings along too, uses AVX-512 on both, and takes
 less than half the time on some of AMD's, and hardly less on others (benchmarks/products.py). Once torch chooses so by
-itself, this file can go.
+itself, that can go. bfloat16 torch gives to oneDNN by itself; there these layers bound how many kernels it compiles.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "fill_rows",
     "has_onednn",
     "matmul_onednn",
+    "missing_rows",
     "onednn_is_known_faster",
     "onednn_linear",
     "onednn_weight_gradient",
@@ -66,7 +67,7 @@ class OnednnLinear(nn.Linear):
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear`, large matmuls of float32 by oneDNN: the same but for the order of summation.
+    """`torch.nn.functional.linear`, large matmuls by oneDNN: the same but for the order of summation.
 
     Args:
         x: [..., n].
@@ -77,7 +78,7 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
         [..., m].
     """
     if not _fits(x, weight):
-        return F.linear(x, weight, bias)
+        return _linear_of_filled_rows(x, weight, bias) if _is_half(x) else F.linear(x, weight, bias)
     multiply: Any = _Matmul.apply if torch.is_grad_enabled() else _multiply_rows
     product: Tensor = multiply(x, weight)
     return product if bias is None else product + bias
@@ -90,7 +91,9 @@ def onednn_weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
         gradient: by its result, [rows, m].
         x: [rows, n].
     """
-    return _weight_gradient(gradient, x) if _fits(x, gradient.t()) else gradient.t() @ x
+    if _fits(x, gradient.t()):
+        return _weight_gradient(gradient, x)
+    return fill_rows(gradient).t() @ fill_rows(x) if _is_half(x) else gradient.t() @ x
 
 
 def has_onednn() -> bool:
@@ -105,6 +108,17 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
         and 2 * x.numel() * weight.shape[0] >= WORTH
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _is_half(x: Tensor) -> bool:
+    """Whether rows are multiplied in bfloat16 on a CPU, which torch gives to oneDNN."""
+    half = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    return half and x.dim() > 1 and x.device.type == "cpu"
+
+
+def _linear_of_filled_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    rows = x.flatten(0, -2)
+    return F.linear(fill_rows(rows), weight, bias)[: len(rows)].view(*x.shape[:-1], len(weight))
 
 
 class _Matmul(torch.autograd.Function):
@@ -138,14 +152,18 @@ def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
 
 
 def fill_rows(x: Tensor) -> Tensor:
-    """Rows of zeros below, up to the next of sixteen numbers of rows between two powers of two.
-
-    oneDNN compiles a kernel for each number of rows, and keeps most of them as long as the process lives.
-    """
-    rows = len(x)
-    step = max(1, 1 << (rows - 1).bit_length() >> 5)
-    more = -rows % step
+    """Rows of zeros below, as many as `missing_rows` says."""
+    more = missing_rows(len(x))
     return F.pad(x, (0, 0, 0, more)) if more else x
+
+
+def missing_rows(rows: int) -> int:
+    """How many rows there are to the next of sixteen numbers of rows between two powers of two.
+
+    oneDNN compiles a kernel for each number of rows, and keeps most of them, with as much memory as a product of that
+    many rows takes, as long as the process lives.
+    """
+    return -rows % max(1, 1 << (rows - 1).bit_length() >> 5)
 
 
 def matmul_onednn(x: Tensor, weight: Tensor) -> Tensor:

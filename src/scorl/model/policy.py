@@ -16,7 +16,7 @@ from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.dtype import choose_dtype, choose_onednn
 from scorl.model.loading import count_parameters, load_hollow, load_model
-from scorl.model.onednn import use_onednn
+from scorl.model.onednn import has_onednn, use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
 __all__ = [
@@ -75,7 +75,8 @@ class Policy:
         model = (load_hollow if weights == "nowhere" else load_model)(path, own)
         self.lora = lora
         self.model: Any = (with_adapters(model, lora) if lora else model).eval()
-        if choose_onednn(onednn, self.device, self.model.num_parameters):
+        half_on_cpu = self.device.type == "cpu" and self.dtype != torch.float32 and has_onednn()
+        if choose_onednn(onednn, self.device, self.model.num_parameters) or half_on_cpu:
             use_onednn(self.model)
         if self.placed:
             self.model.to(self.device)
