@@ -44,11 +44,11 @@ SAMPLING = {
     "drawing": [(engine, "sample_tokens"), (engine, "log_probabilities")],
 }
 LEARNING = {
-    "layers, reference and policy": [(parallel, "states")],
-    "head": [(update, "score")],
+    "layers, reference and policy": [(parallel, "hidden_states")],
+    "head": [(update, "logprobs_and_kl")],
     "backward": [(torch.Tensor, "backward")],
     "layout": [(update, "micro_batches")],
-    "clip and optimiser": [(scorl.Learner, "_clip"), (scorl.Learner, "_step")],
+    "clip and optimiser": [(scorl.Learner, "_clip_gradients"), (scorl.Learner, "_apply_gradients")],
 }
 
 

@@ -27,7 +27,7 @@ from scorl.engines.reference import ReferenceEngine
 from scorl.engines.torch import TorchEngine
 from scorl.engines.vllm.engine import VllmEngine
 from scorl.engines.vllm.installed import VERSIONS, check_installed
-from scorl.engines.vllm.launch import PROGRAM, ServedModel, start_server
+from scorl.engines.vllm.launch import PROGRAM, ServedModel, _command, start_server
 from scorl.engines.vllm.server import Server, server_environment
 from scorl.errors import GuardError, UserError
 from scorl.learner import Learner
@@ -107,6 +107,12 @@ def test_a_model_that_is_not_trained_is_loaded_by_the_server_alone(policy, monke
     engine = ENGINES["vllm"].build(VllmSettings(), ModelSettings(policy.path), None, ALONE)
     assert isinstance(engine.model, ServedModel)
     assert (engine.model.path, engine.model.max_positions) == (policy.path, 128)
+
+
+def test_on_a_cpu_no_prompt_is_cut(policy, tmp_path):
+    """vLLM takes the draw behind a part of a prompt back, which ends its engine where generators have no offset."""
+    command = _command(policy, VllmSettings(), tmp_path)
+    assert ("--no-enable-chunked-prefill" in command) == (policy.device.type == "cpu")
 
 
 def test_the_commands_evaluate_with_vllm_and_load_no_weights(policy, tmp_path, monkeypatch, capsys):

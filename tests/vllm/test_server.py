@@ -159,7 +159,7 @@ def test_a_server_of_ones_own_by_its_address(policy, tmp_path):
         f"-m vllm.entrypoints.openai.api_server --model {tmp_path} --port {port} --load-format dummy --dtype float32 "
         "--generation-config vllm --logprobs-mode processed_logprobs --skip-tokenizer-init --enable-scale-out "
         '--weight-transfer-config {"backend":"file"} --worker-extension-cls scorl_in_vllm.Extension '
-        "--enforce-eager --block-size 32"
+        "--enforce-eager --no-enable-chunked-prefill --block-size 32"
     )
     variables = server_environment({"PATH": os.environ["PATH"]}, own_python=True) | {"PYTHONPATH": str(inside)}
     with (tmp_path / "log").open("w") as log:

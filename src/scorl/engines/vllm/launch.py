@@ -128,7 +128,8 @@ def _command(model: Policy | ServedModel, settings: VllmSettings, folder: Path) 
         flags += ["enable-sleep-mode"] if settings.enable_sleep_mode else []
     else:
         options["block-size"] = 32  # of 128, as on CPUs by default, a prompt often fills none: nothing would be kept
-        flags.append("enforce-eager")
+        # Of a prompt in chunks vLLM takes a draw back by its generator's offset, which torch's have on GPUs alone.
+        flags += ["enforce-eager", "no-enable-chunked-prefill"]
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return [settings.python or sys.executable, str(PROGRAM), *words, *(f"--{flag}" for flag in flags)]
 
