@@ -40,7 +40,7 @@ def _comparisons(found: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def _phases(found: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
-    yield ["phase", "share of the floor", "GFLOP/s of our products", "of torch's", "share of a floor at torch's"]
+    yield ["phase", "share of the floor", "GFLOP/s of our products", "of torch's float32", "share of a floor at that"]
     for name, f in sorted(found.items()):
         share, rate, torchs = f["floor_share"], f["gflop_per_second"], f["torch_gflop_per_second"]
         yield [name, f"{share:.0%}", f"{rate:.0f}", f"{torchs:.0f}", f"{share * rate / torchs:.0%}"]
