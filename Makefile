@@ -9,6 +9,7 @@
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
 # make test-gpu    ten minutes on a GPU, with vLLM in .venv-vllm where it is there; skipped without one, and prints what ran
 # make bench-gpu-model   a model of one H100: the real code at real shapes on a pretend GPU, some minutes, no GPU, no hub
+# make bench-gpu   speed and memory on the GPU that is there: the cases of bench-gpu-model, some minutes, no hub
 # make bench   speed against TRL, generate and the machine's floor (docs/speed.md); bench-quick in at most 8 minutes
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 RAY := .venv-ray
 VLLM := .venv-vllm
 
-.PHONY: setup demo test lint format docs test-kills test-ray test-vllm test-gpu bench bench-quick bench-gpu-model
+.PHONY: setup demo test lint format docs test-kills test-ray test-vllm test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -90,6 +91,9 @@ bench: $(PEERS)
 
 bench-quick: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --quick
+
+bench-gpu: setup
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/gpu_measured.py
 
 bench-gpu-model: setup
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gpu.py

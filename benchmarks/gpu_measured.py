@@ -38,8 +38,8 @@ ADAPTERS = ModelSettings(QWEN.path, dtype="bfloat16", lora=LoraSettings())
 PROBLEMS, SAMPLES = 64, 8
 WORDS = 128_000
 """Random tokens are below it."""
-BASE = LearnerSettings(max_logprob_gap=1e9, tokens_per_microbatch=8192)
-LARGE = replace(BASE, tokens_per_microbatch=16384, gradient_checkpointing=True)
+BASE = LearnerSettings(max_logprob_gap=1e9, tokens_per_microbatch=8192, use_liger_kernel=False)
+LARGE = {"tokens_per_microbatch": 16384, "gradient_checkpointing": True}
 Figures = dict[str, float]
 
 
@@ -77,9 +77,10 @@ def learner(model: ModelSettings, settings: LearnerSettings, response: int, long
     }
 
 
-def decoding(model: ModelSettings, rows: int, columns: int, tokens: int = 64) -> Figures:
-    """What a decoded token of all rows takes, behind prompts that 8 samples share."""
+def decoding(model: ModelSettings, rows: int, columns: int, share: bool = True, tokens: int = 64) -> Figures:
+    """What a decoded token of all rows takes, behind prompts that 8 samples share, or have a copy of each."""
     engine = TorchEngine(RandomPolicy(model), batch_size=rows)
+    engine._shares_prompts = share
     requests = [Request((1 + i // SAMPLES, *range(1, columns)), i) for i in range(rows)]
 
     def sample(count: int) -> float:
@@ -100,16 +101,26 @@ def _seconds(act: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def _learner(response: int = 600, longest: int = 1024, model: ModelSettings = QWEN, **settings: Any) -> Figures:
+    return learner(model, replace(BASE, **settings), response, longest, problems=3 if response < 1000 else 1)
+
+
 CASES: dict[str, Callable[[], Figures]] = {
-    "learner, 1.5B": partial(learner, QWEN, BASE, 600, 1024, 4),
-    "learner, 1.5B, checkpointing": partial(learner, QWEN, LARGE, 600, 1024, 4),
-    "learner, 1.5B, Liger": partial(learner, QWEN, replace(BASE, use_liger_kernel=True), 600, 1024, 4),
-    "learner, 1.5B, packed": partial(learner, QWEN, replace(BASE, packing="packed"), 600, 1024, 4),
-    "learner, 1.5B, padded": partial(learner, QWEN, replace(BASE, packing="padded"), 600, 1024, 4),
-    "learner, 1.5B, adapters": partial(learner, ADAPTERS, BASE, 600, 1024, 4),
-    "learner, 1.5B, 3,000 tokens, checkpointing": partial(learner, QWEN, LARGE, 3000, 4096, 2),
+    "learner, 1.5B": _learner,
+    "learner, 1.5B, checkpointing": partial(_learner, **LARGE),
     "decoding, 1.5B, 256 rows of 700": partial(decoding, QWEN, 256, 700),
+    "decoding, 1.5B, prompts copied": partial(decoding, QWEN, 256, 700, share=False),
+    "learner, 1.5B, Liger": partial(_learner, use_liger_kernel=True),
+    "learner, 1.5B, Liger, micro-batches of 12,288": partial(
+        _learner, use_liger_kernel=True, tokens_per_microbatch=12288
+    ),
+    "learner, 1.5B, Liger, checkpointing": partial(_learner, use_liger_kernel=True, **LARGE),
+    "learner, 1.5B, Liger, packed": partial(_learner, use_liger_kernel=True, packing="packed"),
+    "learner, 1.5B, Liger, adapters": partial(_learner, model=ADAPTERS, use_liger_kernel=True),
+    "learner, 1.5B, Liger, 3,000 tokens, checkpointing": partial(_learner, 3000, 4096, use_liger_kernel=True, **LARGE),
+    "decoding, 1.5B, Liger, 256 rows of 700": partial(decoding, QWEN, 256, 700),
 }
+"""Those with Liger come last: it exchanges the layers of every model of the process."""
 
 
 def _chosen(only: str) -> Iterator[tuple[str, Figures]]:

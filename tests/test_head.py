@@ -58,7 +58,7 @@ def way(request, monkeypatch):
     """The formulas of CPUs, and those that are compiled on GPUs, here one operation after the other."""
     if request.param == "fused":
         monkeypatch.setattr(head_block, "_fused", lambda formula: formula)
-        monkeypatch.setattr("scorl.learner.head.compute_block", head_block.FusedBlock.of)
+        monkeypatch.setattr("scorl.learner.head_block.BLOCKS", {"cpu": head_block.FusedBlock.of})
 
 
 @pytest.fixture(params=[COUNT, 5, 1], ids=["a block", "blocks", "a prediction a block"])

@@ -34,7 +34,7 @@ MADE_FOR = {"1.5b": ("h100", 1), "gemma": ("h100", 1), "7b": ("h100", 8), "8b": 
 
 def _learner(model: ModelSettings, response: int, longest: int, part: int, checkpointing: bool = False) -> Figures:
     """A step of 64 problems, 8 samples, 2 attempts; a part of the problems stands for all."""
-    settings = LearnerSettings(gradient_checkpointing=checkpointing, max_logprob_gap=1e9)
+    settings = LearnerSettings(gradient_checkpointing=checkpointing, max_logprob_gap=1e9, use_liger_kernel=False)
     examples = attempts(64 // part, 8, (PROMPT, response, TURN), longest, WORDS)
     cost = learner_cost(model, settings, examples, CARD, scale=part)
     return {

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scorl.estimate.kernels import CountedBlock, keys_of_a_query
 from scorl.learner import flex, head_block
-from scorl.learner.head_block import Logits
 
 __all__ = ["cuda_kernels"]
 
@@ -57,45 +57,17 @@ def _bias(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
 
 def _flex_attention(query: Tensor, key: Tensor, value: Tensor, *, block_mask: Any, scale: Any, **_: Any) -> Tensor:
     """`flex_attention`, at the rates of flash attention: over as many keys a query as its tiles hold on average."""
-    count, tile = query.shape[2], block_mask.BLOCK_SIZE[0]
-    tiles = block_mask.kv_num_blocks if block_mask.full_kv_num_blocks is None else _tiles(block_mask)
-    keys = min(count, max(1, round(float(tiles.sum()) * tile * tile / count)))
+    keys = min(key.shape[2], keys_of_a_query(block_mask))
     return _attention(query, key[:, :, :keys], value[:, :, :keys], scale=scale)
-
-
-def _tiles(block_mask: Any) -> Tensor:
-    tiles: Tensor = block_mask.kv_num_blocks + block_mask.full_kv_num_blocks
-    return tiles
-
-
-def _fused(formula: Any) -> Any:
-    return _score if formula is head_block._score else _differentiate
-
-
-def _score(policy: Logits, reference: Logits | None, target: Tensor, exact_kl: bool) -> tuple[Tensor | None, ...]:
-    """In passes over the products: for each sum of exponentials, and for the KL."""
-    normalizer = policy.product.amax(-1).float()
-    if reference is None:
-        return normalizer, normalizer, None, None, None
-    ref_normalizer = reference.product.amax(-1).float()
-    if not exact_kl:
-        return normalizer, normalizer, ref_normalizer, ref_normalizer, None
-    kl = policy.product.amax(-1).float() + reference.product.amax(-1).float()
-    return normalizer, normalizer, ref_normalizer, ref_normalizer, kl
-
-
-def _differentiate(policy: Logits, reference: Logits | None, *_: Any) -> Tensor:
-    """In one pass."""
-    return policy.product.neg() if reference is None else policy.product + reference.product
 
 
 @contextmanager
 def cuda_kernels() -> Iterator[None]:
     """Within, torch attends as on CUDA, and the head's blocks are fused."""
-    before: Any = F.scaled_dot_product_attention, flex._compile_flex, head_block._fused
-    F.scaled_dot_product_attention, flex._compile_flex = _attention, lambda: _flex_attention  # type: ignore[assignment]
-    head_block._fused = _fused  # type: ignore[assignment]
+    before: Any = F.scaled_dot_product_attention, flex.ATTEND["cuda"], head_block.BLOCKS["cuda"]
+    F.scaled_dot_product_attention = _attention  # type: ignore[assignment]
+    flex.ATTEND["cuda"], head_block.BLOCKS["cuda"] = _flex_attention, CountedBlock.of
     try:
         yield
     finally:
-        F.scaled_dot_product_attention, flex._compile_flex, head_block._fused = before
+        F.scaled_dot_product_attention, flex.ATTEND["cuda"], head_block.BLOCKS["cuda"] = before

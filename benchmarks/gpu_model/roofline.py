@@ -104,7 +104,8 @@ class Roofline:
 
     def _label_of(self, func: Any, inputs: list[OnGpu]) -> str:
         weight = inputs and self._labels.get(inputs[0].inner.untyped_storage()._cdata) in ("weights", "reference")
-        return COPIES if weight and func is aten._to_copy.default else self._label
+        copied = weight and func is aten._to_copy.default and self._label not in ("weights", "reference")
+        return COPIES if copied else self._label
 
     def _follow(self, tensor: Any, label: str) -> None:
         """Count a tensor's storage from now until it is gone."""

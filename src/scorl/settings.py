@@ -192,9 +192,10 @@ class LearnerSettings:
     sync_each_batch: bool = True
     """With `launcher.parallel: fsdp2`: sum gradients over the ranks after each micro-batch; false: once a step, for
     slow connections, with whole gradients on each rank (4 bytes a trained parameter). Adapters: each time anyway."""
-    use_liger_kernel: bool = False
-    """Use Liger's kernels for norms, rotary embeddings and gated MLPs, of the sampling model too; on GPUs
-    (`pip install 'scorl[liger]'`)."""
+    use_liger_kernel: bool | Literal["auto"] = "auto"
+    """Use Liger's kernels for norms, rotary embeddings and gated MLPs, of the sampling model too: the learner takes a
+    fifth less time, and the engine `torch` a third more. `auto`: on a GPU with the engine `vllm`, where they are there
+    (`pip install 'scorl[liger]'`); a learner that no recipe made takes it as false."""
     max_logprob_gap: Annotated[float, Gt(0)] | None = None
     """The run stops when sampler and learner disagree by more than this on a token's log-probability, on average; null:
     by engine and dtype, 1e-4 for `torch` in float32 (docs/guards.md), and disagreement must not grow with surprise."""

@@ -128,6 +128,18 @@ def test_attention_on_the_gpu_has_the_gradient_of_the_cpu(tmp_path, way, dtype, 
     assert max(errors.values()) < limit
 
 
+def test_ligers_layers_have_the_gradient_of_others(tmp_path):
+    """Last of these: Liger exchanges the layers of every model of the process."""
+    pytest.importorskip("liger_kernel", reason="no Liger here: pip install 'scorl[liger]'")
+    path = save_model(tmp_path, width=64)
+    rows = examples(Policy(path, device="cpu"))
+    truth, _ = gradient(path, "float32", rows, "rows")
+    found, _ = gradient(path, "bfloat16", rows, "trees, Liger", device="cuda")
+    errors = {name: float((found[name] - truth[name]).norm() / truth[name].norm()) for name in truth}
+    print(max(errors.values()))
+    assert max(errors.values()) < 0.03
+
+
 @two
 def test_a_rank_that_does_not_come_is_told_in_a_sentence(tmp_path):
     stall = "import os, time\ndef reward(prompts, completions, **columns):\n"

@@ -53,7 +53,9 @@ def gradient(
 ) -> tuple[dict[str, Tensor], set[str]]:
     """Of one step against a reference that lies a little apart, in float64; and the types that it came in."""
     policy = Policy(path, dtype=dtype, device=device)
-    learner = Learner(policy, LearnerSettings(max_logprob_gap=1.0, **WAYS[way]), total=1)
+    packing = WAYS[way.removesuffix(", Liger")]
+    settings = LearnerSettings(max_logprob_gap=1.0, use_liger_kernel="Liger" in way, **packing)
+    learner = Learner(policy, settings, total=1)
     if "fsdp2" in way:  # a single process would keep them whole
         learner.reference = Reference(policy, sharded=True)
         learner.strategy = FSDP2(policy, learner.reference, Ranks(0, 1))

@@ -15,8 +15,9 @@ from functools import partial
 __all__ = ["DEVICES", "Cost", "Device", "bandwidth", "matmul_rate", "this_machine"]
 
 GIB = 2**30
-MATMUL, ATTENTION, BANDWIDTH = 0.6, 0.2, 0.8
-"""Shares of the sheet that matrix products, attention and bytes reach (assumed, +-25%; checked on no GPU yet)."""
+MATMUL, ATTENTION, BANDWIDTH = 0.7, 0.2, 0.85
+"""Shares of the sheet that products, attention and bytes reach: 0.73, 0.19 with its backward pass, and 0.87 on one
+H100 (docs/speed.md); assumed of the others, +-25%."""
 NODE = 8
 """Devices of one machine, joined by `link`; more of them talk over `network`."""
 
@@ -51,8 +52,9 @@ class Device:
     """Bytes a second, one way, to the other devices of a machine."""
     network: float = 0.0
     """The same to other machines."""
-    dispatch: float = 8e-6
-    """Seconds that Python and PyTorch take to issue an operation (assumed)."""
+    dispatch: float = 1.6e-5
+    """Seconds that Python, transformers and PyTorch take to issue an operation: 17 microseconds a kernel in the engine
+    `torch` beside an H100."""
     is_gpu: bool = True
     runtime: float = 1 * GIB
     """Bytes that the process takes without a tensor: driver, libraries, kernels (assumed for GPUs)."""

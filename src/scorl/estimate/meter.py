@@ -107,7 +107,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, device: Device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live: Counter[str] = Counter()
-        self._device = device
+        self.device = device
         self._label = "activations"
         self._labels: dict[int, str] = {}
         self._phases: list[Phase] = []
@@ -164,7 +164,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _label_of(self, func: Any, inputs: Sequence[Hollow]) -> str:
         weight = inputs and self._labels.get(inputs[0].meta.untyped_storage()._cdata) in ("weights", "reference")
-        return COPIES if weight and func is aten._to_copy.default else self._label
+        copied = weight and func is aten._to_copy.default and self._label not in ("weights", "reference")
+        return COPIES if copied else self._label
 
     def _follow(self, tensor: Any, label: str) -> None:
         """Count a tensor's storage from now until it is gone."""
@@ -194,13 +195,13 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet in ATTEND:
             place, products = ATTEND[packet]
             flops = products * 4 * args[place].numel() * args[place + 1].shape[-2]
-            rate = self._device.attention
+            rate = self.device.attention
         else:
             formula = flop_registry.get(packet)
             flops = formula(*args, **kwargs, out_val=out) if formula else 0
-            rate = self._device.single if outputs and outputs[0].dtype == torch.float32 else self._device.half
+            rate = self.device.single if outputs and outputs[0].dtype == torch.float32 else self.device.half
         size = sum(map(_bytes, outputs)) + sum(map(_bytes, outputs if packet in TAKE else inputs))
-        seconds = max(flops / rate, size / self._device.bandwidth)
+        seconds = max(flops / rate, size / self.device.bandwidth)
         for phase in self._phases:
             cost = phase.cost
             cost.seconds += seconds

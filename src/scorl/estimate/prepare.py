@@ -60,6 +60,7 @@ def prepared(
     device = DEVICES[gpu] if gpu else this_machine()
     architecture = config_of(recipe.model.path, config)
     kind = torch.device("cuda" if device.is_gpu else "cpu")
+    recipe = replace(recipe, learner=replace(recipe.learner, use_liger_kernel=False))  # as `trace_learning` does
     recipe = decide(recipe, kind, bool(gpu) or vllm_is_installed(), lambda: build_hollow(architecture).num_parameters())
     case = Case(recipe, device, architecture, lengths_of(recipe, prompt_tokens, response_tokens), on_trace)
     memory, stages = memory_of(case), stage_plans(case)

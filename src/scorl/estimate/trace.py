@@ -6,6 +6,7 @@ decode a response two are run, in the middle and at the end.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from scorl.engines.kv_cache import CachedRows, concatenate_rows
 from scorl.engines.sampling import sample_tokens
 from scorl.engines.torch import PREFILL_TOKENS
 from scorl.estimate.device import Cost, Device
+from scorl.estimate.kernels import gpu_kernels
 from scorl.estimate.meter import Hollow, Meter, Phase
 from scorl.estimate.model import FakePolicy
 from scorl.estimate.workload import Sampled, Workload
@@ -24,6 +26,7 @@ from scorl.learner import Learner
 from scorl.learner.batch import MicroBatches
 from scorl.learner.head import Head
 from scorl.learner.parallel import DDP, Backward
+from scorl.learner.tree import Tree
 from scorl.model.logprobs import log_probabilities
 from scorl.recipe import Recipe
 
@@ -75,13 +78,12 @@ def trace_learning(recipe: Recipe, config: Any, work: Workload, device: Device) 
     meter = Meter(device)
     policy = _policy(recipe, config, meter)
     with meter, meter.label("reference"):
-        # Operations that are fused are counted as if they were not.
-        settings = replace(recipe.learner, use_liger_kernel=False)
+        settings = replace(recipe.learner, use_liger_kernel=False)  # what would be fused is counted as if it were not
         learner = Learner(policy, settings, total=recipe.steps, temperature=recipe.engine.temperature)
     learner.strategy = ran = _LargestAlone(policy, meter)
     with meter, meter.phase() as first, meter.label("optimiser"):
         learner.update([])
-    with meter, meter.phase() as memory:
+    with meter, meter.phase() as memory, gpu_kernels() if device.is_gpu else nullcontext():
         learner.update(work.examples, "none")
     sizes = [p.numel() for p in policy.decoder.parameters()]
     layers = [sum(p.numel() for p in layer.parameters()) for layer in policy.decoder.base_model.layers]
@@ -132,8 +134,14 @@ class _LargestAlone(DDP):
         if batches:
             batch = batches[self.sizes.index(max(self.sizes))]
             with self.meter.phase() as phase:
-                backward(replace(batch, layout=_hollow(batch.layout.to(self.policy.device))), batch.needs_reference)
+                backward(replace(batch, layout=self._laid(batch.layout)), batch.needs_reference)
             self.cost = phase.cost
+
+    def _laid(self, layout: Any) -> Any:
+        """A layout as the device wants it."""
+        if self.meter.device.is_gpu and isinstance(layout, Tree):  # the tree is the mask of flex_attention, and stays
+            return replace(layout, ids=_hollow(layout.ids))
+        return _hollow(layout.to(self.policy.device))
 
 
 def _hollow(value: Any) -> Any:

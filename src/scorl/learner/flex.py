@@ -20,7 +20,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from scorl.learner.tree import Tree
 
-__all__ = ["TILE", "FlexTree", "flex_attend"]
+__all__ = ["ATTEND", "TILE", "FlexTree", "flex_attend"]
 
 TILE = 128
 """Tokens in a tile of the mask; a tree is filled up to whole tiles."""
@@ -60,7 +60,7 @@ def flex_attend(
     if torch.is_autocast_enabled(query.device.type):  # it is not among the functions that autocast knows
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    attend = _compile_flex() if query.is_cuda else flex_attention
+    attend = ATTEND[query.device.type]
     if query.is_cuda and torch.is_grad_enabled():
         # Backward through shared keys goes over a group's heads one after the other: twice as long (docs/speed.md).
         share = query.shape[1] // key.shape[1]
@@ -70,9 +70,17 @@ def flex_attend(
     return output
 
 
+def _attend_compiled(*tensors: Tensor, **how: Any) -> Any:
+    return _compile_flex()(*tensors, **how)
+
+
 @cache
 def _compile_flex() -> Any:
     return torch.compile(flex_attention)
+
+
+ATTEND: dict[str, Callable[..., Any]] = {"cpu": flex_attention, "cuda": _attend_compiled}
+"""By kind of device; `scorl.estimate` and tests put others in."""
 
 
 def _soft_cap(limit: float) -> Callable[..., Tensor]:

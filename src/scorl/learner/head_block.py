@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["BLOCK_BYTES", "FusedBlock", "HeadBlock", "Logits", "block_size", "compute_block"]
+__all__ = ["BLOCKS", "BLOCK_BYTES", "FusedBlock", "HeadBlock", "Logits", "block_size", "compute_block"]
 
 BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
 """Of the logits of a block; with a reference there are as many of its own, and as many of gradients."""
@@ -65,6 +65,10 @@ class HeadBlock(Protocol):
         ...
 
 
+Compute = Callable[[Logits, Logits | None, Tensor, bool], HeadBlock]
+"""See `compute_block`."""
+
+
 def block_size(device: torch.device, dtype: torch.dtype, vocabulary: int) -> int:
     """How many predictions make a block; where it is not fused its logits are in float32."""
     size = dtype.itemsize if device.type == "cuda" else 4
@@ -80,11 +84,10 @@ def compute_block(policy: Logits, reference: Logits | None, target: Tensor, exac
         target: the tokens, [predictions].
         exact_kl: whether the KL over the vocabulary is wanted.
     """
-    kind = FusedBlock if policy.product.is_cuda else _InPlaceBlock
-    return kind.of(policy, reference, target, exact_kl)
+    return BLOCKS[policy.product.device.type](policy, reference, target, exact_kl)
 
 
-class _InPlaceBlock(NamedTuple):
+class InPlaceBlock(NamedTuple):
     logprobs: Tensor
     """[predictions, vocabulary]."""
     normalizer: Tensor
@@ -97,7 +100,7 @@ class _InPlaceBlock(NamedTuple):
     """log pi - log pi_ref, [predictions, vocabulary]; None where no exact KL is wanted."""
 
     @classmethod
-    def of(cls, policy: Logits, reference: Logits | None, target: Tensor, exact_kl: bool) -> _InPlaceBlock:
+    def of(cls, policy: Logits, reference: Logits | None, target: Tensor, exact_kl: bool) -> InPlaceBlock:
         """See `compute_block`."""
         logits = _scale_in_place(policy)
         chosen_logits = _gather(logits, target)
@@ -212,6 +215,10 @@ def _differentiate(
 @cache
 def _fused(formula: Callable[..., Any]) -> Any:
     return torch.compile(formula)
+
+
+BLOCKS: dict[str, Compute] = {"cpu": InPlaceBlock.of, "cuda": FusedBlock.of}
+"""By kind of device; `scorl.estimate` and tests put others in."""
 
 
 def _scale(logits: Logits) -> Tensor:

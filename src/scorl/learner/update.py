@@ -19,12 +19,12 @@ from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches
 from scorl.learner.checkpointing import gradient_checkpointing
 from scorl.learner.forward import logprobs_and_kl
 from scorl.learner.head import Head
-from scorl.learner.kernels import use_liger_kernel
 from scorl.learner.loss import loss
 from scorl.learner.parallel import as_float, choose_strategy
 from scorl.learner.schedule import learning_rate
 from scorl.learner.statistics import StepStatistics, StepSums
 from scorl.learner.tree_check import check_tree_support
+from scorl.model.liger import use_liger_kernel
 from scorl.model.policy import Policy
 from scorl.model.reference import Reference
 from scorl.model.shards import local_shard, shard_like
@@ -89,7 +89,7 @@ class Learner:
         self.updates = 0
         self.adaptive: Mapping[str, float] = {}
         """Settings of the objective that have moved since its stage began; the loop's, kept here for checkpoints."""
-        if settings.use_liger_kernel:
+        if settings.use_liger_kernel is True:
             use_liger_kernel(policy)
         self.reference = Reference(policy, sharded=parallel == "fsdp2" and ranks.size > 1)
         self.strategy = choose_strategy(parallel, policy, self.reference, ranks, settings.sync_each_batch)

@@ -20,6 +20,7 @@ __all__ = [
     "build_hollow",
     "checkpoint_folder",
     "count_parameters",
+    "find_model_type",
     "load_hollow",
     "load_model",
     "load_pretrained",
@@ -132,6 +133,17 @@ def count_parameters(name: str) -> int:
     from transformers import AutoConfig
 
     return int(build_hollow(load_pretrained(AutoConfig, name)).num_parameters())
+
+
+def find_model_type(name: str) -> str:
+    """Which of transformers' models a model by name is, say `qwen2`; from its configuration alone.
+
+    Raises:
+        UserError: there is no such model, or it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    return str(load_pretrained(AutoConfig, name).model_type)
 
 
 def last_checkpoint(run: Path) -> Path:

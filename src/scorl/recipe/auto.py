@@ -1,7 +1,8 @@
 """What a recipe leaves to the machine: decided once, when a run begins, and written down with it.
 
-`model.dtype`, `engine.name` and `learner.importance_sampling_cap` may be `auto`, and `model.onednn` null. A run
-directory never holds these, so that a run stays what it was wherever it goes on, whatever would be measured there.
+`model.dtype`, `engine.name`, `learner.importance_sampling_cap` and `learner.use_liger_kernel` may be `auto`, and
+`model.onednn` null. A run directory never holds these, so that a run stays what it was wherever it goes on, whatever
+would be measured there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from scorl.engines import choose_engine
 from scorl.model.dtype import Count, choose_dtype, choose_onednn
-from scorl.model.loading import count_parameters
+from scorl.model.liger import choose_liger
+from scorl.model.loading import count_parameters, find_model_type
 from scorl.recipe.sections import Recipe
 from scorl.settings import AutoSettings
 
@@ -38,7 +40,8 @@ def decide(recipe: Recipe, device: torch.device, vllm: bool, count: Count | None
     if isinstance(engine.settings, AutoSettings):
         name, settings = choose_engine(engine.settings, device, vllm)
         engine = replace(engine, name=name, settings=settings)
-    learner = learner.with_cap_for("other" if engine.name == "vllm" else "same")
+    liger = choose_liger(learner.use_liger_kernel, device, engine.name, partial(find_model_type, recipe.model.path))
+    learner = replace(learner.with_cap_for("other" if engine.name == "vllm" else "same"), use_liger_kernel=liger)
     count = count or cache(partial(count_parameters, recipe.model.path))
     model = replace(
         recipe.model,
@@ -62,4 +65,6 @@ def decided_like(recipe: Recipe, started: Recipe) -> Recipe:
         engine = replace(engine, name=started.engine.name, settings=settings)
     if learner.importance_sampling_cap == "auto":
         learner = replace(learner, importance_sampling_cap=started.learner.importance_sampling_cap)
+    if learner.use_liger_kernel == "auto":
+        learner = replace(learner, use_liger_kernel=started.learner.use_liger_kernel)
     return replace(recipe, model=model, engine=engine, learner=learner)

@@ -40,7 +40,7 @@ class Case:
         from scorl.settings import LearnerSettings, LoraSettings
         from support.pretend_gpu.device import OnGpu, pretend_gpu
 
-        flex._compile_flex = lambda: _attend_by_rule  # type: ignore[assignment]
+        flex.ATTEND["cuda"] = _attend_by_rule
         head_block._fused = lambda formula: formula  # type: ignore[assignment]
         with pretend_gpu() as counts:
             policy = Policy("scorl:countdown-base", dtype=self.dtype, lora=LoraSettings(r=2) if self.lora else None)
@@ -48,6 +48,7 @@ class Case:
                 tokens_per_microbatch=60,  # a step has some micro-batches
                 packing=self.packing,
                 gradient_checkpointing=self.gradient_checkpointing,
+                use_liger_kernel=False,  # Triton's kernels cannot run here
             )
             learner, engine = Learner(policy, settings, total=2), TorchEngine(policy)
             learning = _train(policy, learner, engine, counts)

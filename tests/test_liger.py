@@ -9,7 +9,7 @@ from support.worlds import tiny_policy
 
 from scorl.errors import UserError
 from scorl.learner import Learner
-from scorl.learner.kernels import use_liger_kernel
+from scorl.model.liger import choose_liger, use_liger_kernel
 from scorl.settings import LearnerSettings
 
 
@@ -48,6 +48,18 @@ class TestLiger:
         self.install(monkeypatch, {})
         with pytest.raises(UserError, match="none for models of the type"):
             use_liger_kernel(policy)
+
+    def test_auto_is_where_it_pays_is_installed_and_knows_the_layers(self, monkeypatch):
+        gpu, cpu = torch.device("cuda"), torch.device("cpu")
+        monkeypatch.setitem(sys.modules, "liger_kernel", None)
+        assert not choose_liger("auto", gpu, "vllm", lambda: "qwen2")
+        self.install(monkeypatch, {"qwen2": print})
+        assert choose_liger("auto", gpu, "vllm", lambda: "qwen2")
+        assert not choose_liger("auto", gpu, "vllm", lambda: "gpt2")
+        assert not choose_liger("auto", gpu, "torch", lambda: "qwen2")
+        assert not choose_liger("auto", cpu, "vllm", lambda: "qwen2")
+        assert choose_liger(True, cpu, "torch", lambda: "gpt2")  # whoever asks for it hears why not
+        assert not choose_liger(False, gpu, "vllm", lambda: "qwen2")
 
     def test_it_must_be_installed(self, policy, monkeypatch):
         monkeypatch.setitem(sys.modules, "liger_kernel", None)
