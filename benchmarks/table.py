@@ -1,4 +1,4 @@
-"""Writes the tables of docs/speed.md from results.json: python benchmarks/table.py"""
+"""Writes the tables of docs/speed.md from the recorded results: python benchmarks/table.py"""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PAGE", "RESULTS", "page"]
+__all__ = ["PAGE", "page", "recorded"]
 
-RESULTS = Path(__file__).with_name("results.json")
-PAGE = Path(__file__).parent.parent / "docs" / "speed.md"
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "speed.md"
+
+
+def recorded() -> dict[str, Any]:
+    """What results.json, results_gpu.json (`gpu`) and results_gpu_measured.json (`measured`) hold."""
+    files = {"gpu": "results_gpu.json", "measured": "results_gpu_measured.json"}
+    here: dict[str, Any] = json.loads((HERE / "results.json").read_text())
+    return here | {name: json.loads((HERE / file).read_text()) for name, file in files.items()}
 
 
 def page(text: str, results: dict[str, Any]) -> str:
@@ -19,6 +26,11 @@ def page(text: str, results: dict[str, Any]) -> str:
         ("comparisons", _comparisons(results["comparisons"])),
         ("phases", _phases(results["phases"])),
         ("growth", _growth(results["growth"])),
+        ("measured learner", _measured(results["measured"], "learner, 1.5B", LEARNER)),
+        ("measured decoding", _measured(results["measured"], "decoding, 1.5B", DECODING)),
+        ("modelled learner", _modelled(results["gpu"], "learner, 1.5B")),
+        ("modelled decoding", _modelled(results["gpu"], "decoding, ")),
+        ("modelled recipes", _modelled(results["gpu"], "recipe ", both=False)),
     ):
         before, _, rest = text.partition(f"<!-- {name} -->\n")
         _, _, after = rest.partition(f"<!-- end of {name} -->\n")
@@ -56,8 +68,35 @@ def _growth(found: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
             yield [name, values, seconds, ", ".join(f"{p['peak_mib']:.0f}" for p in points)]
 
 
+LEARNER = {"seconds a step": ".1f", "peak, GiB": ".1f"}
+DECODING = {"tokens/s": ",.0f", "ms a token of all rows": ".1f", "peak, GiB": ".1f"}
+
+
+def _measured(found: dict[str, dict[str, float]], kind: str, columns: dict[str, str]) -> Iterator[list[str]]:
+    yield ["", *columns]
+    for name, f in found.items():
+        if name.startswith(kind):
+            yield [name.removeprefix(kind).strip(", ") or "plain", *(format(f[c], how) for c, how in columns.items())]
+
+
+def _modelled(found: dict[str, dict[str, dict[str, float]]], kind: str, both: bool = True) -> Iterator[list[str]]:
+    """A row of figures from before the work on GPUs began, and one of now."""
+    cases = [name for name in found["now"] if name.startswith(kind)]
+    columns = list(found["now"][cases[0]])
+    yield ["", *columns]
+    for name in cases:
+        for when in ("before", "now") if both else ("now",):
+            figures = found[when].get(name, {})
+            label = [name.removeprefix(kind).strip(", ") or "plain", *([when] if both else [])]
+            yield [", ".join(label), *(_digits(figures[c]) if c in figures else "" for c in columns)]
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
 def main() -> None:
-    PAGE.write_text(page(PAGE.read_text(), json.loads(RESULTS.read_text())))
+    PAGE.write_text(page(PAGE.read_text(), recorded()))
 
 
 if __name__ == "__main__":

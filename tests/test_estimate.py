@@ -11,7 +11,8 @@ from scorl.cli import main
 from scorl.errors import UserError
 from scorl.estimate import model, prepare
 from scorl.estimate.device import DEVICES, GIB, Device
-from scorl.estimate.meter import COPIES, Hollow, Meter, Phase
+from scorl.estimate.ledger import COPIES, Phase
+from scorl.estimate.meter import Hollow, Meter
 from scorl.estimate.model import config_of
 from scorl.estimate.plan import Case, memory_of, problems_of, stage_plans
 from scorl.estimate.served import SERVER

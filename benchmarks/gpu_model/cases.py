@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from attempts import attempts
 from gpu_model.decoding import decoding_cost
 from gpu_model.learning import learner_cost
 from scorl.estimate.device import DEVICES, GIB
-from scorl.estimate.meter import COPIES
+from scorl.estimate.ledger import COPIES
 from scorl.recipe import Recipe, resolve, shipped_recipes
 from scorl.settings import LearnerSettings, LoraSettings, ModelSettings
 
@@ -67,14 +68,15 @@ def _recipe(name: str) -> Figures:
     shape = (PROMPT, 600, TURN)
     problems = max(2, 2 * recipe.learner.tokens_per_microbatch // (8 * 2 * 600))
     examples = attempts(problems, 8, shape, recipe.engine.max_tokens, WORDS)
-    cost = learner_cost(recipe.model, recipe.learner, examples, card, largest_alone=True)
     sharded = recipe.launcher.parallel == "fsdp2" and count > 1
+    settings = replace(recipe.learner, max_logprob_gap=1e9)
+    cost = learner_cost(recipe.model, settings, examples, card, largest_alone=True, sharded=sharded)
     share = dict.fromkeys(("weights", "reference", "optimiser", "gradients"), 1 / count) if sharded else {}
     share |= {COPIES: 0.0} if sharded else {}  # FSDP2 gathers weights in half precision instead
     peak = sum(cost.memory.peak(share).values()) / GIB + sharded * 2 * cost.gathered / GIB
     if recipe.engine.name == "vllm":
-        settings: Any = recipe.engine.settings
-        peak += ASLEEP if settings.enable_sleep_mode else settings.gpu_memory_utilization * card.memory / GIB
+        vllm: Any = recipe.engine.settings
+        peak += ASLEEP if vllm.enable_sleep_mode else vllm.gpu_memory_utilization * card.memory / GIB
     return {"peak, GiB": peak, "of the card": peak * GIB / card.memory}
 
 

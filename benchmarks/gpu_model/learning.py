@@ -15,10 +15,11 @@ from gpu_model.roofline import Roofline
 from gpu_model.work import HollowPolicy
 from scorl.distributed.ranks import ALONE
 from scorl.estimate.device import Cost, Device
-from scorl.estimate.meter import Phase
+from scorl.estimate.ledger import Phase
 from scorl.learner import Learner
 from scorl.learner.head import Head
 from scorl.learner.parallel import DDP
+from scorl.model.reference import Reference
 from scorl.settings import LearnerSettings, ModelSettings
 from scorl.trajectory import TrainingExample
 
@@ -99,6 +100,7 @@ def learner_cost(
     device: Device,
     scale: float = 1.0,
     largest_alone: bool = False,
+    sharded: bool = False,
 ) -> LearnerCost:
     """What an update costs.
 
@@ -109,12 +111,16 @@ def learner_cost(
         device: whose rates count.
         scale: how often the examples stand in the step.
         largest_alone: enough for the memory; the costs are then those of that micro-batch for all.
+        sharded: whether weights are going to be divided.
     """
     roofline = Roofline(device)
     with pretend_gpu(roofline), cuda_kernels():
         policy = HollowPolicy(model, roofline)
         with roofline.label("reference"):
             learner = Learner(policy, settings, total=2)
+            if sharded:
+                learner.reference = Reference(policy, sharded=True)
+                learner.reference.seal()
         learner.strategy = ran = _FewBatches(policy, roofline, largest_alone)
         learner.packing = settings.packing
         with roofline.label("optimiser"):

@@ -7,10 +7,7 @@ arithmetic or its bytes need, whichever is longer, and never less than a kernel'
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -20,8 +17,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from scorl.estimate.device import Device
-from scorl.estimate.meter import COPIES, Phase
+from scorl.estimate.device import Cost, Device
+from scorl.estimate.ledger import Ledger
 
 __all__ = ["Roofline"]
 
@@ -46,36 +43,14 @@ TAKE = {aten.embedding, aten.index, aten.gather, aten.index_select}
 """Operations that read as much as they write, however large what they read from is."""
 
 
-class Roofline:
+class Roofline(Ledger):
     """Computes for `pretend_gpu`, and counts for a device."""
 
     def __init__(self, device: Device) -> None:
+        super().__init__()
         self.device = device
-        self.live: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         """Seconds by operation."""
-        self._label = "activations"
-        self._labels: dict[int, str] = {}
-        self._phases: list[Phase] = []
-
-    @contextmanager
-    def phase(self) -> Iterator[Phase]:
-        """What runs within, by itself."""
-        phase = Phase(Counter(self.live))
-        self._phases.append(phase)
-        try:
-            yield phase
-        finally:
-            self._phases.remove(phase)
-
-    @contextmanager
-    def label(self, name: str) -> Iterator[None]:
-        """The label of tensors that are made within."""
-        before, self._label = self._label, name
-        try:
-            yield
-        finally:
-            self._label = before
 
     def __call__(self, func: Any, args: Any, kwargs: dict[str, Any], stays: bool) -> Any:
         """See `support.pretend_gpu.device.Compute`."""
@@ -86,48 +61,19 @@ class Roofline:
         if hollow:
             for x in _written(func, args):  # it has no numbers any more either
                 x.inner = x.inner.to(META)
-        label = self._label_of(func, gpu)
         inner, more = replace_leaves(args, _inside), {key: replace_leaves(x, _inside) for key, x in kwargs.items()}
         if hollow and func is aten.index.Tensor:
             inner = (inner[0], list(map(_places, inner[1])))
-        if more.get("device") is not None:
+        if more.get("device") not in (None, META):
             more["device"] = META if hollow or (stays and _needs_no_numbers(func, args, kwargs)) else CPU
         if hollow:
             inner, more = replace_leaves(inner, _to_meta), {key: replace_leaves(x, _to_meta) for key, x in more.items()}
         out = func(*inner, **more)
         if stays:
-            for tensor in (*(x.inner for x in gpu), *tree_leaves(out)):
-                self._follow(tensor, label)
+            self.follow(func, [x.inner for x in gpu], tree_leaves(out))
             if not _is_free(func):
                 self._count(func, inner, more, out)
         return replace_leaves(out, _zeros) if hollow and stays and _is_new(func) else out
-
-    def _label_of(self, func: Any, inputs: list[OnGpu]) -> str:
-        weight = inputs and self._labels.get(inputs[0].inner.untyped_storage()._cdata) in ("weights", "reference")
-        copied = weight and func is aten._to_copy.default and self._label not in ("weights", "reference")
-        return COPIES if copied else self._label
-
-    def _follow(self, tensor: Any, label: str) -> None:
-        """Count a tensor's storage from now until it is gone."""
-        if not isinstance(tensor, Tensor):
-            return
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._labels:
-            return
-        self._labels[key] = label
-        self._record(label, size)
-
-        def gone() -> None:
-            del self._labels[key]
-            self._record(label, -size)
-
-        weakref.finalize(storage, gone)
-
-    def _record(self, label: str, size: int) -> None:
-        self.live[label] += size
-        for phase in self._phases:
-            phase.events.append((label, size))
 
     def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         packet = func._overloadpacket
@@ -141,10 +87,7 @@ class Roofline:
         size = sum(map(_bytes, outputs)) + sum(map(_bytes, outputs if packet in TAKE else inputs))
         seconds = max(flops / rate, size / self.device.bandwidth, KERNEL)
         self.kinds[func._schema.name.removeprefix("aten::")] += seconds
-        for phase in self._phases:
-            cost = phase.cost
-            cost.seconds, cost.flops, cost.bytes = cost.seconds + seconds, cost.flops + flops, cost.bytes + size
-            cost.calls += 1
+        self.add(Cost(seconds, flops, size, 1))
 
 
 def _read(func: Any, tensor: OnGpu) -> Any:

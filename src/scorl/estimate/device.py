@@ -32,6 +32,11 @@ class Cost:
     bytes: float = 0.0
     calls: int = 0
 
+    def add(self, other: Cost) -> None:
+        """Add another's to these."""
+        self.seconds, self.flops = self.seconds + other.seconds, self.flops + other.flops
+        self.bytes, self.calls = self.bytes + other.bytes, self.calls + other.calls
+
     def __sub__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, name) - getattr(other, name) for name in ("seconds", "flops", "bytes", "calls")))
 

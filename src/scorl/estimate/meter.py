@@ -7,11 +7,8 @@ much, but takes twice the time, and its process crashed whenever Python collecte
 
 from __future__ import annotations
 
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -22,14 +19,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from scorl.estimate.device import Cost, Device
+from scorl.estimate.ledger import Ledger
 
-__all__ = ["COPIES", "Hollow", "Meter", "Phase"]
+__all__ = ["Hollow", "Meter"]
 
 aten = torch.ops.aten
 CPU, META = torch.device("cpu"), torch.device("meta")
-
-COPIES = "copies in half precision"
-"""The label of what autocast makes of weights."""
 
 NUMBER = 1e-5
 """What is read off a hollow tensor: a gradient norm that counts as one, and a difference that no guard objects to."""
@@ -77,40 +72,13 @@ class Hollow(Tensor):
         raise RuntimeError(f"{func}: hollow tensors are computed with inside of a Meter alone")
 
 
-@dataclass(eq=False)
-class Phase:
-    """A stretch of a run: what it cost, and when memory was taken and given back, by label."""
-
-    live: Counter[str]
-    """Bytes at its beginning."""
-    cost: Cost = field(default_factory=Cost)
-    events: list[tuple[str, int]] = field(default_factory=list)
-
-    def peak(self, share: Mapping[str, float] | None = None) -> dict[str, float]:
-        """Bytes by label at the height, where of a label only `share` lies on the device."""
-        share = share or {}
-        live = {label: share.get(label, 1.0) * size for label, size in self.live.items()}
-        total = most = sum(live.values())
-        height = dict(live)
-        for label, size in self.events:
-            step = share.get(label, 1.0) * size
-            live[label] = live.get(label, 0.0) + step
-            total += step
-            if total > most:
-                most, height = total, dict(live)
-        return {label: size for label, size in height.items() if size}
-
-
-class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Meter(TorchDispatchMode, Ledger):  # type: ignore[no-untyped-call]
     """Counts for a device what runs within; memory is that of hollow tensors alone."""
 
     def __init__(self, device: Device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live: Counter[str] = Counter()
+        Ledger.__init__(self)
         self.device = device
-        self._label = "activations"
-        self._labels: dict[int, str] = {}
-        self._phases: list[Phase] = []
         self._makes = False
 
     @contextmanager
@@ -122,25 +90,6 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._makes = False
 
-    @contextmanager
-    def phase(self) -> Iterator[Phase]:
-        """What runs within, by itself; phases may lie in one another."""
-        phase = Phase(Counter(self.live))
-        self._phases.append(phase)
-        try:
-            yield phase
-        finally:
-            self._phases.remove(phase)
-
-    @contextmanager
-    def label(self, name: str) -> Iterator[None]:
-        """The label of tensors that are made within."""
-        before, self._label = self._label, name
-        try:
-            yield
-        finally:
-            self._label = before
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         leaves = tree_leaves((args, kwargs))
         hollow = [x for x in leaves if isinstance(x, Hollow)]
@@ -151,9 +100,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args, kwargs = tree_map(_to_meta, (_without_masks(func, args), kwargs or {}))
         out = func(*args, **(kwargs if hollow else kwargs | {"device": META}))
         known = {id(x.meta): x for x in hollow}  # what is changed in place comes back
-        label = self._label_of(func, hollow)
-        for tensor in (*(x.meta for x in hollow), *tree_leaves(out)):
-            self._follow(tensor, label)
+        self.follow(func, [x.meta for x in hollow], tree_leaves(out))
         if not _is_free(func):
             self._count(func, args, kwargs, out)
 
@@ -161,33 +108,6 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return known[id(x)] if id(x) in known else Hollow(x) if isinstance(x, Tensor) else x
 
         return tree_map(hollowed, out)
-
-    def _label_of(self, func: Any, inputs: Sequence[Hollow]) -> str:
-        weight = inputs and self._labels.get(inputs[0].meta.untyped_storage()._cdata) in ("weights", "reference")
-        copied = weight and func is aten._to_copy.default and self._label not in ("weights", "reference")
-        return COPIES if copied else self._label
-
-    def _follow(self, tensor: Any, label: str) -> None:
-        """Count a tensor's storage from now until it is gone."""
-        if not isinstance(tensor, Tensor):
-            return
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._labels:
-            return
-        self._labels[key] = label
-        self._record(label, size)
-
-        def gone() -> None:
-            del self._labels[key]
-            self._record(label, -size)
-
-        weakref.finalize(storage, gone)
-
-    def _record(self, label: str, size: int) -> None:
-        self.live[label] += size
-        for phase in self._phases:
-            phase.events.append((label, size))
 
     def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         packet = func._overloadpacket
@@ -202,12 +122,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             rate = self.device.single if outputs and outputs[0].dtype == torch.float32 else self.device.half
         size = sum(map(_bytes, outputs)) + sum(map(_bytes, outputs if packet in TAKE else inputs))
         seconds = max(flops / rate, size / self.device.bandwidth)
-        for phase in self._phases:
-            cost = phase.cost
-            cost.seconds += seconds
-            cost.flops += flops
-            cost.bytes += size
-            cost.calls += 1
+        self.add(Cost(seconds, flops, size, 1))
 
 
 READ: dict[Any, Callable[[Tensor], object]] = {

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scorl.estimate.device import GIB, Device
-from scorl.estimate.meter import COPIES
+from scorl.estimate.ledger import COPIES
 from scorl.estimate.served import ASLEEP, SERVER, Served
 from scorl.estimate.trace import Decoding, Learning, trace_decoding, trace_learning
 from scorl.estimate.workload import Lengths, Workload, workload

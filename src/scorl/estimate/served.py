@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scorl.estimate.device import GIB, Cost, Device
-from scorl.estimate.meter import Phase
+from scorl.estimate.ledger import Phase
 from scorl.estimate.trace import Decoding
 from scorl.estimate.workload import Sampled, Workload
 from scorl.settings import VllmSettings

@@ -19,7 +19,8 @@ from scorl.engines.sampling import sample_tokens
 from scorl.engines.torch import PREFILL_TOKENS
 from scorl.estimate.device import Cost, Device
 from scorl.estimate.kernels import gpu_kernels
-from scorl.estimate.meter import Hollow, Meter, Phase
+from scorl.estimate.ledger import Phase
+from scorl.estimate.meter import Hollow, Meter
 from scorl.estimate.model import FakePolicy
 from scorl.estimate.workload import Sampled, Workload
 from scorl.learner import Learner
@@ -28,6 +29,7 @@ from scorl.learner.head import Head
 from scorl.learner.parallel import DDP, Backward
 from scorl.learner.tree import Tree
 from scorl.model.logprobs import log_probabilities
+from scorl.model.reference import Reference
 from scorl.recipe import Recipe
 
 __all__ = ["Decoding", "Learning", "trace_decoding", "trace_learning"]
@@ -80,6 +82,9 @@ def trace_learning(recipe: Recipe, config: Any, work: Workload, device: Device) 
     with meter, meter.label("reference"):
         settings = replace(recipe.learner, use_liger_kernel=False)  # what would be fused is counted as if it were not
         learner = Learner(policy, settings, total=recipe.steps, temperature=recipe.engine.temperature)
+        if recipe.launcher.parallel == "fsdp2" and (recipe.launcher.workers or 1) > 1:  # as what is to be divided
+            learner.reference = Reference(policy, sharded=True)
+            learner.reference.seal()
     learner.strategy = ran = _LargestAlone(policy, meter)
     with meter, meter.phase() as first, meter.label("optimiser"):
         learner.update([])
