@@ -11,6 +11,7 @@ from scorl.cli import main
 from scorl.errors import UserError
 from scorl.estimate import model, prepare
 from scorl.estimate.device import DEVICES, GIB, Device
+from scorl.estimate.kernels import CountedBlock, keys_of_a_query
 from scorl.estimate.ledger import COPIES, Phase
 from scorl.estimate.meter import Hollow, Meter
 from scorl.estimate.model import config_of
@@ -21,7 +22,9 @@ from scorl.estimate.trace import trace_learning
 from scorl.estimate.workload import Lengths, lengths_of, workload
 from scorl.learner import Learner
 from scorl.learner.batch import micro_batches
-from scorl.learner.tree import make_blocks
+from scorl.learner.flex import FlexTree
+from scorl.learner.head_block import Logits
+from scorl.learner.tree import make_blocks, pack_tree
 from scorl.model.policy import Policy
 from scorl.recipe import resolve, shipped_recipes
 from scorl.settings import Gpu
@@ -337,3 +340,25 @@ def test_the_users_mistakes_are_told(tmp_path, capsys, monkeypatch):
     code, told = run(capsys, "countdown", "model.path=somebody/something", "--gpu", "h100")
     assert (code, "--config FILE" in told.err, "qwen2.5-7b" in told.err) == (2, True, True)
     assert prepare.TINY < 10**8
+
+
+def test_the_fused_head_by_hand():
+    """Each sum of exponentials reads the products once, the KL both, and the gradient reads both and writes one."""
+    count, words = 64, 5000
+    size = 2 * count * words
+    meter = Meter(DEVICE)
+    with meter, meter.phase() as phase:
+        policy, reference = (
+            Logits(Hollow(torch.empty(count, words, dtype=torch.bfloat16, device="meta")), None, 1.0) for _ in range(2)
+        )
+        scored = CountedBlock.of(policy, reference, torch.zeros(count), True)
+        assert phase.cost.bytes == pytest.approx(4 * size, rel=0.01)
+        scored.logit_gradient()
+        assert phase.cost.bytes == pytest.approx(7 * size, rel=0.01)
+
+
+def test_keys_of_a_query_by_hand():
+    """Of one row in tiles of 128: the first tile's queries see one tile, those of the fourth four."""
+    tree, _ = pack_tree([tuple(range(512))])
+    mask = FlexTree.fill(tree).mask(None)
+    assert keys_of_a_query(mask) == 128 * (1 + 2 + 3 + 4) / 4

@@ -128,6 +128,14 @@ def test_models_have_the_states_of_blocks(model, dtype):
     assert (by_flex - by_blocks).norm() / by_blocks.norm() < limit
 
 
+def test_a_large_tree_is_as_large_as_its_mask():
+    """A CPU's products would fill up its rows from some thousands on."""
+    decoder = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+    tree, _ = pack_tree([tuple(range(4, 9)) * 840])
+    with tree_attention(decoder), torch.no_grad():
+        assert len(tree_hidden_states(decoder, tree)) == 4200
+
+
 @pytest.mark.parametrize(
     ("packing", "checkpointing"), [("prefix_tree", False), ("prefix_tree", True), ("packed", False)]
 )

@@ -14,7 +14,7 @@ from scorl.run.directory import RunDirectory
 from scorl.run.run import run_recipe
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4"]
-CASES = {"full-ddp": 10, "full-fsdp2": 10, "few-fsdp2": 2}
+CASES = {"full-ddp": 10, "full-fsdp2": 10, "few-ddp": 2, "few-fsdp2": 2}
 """Five problems; three, which leave a rank idle; and one, whose three attempts are divided."""
 
 pytestmark = pytest.mark.timeout(900)  # many processes on few cores

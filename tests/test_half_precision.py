@@ -115,3 +115,21 @@ def test_logprobs_and_kl_of_the_head_are_float32s_but_for_rounding(tmp_path):
     assert half.loss == pytest.approx(exact.loss, rel=0.02)
     assert half.kl == pytest.approx(exact.kl, rel=0.02)
     assert half.gap == pytest.approx(exact.gap, abs=0.005)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["a head that is the embedding", "a head of its own"])
+@pytest.mark.parametrize("told", [True, False], ids=["told that they are one", "told that they are two"])
+def test_a_reference_that_is_reset_has_the_head_of_the_policy(tmp_path, shared, told):
+    """Whatever the configuration says of its head, which need not be so."""
+    policy = Policy(save_model(tmp_path, width=64), dtype="bfloat16", device="cpu")
+    words = policy.decoder.get_input_embeddings().weight
+    policy.decoder.get_output_embeddings().weight = words if shared else torch.nn.Parameter(words.detach().clone() + 1)
+    policy.decoder.config.tie_word_embeddings = told
+    learner = Learner(policy, LearnerSettings(), total=1)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter += 0.1
+    learner.reset_reference()
+    own, other = (decoder.get_output_embeddings().weight for decoder in (policy.decoder, learner.reference.head))
+    assert torch.equal(own.to(torch.bfloat16), other.to(torch.bfloat16))
+    assert learner.reference.state().keys() == policy.parameters.keys()

@@ -1,5 +1,7 @@
 """The head's one autograd function against autograd's own way through the same formulas."""
 
+import functools
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -97,6 +99,37 @@ def test_without_a_reference_there_is_no_kl():
         (c * torch.log_softmax(decoder.head(hidden), -1).gather(1, target[:, None])[:, 0]).sum(), hidden
     )
     torch.testing.assert_close(hidden.grad, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gpu_compiles_for_every_vocabulary_and_temperature(monkeypatch):
+    """Beyond a limit torch would run the formulas as they are, in several times the memory; here it fails there."""
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda formula: compile_with(formula, backend="eager"))
+    monkeypatch.setattr(head_block, "_compile", functools.cache(head_block._compile.__wrapped__))
+    kinds = itertools.product((40, 50), (0.7, 1.0), (None, 30.0), (True, False), (True, False), (4, 7, 1))
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for words, temperature, cap, referred, exact, count in kinds:
+            logits = head_block.Logits(torch.randn(count, words), cap, temperature)
+            one, target = torch.ones(count), torch.zeros(count).long()
+            block = head_block.FusedBlock.of(logits, logits if referred else None, target, exact)
+            assert block.logit_gradient(target, one, one if exact and referred else None).shape == (count, words)
+
+
+def test_without_a_compiler_the_head_is_computed_by_single_operations(monkeypatch):
+    def fail(formula):
+        raise RuntimeError("no C compiler here")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(head_block, "_compile", head_block._compile.__wrapped__)
+    monkeypatch.setattr(head_block, "_can_fuse", head_block._can_fuse.__wrapped__)
+    monkeypatch.setattr(head_block, "BLOCKS", {"cpu": head_block.FusedBlock.of})
+    logits = head_block.Logits(torch.zeros(1, 4), None, 1.0)
+    with pytest.warns(UserWarning, match="no C compiler here"):
+        block = head_block.compute_block(logits, None, torch.zeros(1).long(), False)
+    assert isinstance(block, head_block.InPlaceBlock)
+    with pytest.warns(UserWarning, match="single operations"):
+        size = head_block.block_size(torch.device("cpu"), torch.bfloat16, 1024)
+    assert size == (64 << 20) // (4 * 1024)
 
 
 def test_a_frozen_head_has_no_gradient():

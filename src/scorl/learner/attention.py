@@ -39,7 +39,7 @@ def tree_hidden_states(decoder: Any, tree: Tree) -> Tensor:
     # the attention function; positions are depths, so that rotary embeddings are those of the plain rows.
     laid = FlexTree.fill(tree) if tree.blocks is None else tree
     # On a CPU tokens that nobody attends to fill up here what the linear layers would fill up for every product.
-    more = missing_rows(len(laid.ids)) if laid.ids.device.type == "cpu" else 0
+    more = 0 if tree.blocks is None else missing_rows(len(laid.ids))
     ids, depth = F.pad(laid.ids, (0, more))[None], F.pad(laid.depth, (0, more))[None]
     hidden: Tensor = decoder.base_model(input_ids=ids, position_ids=depth, use_cache=False, tree=laid).last_hidden_state
     return hidden[0, : len(tree.ids)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 
 from scorl.learner.batch import training_row
+from scorl.learner.tree import common_length
 from scorl.trajectory import TrainingExample
 
 __all__ = ["balance", "share_of_rank"]
@@ -43,6 +45,6 @@ def balance(sizes: Sequence[int], parts: int) -> list[list[int]]:
 
 
 def _tokens(examples: Sequence[TrainingExample]) -> int:
-    """Of a problem's examples, their first prompt counted once."""
-    prompt = len(examples[0].trajectory.responses[0].prompt_ids)
-    return prompt + sum(max(0, len(training_row(example)) - prompt) for example in examples)
+    """Distinct ones of a problem's examples: what rows begin with in common counts once, as in a prefix tree."""
+    rows = sorted(map(training_row, examples))
+    return sum(len(row) - common_length(before, row) for before, row in pairwise([(), *rows]))

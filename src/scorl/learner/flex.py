@@ -60,7 +60,7 @@ def flex_attend(
     if torch.is_autocast_enabled(query.device.type):  # it is not among the functions that autocast knows
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    attend = ATTEND[query.device.type]
+    attend = ATTEND.get(query.device.type, flex_attention)
     if query.is_cuda and torch.is_grad_enabled():
         # Backward through shared keys goes over a group's heads one after the other: twice as long (docs/speed.md).
         share = query.shape[1] // key.shape[1]

@@ -12,6 +12,7 @@ the time of one kernel an operation (docs/speed.md).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +24,8 @@ __all__ = ["BLOCKS", "BLOCK_BYTES", "FusedBlock", "HeadBlock", "Logits", "block_
 
 BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
 """Of the logits of a block; with a reference there are as many of its own, and as many of gradients."""
+RECOMPILES = 100
+"""Vocabularies, temperatures and kinds of blocks that a process can compile."""
 
 
 class Logits(NamedTuple):
@@ -71,7 +74,7 @@ Compute = Callable[[Logits, Logits | None, Tensor, bool], HeadBlock]
 
 def block_size(device: torch.device, dtype: torch.dtype, vocabulary: int) -> int:
     """How many predictions make a block; where it is not fused its logits are in float32."""
-    size = dtype.itemsize if device.type == "cuda" else 4
+    size = 4 if _block_of(device) == InPlaceBlock.of else dtype.itemsize
     return max(1, BLOCK_BYTES.get(device.type, BLOCK_BYTES["cpu"]) // (size * vocabulary))
 
 
@@ -84,7 +87,26 @@ def compute_block(policy: Logits, reference: Logits | None, target: Tensor, exac
         target: the tokens, [predictions].
         exact_kl: whether the KL over the vocabulary is wanted.
     """
-    return BLOCKS[policy.product.device.type](policy, reference, target, exact_kl)
+    return _block_of(policy.product.device)(policy, reference, target, exact_kl)
+
+
+def _block_of(device: torch.device) -> Compute:
+    compute = BLOCKS.get(device.type, InPlaceBlock.of)
+    return InPlaceBlock.of if compute == FusedBlock.of and not _can_fuse(device) else compute
+
+
+@cache
+def _can_fuse(device: torch.device) -> bool:
+    """Whether torch.compile works: it wants a C compiler, and on a GPU one that Triton knows."""
+    logits = Logits(torch.zeros(2, 16, device=device), None, 1.0)
+    target, one = torch.zeros(2, dtype=torch.long, device=device), torch.ones(2, device=device)
+    try:
+        FusedBlock.of(logits, logits, target, True).logit_gradient(target, one, one)
+    except Exception as error:  # whatever a compiler finds
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"the head is computed by single operations, since torch.compile fails: {reason}", stacklevel=2)
+        return False
+    return True
 
 
 class InPlaceBlock(NamedTuple):
@@ -212,8 +234,20 @@ def _differentiate(
     return (gradient / policy.temperature).to(policy.product.dtype)
 
 
+def _fused(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """The formula, compiled anew for every vocabulary and temperature: beyond a limit torch would not, and run it as it
+    is, in several times the memory.
+    """
+
+    def run(*inputs: Any) -> Any:
+        with torch._dynamo.config.patch(recompile_limit=RECOMPILES):
+            return _compile(formula)(*inputs)
+
+    return run
+
+
 @cache
-def _fused(formula: Callable[..., Any]) -> Any:
+def _compile(formula: Callable[..., Any]) -> Any:
     return torch.compile(formula)
 
 

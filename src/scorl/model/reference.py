@@ -127,7 +127,9 @@ class Reference:
         else:
             for name, parameter in self._named_like_policy():
                 parameter.data.copy_(state[name])
-            _copy_words(self._copy)
+            head, words = self._copy.get_output_embeddings().weight, self._copy.get_input_embeddings().weight
+            if head is not words and _shares_words(self._policy.decoder):
+                head.data.copy_(words)
         self.seal()
 
     def _named_like_policy(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -146,7 +148,7 @@ def _frozen(policy: Policy, halves: dict[int, Any]) -> Any:
         halves = {id(p): _freeze(p.detach().to("meta")) for p in policy.model.parameters()}
     model = copy.deepcopy(policy.model, dict(halves)).eval().requires_grad_(False)
     head = model.get_output_embeddings()
-    if policy.placed and halves and head.weight is model.get_input_embeddings().weight:
+    if policy.placed and halves and _shares_words(model):
         head.weight = _freeze(head.weight.to(policy.dtype))
     return model
 
@@ -163,11 +165,9 @@ def _halves(policy: Policy) -> dict[int, Any]:
     return {id(p): _freeze(p.detach().to(policy.dtype)) for p in linear if p is not words}
 
 
-def _copy_words(model: Any) -> None:
-    """Bring a head in half precision, if there is one of its own, to what the embedding says that it shares."""
-    head, words = model.get_output_embeddings(), model.get_input_embeddings()
-    if head.weight.dtype != words.weight.dtype and model.config.get_text_config().tie_word_embeddings:
-        head.weight.data.copy_(words.weight)
+def _shares_words(model: Any) -> bool:
+    """Whether the head is the embedding; what a configuration says of that need not be so."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 def _freeze(tensor: Tensor) -> nn.Parameter:
