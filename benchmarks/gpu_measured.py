@@ -80,7 +80,7 @@ def learner(model: ModelSettings, settings: LearnerSettings, response: int, long
 def decoding(model: ModelSettings, rows: int, columns: int, share: bool = True, tokens: int = 64) -> Figures:
     """What a decoded token of all rows takes, behind prompts that 8 samples share, or have a copy of each."""
     engine = TorchEngine(RandomPolicy(model), batch_size=rows)
-    engine._shares_prompts = share
+    engine._can_share_prompts = lambda: share
     requests = [Request((1 + i // SAMPLES, *range(1, columns)), i) for i in range(rows)]
 
     def sample(count: int) -> float:

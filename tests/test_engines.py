@@ -11,7 +11,8 @@ from support.worlds import tiny_policy
 
 from scorl.distributed.ranks import ALONE
 from scorl.engines import ENGINES, Request, ScriptedEngine
-from scorl.engines.kv_cache import CachedRows, PrefixCache
+from scorl.engines.kv_cache import CachedRows
+from scorl.engines.prefix_cache import PrefixCache
 from scorl.engines.sampling import sample_tokens
 from scorl.engines.shared_prefix import SharedPrefix, concatenate_prefixes
 from scorl.engines.torch import TorchEngine
@@ -161,6 +162,37 @@ def test_rows_without_room_are_not_copied(policy, monkeypatch):
         assert bool(copied) == copies
 
 
+def storages_of(thing, seen):
+    """The bytes of every storage that is reached from a thing, by its address; `seen` is what was looked at."""
+    if id(thing) in seen:
+        return {}
+    seen[id(thing)] = thing  # itself, so that no other gets its id
+    if isinstance(thing, torch.Tensor):
+        storage = thing.untyped_storage()
+        return {storage.data_ptr(): storage.nbytes()} if storage.nbytes() else {}
+    parts = [*thing.values()] if isinstance(thing, dict) else thing if isinstance(thing, list | tuple | set) else []
+    parts = [*parts, *getattr(thing, "__dict__", {}).values()]
+    return {address: size for part in parts for address, size in storages_of(part, seen).items()}
+
+
+@pytest.mark.parametrize("batch_size", [16, 256])
+@pytest.mark.parametrize("limit", [1 << 20, 1 << 30])
+def test_all_that_a_turn_leaves_stays_within_the_limit(policy, batch_size, limit):
+    prompts = [(*(4 + (i + k) % 9 for k in range(95 + i % 4)), 4 + i // 9) for i in range(24)]
+    asked = [Request(prompts[i // 8], seed=i) for i in range(24 * 8)]
+    engine = TorchEngine(policy, batch_size, prefix_cache_bytes=limit)
+    samples = engine.sample(asked, temperature=1.0, max_tokens=20, keep=True)
+    held = sum(storages_of(engine._prefixes, {}).values())
+    assert 0.9 * min(limit, 1 << 20) < held == engine._prefixes.held <= limit
+    if (batch_size, limit) == (256, 1 << 30):  # all prompts are computed at once, and kept once
+        column = 2 * 2 * 32 * 4  # keys and values, layers, width, bytes
+        own = sum(len(s.ids) - 1 for s in samples) * (column + 8) + len(samples) * 3 * 8
+        assert held == 24 * 99 * (column + 1) + own
+    second = spoken(policy, asked, samples)[::5]
+    again = TorchEngine(policy).sample(second, temperature=1.0, max_tokens=3)
+    assert [s.ids for s in engine.sample(second, temperature=1.0, max_tokens=3)] == [s.ids for s in again]
+
+
 def test_several_go_on_from_one_response_and_other_prompts_beside_them(policy):
     asked = requests(policy, 3)
     engine = TorchEngine(policy)
@@ -235,6 +267,7 @@ def test_the_longest_kept_beginning_is_found():
     rows = replace(CachedRows.empty(torch.ones(5, 1)), cache=SimpleNamespace(layers=[]))
     tokens = [(1,), (1, 2), (1, 2, 9), (1, 3, 5, 7), (2, 2)]
     cache.add(rows, range(5), tokens)
+    cache.finish()
     found = {p: cache.find(p) for p in [(1, 2, 3, 4), (1, 2), (1, 3, 5, 6), (2, 2, 2), (3,), (1, 3, 5, 7, 1), (0, 1)]}
     assert {p: f and tokens[f[2]] for p, f in found.items()} == {
         (1, 2, 3, 4): (1, 2),

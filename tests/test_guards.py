@@ -10,7 +10,7 @@ import torch
 from support.worlds import letters, letters_recipe, save_model
 
 from scorl.engines import ScriptedEngine
-from scorl.engines.kv_cache import PrefixCache
+from scorl.engines.prefix_cache import PrefixCache
 from scorl.engines.torch import TorchEngine
 from scorl.errors import GuardError, UserError
 from scorl.learner import Learner, guards, update

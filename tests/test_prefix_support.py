@@ -11,8 +11,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from scorl.engines import Request, shared_prefix
 from scorl.engines.kv_cache import CachedRows
 from scorl.engines.prefix_support import try_shared_prefix
+from scorl.engines.reference import ReferenceEngine
 from scorl.engines.torch import TorchEngine
 from scorl.model.policy import Policy
+from scorl.model.reference import Reference
 from scorl.settings import LoraSettings
 
 HALF = ["bfloat16", "float16"]
@@ -98,3 +100,15 @@ def test_an_engine_in_half_precision_forks_a_prompt_without_a_warning(tmp_path, 
         TorchEngine(policy).sample([Request(prompt, seed) for seed in range(6)], temperature=1.0, max_tokens=3)
     assert forked[-1] == 6  # behind the trial's
     assert set(forked[:-1]) == {2}
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_the_reference_may_sample_first(tmp_path, monkeypatch, dtype):
+    policy = policy_of(tmp_path, dtype)
+    engine, prompt = TorchEngine(policy), Request(tuple(4 + i % 8 for i in range(40)), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ReferenceEngine(engine, Reference(policy)).sample([prompt], temperature=1.0, max_tokens=3)
+    monkeypatch.setitem(AttentionInterface._global_mapping, shared_prefix._NAME, scale_otherwise)
+    with pytest.warns(UserWarning, match="attends to them otherwise"):  # in float32, where the policy's own is tried
+        engine.sample([prompt], temperature=1.0, max_tokens=3)

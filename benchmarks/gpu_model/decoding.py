@@ -48,7 +48,7 @@ def decoding_cost(model: ModelSettings, rows: int, columns: int, samples: int, d
     roofline = Roofline(device)
     with pretend_gpu(roofline), cuda_kernels():
         engine = TorchEngine(HollowPolicy(model, roofline), batch_size=rows)
-        engine._shares_prompts = shared
+        engine._can_share_prompts = lambda: shared
         requests = [Request((1 + i // samples, *range(1, columns)), i) for i in range(rows)]
         engine.sample(requests[:1], temperature=1.0, max_tokens=1)  # what is made once
         found: list[tuple[Cost, int, float]] = []

@@ -1,4 +1,4 @@
-"""Keys and values of a batch of rows, and the cache of rows that later turns continue.
+"""Keys and values of a batch of rows.
 
 A row's tokens lie in order, but not side by side: the mask says which columns are its own, so that rows of different
 histories can share one batch. Positions are counted along the mask.
@@ -6,10 +6,8 @@ histories can share one batch. Positions are counted along the mask.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -19,7 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from scorl.engines.shared_prefix import SharedPrefix, attends_by_cascade, concatenate_prefixes, copy_to
 
-__all__ = ["BufferedLayer", "CachedRows", "PrefixCache", "concatenate_rows"]
+__all__ = ["BufferedLayer", "CachedRows", "concatenate_rows"]
 
 SPARE_COLUMNS = 64
 """Columns that a buffer has free at its end, at least."""
@@ -141,13 +139,22 @@ class CachedRows:
         return logits
 
     def _attention_mask(self, decoder: Any, queries: int) -> Tensor | None:
-        """What the last columns attend to; None: to all up to themselves.
+        """What the last columns attend to, as the decoder takes it; None: to all up to themselves.
 
-        transformers would wait for the device to find out whether a mask leaves anything out, for every token.
+        transformers would wait for the device to find out whether `self.mask` leaves anything out, for every token.
         """
-        whole = bool((self.own == self.mask.shape[1]).all())
-        if self.prefix is None and (whole or queries > 1 or not attends_by_cascade(decoder)):
-            return None if whole else self.mask
+        if self.prefix is not None:
+            return self._additive_mask(queries)
+        if bool((self.own == self.mask.shape[1]).all()):
+            return None
+        return self._additive_mask(queries) if queries == 1 and attends_by_cascade(decoder) else self.mask
+
+    def _additive_mask(self, queries: int) -> Tensor:
+        """0 where the last columns attend and -inf elsewhere, [rows, 1, queries, columns], the prefix's in front.
+
+        transformers takes a mask of this shape as it is and adds no sliding window to it. That is right only because
+        `try_shared_prefix` refuses models that have one.
+        """
         keys: Tensor = self.cache.layers[0].keys
         allowed = self.mask.bool()[:, None]
         if queries > 1:
@@ -242,48 +249,3 @@ def _stack(parts: Sequence[tuple[Tensor, Tensor]], columns: int, capacity: int) 
         stacked[start : start + len(rows), :, columns - states.shape[2] : columns] = states[rows]
         start += len(rows)
     return stacked
-
-
-class PrefixCache:
-    """Rows that have ended, looked up by their tokens when the next turn continues them.
-
-    Sorted by tokens and bisected: a turn adds all of its rows before the next one asks, so one sort does, and no tree
-    of tokens has to be kept.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        """Bytes of keys and values; rows beyond it are not cached, and are computed again."""
-        self._bytes = 0
-        self._entries: list[tuple[tuple[int, ...], CachedRows, int]] = []
-        self._sorted = True
-
-    def add(self, rows: CachedRows, places: Sequence[int], tokens: Sequence[tuple[int, ...]]) -> None:
-        """Cache copies of some rows of a batch, whose computed tokens are these; none where all are too much."""
-        chosen = torch.tensor(places)
-        first = rows.first_column(chosen)
-        size = len(chosen) * (rows.mask.shape[1] - first) * rows.column_bytes
-        if self._bytes + size > self.limit:
-            return
-        self._bytes += size
-        copies = rows.select(chosen, first)
-        self._entries += [(ids, copies, place) for place, ids in enumerate(tokens)]
-        self._sorted = False
-
-    def find(self, prompt: tuple[int, ...]) -> tuple[int, CachedRows, int] | None:
-        """The longest cached prefix of a prompt, which at least one token follows: its length, its batch, its row.
-
-        The greatest cached tokens that are not above the prompt share more of it than any other; where they are no
-        prefix of it, a prefix of it is one of what they share.
-        """
-        if not self._sorted:
-            self._entries.sort(key=lambda entry: entry[0])
-            self._sorted = True
-        wanted = prompt[:-1]  # a token must be left to compute, or there would be no logits to draw from
-        while place := bisect_right(self._entries, wanted, key=lambda entry: entry[0]):
-            tokens, rows, row = self._entries[place - 1]
-            common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, wanted, strict=False)))
-            if common == len(tokens):
-                return common, rows, row
-            wanted = wanted[:common]
-        return None

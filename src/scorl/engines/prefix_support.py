@@ -11,7 +11,7 @@ from scorl.engines.shared_prefix import cascade_attention
 from scorl.model.policy import Policy
 from scorl.trajectory import user
 
-__all__ = ["try_shared_prefix", "unmaskable_layers"]
+__all__ = ["try_shared_prefix", "unmaskable_layers", "weight_types"]
 
 _ROUNDING = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference of logits, relative to their size, that is rounding: SmolLM2's is 1e-6, and in bfloat16 2e-2."""
@@ -31,10 +31,15 @@ def unmaskable_layers(config: Any) -> str | None:
     return "a sliding window" if windowed else None
 
 
+def weight_types(policy: Policy) -> frozenset[torch.dtype]:
+    """The types that the model's weights are held in now; linear layers may differ from embeddings and norms."""
+    return frozenset(p.dtype for p in policy.decoder.parameters() if p.is_floating_point())
+
+
 def try_shared_prefix(policy: Policy) -> str | None:
     """Compare a shared prompt with a copied one; why samples cannot share theirs, in words, or None: they can.
 
-    In half precision rounding hides a small fault, so that weights held in float32 are tried in it too.
+    In half precision rounding hides a small fault, so that weights that are all held in float32 are tried in it too.
     """
     config = policy.decoder.config.get_text_config()
     if layers := unmaskable_layers(config):
@@ -42,7 +47,7 @@ def try_shared_prefix(policy: Policy) -> str | None:
     if config._attn_implementation != "sdpa":
         return f"attends by '{config._attn_implementation}', not 'sdpa'"
     fault = None
-    if policy.dtype != torch.float32 and next(policy.decoder.parameters()).dtype == torch.float32:
+    if policy.dtype != torch.float32 and weight_types(policy) == {torch.float32}:
         with torch.autocast(policy.device.type, enabled=False):
             fault = _compare_shared(policy, torch.float32)
     with policy.precision():

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from scorl.engines.engine import Arithmetic, Request, Sample, token_budgets
-from scorl.engines.kv_cache import CachedRows, PrefixCache, concatenate_rows
-from scorl.engines.prefix_support import try_shared_prefix, unmaskable_layers
+from scorl.engines.kv_cache import CachedRows, concatenate_rows
+from scorl.engines.prefix_cache import PrefixCache
+from scorl.engines.prefix_support import try_shared_prefix, unmaskable_layers, weight_types
 from scorl.engines.sampling import sample_tokens, uniform_numbers
 from scorl.engines.shared_prefix import cascade_attention, copy_to
 from scorl.model.chat import Chat
@@ -59,7 +60,8 @@ class TorchEngine:
     _prefixes: PrefixCache | None = field(default=None, init=False, repr=False)
     _fingerprint: tuple[float, ...] = field(default=(), init=False, repr=False)
     """Of the weights that `_prefixes` was computed with."""
-    _shares_prompts: bool | None = field(default=None, init=False, repr=False)
+    _shares_prompts: dict[frozenset[torch.dtype], bool] = field(default_factory=dict, init=False, repr=False)
+    """By the types of the weights."""
 
     @property
     def chat(self) -> Chat:
@@ -79,6 +81,8 @@ class TorchEngine:
             budgets = token_budgets(requests, max_tokens, self.policy.max_positions)
             call = _Call(self.policy, requests, budgets, temperature, last_turn, this_turn, share)
             samples = call.run(self.batch_size)
+            if this_turn is not None:
+                this_turn.finish()
         self._prefixes = this_turn
         return samples
 
@@ -95,15 +99,19 @@ class TorchEngine:
         return last_turn, PrefixCache(self.prefix_cache_bytes) if keep else None
 
     def _can_share_prompts(self) -> bool:
-        """Whether samples may share their prompt's keys and values: tried once, for models differ."""
-        if self._shares_prompts is None:
+        """Whether samples may share their prompt's keys and values: tried once, for models differ.
+
+        Once more where weights are held in other types, as a reference's in the policy's place: the trial is another.
+        """
+        types = weight_types(self.policy)
+        if types not in self._shares_prompts:
             fault = try_shared_prefix(self.policy)
             if fault:
                 warnings.warn(
                     f"each sample copies its prompt's keys and values, since this model {fault}", stacklevel=3
                 )
-            self._shares_prompts = fault is None
-        return self._shares_prompts
+            self._shares_prompts[types] = fault is None
+        return self._shares_prompts[types]
 
 
 @dataclass
