@@ -15,6 +15,7 @@ from scorl.cli import commands, main
 from scorl.cli.output import open_output
 from scorl.cli.train import default_folder
 from scorl.errors import UserError
+from scorl.model.loading import count_parameters
 from scorl.model.rates import CpuRates
 from scorl.recipe import differences, resolve
 from scorl.run.progress import ProgressLine, describe_step
@@ -209,6 +210,14 @@ def test_a_run_begins_with_the_type_that_was_measured_to_be_fast(scorl, recipe, 
     assert (resolve(run).model.dtype, resolve(run).model.onednn) == ("bfloat16", False)
     monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(90e9, 99e9, 99e9))
     code, _, err = scorl("train", recipe, "--out", run, "--resume")
+    assert code == 0
+    assert "model.dtype" not in err
+
+
+def test_the_reason_for_a_type_counts_what_the_choice_counted(scorl, recipe, model, tmp_path, monkeypatch):
+    """A model that adapters alone make large was not measured."""
+    monkeypatch.setattr("scorl.model.dtype.LARGE", count_parameters(model) + 1)
+    code, _, err = scorl("train", recipe, "model.lora.r=4", "evaluation.problems=1", "--out", tmp_path / "run")
     assert code == 0
     assert "model.dtype" not in err
 

@@ -6,17 +6,20 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from scorl.compare import METHODS, draw_figure, jobs, parse_arms, plan_runs, summarize_runs, tabulate_comparison
 from scorl.compare.arms import Arm
 from scorl.errors import UserError
 from scorl.metrics import tally_outcomes
+from scorl.model.rates import CpuRates
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star
-from scorl.recipe import resolve
+from scorl.recipe import decide, resolve
 from scorl.tasks.turns import SelfRefine
 
 RECIPE = resolve("countdown")
 STEPS = 240
+subprocess_popen = subprocess.Popen
 
 
 def stages(name):
@@ -151,6 +154,47 @@ def test_a_folder_with_another_recipes_run_is_refused(tmp_path):
     (run.directory / "recipe.yaml").write_text(resolve("countdown", ["seed=9"]).dump())
     with pytest.raises(UserError, match=r"another recipe[\s\S]*seed"):
         plan_runs(RECIPE, arms, 1, tmp_path)
+
+
+class TestRunsComputeAlike:
+    """What the recipe leaves to the machine is decided once, whatever each run would measure."""
+
+    @pytest.fixture(autouse=True)
+    def machine(self, monkeypatch):
+        """One on which even the tiny model is measured."""
+        monkeypatch.setattr("scorl.model.dtype.LARGE", 1)
+        self.measure(monkeypatch, bfloat16=9.0)
+
+    def measure(self, monkeypatch, bfloat16):
+        monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(1.0, 1.0, bfloat16))
+
+    def given(self, out, monkeypatch, arms="score,multi_turn,score:model.dtype=float32"):
+        """The types and products that the runs are given, by arm."""
+        nothing = [sys.executable, "-c", ""]
+        monkeypatch.setattr(jobs.subprocess, "Popen", lambda command, **_: subprocess_popen(nothing))
+        runs = plan_runs(resolve("countdown", ["model.device=cpu"]), parse_arms(arms), 1, out)
+        jobs.execute_runs(runs, out, 2, lambda text: None)
+        recipes = {run.arm.name: resolve(out / "recipes" / f"{run.arm.name}-seed-0.yaml") for run in runs}
+        return {name: (recipe.model.dtype, recipe.model.onednn) for name, recipe in recipes.items()}
+
+    def test_the_recipes_that_they_are_given_are_decided(self, tmp_path, monkeypatch):
+        half = ("bfloat16", False)
+        whole = ("float32", False)
+        assert self.given(tmp_path, monkeypatch) == {
+            "score": half,
+            "multi_turn": half,
+            "score:model.dtype=float32": whole,
+        }
+
+    def test_later_ones_follow_the_first(self, tmp_path, monkeypatch):
+        (run,) = plan_runs(resolve("countdown", ["model.device=cpu"]), parse_arms("score"), 1, tmp_path)
+        run.directory.mkdir(parents=True)
+        started = decide(run.recipe, torch.device("cpu"), vllm=False)
+        (run.directory / "recipe.yaml").write_text(started.dump())
+        self.measure(monkeypatch, bfloat16=1.0)
+        given = self.given(tmp_path, monkeypatch)
+        assert (given["score"], given["multi_turn"]) == (("bfloat16", False), ("bfloat16", False))
+        assert given["score:model.dtype=float32"] == ("float32", False)
 
 
 def test_a_run_that_the_system_killed_is_said_to_be(tmp_path, monkeypatch):

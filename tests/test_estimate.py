@@ -324,6 +324,30 @@ def test_tiny_models_are_measured_on_this_machine(capsys):
     assert "measured steps" in told.out
 
 
+def test_what_is_measured_is_the_recipe_with_its_kernels(monkeypatch):
+    measured = []
+
+    def measure(recipe, steps):
+        measured.append(recipe)
+        raise UserError("enough")
+
+    monkeypatch.setattr(prepare, "measure", measure)
+    with pytest.raises(UserError, match="enough"):
+        prepare.prepared(resolve("countdown", [*STAGES, "learner.use_liger_kernel=true"]))
+    assert measured[0].learner.use_liger_kernel is True
+
+
+def test_a_gpu_is_planned_for_without_the_model(tmp_path, monkeypatch):
+    """Even where Liger is there, which wants to know the model's type."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL))
+    monkeypatch.setattr("scorl.model.liger._load_patches", lambda: {"qwen2": print})
+    recipe = resolve("countdown", [*STAGES, "model.path=somebody/something"])
+    estimate = prepare.prepared(recipe, gpu="h100", config=config, prompt_tokens=20, response_tokens=8)
+    assert estimate.case.recipe.engine.name == "vllm"
+    assert estimate.case.recipe.learner.use_liger_kernel is True
+
+
 def test_the_users_mistakes_are_told(tmp_path, capsys, monkeypatch):
     assert run(capsys, "countdown", "--gpu", "h100", "--config", str(tmp_path / "config.json"))[0] == 2
     code, told = run(capsys, "countdown", "launcher.workers=2")

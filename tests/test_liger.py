@@ -6,10 +6,12 @@ import types
 import pytest
 import torch
 from support.worlds import tiny_policy
+from transformers import AutoConfig
 
 from scorl.errors import UserError
 from scorl.learner import Learner
 from scorl.model.liger import choose_liger, use_liger_kernel
+from scorl.recipe import decide, resolve
 from scorl.settings import LearnerSettings
 
 
@@ -60,6 +62,23 @@ class TestLiger:
         assert not choose_liger("auto", cpu, "vllm", lambda: "qwen2")
         assert choose_liger(True, cpu, "torch", lambda: "gpt2")  # whoever asks for it hears why not
         assert not choose_liger(False, gpu, "vllm", lambda: "qwen2")
+
+    def test_a_liger_that_cannot_be_imported_is_not_taken_and_named_where_it_is_asked_for(self, policy, monkeypatch):
+        def broken(name):
+            raise RuntimeError("0 active drivers")
+
+        monkeypatch.setattr("scorl.model.liger.importlib.import_module", broken)
+        assert not choose_liger("auto", policy.device, "vllm", lambda: "qwen2")
+        with pytest.raises(UserError, match=r"use_liger_kernel.*RuntimeError: 0 active drivers"):
+            use_liger_kernel(policy)
+
+    def test_it_is_decided_by_the_type_of_the_decoder_that_is_loaded(self, monkeypatch):
+        """A configuration of many parts has another: `llama4`, where its decoder is a `llama4_text`."""
+        self.install(monkeypatch, {"llama4_text": print})
+        recipe = resolve("countdown", ["model.path=some/model"])
+        whole = AutoConfig.for_model("llama4")
+        monkeypatch.setattr("scorl.model.loading.load_pretrained", lambda kind, name: whole)
+        assert decide(recipe, torch.device("cuda"), vllm=True).learner.use_liger_kernel
 
     def test_it_must_be_installed(self, policy, monkeypatch):
         monkeypatch.setitem(sys.modules, "liger_kernel", None)

@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from scorl.errors import UserError
 from scorl.model import onednn as room
+from scorl.model.loading import count_parameters
 from scorl.model.onednn import OnednnLinear, onednn_linear, onednn_weight_gradient, use_onednn
 from scorl.model.policy import Policy
-from scorl.settings import ModelSettings
+from scorl.model.rates import CpuRates
+from scorl.settings import LoraSettings, ModelSettings
 
 
 @pytest.fixture
@@ -131,6 +133,25 @@ def test_a_policy_multiplies_by_what_is_faster_unless_it_is_told(tmp_path, monke
 def test_a_policy_in_bfloat16_fills_rows(tmp_path):
     policy = Policy(save_model(tmp_path), dtype="bfloat16", device="cpu", onednn=False)
     assert {type(m) for m in policy.model.modules() if isinstance(m, nn.Linear)} == {OnednnLinear}
+
+
+def test_in_bfloat16_the_setting_means_nothing(tmp_path, monkeypatch):
+    """Runs of it once wrote down true, which a torch without oneDNN must not stumble over."""
+    monkeypatch.setattr("scorl.model.policy.has_onednn", lambda: False)
+    monkeypatch.setattr(room, "has_onednn", lambda: False)
+    policy = Policy(save_model(tmp_path), dtype="bfloat16", device="cpu", onednn=True)
+    assert {type(m) for m in policy.model.modules() if isinstance(m, nn.Linear)} == {nn.Linear}
+
+
+def test_a_policy_decides_by_the_size_that_its_configuration_says(tmp_path, monkeypatch):
+    """As a recipe does: adapters do not count."""
+    monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(1.0, 9.0, 1.0))
+    monkeypatch.setattr("scorl.model.onednn.onednn_is_known_faster", lambda: False)
+    path = save_model(tmp_path)
+    monkeypatch.setattr("scorl.model.dtype.LARGE", count_parameters(path) + 1)
+    policy = Policy(path, device="cpu", lora=LoraSettings(r=4))
+    assert policy.model.num_parameters() > count_parameters(path)
+    assert not any(isinstance(m, OnednnLinear) for m in policy.model.modules())
 
 
 def test_a_torch_without_onednn_says_so(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ def uncounted():
 def test_a_large_model_goes_by_the_rates(machine, rates, dtype, onednn):
     machine(rates)
     assert choose_dtype("auto", CPU, lambda: LARGE) == dtype
-    assert choose_onednn(None, CPU, lambda: LARGE) == onednn
+    assert choose_onednn(None, "float32", CPU, lambda: LARGE) == onednn
     assert "190 in bfloat16" in explain_dtype(CPU, lambda: LARGE) or rates is not HALF_IS_FAST
 
 
@@ -42,7 +42,7 @@ def test_a_small_model_does_not(machine, known):
     for rates in (SLOW_MKL, EQUAL, HALF_IS_FAST):
         machine(rates, known)
         assert choose_dtype("auto", CPU, lambda: LARGE - 1) == "float32"
-        assert choose_onednn(None, CPU, lambda: LARGE - 1) == known
+        assert choose_onednn(None, "float32", CPU, lambda: LARGE - 1) == known
         assert explain_dtype(CPU, lambda: LARGE - 1) is None
 
 
@@ -50,8 +50,9 @@ def test_what_is_said_or_on_a_gpu_is_not_measured(machine):
     machine(HALF_IS_FAST)
     assert choose_dtype("float32", CPU, uncounted) == "float32"
     assert choose_dtype("auto", GPU, uncounted) == "bfloat16"
-    assert choose_onednn(True, CPU, uncounted)
-    assert not choose_onednn(None, GPU, uncounted)
+    assert choose_onednn(True, "float32", CPU, uncounted)
+    assert not choose_onednn(None, "float32", GPU, uncounted)
+    assert not choose_onednn(None, "bfloat16", CPU, uncounted)
     assert explain_dtype(GPU, uncounted) is None
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -295,6 +296,11 @@ def test_differences_name_the_key_and_both_values(small):
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
+def sized(parameters, kind="qwen2"):
+    """Builds a hollow model of so many parameters."""
+    return lambda: SimpleNamespace(num_parameters=lambda: parameters, config=SimpleNamespace(model_type=kind))
+
+
 def left_open(recipe):
     return recipe.model.dtype, recipe.engine.name, recipe.learner.importance_sampling_cap
 
@@ -302,7 +308,7 @@ def left_open(recipe):
 def test_what_a_recipe_leaves_to_the_machine_is_decided_by_its_device(small):
     recipe = resolve(small, ["engine.batch_size=9"])
     assert left_open(recipe) == ("auto", "auto", "auto")
-    on_cpu, on_gpu = decide(recipe, CPU, vllm=True, count=lambda: 1), decide(recipe, GPU, vllm=True)
+    on_cpu, on_gpu = decide(recipe, CPU, True, sized(1)), decide(recipe, GPU, vllm=True)
     assert left_open(on_cpu) == ("float32", "torch", None)
     assert left_open(on_gpu) == ("bfloat16", "vllm", 2.0)
     assert on_cpu.engine.settings == TorchSettings(batch_size=9)
@@ -318,13 +324,29 @@ def test_what_a_recipe_leaves_to_the_machine_is_decided_by_its_device(small):
 def test_a_large_model_is_decided_by_rates_once_and_keeps_to_them(small, monkeypatch):
     monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(40e9, 90e9, 190e9))
     recipe = resolve(small)
-    started = decide(recipe, CPU, vllm=False, count=lambda: LARGE)
-    assert (started.model.dtype, started.model.onednn) == ("bfloat16", True)
+    started = decide(recipe, CPU, False, sized(LARGE))
+    assert (started.model.dtype, started.model.onednn) == ("bfloat16", False)
     small.write_text(started.dump({"device": "cpu"}))
     monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(90e9, 90e9, 90e9))
-    again = decide(decided_like(recipe, resolve(small)), CPU, vllm=False, count=lambda: LARGE)
+    again = decide(decided_like(recipe, resolve(small)), CPU, False, sized(LARGE))
     assert again == started
     assert differences(started, recipe) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run_of_before_keeps_to_the_products_of_its_processors_name(small, monkeypatch, known):
+    monkeypatch.setattr("scorl.model.onednn.onednn_is_known_faster", lambda: known)
+    monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: 1 / 0)
+    recipe = resolve(small, ["model.device=cpu"])
+    decided = decide(recipe, CPU, False, sized(1))
+    learner = replace(decided.learner, use_liger_kernel="auto")
+    before = replace(decided, model=replace(decided.model, onednn=None), learner=learner)
+    goes_on = decided_like(recipe, before)
+    assert (goes_on.model.onednn, goes_on.learner.use_liger_kernel) == (known, False)
+    assert differences(before, recipe) == differences(before, goes_on) == []
+    half = replace(before, model=replace(before.model, dtype="bfloat16"))
+    on_gpu = replace(before, model=replace(before.model, device="cuda:1"))
+    assert [decided_like(recipe, started).model.onednn for started in (half, on_gpu)] == [False, False]
 
 
 def test_a_run_keeps_what_was_decided_for_it(small):

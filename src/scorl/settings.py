@@ -73,7 +73,8 @@ class ModelSettings:
     onednn: bool | None = None
     """Whether linear layers in float32 multiply by oneDNN on a CPU, in place of MKL; null: models from 100 million
     parameters where that is measured to be at least 1.3 times as fast, smaller ones on AMD's processors with AVX-512.
-    The last digits depend on it, so that a run writes down which."""
+    The last digits depend on it, so that a run writes down which. In half precision it means nothing: there torch
+    itself multiplies by oneDNN."""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _describe_arithmetic(parameters: int) -> str:
     """What `model.dtype: auto` and `model.onednn: null` mean on this CPU."""
     cpu = torch.device("cpu")
     dtype = choose_dtype("auto", cpu, lambda: parameters)
-    by = "oneDNN" if choose_onednn(None, cpu, lambda: parameters) else "torch's own products"
+    by = "oneDNN" if choose_onednn(None, dtype, cpu, lambda: parameters) else "torch's own products"
     return dtype if dtype != "float32" else f"float32 by {by}"
 
 

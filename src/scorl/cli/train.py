@@ -135,6 +135,7 @@ def _by_ray(recipe: Recipe, directory: RunDirectory) -> RunResult:
 
 def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
     from scorl.model.dtype import explain_dtype
+    from scorl.model.loading import count_parameters
     from scorl.run.build import build
     from scorl.run.directory import RunDirectory
     from scorl.run.loggers import open_loggers
@@ -146,7 +147,7 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
     if not ranks.main:
         return run_recipe(built, directory)
     if recipe.model.dtype == "auto" and (
-        reason := explain_dtype(built.policy.device, built.policy.decoder.num_parameters)
+        reason := explain_dtype(built.policy.device, partial(count_parameters, recipe.model.path))
     ):
         click.echo(f"model.dtype: {built.recipe.model.dtype}, {reason}", err=True)
     for difference in built.policy.chat.differences():

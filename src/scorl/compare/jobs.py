@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from scorl.compare.arms import Arm
+from scorl.engines import vllm_is_installed
 from scorl.errors import UserError
 from scorl.parent import PARENT
-from scorl.recipe import Recipe, differences, resolve
+from scorl.recipe import Recipe, decide, decided_like, device_kind, differences, resolve
 from scorl.run.directory import RunDirectory
 from scorl.run.files import write_whole
 from scorl.run.progress import format_duration
@@ -101,6 +102,7 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[st
         KeyboardInterrupt: Ctrl-C, after the running ones have saved.
     """
     waiting = [run for run in runs if not run.done]
+    recipes = {run: _decide_alike(run, runs) for run in waiting}
     if len(waiting) < len(runs):
         report(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")
     began, total, finished = time.monotonic(), len(waiting), 0
@@ -110,7 +112,7 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[st
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop(0)
-                running[run] = start_run(run, out, jobs)
+                running[run] = start_run(run, recipes[run], out, jobs)
             for run in [run for run, child in running.items() if child.poll() is not None]:
                 finished += 1
                 code = running.pop(run).returncode
@@ -125,12 +127,35 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[st
     return failed
 
 
-def start_run(run: Run, out: Path, jobs: int) -> subprocess.Popen[bytes]:
-    """Start a run in a process of its own, which ends with this one, or resume it; its output goes into its log."""
+def _decide_alike(run: Run, runs: Sequence[Run]) -> Recipe:
+    """A run's recipe, with what it leaves to the machine decided as for the others: each measuring by itself, under
+    another load, some might compute in another type.
+
+    What began goes on as it is; else that run decides which is there first and leaves as much open.
+    """
+    there = [other for other in (run, *runs) if other.files.has_recipe and _left_open(other) == _left_open(run)]
+    if there:
+        return decided_like(run.recipe, resolve(there[0].directory))
+    if run.recipe.launcher.name == "ray":  # its workers are on other machines
+        return run.recipe
+    return decide(run.recipe, device_kind(run.recipe.model.device), vllm_is_installed())
+
+
+def _left_open(run: Run) -> tuple[object, ...]:
+    """All that decides what a machine is asked, but for the machine."""
+    model, learner = run.recipe.model, run.recipe.learner
+    asked = (model.dtype, model.onednn, run.recipe.engine.name, learner.importance_sampling_cap)
+    return model.path, model.device, *asked, learner.use_liger_kernel
+
+
+def start_run(run: Run, recipe: Recipe, out: Path, jobs: int) -> subprocess.Popen[bytes]:
+    """Start a run by its decided recipe in a process of its own, which ends with this one, or resume it; its output
+    goes into its log.
+    """
     recipes = out / "recipes"
     recipes.mkdir(parents=True, exist_ok=True)
     path = recipes / f"{run.arm.name}-seed-{run.seed}.yaml"
-    write_whole(path, run.recipe.dump())
+    write_whole(path, recipe.dump())
     run.directory.mkdir(parents=True, exist_ok=True)
     if run.recipe.stages and run.recipe.stages[0].objective.source == "collected":
         _share_collected(run, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -60,8 +61,7 @@ def prepared(
     device = DEVICES[gpu] if gpu else this_machine()
     architecture = config_of(recipe.model.path, config)
     kind = torch.device("cuda" if device.is_gpu else "cpu")
-    recipe = replace(recipe, learner=replace(recipe.learner, use_liger_kernel=False))  # as `trace_learning` does
-    recipe = decide(recipe, kind, bool(gpu) or vllm_is_installed(), lambda: build_hollow(architecture).num_parameters())
+    recipe = decide(recipe, kind, bool(gpu) or vllm_is_installed(), partial(build_hollow, architecture))
     case = Case(recipe, device, architecture, lengths_of(recipe, prompt_tokens, response_tokens), on_trace)
     memory, stages = memory_of(case), stage_plans(case)
     problems = problems_of(case, memory)

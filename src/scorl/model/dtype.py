@@ -45,13 +45,15 @@ def explain_dtype(device: torch.device, count: Count) -> str | None:
     return f"since this CPU reaches {cpu_rates()}" if _is_measured(device, count) else None
 
 
-def choose_onednn(wanted: bool | None, device: torch.device, count: Count) -> bool:
-    """What `model.onednn` means on a device, for a model with so many parameters."""
+def choose_onednn(wanted: bool | None, dtype: Dtype, device: torch.device, count: Count) -> bool:
+    """What `model.onednn` means for a model with so many parameters, computed on a device in a type."""
     from scorl.model.onednn import onednn_is_known_faster
     from scorl.model.rates import cpu_rates
 
     if wanted is not None:
         return wanted
+    if dtype != "float32":
+        return False
     if _is_measured(device, count):
         return cpu_rates().onednn_pays
     return device.type == "cpu" and onednn_is_known_faster()

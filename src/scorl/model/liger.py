@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from scorl.errors import UserError
@@ -28,11 +28,17 @@ def choose_liger(
         wanted: the setting.
         device: that the model is on.
         engine: its name.
-        model_type: tells which of transformers' models it is; asked only where it matters.
+        model_type: tells which of transformers' models the decoder is; asked only where it matters.
     """
     if wanted != "auto":
         return wanted
-    return device.type == "cuda" and engine == "vllm" and _installed() and _patch_of(model_type()) is not None
+    if device.type != "cuda" or engine != "vllm":
+        return False
+    try:
+        patches = _load_patches()
+    except Exception:  # not there, or broken, as beside a Triton that finds no driver: it is not needed
+        return False
+    return model_type() in patches
 
 
 def use_liger_kernel(policy: Policy) -> None:
@@ -43,25 +49,21 @@ def use_liger_kernel(policy: Policy) -> None:
     """
     if policy.device.type == "cpu":
         raise UserError("learner.use_liger_kernel: Liger's kernels run on GPUs alone; on a CPU set it to false")
-    if not _installed():
-        raise UserError("learner.use_liger_kernel needs Liger: pip install 'scorl[liger]'")
+    try:
+        patches = _load_patches()
+    except Exception as error:  # whatever the import runs into
+        cause = f"{type(error).__name__}: {error}"
+        raise UserError(f"learner.use_liger_kernel needs Liger (pip install 'scorl[liger]'): {cause}") from error
     kind = policy.decoder.config.model_type
-    if (patch := _patch_of(kind)) is None:
+    if (patch := patches.get(kind)) is None:
         raise UserError(f"learner.use_liger_kernel: Liger has none for models of the type {kind}; set it to false")
     # The head is this package's own (`scorl.learner.head`), and what Liger does about losses is not for it.
     losses = {name: False for name in inspect.signature(patch).parameters if "cross_entropy" in name}
     patch(model=policy.decoder, **losses)
 
 
-def _installed() -> bool:
-    try:
-        importlib.import_module("liger_kernel.transformers.monkey_patch")
-    except ImportError:
-        return False
-    return True
-
-
-def _patch_of(model_type: str) -> Callable[..., None] | None:
+def _load_patches() -> Mapping[str, Callable[..., None]]:
+    """What exchanges the layers of a model, by the model's type."""
     monkey_patch = importlib.import_module("liger_kernel.transformers.monkey_patch")
-    patch: Callable[..., None] | None = monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN.get(model_type)
-    return patch
+    patches: Mapping[str, Callable[..., None]] = monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN
+    return patches

@@ -20,7 +20,6 @@ __all__ = [
     "build_hollow",
     "checkpoint_folder",
     "count_parameters",
-    "find_model_type",
     "load_hollow",
     "load_model",
     "load_pretrained",
@@ -108,7 +107,7 @@ def load_model(name: str, dtype: torch.dtype) -> Any:
     return model
 
 
-def load_hollow(name: str, dtype: torch.dtype) -> Any:
+def load_hollow(name: str, dtype: torch.dtype | None = None) -> Any:
     """As `load_model`, but without numbers, on torch's meta device; no file but the configuration is read."""
     from transformers import AutoConfig
 
@@ -130,20 +129,7 @@ def count_parameters(name: str) -> int:
     Raises:
         UserError: there is no such model, or it cannot be read.
     """
-    from transformers import AutoConfig
-
-    return int(build_hollow(load_pretrained(AutoConfig, name)).num_parameters())
-
-
-def find_model_type(name: str) -> str:
-    """Which of transformers' models a model by name is, say `qwen2`; from its configuration alone.
-
-    Raises:
-        UserError: there is no such model, or it cannot be read.
-    """
-    from transformers import AutoConfig
-
-    return str(load_pretrained(AutoConfig, name).model_type)
+    return int(load_hollow(name).num_parameters())
 
 
 def last_checkpoint(run: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,15 +68,15 @@ class Policy:
         self.device = resolve_device(device)
         self.chat = Chat.load(path, chat_template)
         self.tokenizer: Any = self.chat.tokenizer
-        count = partial(count_parameters, path)
-        self.dtype: torch.dtype = getattr(torch, choose_dtype(dtype, self.device, count))
+        count = cache(partial(count_parameters, path))
+        dtype = choose_dtype(dtype, self.device, count)
+        self.dtype: torch.dtype = getattr(torch, dtype)
         warn_of_slow_matmuls(self.device, self.dtype)
-        own = self.dtype if lora else torch.float32
-        model = (load_hollow if weights == "nowhere" else load_model)(path, own)
+        model = (load_hollow if weights == "nowhere" else load_model)(path, self.dtype if lora else torch.float32)
         self.lora = lora
         self.model: Any = (with_adapters(model, lora) if lora else model).eval()
-        half_on_cpu = self.device.type == "cpu" and self.dtype != torch.float32 and has_onednn()
-        if choose_onednn(onednn, self.device, self.model.num_parameters) or half_on_cpu:
+        half_on_cpu = self.device.type == "cpu" and dtype != "float32" and has_onednn()  # whose rows are to be filled
+        if half_on_cpu or (dtype == "float32" and choose_onednn(onednn, dtype, self.device, count)):
             use_onednn(self.model)
         if self.placed:
             self.model.to(self.device)

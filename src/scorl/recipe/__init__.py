@@ -8,7 +8,7 @@ The frozen dataclasses in `sections`, the objectives and the tasks' settings are
 types, defaults and descriptions: the checks, the messages and the JSON schema are derived from them.
 """
 
-from scorl.recipe.auto import decide, decided_like
+from scorl.recipe.auto import decide, decided_like, device_kind
 from scorl.recipe.resolve import changed, differences, resolve, resolve_sampler, resolve_task
 from scorl.recipe.schema import json_schema
 from scorl.recipe.sections import EngineSettings, LauncherSettings, Recipe, TaskChoice
@@ -23,6 +23,7 @@ __all__ = [
     "changed",
     "decide",
     "decided_like",
+    "device_kind",
     "differences",
     "json_schema",
     "resolve",

@@ -56,7 +56,7 @@ def differences(started: Recipe, other: Recipe) -> list[str]:
 
     The launcher changes nothing that is computed, and what the recipe leaves to the machine was decided at the start.
     """
-    flat, flat_other = (dict(leaves(recipe.as_dict())) for recipe in (started, decided_like(other, started)))
+    flat, flat_other = (dict(leaves(decided_like(r, started).as_dict())) for r in (started, other))
     keys = [*flat, *(key for key in flat_other if key not in flat)]
     return [
         f"{key}: {flat.get(key)!r} against {flat_other.get(key)!r}"
