@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "scorl"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("version", "errors", "parent", "validation", "seeds", "settings", "trajectory", "distributed"),
+    ("version", "errors", "text_files", "parent", "validation", "seeds", "settings", "trajectory", "distributed"),
     ("objectives", "metrics", "sandbox", "verifiers"),
     ("tasks",),
     ("model", "engines", "learner", "rollout"),

@@ -65,7 +65,7 @@ def test_every_verifier_can_be_named() -> None:
         ("[1]", "line 2: not a JSON object"),
         ('{"id": 1, "answer": "2"}', "line 2: no 'response'; the line has: id, answer"),
         ('{"id": 1, "response": "2"}', "line 2: no 'answer'"),
-        ('{"id": 1, "response": "2", "answer": null}', "line 2: the answer should be"),
+        ('{"id": 1, "response": "2", "answer": null}', "line 2: column 'answer' is no answer"),
     ],
 )
 def test_lines_of_another_form_are_the_users_mistake(tmp_path: Path, line: str, message: str) -> None:

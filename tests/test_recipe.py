@@ -116,6 +116,7 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["learner.kl=k1", "learner.kl_in=loss"], ["learner.kl", "not the gradient of a KL"]),
         (["learner.weight_decay=0.1"], ["learner.weight_decay", "adamw"]),
         (["evaluation.split=train"], ["evaluation.split", "'train'"]),
+        (["evaluation.split=all"], ["evaluation.split", "'all'"]),
         (["task.split=test"], ["evaluation.split", "'test'"]),
         (["engine.name=scripted"], ["engine.answers: is missing"]),
         (["engine.answers=file.jsonl"], ["engine.answers: there is no such key", "Allowed: batch_size"]),
@@ -231,6 +232,11 @@ def test_a_recipe_that_is_not_there_or_no_mapping(small):
     assert "a mapping of keys" in refusal(small)
     small.write_text("a: [1\n")
     assert "no YAML" in refusal(small)
+    text = "# café\n"
+    small.write_text(text, encoding="utf-16")
+    assert f"{small.name}: is UTF-16" in refusal(small)
+    small.write_text(text, encoding="cp1252")
+    assert f"{small.name}, line 1: not UTF-8" in refusal(small)
 
 
 def test_plain_values_are_those_of_yaml_1_2():

@@ -16,10 +16,12 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Supervised
+from scorl.recipe import TaskChoice
 from scorl.run.build import BuiltRecipe
 from scorl.run.directory import RunDirectory
 from scorl.run.run import RunResult, run_recipe
 from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings, LoraSettings
+from scorl.tasks.files import Files
 from scorl.training.stage import Stage
 
 CONTRACT = [
@@ -225,3 +227,17 @@ def test_a_second_process_in_a_run_is_refused_and_touches_nothing(model, tmp_pat
         run(folder, built(model))
     assert draft.is_dir()  # the first one's checkpoint, half-written
     assert not (folder / "recipe.yaml").exists()
+
+
+def test_a_resumed_run_says_that_its_data_or_reward_function_changed(model, tmp_path):
+    data, reward = tmp_path / "own.jsonl", tmp_path / "r.py"
+    task = TaskChoice("files", settings=Files(path=str(data), verifier=("math", f"{reward}:f")))
+    whole = built(model)
+    short = replace(whole, recipe=replace(whole.recipe, task=task, stages=whole.recipe.stages[:1]))
+    said: list[str] = []
+    for content_of_files in ("one", "one", "another"):
+        data.write_text(content_of_files)
+        reward.write_text(content_of_files)
+        assert not said
+        run(tmp_path / "run", short, notify=said.append)
+    assert [str(path) in sentence for path, sentence in zip((data, reward), said, strict=True)] == [True, True]

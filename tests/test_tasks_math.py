@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from scorl import tasks
 from scorl.errors import UserError
-from scorl.tasks.data import Finite, load_hub_rows, split_by_hash
+from scorl.tasks.data import Finite, split_by_hash
 from scorl.tasks.files import Files, files
 from scorl.tasks.grade_school import Gsm8k, Svamp, gsm8k, parse_infix, parse_prefix, svamp, write_steps
 from scorl.tasks.math import Math, math
+from scorl.tasks.rows import load_hub_rows
 from scorl.tasks.task import Problems
 from scorl.tasks.word_problems import KINDS, WordProblems, WordProblemSplit, word_problems
 from scorl.trajectory import Problem, user
@@ -308,7 +309,7 @@ def test_reward_functions_see_chat_messages(tmp_path: Path) -> None:
         (
             [{"prompt": "a", "answer": 1}, {"prompt": [], "answer": 1}],
             {},
-            "line 2: column 'prompt' is no string",
+            "line 2: a problem is a text or chat messages",
         ),
         ([{"prompt": [{"role": "assistant", "content": "x"}], "answer": 1}], {}, "line 1: the last message"),
         ([], {}, "the file has no rows"),
@@ -331,7 +332,8 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         files(Files(path=str(tmp_path / "none.jsonl")))
     write(tmp_path / "a.jsonl", {})
-    with pytest.raises(UserError, match=r"a folder; name one of its files: a\.jsonl"):
+    write(tmp_path / "b.jsonl", {})
+    with pytest.raises(UserError, match=r"a folder .*; name one of its files: a\.jsonl, b\.jsonl"):
         files(Files(path=str(tmp_path)))
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     pytest.importorskip("pyarrow")

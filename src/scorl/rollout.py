@@ -20,7 +20,7 @@ from scorl.model.chat import Chat
 from scorl.settings import Sampling
 from scorl.tasks.task import Task
 from scorl.tasks.turns import Turn
-from scorl.trajectory import Group, Problem, Response, Role, Trajectory, Verdict
+from scorl.trajectory import AttemptText, Group, Problem, Response, Role, Trajectory, Verdict
 
 __all__ = ["Draws", "OfflineAttempts", "SeedOf", "converse", "demonstrate", "judge", "rollout"]
 
@@ -109,11 +109,13 @@ def judge(task: Task, turns: Sequence[Turn], groups: Sequence[Group]) -> list[Gr
     All attempts go to the task at once, so that its workers stay busy.
     """
     # Branches share the very object of their first attempt, so that it is judged once.
-    attempts = {id(a): (t.problem, a) for group in groups for t in group for a in t.attempts}
-    verdicts = task.judge([(problem, attempt.text) for problem, attempt in attempts.values()])
+    attempts = {
+        id(a): (t.problem, a, number) for group in groups for t in group for number, a in enumerate(t.attempts, 1)
+    }
+    verdicts = task.judge([(problem, AttemptText(attempt, number)) for problem, attempt, number in attempts.values()])
     judged = {
         key: replace(attempt, verdict=verdict)
-        for (key, (_, attempt)), verdict in zip(attempts.items(), verdicts, strict=True)
+        for (key, (_, attempt, _)), verdict in zip(attempts.items(), verdicts, strict=True)
     }
     return [[replace(t, responses=tuple(_judge_all(t, judged, turns))) for t in group] for group in groups]
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 __all__ = [
+    "AttemptText",
     "Credit",
     "Finish",
     "Group",
@@ -123,6 +124,22 @@ class Response:
     def right(self) -> bool:
         """Whether the verifier's reward counts as correct (at least one half)."""
         return self.reward >= 0.5
+
+
+class AttemptText(str):
+    """An attempt's text as judges get it; those that want to know more of the attempt find it here."""
+
+    __slots__ = ("number", "response")
+
+    response: Response
+    number: int
+    """Which attempt of its trajectory it is, from 1."""
+
+    def __new__(cls, response: Response, number: int) -> AttemptText:
+        """The text of a response."""
+        text = super().__new__(cls, response.text)
+        text.response, text.number = response, number
+        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from scorl.errors import UserError, nearest
 from scorl.sandbox import Requirement
+from scorl.tasks.columns import read_gold
 from scorl.tasks.programs import read_examination
 from scorl.trajectory import Problem, Verdict
 from scorl.verifiers import VERIFIERS, Judge, program
@@ -90,10 +91,7 @@ def judge_responses(batch: Sequence[tuple[Problem, Any]], judge: Judge) -> list[
 
 def gold_text(values: Mapping[str, Any], where: str) -> str:
     """`answer`, a string or a number."""
-    answer = require(values, "answer", where)
-    if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
-        raise UserError(f"{where}: the answer should be a string or a number, not {answer!r:.60}")
-    return str(answer)
+    return read_gold(require(values, "answer", where), "answer", where)
 
 
 def numbers_and_target(values: Mapping[str, Any], where: str) -> dict[str, Any]:

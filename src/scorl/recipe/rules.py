@@ -31,9 +31,9 @@ def _sampling(recipe: Recipe) -> Iterator[str]:
     engine = recipe.engine
     if engine.temperature <= 0:
         yield "engine.temperature: greedy samples of a problem are all alike and teach nothing; 1.0 is usual"
-    if recipe.task.split == recipe.evaluation.split:
+    if recipe.evaluation.split in (recipe.task.split, "all"):
         yield (
-            f"evaluation.split: '{recipe.evaluation.split}' is what task.split trains on; "
+            f"evaluation.split: '{recipe.evaluation.split}' holds what task.split trains on; "
             "evaluating on it would measure memory, not skill"
         )
 

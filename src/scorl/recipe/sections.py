@@ -46,12 +46,15 @@ class TaskChoice:
     name: str
     split: str = "train"
     """The split to train on."""
+    system_prompt: str | None = None
+    """A system message before every problem; problems with one of their own keep that. null: none."""
     settings: Any = None
     """The task's settings dataclass; in YAML its keys stand beside `name` and `split`."""
 
     def build(self) -> Task:
         """The task itself, its files read."""
-        return TASKS[self.name][1](self.settings)
+        task = TASKS[self.name][1](self.settings)
+        return task.with_system_prompt(self.system_prompt) if self.system_prompt else task
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ import yaml
 from scorl.errors import UserError, nearest
 from scorl.recipe.renamed import rename
 from scorl.recipe.sections import CHOICES
+from scorl.text_files import read_text
 
 __all__ = ["RECIPE_FILE", "SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
 
 RECIPE_FILE = "recipe.yaml"
 """The recipe of a run, in its directory."""
+PLACE = re.compile(r"\{[A-Za-z_]+\}")
+"""A place in a prompt that is filled in."""
 SHIPPED_FOLDER = Path(__file__).parents[1] / "recipes"
 
 
@@ -80,7 +83,7 @@ def load(recipe: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = _find(recipe, seen[-1].parent if seen else Path())
     if path in seen:
         raise UserError(f"these recipes extend each other in a circle: {' -> '.join(map(str, (*seen, path)))}")
-    values = parse(path.read_text(encoding="utf-8"), str(path)) or {}
+    values = parse(read_text(path), str(path)) or {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys, not {type(values).__name__}")
     if values.pop("versions", None) is not None:
@@ -104,7 +107,9 @@ def assign(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(f"'{override}' is no override: write key=value, as in stages.1.alpha=5")
-        values = _assigned(values, key.split("."), parse(text, f"the value of {key}"), key)
+        # {question}, as a prompt may begin, would be a mapping of YAML.
+        value = text if PLACE.match(text) else parse(text, f"the value of {key}")
+        values = _assigned(values, key.split("."), value, key)
     return values
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -95,12 +98,35 @@ def _check_problems(recipe: Recipe, task: Task) -> None:
             raise UserError(f"task '{task.name}' has no reference solutions, which {stage.objective_name} learns from")
 
 
-def versions(device: torch.device) -> Mapping[str, str]:
-    """The versions, and the device, that decide what a seed gives."""
+def versions(built: BuiltRecipe) -> Mapping[str, str]:
+    """The versions, the device, and the contents of the task's files, that decide what a seed gives."""
+    device = built.policy.device
     return {
         "scorl": __version__,
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        **{str(path): hash_contents(path) for path in task_files(built.recipe.task.settings)},
     }
+
+
+def task_files(settings: Any) -> Iterator[Path]:
+    """The files and folders that a task's settings name: data, and reward functions."""
+    verifiers = getattr(settings, "verifier", ())
+    functions = [name.rpartition(":")[0] for name in ((verifiers,) if isinstance(verifiers, str) else verifiers)]
+    named = [getattr(settings, key, None) for key in ("path", "test_path", "attempts")]
+    for name in (*named, *(name for name in functions if name.endswith(".py"))):
+        if name and Path(name).expanduser().exists():
+            yield Path(name).expanduser()
+
+
+def hash_contents(path: Path) -> str:
+    """A short hash of a file, or of all files of a folder with their names."""
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        digest.update(file.relative_to(path).as_posix().encode(errors="surrogateescape"))
+        with file.open("rb") as handle:
+            while part := handle.read(2**20):
+                digest.update(part)
+    return digest.hexdigest()

@@ -44,7 +44,7 @@ def _version_differences(built: BuiltRecipe, directory: RunDirectory) -> Iterato
     """The versions that are not those the run was started with; what was decided for its first device stays."""
     recipe = parse(directory.recipe_text(), str(directory.path)) or {}
     started: Mapping[str, str] = recipe.get("versions") or {}
-    for name, version in versions(built.policy.device).items():
+    for name, version in versions(built).items():
         if name in started and started[name] != version:
             kept = f", still in {built.recipe.model.dtype} and with the engine {built.recipe.engine.name}"
             yield (

@@ -62,7 +62,7 @@ def run_recipe(
         notify: is told what a resumed run finds that is not as it was.
     """
     with directory.lock():
-        directory.start(built.recipe.dump(versions(built.policy.device)))
+        directory.start(built.recipe.dump(versions(built)))
         learner = built.learner(directory.ranks)
         resume(built, directory, learner, notify)
         with interruptible() as asked_to_stop:

@@ -1,41 +1,22 @@
-"""Rows from files and from the hub, and finite splits made of them."""
+"""Finite splits: drawn from epoch by epoch, cut by a hash, every problem under a name of its own."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
 from scorl.seeds import derive
+from scorl.tasks.rows import Row, read_rows, read_splits
 from scorl.trajectory import Problem, user
 
-__all__ = [
-    "Finite",
-    "Row",
-    "column",
-    "fill_prompt",
-    "hash_text",
-    "load_hub_rows",
-    "read_rows",
-    "split_by_hash",
-    "split_off",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row and where it stands, for messages."""
-
-    values: dict[str, Any]
-    where: str
+__all__ = ["Finite", "fill_prompt", "hash_text", "make_splits", "named_apart", "split_by_hash", "split_off"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +68,59 @@ def split_off(problems: Sequence[Problem], fraction: float, path: str) -> tuple[
     return train, test
 
 
+def make_splits(
+    task: str,
+    path: str | None,
+    test_path: str | None,
+    fraction: float,
+    make: Callable[[Sequence[Row]], list[Problem]],
+    config: str | None = None,
+) -> dict[str, Finite]:
+    """The splits of a task of files: `train` and `all` of `path`, and `test` of `test_path`, else of `path` itself.
+
+    `test` is the split of that name where `path` has one, else a part by hash.
+
+    Args:
+        task: that messages name.
+        path: of all problems; None: nothing is to be trained on.
+        test_path: of the test problems.
+        fraction: that is split off where there are no test problems.
+        make: problems from rows.
+        config: of a data set on the hub that has several.
+
+    Raises:
+        UserError: neither path is given, or one cannot be read.
+    """
+    test = named_apart(make(read_rows(test_path))) if test_path else None
+    if path is None:
+        if test is None:
+            raise UserError(f"task '{task}': path: is missing; evaluation alone can do with test_path")
+        return {"test": Finite(test)}
+    parts = read_splits(path, config)
+    train_rows = parts.get("train") or next(iter(parts.values()))
+    if test is None and "train" in parts and "test" in parts:
+        test = named_apart(make(parts["test"]))
+    every = train = named_apart(make(train_rows))
+    if test is None:
+        train, test = split_off(every, fraction, path)
+    return {"train": Finite(train), "test": Finite(test), "all": Finite(every)}
+
+
+def named_apart(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems with an id each: the second `q7` is `q7#2`, so that no outcome is written over another."""
+    own = {problem.id for problem in problems}
+    counts: Counter[str] = Counter()
+    result = []
+    for problem in problems:
+        name = problem.id
+        while counts[problem.id] and (name == problem.id or name in own):
+            counts[problem.id] += 1
+            name = f"{problem.id}#{counts[problem.id]}"
+        counts[problem.id] += not counts[problem.id]
+        result.append(problem if name == problem.id else replace(problem, id=name))
+    return result
+
+
 def hash_text(text: str) -> str:
     """A short hash of a text."""
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
@@ -101,94 +135,3 @@ def fill_prompt(template: str, question: str) -> tuple[Any, ...]:
     if "{question}" not in template:
         raise UserError(f"the prompt {template!r} does not contain {{question}}, the place of the problem")
     return (user(template.replace("{question}", question)),)
-
-
-def column(row: Row, name: str) -> Any:
-    """A value of a row.
-
-    Raises:
-        UserError: the row has no such column.
-    """
-    if name not in row.values:
-        raise UserError(f"{row.where}: no column '{name}'; the columns are: {', '.join(map(str, row.values))}")
-    return row.values[name]
-
-
-def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a JSONL file (`.gz` too), of a JSON list, or of a Parquet file (by its ending, `.parquet`).
-
-    Raises:
-        UserError: no such file, no rows, or a line that is no JSON object.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        names = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) if path.is_dir() else ""
-        raise UserError(f"{path}: " + (f"a folder; name one of its files: {names}" if names else "no such file"))
-    rows = read_parquet_rows(path) if path.suffix == ".parquet" else read_json_rows(path)
-    if not rows:
-        raise UserError(f"{path}: the file has no rows")
-    return rows
-
-
-def read_json_rows(path: Path) -> list[Row]:
-    """The rows of a JSONL file, in which blank lines are skipped, or of a JSON list."""
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise UserError(f"{path}: not a UTF-8 text file ({error})") from error
-    if text.lstrip().startswith("["):
-        return read_json_list(text, path)
-    lines = text.split("\n")
-    return [parse_row(line, f"{path}, line {index}") for index, line in enumerate(lines, 1) if line.strip()]
-
-
-def read_json_list(text: str, path: Path) -> list[Row]:
-    """The rows of a JSON list of objects."""
-    try:
-        entries = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from error
-    return [parse_row(json.dumps(entry), f"{path}, entry {index}") for index, entry in enumerate(entries, 1)]
-
-
-def parse_row(line: str, where: str) -> Row:
-    """A line as a row."""
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from error
-    if not isinstance(values, dict):
-        raise UserError(f'{where}: not a JSON object; each line must be one, {{"column": value, ...}}')
-    return Row(values, where)
-
-
-def read_parquet_rows(path: Path) -> list[Row]:
-    """The rows of a Parquet file."""
-    try:
-        parquet = import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise UserError(f"{path}: Parquet files need pyarrow: pip install 'scorl[parquet]'") from error
-    try:
-        table = parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own exceptions are both
-        raise UserError(f"{path}: not a readable Parquet file ({error})") from error
-    return [Row(values, f"{path}, row {index}") for index, values in enumerate(table, 1)]
-
-
-def load_hub_rows(name: str, config: str | None, split: str) -> list[Row]:
-    """The rows of a data set on the Hugging Face hub.
-
-    Raises:
-        UserError: the `datasets` package is missing, or the hub does not answer.
-    """
-    advice = "or give the data as files: path=..."
-    try:
-        datasets = import_module("datasets")
-    except ImportError as error:
-        raise UserError(f"{name} from the hub needs: pip install 'scorl[hub]'; {advice}") from error
-    try:
-        table = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{name} could not be loaded from the hub ({error}); {advice}") from error
-    return [Row(dict(values), f"{name}, {split} row {index}") for index, values in enumerate(table, 1)]

@@ -1,17 +1,33 @@
-"""`files`: any JSONL or Parquet file with problems, as strings or as chat messages."""
+"""`files`: problems of one's own, as texts or as chat messages, from files of every usual form or from the hub."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import partial
+from itertools import chain
+from typing import Annotated
 
 from annotated_types import Interval
 
 from scorl.errors import UserError, nearest
-from scorl.tasks.data import Finite, Row, column, fill_prompt, hash_text, read_rows, split_off
-from scorl.tasks.reward import judge_by, load_function
+from scorl.tasks.columns import (
+    ANSWERS,
+    as_chat,
+    check_golds,
+    find_column,
+    find_problem,
+    read_chat,
+    read_gold,
+    require_text,
+    row_id,
+)
+from scorl.tasks.data import fill_prompt, hash_text, make_splits
+from scorl.tasks.reward import RewardJudge, load_function
+from scorl.tasks.rows import Row, column
 from scorl.tasks.task import Task
-from scorl.trajectory import Message, Problem
+from scorl.trajectory import Problem
 from scorl.verifiers import TEXT_VERIFIERS, Judge
 
 __all__ = ["Files", "files"]
@@ -20,109 +36,115 @@ CORRECTION = (
     "There might be an error in the answer above. Go through it again, correct it if something is wrong, and end with "
     "the final answer in the same form as before."
 )
-GUESSES = ("problem", "prompt", "question")
 
 
 @dataclass(frozen=True)
 class Files:
     """Settings of `files`."""
 
-    path: str
-    """A JSONL file, or a Parquet file (ending in .parquet)."""
+    path: str | None = None
+    """A file (JSONL, JSON, CSV, TSV, Parquet, Arrow; `.gz` too), a folder of them by split or from `save_to_disk`, or
+    a name on the hub; None: only `test_path` is there, to evaluate on."""
     test_path: str | None = None
-    """The file with the test problems; None: a part of `path`."""
+    """The file with the test problems; None: the split `test` of `path`, or a part of it."""
+    dataset_config: str | None = None
+    """The configuration of a data set on the hub that has several."""
     test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
-    """Without `test_path`: the part of the problems, picked by a hash of their prompts, that is held out."""
+    """Without test problems: the part of the problems, picked by a hash of their prompts, that is held out."""
     problem: str | None = None
-    """The column with the problem, a string or chat messages; None: problem, prompt or question."""
-    answer: str = "answer"
-    """The column with the gold answer; a Python reward function can do without."""
+    """The column with the problem, a text or chat messages; None: problem, prompt, question, messages or
+    conversations. A dot leads into a column: `extra_info.question`."""
+    answer: str | None = None
+    """The column with the gold answer; None: answer, final_answer, ground_truth, reward_model.ground_truth or
+    solution, else the assistant's last message. A Python reward function can do without."""
     solution: str | None = None
-    """The column with reference solutions, for `supervised`."""
-    verifier: str = "math"
-    """`math`, `exact` (the same characters), or a reward function: module:function or file.py:function."""
+    """The column with reference solutions, for `supervised`; None: the assistant's last message, if there is one."""
+    verifier: str | tuple[str, ...] = "math"
+    """`math`, `exact` (the same characters), a reward function (module:function or file.py:function), or a list of
+    them, whose rewards are added up."""
+    reward_weights: tuple[float, ...] | None = None
+    """The weight of each verifier of a list; None: 1."""
     prompt: str = "{question}"
     """The first prompt; `{question}` is filled in. Chat messages are taken as they are."""
     correction: str = CORRECTION
     """The message between two attempts."""
 
     def __post_init__(self) -> None:
-        if ":" not in self.verifier and self.verifier not in TEXT_VERIFIERS:
-            hint = nearest(self.verifier, [*TEXT_VERIFIERS, "module:function", "file.py:function"])
-            raise UserError(f"files: no verifier '{self.verifier}': {hint}")
+        for name in self.verifiers:
+            if ":" not in name and name not in TEXT_VERIFIERS:
+                hint = nearest(name, [*TEXT_VERIFIERS, "module:function", "file.py:function"])
+                raise UserError(f"files: no verifier '{name}': {hint}")
+        if not self.verifiers:
+            raise UserError("files: verifier: the list is empty")
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.verifiers):
+            raise UserError(
+                f"files: reward_weights: {len(self.reward_weights)} weights for {len(self.verifiers)} verifiers"
+            )
+
+    @property
+    def verifiers(self) -> tuple[str, ...]:
+        """All of them, by name."""
+        return (self.verifier,) if isinstance(self.verifier, str) else tuple(self.verifier)
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether a verifier compares with a gold answer."""
+        return any(name in TEXT_VERIFIERS for name in self.verifiers)
 
 
 def files(settings: Files) -> Task:
-    """The task `files`, with the splits `train` and `test`.
+    """The task `files`, with the splits `train`, `test` and `all` as far as there are files for them.
 
     Raises:
         UserError: no such file, a missing column, broken JSON, or no such verifier.
     """
-    rows = read_rows(settings.path)
-    name = settings.problem or guess_column(rows[0])
-    chat = not isinstance(column(rows[0], name), str)
-    train = [make_problem(row, name, chat, settings) for row in rows]
-    if settings.test_path:
-        test = [make_problem(row, name, chat, settings) for row in read_rows(settings.test_path)]
-    else:
-        train, test = split_off(train, settings.test_fraction, settings.path)
-    splits = {"train": Finite(train), "test": Finite(test)}
-    return Task("files", splits, settings.correction, choose_judge(settings, chat))
-
-
-def choose_judge(settings: Files, chat: bool) -> Judge:
-    """The judge that the settings name."""
-    if settings.verifier in TEXT_VERIFIERS:
-        return TEXT_VERIFIERS[settings.verifier]
-    return judge_by(load_function(settings.verifier), settings.verifier, chat)
-
-
-def guess_column(row: Row) -> str:
-    """The column with the problem, by its usual names."""
-    for name in GUESSES:
-        if name in row.values:
-            return name
-    raise UserError(
-        f"{row.where}: no column {', '.join(GUESSES)}; name the one with the problem (problem=...), "
-        f"the columns are: {', '.join(map(str, row.values))}"
+    splits = make_splits(
+        "files",
+        settings.path,
+        settings.test_path,
+        settings.test_fraction,
+        partial(make_problems, settings=settings),
+        settings.dataset_config,
     )
+    problems = [problem for split in splits.values() for problem in split.problems]
+    return Task("files", splits, settings.correction, choose_judge(settings, problems))
 
 
-def make_problem(row: Row, name: str, chat: bool, settings: Files) -> Problem:
-    """A row as a problem."""
-    question = column(row, name)
-    prompt = read_messages(question, row) if chat else fill_prompt(settings.prompt, require_text(question, name, row))
-    answer = None if ":" in settings.verifier else require_answer(column(row, settings.answer), settings.answer, row)
-    solution = require_text(column(row, settings.solution), settings.solution, row) if settings.solution else None
-    key = row.values.get("id", hash_text(repr((row.where, prompt))))
-    columns = {other: value for other, value in row.values.items() if other not in (name, "prompts", "completions")}
-    return Problem(str(key), prompt, answer, solution, columns)
+def choose_judge(settings: Files, problems: Sequence[Problem]) -> Judge:
+    """The judge that the settings name, for problems such as these."""
+    if isinstance(settings.verifier, str) and settings.verifier in TEXT_VERIFIERS and not settings.reward_weights:
+        return TEXT_VERIFIERS[settings.verifier]
+    columns = dict.fromkeys(chain.from_iterable(problem.columns for problem in problems))
+    first = Row(dict(problems[0].columns), "")
+    chat = not isinstance(as_chat(column(first, settings.problem or find_problem(first))), str)
+    parts = [TEXT_VERIFIERS.get(name) or load_function(name, chat, columns) for name in settings.verifiers]
+    return RewardJudge(settings.verifiers, tuple(parts), settings.reward_weights or (1.0,) * len(parts))
 
 
-def require_text(value: Any, name: str, row: Row) -> str:
-    """A column that must be a string."""
-    if not isinstance(value, str):
-        raise UserError(f"{row.where}: column '{name}' is no string, but {value!r:.60}")
-    return value
+def make_problems(rows: Sequence[Row], settings: Files) -> list[Problem]:
+    """Rows of one form as problems."""
+    question = settings.problem or find_problem(rows[0])
+    answer = settings.answer or (find_column(rows[0], ANSWERS) if settings.needs_answers else None)
+    if settings.needs_answers and settings.answer is None and answer not in (None, "answer"):
+        warnings.warn(f"task 'files': the gold answers are those of the column '{answer}'", stacklevel=2)
+    problems = [make_problem(row, question, answer, settings) for row in rows]
+    if "math" in settings.verifiers:
+        check_golds([(row.where, problem.answer) for row, problem in zip(rows, problems, strict=True)], "files")
+    return problems
 
 
-def require_answer(value: Any, name: str, row: Row) -> str:
-    """A column that must be a string or a number, as a string."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value == "":
-        raise UserError(f"{row.where}: column '{name}' is no answer (a string or a number), but {value!r:.60}")
-    return str(value)
-
-
-def read_messages(value: Any, row: Row) -> tuple[Message, ...]:
-    """Chat messages, ending with one of the user."""
-    entries: list[Any] = value if isinstance(value, list) and value else [None]
-    if not all(
-        isinstance(entry, dict) and isinstance(entry.get("role"), str) and isinstance(entry.get("content"), str)
-        for entry in entries
-    ):
-        raise UserError(
-            f'{row.where}: chat messages look like [{{"role": "user", "content": "..."}}], not {value!r:.60}'
-        )
-    if entries[-1]["role"] != "user":
-        raise UserError(f"{row.where}: the last message is of '{entries[-1]['role']}', but should be of 'user'")
-    return tuple(Message(role=entry["role"], content=entry["content"]) for entry in entries)
+def make_problem(row: Row, question: str, answer: str | None, settings: Files) -> Problem:
+    """A row as a problem, whose id is the row's own, or made of what is asked."""
+    asked, reply = as_chat(column(row, question)), None
+    if isinstance(asked, str):
+        if not asked.strip():
+            raise UserError(f"{row.where}: column '{question}': the problem is blank")
+        prompt = fill_prompt(settings.prompt, asked)
+    else:
+        prompt, reply = asked, reply = read_chat(asked, row)
+    gold = None
+    if settings.needs_answers:
+        wanted = reply if answer is None and reply is not None else column(row, answer or "answer")
+        gold = read_gold(wanted, answer or "answer", row.where)
+    solution = require_text(column(row, settings.solution), settings.solution, row) if settings.solution else reply
+    return Problem(row_id(row) or hash_text(repr(asked)), prompt, gold, solution, row.values)

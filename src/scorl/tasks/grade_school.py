@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from scorl.errors import UserError
-from scorl.tasks.data import Finite, Row, column, fill_prompt, load_hub_rows, read_rows, split_by_hash
+from scorl.tasks.data import Finite, fill_prompt, named_apart, split_by_hash
+from scorl.tasks.rows import Row, column, load_hub_rows, read_rows
 from scorl.tasks.task import Problems, Task
 from scorl.tasks.word_problems import CORRECTION, PROMPT
 from scorl.trajectory import Problem
@@ -99,7 +100,7 @@ def svamp(settings: Svamp | None = None) -> Task:
     """
     settings = settings or Svamp()
     rows = read_rows(find_only_file(settings.path)) if settings.path else load_svamp_rows()
-    problems = [make_svamp_problem(row, settings, index) for index, row in enumerate(rows)]
+    problems = named_apart([make_svamp_problem(row, settings, index) for index, row in enumerate(rows)])
     test, validation = len(problems) // 5, len(problems) // 10
     names = ("train", "validation", "test")
     parts = split_by_hash(problems, (len(problems) - test - validation, validation, test))

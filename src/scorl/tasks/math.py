@@ -3,16 +3,19 @@ the hub.
 
 Rows have `problem`, `solution`, and optionally `answer`, `level`, `subject` and `unique_id`. Where there is
 no answer, it is the last balanced `\boxed{}` of the solution; rows whose box is empty (number_theory/7115
-and 7117) are left out.
+and 7117) are left out, and counted.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from scorl.errors import UserError
-from scorl.tasks.data import Finite, Row, column, fill_prompt, hash_text, load_hub_rows, read_rows
+from scorl.tasks.columns import read_gold
+from scorl.tasks.data import Finite, fill_prompt, hash_text, named_apart
+from scorl.tasks.rows import Row, column, load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.extract_answer import last_box
@@ -95,20 +98,27 @@ def load_all_rows() -> list[Row]:
 
 def make_problems(rows: list[Row], settings: Math) -> list[Problem]:
     """Rows as problems; those without an answer are left out."""
-    problems = (make_problem(row, settings) for row in rows)
-    return [problem for problem in problems if problem.answer]
+    problems = [make_problem(row, settings) for row in rows]
+    left = [row.where for row, problem in zip(rows, problems, strict=True) if not problem.answer]
+    if len(left) == len(rows):
+        raise UserError(f"{rows[0].where}: no answer: neither a column 'answer' nor a \\boxed{{}} in the solution")
+    if left:
+        warnings.warn(
+            f"task 'math': {len(left)} of {len(rows)} rows have no answer and are left out, the first is {left[0]}",
+            stacklevel=2,
+        )
+    return named_apart([problem for problem in problems if problem.answer])
 
 
 def make_problem(row: Row, settings: Math) -> Problem:
     """A row as a problem; the id is the row's `unique_id`, or made of the problem's text."""
     question, solution = str(column(row, "problem")), str(column(row, "solution"))
-    answer = row.values.get("answer")
-    if answer is None:
-        answer = last_box(solution)
+    given = row.values.get("answer")
+    answer = last_box(solution) or "" if given in (None, "") else read_gold(given, "answer", row.where)
     return Problem(
         id=str(row.values.get("unique_id") or f"math-{hash_text(question)}"),
         prompt=fill_prompt(settings.prompt, question),
-        answer=str(answer or "").strip(),
+        answer=answer.strip(),
         solution=solution,
         columns={name: row.values[name] for name in ("level", "subject") if row.values.get(name) is not None},
     )

@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, as_block, read_tests
-from scorl.tasks.data import Finite, Row, column, load_hub_rows, read_rows
+from scorl.tasks.data import Finite
+from scorl.tasks.rows import Row, column, load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Message, Problem, user
 from scorl.verifiers.program import Examination

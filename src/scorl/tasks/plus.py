@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, Seconds, as_block
-from scorl.tasks.data import Finite, Row, column, read_rows
+from scorl.tasks.data import Finite
 from scorl.tasks.humaneval import PROMPT, code_before
+from scorl.tasks.rows import Row, column, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
 from scorl.verifiers.program import Examination

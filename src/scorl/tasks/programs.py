@@ -1,4 +1,4 @@
-"""`programs`: any JSONL or Parquet file with problems whose answers are programs, and tests for them."""
+"""`programs`: files of one's own with problems whose answers are programs, and tests for them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from annotated_types import Interval
 
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, Seconds, as_block, defines_check, read_pairs, read_tests
-from scorl.tasks.data import Finite, Row, column, fill_prompt, hash_text, read_rows, split_off
-from scorl.tasks.files import guess_column, read_messages
+from scorl.tasks.columns import as_chat, find_problem, read_chat, row_id
+from scorl.tasks.data import fill_prompt, hash_text, make_splits
+from scorl.tasks.rows import Row, column
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.program import SECONDS, Examination
@@ -28,14 +29,15 @@ class Programs(ProgramSettings):
     task: ClassVar[str] = "programs"
     fills: ClassVar[tuple[str, ...]] = ()  # a file of chat messages needs no prompt
 
-    path: str
-    """A JSONL file (`.gz` too) or a Parquet file. Columns: problem, prompt or question (text or chat messages);
+    path: str | None = None
+    """The problems, from whatever `files` reads; None: only `test_path` is there, to evaluate on. Columns: the problem
+    (problem, prompt, question, messages or conversations, a text or chat messages);
     tests (a list of assert statements, one text of them, a function `check(candidate)`, or pairs of `input` and
     `output`); where wanted entry_point, setup (code for the tests), timeout, stdin, solution, id."""
     test_path: str | None = None
-    """The file with the test problems; None: a part of `path`."""
+    """The file with the test problems; None: the split `test` of `path`, or a part of it."""
     test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
-    """Without `test_path`: the part of the problems, picked by a hash of their prompts, that is held out."""
+    """Without test problems: the part of the problems, picked by a hash of their prompts, that is held out."""
     prompt: str = PROMPT
     """The first prompt; `{question}` is filled in. Chat messages are taken as they are."""
     timeout: Seconds = SECONDS
@@ -43,29 +45,31 @@ class Programs(ProgramSettings):
 
 
 def programs(settings: Programs) -> Task:
-    """The task `programs`, with the splits `train` and `test`.
+    """The task `programs`, with the splits `train`, `test` and `all` as far as there are files for them.
 
     Raises:
         UserError: no such file, a missing column, or tests that are none.
     """
-    train = [make_problem(row, settings) for row in read_rows(settings.path)]
-    if settings.test_path:
-        test: Sequence[Problem] = [make_problem(row, settings) for row in read_rows(settings.test_path)]
-    else:
-        train, test = split_off(train, settings.test_fraction, settings.path)
-    return settings.make_task({"train": Finite(train), "test": Finite(test)})
+
+    def make(rows: Sequence[Row]) -> list[Problem]:
+        return [make_problem(row, settings) for row in rows]
+
+    return settings.make_task(make_splits("programs", settings.path, settings.test_path, settings.test_fraction, make))
 
 
 def make_problem(row: Row, settings: Programs) -> Problem:
     """A row as a problem."""
-    question = column(row, guess_column(row))
-    prompt = fill_prompt(settings.prompt, question) if isinstance(question, str) else read_messages(question, row)
+    question, reply = as_chat(column(row, find_problem(row))), None
+    if isinstance(question, str):
+        prompt = fill_prompt(settings.prompt, question)
+    else:
+        prompt, reply = read_chat(question, row)
     solution = row.values.get("solution")
     return Problem(
-        id=str(row.values.get("id", hash_text(repr((row.where, prompt))))),
+        id=row_id(row) or hash_text(repr(question)),
         prompt=prompt,
         answer=read_examination(row.values, row.where, settings.timeout),
-        solution=as_block(str(solution)) if solution else None,
+        solution=as_block(str(solution)) if solution else reply,
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from scorl.errors import UserError, nearest
 from scorl.tasks.turns import Correction, Turn, Turns
-from scorl.trajectory import Problem
+from scorl.trajectory import Message, Problem
 from scorl.verifiers import Judge
 
 __all__ = ["Problems", "Task"]
@@ -31,6 +31,28 @@ class Problems(Protocol):
 
 
 @dataclass(frozen=True)
+class Prefaced:
+    """Problems with a system prompt before each; one that brings its own keeps that."""
+
+    problems: Problems
+    system_prompt: str
+
+    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
+        """See `Problems`."""
+        return [self.preface(problem) for problem in self.problems.draw(count, start, seed)]
+
+    def take(self, limit: int | None) -> list[Problem]:
+        """See `Problems`."""
+        return [self.preface(problem) for problem in self.problems.take(limit)]
+
+    def preface(self, problem: Problem) -> Problem:
+        """The problem with the system prompt before it."""
+        if problem.prompt[0]["role"] == "system":
+            return problem
+        return replace(problem, prompt=(Message(role="system", content=self.system_prompt), *problem.prompt))
+
+
+@dataclass(frozen=True)
 class Task:
     """Problems by split, the correction message between two attempts, and a judge."""
 
@@ -45,6 +67,10 @@ class Task:
     def turns(self, attempts: int) -> tuple[Turn, ...]:
         """What is said between so many attempts."""
         return self.between(self.correction, attempts)
+
+    def with_system_prompt(self, text: str) -> Task:
+        """The task with a system prompt before its problems; splits and ids stay as they are."""
+        return replace(self, splits={name: Prefaced(problems, text) for name, problems in self.splits.items()})
 
     def split(self, name: str) -> Problems:
         """The problems of a split.
