@@ -1,5 +1,7 @@
 """The program in an answer, found without running or parsing anything."""
 
+import time
+
 import pytest
 
 from scorl.verifiers.extract_code import extract_program, remove_comments
@@ -44,6 +46,28 @@ def fenced(text, mark="python"):
         ("if you ask me: no, I do not know.", None),
         ("I do not know.", None),
         ("", None),
+        (f"<think>{fenced(ADD)}", None),  # a thought that never closes
+        (f"<think>{fenced(ADD)}</think>", None),
+        (f"<answer>\n{ADD}\n</answer>", ADD),
+        (f"{fenced(SUB)}\n<answer>{fenced(ADD)}</answer>", ADD),
+        (f"[PYTHON]\n{ADD}\n[/PYTHON]\nIt adds.", ADD),
+        (f"[BEGIN]\n{ADD}\n[DONE]", ADD),
+        (f"{ADD}\n[DONE]\nAnother task", ADD),  # the prompt has opened it
+        (f"<code>\n{ADD}\n</code>", ADD),
+        (f"{ADD}\n```", ADD),  # likewise
+        (f"{ADD}\n```\nThis adds.\n{fenced('print(add(1, 2))')}", ADD),
+        (f"{ADD}\n```\nThis adds.\n```python\nprint(add(1, 2))", ADD),
+        ("    return a + b\n```", "    return a + b"),
+        (
+            f"{fenced('import math')}\n{fenced('def f(x): return math.sqrt(x)')}",
+            "import math\n\ndef f(x): return math.sqrt(x)",
+        ),
+        (f"{fenced(SUB)}\n{fenced('def f(x): return sub(x, 1)')}", f"{SUB}\n\ndef f(x): return sub(x, 1)"),
+        (f"{fenced('x = [1]')}\n{fenced('def f(x): return x')}", "def f(x): return x"),
+        (
+            fenced('def f():\n    """\n    ```\n    f()\n    ```\n    """\n    return 1'),
+            'def f():\n    """\n    ```\n    f()\n    ```\n    """\n    return 1',
+        ),
         (fenced("rm -rf /", "bash"), None),
         (fenced(""), None),
     ],
@@ -77,3 +101,9 @@ def test_an_entry_point_is_a_name_and_no_pattern():
 )
 def test_comments_are_left_out_where_they_cannot_be_part_of_a_string(program, bare):
     assert remove_comments(program) == bare
+
+
+def test_many_blanks_take_no_time():
+    begun = time.process_time()
+    extract_program("the answer is 1" + " " * 50_000 + "x")
+    assert time.process_time() - begun < 1

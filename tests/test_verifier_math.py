@@ -178,6 +178,11 @@ HOSTILE = {
     "nul": "\0\0\\boxed{\0}",
     "surrogate": "\ud800",
     "hedge": "I guess 10, 11, 12",
+    "taken back": "the answer is " + "not 1, " * 20_000,
+    "roots": "the answer is " + "√(" * 20_000,
+    "sides": "\\boxed{" + "x=" * 400 + "}",
+    "names": "\\boxed{" + "aaa " * 240 + "= 1}",
+    "open tags": "<answer>" * 20_000,
     "boxed hedge": r"\boxed{10}, \boxed{11}, \boxed{12}",
 }
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 
 from scorl.trajectory import Problem, Verdict
+from scorl.verifiers.thoughts import remove_thoughts
 
 __all__ = ["Step", "find_fault", "find_steps", "judge", "verify", "write_steps"]
 
@@ -47,7 +48,7 @@ def verify(response: str, numbers: Sequence[int], target: int) -> Verdict:
 
     Never raises, whatever the response is; the time is linear in its length.
     """
-    steps = find_steps(response)
+    steps = find_steps(remove_thoughts(response))
     if not steps:
         return Verdict(0.0, "unparsable", "no steps found")
     fault = find_fault(steps, numbers, target)

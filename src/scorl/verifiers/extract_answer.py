@@ -8,12 +8,23 @@ The policy, in this order (docs/grading.md has it with examples):
 3. A response that is an answer and nothing else: `$\frac{1}{2}$`, `42`, `18 apples`.
 4. Last resort: the last formula, or the last number together with the list that it stands in ("10, 11, 12").
 
-What a model thought between `<think>` and `</think>` is not part of its answer.
+What a model thought between `<think>` and `</think>` is not part of its answer, and where `<answer>...</answer>`
+stands, nothing else is. Which part of an announcing sentence counts: sentence.py.
 """
 
 from __future__ import annotations
 
 import re
+
+from scorl.verifiers.sentence import (
+    FORMULA,
+    answer_in_sentence,
+    bare_answer,
+    last_formula_or_numbers,
+    reads_as_formula,
+    strip_delimiters,
+)
+from scorl.verifiers.thoughts import last_answer, remove_thoughts
 
 __all__ = ["extract_answer", "extract_reference", "last_box"]
 
@@ -24,41 +35,53 @@ CHAIN = 20
 """At most so many boxes are read as one answer."""
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
+BARE_BOX = re.compile(
+    r"\\(?:boxed|fbox)(?=[\s\d\\+-])\s*((?:-\s*)?(?:\\[dtc]?frac\s*(?:\d|\{[^{}]{1,50}\}){2}|\\[A-Za-z]+(?:\{[^{}]{1,50}\})*"
+    r"|\d[\d,]*(?:\.\d+)?(?:/\d+)?|[A-Za-z](?![A-Za-z])))"
+)
+r"""A box without braces, as in MATH's own solutions: `\boxed 5`, `\boxed3`, `\boxed\frac12`."""
+DENIED = re.compile(r"\b(?:not|no longer|instead of|rather than|previously|formerly)\s+(?:\$|\\\()?\s*$", re.IGNORECASE)
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 LINK = re.compile(
     r"(?:[\s$,;.&]|\\[()\[\],;!\s]|\\(?:quad|qquad)\b|\\(?:text|mbox)\{[^{}]{0,40}\}|\b(?:and|or)\b"
     r"|\w+(?:_\w+)?\s*=)*"
 )
 ANNOUNCED = re.compile(
-    r"(?:####|\banswer\b[^\n.:=]{0,60}?(?:\bis\b|:|=)|\banswer(?=\s*(?:\$|\\[\[(])))"
-    r"(?!\s*(?:correct|right|wrong|incorrect|not)\b)",
+    r"(?:####|\b(?:answer|(?:correct|right|best)\s+(?:option|choice|alternative))\b(?:"
+    r"(?:(?!\bnot\b|n't\b|\bwas\b)[^\n.:=]){0,60}?(?:\b(?:is|be|becomes|equals|remains)\b|:|=)"
+    r"|(?=\s*(?:\$|\\[\[(]))))"
+    r"(?!\s*(?:correct|right|wrong|incorrect|not|never|no\s+longer)\b)",
     re.IGNORECASE,
 )
+SUPERSEDED = re.compile(
+    r"\b(?:previous|earlier|first|old|initial|original|former|prior|wrong|incorrect|false)\s+$", re.IGNORECASE
+)
+"""What stands before an announcement of an answer that holds no more."""
 SENTENCE_END = re.compile(
-    r"\.(?=[\s*$]|\Z)(?!\s*\d)|\n|[,;]?\s+(?:since|because|so|which|where|when|as)\b", re.IGNORECASE
+    r"\.(?=[\s*$]|\Z)(?!\s*\d)|\n|;\s+(?=[A-Za-z]{2})|\s+[—–-]{1,3}\s+(?!(?:pi|sqrt|exp|ln|log|sin|cos|tan)\b)(?=[A-Za-z]{2})|[,;]?\s+(?:since|because|so|which|where|when|as)\b",
+    re.IGNORECASE,
 )
-FORMULA = re.compile(
-    r"(?<!\\)\$\$(.{1,2000}?)\$\$|(?<!\\)\$((?:\\\$|[^$]){1,2000})\$|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]",
-    re.DOTALL,
-)
-WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
-NUMBER = (
-    r"(?:(?:(?<![\w)}])-\s*)?(?:[$€£]\s?)?(?<![A-Za-z_^{\d])"
-    r"(?:\\[dt]?frac\{[^{}]{1,50}\}\{[^{}]{1,50}\}|(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?))"
-)
-NUMBERS = re.compile(rf"{NUMBER}(?:(?:\s*,(?:\s*(?:and|or)\b)?|\s+(?:and|or)\b)\s*{NUMBER})*")
-UNIT = re.compile(r"\\(?:text|mbox|textbf|mathrm)\{[^{}]*\}|\b(?:and|or)\b|(?<=[\d}$%])(?:\s+[A-Za-z]{2,}){1,3}\.?$")
-COPULA = re.compile(r"\b(?:is|are|equals?|be)\b|[=:≈]|\\approx", re.IGNORECASE)
 TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>")
+MARKS = " \n*_`\"'"
+"""Emphasis and quotes around an answer."""
+ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
 
 
 def extract_answer(response: str) -> str | None:
     """The final answer as the response spells it, or None where there is none."""
-    text = TOKEN.sub("\n", response.rpartition("</think>")[2])
-    if BOX.search(text):
+    text = TOKEN.sub("\n", remove_thoughts(response))
+    marked = last_answer(text)
+    if marked is not None:
+        return find_answer(marked) or (None if BOX.search(marked) else marked.strip())
+    return find_answer(ANSWER_TAG.sub("\n", text))
+
+
+def find_answer(text: str) -> str | None:
+    """The final answer of a text without thoughts and tags."""
+    if BOX.search(text) or BARE_BOX.search(text):
         return last_box(text)
     text = text[-TAIL:].strip()
-    return last_announced(text) or bare_answer(text) or last_formula_or_numbers(text)
+    return last_announced(text) or bare_answer(text.strip(MARKS)) or last_formula_or_numbers(text)
 
 
 def extract_reference(answer: str) -> str:
@@ -69,14 +92,25 @@ def extract_reference(answer: str) -> str:
 
 def last_box(text: str) -> str | None:
     r"""The content of the last balanced `\boxed{}`, joined by commas with the boxes chained to it."""
-    closing = matching_braces(text)
-    spans = [(box.start(), box.end() + 1, closing[box.end()]) for box in BOX.finditer(text) if box.end() in closing]
+    spans = find_boxes(text)
     if not spans:
         return None
     chain = [spans.pop()]
     while spans and len(chain) < CHAIN and are_linked(text, spans[-1][2] + 1, chain[0][0]):
         chain.insert(0, spans.pop())
     return ",".join(dict.fromkeys(text[start:end].strip() for _, start, end in chain))
+
+
+def find_boxes(text: str) -> list[tuple[int, int, int]]:
+    """All boxes in order: where each begins, where its content does, where that ends.
+
+    A box that is taken back ("not \\boxed{10}") counts only where there is no other.
+    """
+    closing = matching_braces(text)
+    spans = [(box.start(), box.end() + 1, closing[box.end()]) for box in BOX.finditer(text) if box.end() in closing]
+    spans += [(box.start(), box.start(1), box.end(1)) for box in BARE_BOX.finditer(text)]
+    kept = [span for span in spans if not DENIED.search(text, max(0, span[0] - 30), span[0])]
+    return sorted(kept or spans)
 
 
 def are_linked(text: str, start: int, end: int) -> bool:
@@ -99,19 +133,14 @@ def matching_braces(text: str) -> dict[int, int]:
 def last_announced(text: str) -> str | None:
     """What follows the last announcement of an answer."""
     for match in reversed(list(ANNOUNCED.finditer(text))):
-        after = text[match.end() :].lstrip(" *_:\n\t")
+        if SUPERSEDED.search(text, max(0, match.start() - 30), match.start()):
+            continue
+        after = text[match.end() :].lstrip(" *_:\n\t`")
         formula = leading_formulas(after)
-        sentence = SENTENCE_END.split(after, maxsplit=1)[0].strip(" *_\"'`")
+        sentence = SENTENCE_END.split(after, maxsplit=1)[0].strip(MARKS)
         if formula or sentence:
             return formula or answer_in_sentence(sentence)
     return None
-
-
-def answer_in_sentence(sentence: str) -> str | None:
-    """The answer within the sentence that announces it: all of it, what "is", a number, or a few words."""
-    after_copula = COPULA.split(sentence)[-1].strip()
-    answer = bare_answer(sentence) or bare_answer(after_copula) or last_formula_or_numbers(sentence)
-    return answer or (sentence if len(sentence.split()) <= 4 else None)
 
 
 def leading_formulas(text: str) -> str | None:
@@ -124,32 +153,3 @@ def leading_formulas(text: str) -> str | None:
         formulas.append(strip_delimiters(formula))
         end = formula.end()
     return ",".join(formulas) or None
-
-
-def strip_delimiters(formula: re.Match[str]) -> str:
-    """A formula without its delimiters."""
-    return next(group for group in formula.groups() if group is not None).strip()
-
-
-def reads_as_formula(text: str) -> bool:
-    """Whether it is a formula, not the prose between two prices ("$7 and then $5")."""
-    return len(WORD.findall(text)) <= 2
-
-
-def bare_answer(text: str) -> str | None:
-    """The text, if it is an answer and nothing else: a formula, one word, or a number with its unit."""
-    formula = FORMULA.fullmatch(text)
-    if formula:
-        return strip_delimiters(formula)
-    bare = UNIT.sub("", FORMULA.sub(" ", text))
-    wordless = WORD.search(bare) is None and re.search(r"\.\s", bare) is None
-    return text if text and "\n" not in text and (wordless or len(text.split()) == 1) else None
-
-
-def last_formula_or_numbers(text: str) -> str | None:
-    """The last formula or the last list of numbers, whichever ends later."""
-    formulas = [formula for formula in FORMULA.finditer(text) if reads_as_formula(strip_delimiters(formula))]
-    numbers = list(NUMBERS.finditer(text))
-    if formulas and (not numbers or formulas[-1].end() >= numbers[-1].end()):
-        return strip_delimiters(formulas[-1])
-    return numbers[-1].group() if numbers else None

@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from scorl.trajectory import Problem, Verdict
+from scorl.verifiers.equations import differ_in_base, differ_in_subscript, pair_sides
 from scorl.verifiers.extract_answer import extract_answer, extract_reference
 from scorl.verifiers.normalize import normalize, parse_number, same_number
 from scorl.verifiers.workers import Check, CheckResult, compare_all
@@ -28,6 +30,14 @@ CACHED = 100_000
 HUGE = re.compile(r"\d{6,}\)?\s*!|!\s*!|\^\s*\{?\s*\(?\s*-?\d{6,}|(?:\^[\s{(]*(?:\d+|[a-z])\s*){3}")
 PROSE = re.compile(r"[A-Za-z\s\"'!?.,:;*-]*")
 DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)")
+
+
+class Checks(NamedTuple):
+    """An answer, and the comparisons that all have to hold for it."""
+
+    answer: str
+    checks: tuple[Check, ...]
+
 
 _cache: dict[Check, CheckResult] = {}
 
@@ -58,11 +68,14 @@ def judge_number(answer: str | None, gold: str) -> Verdict:
 def judge_answers(pairs: Sequence[tuple[str | None, str]]) -> list[Verdict]:
     """The verdicts on pairs of final and gold answer; what cannot be settled here goes through the workers."""
     settled = [settle(answer, gold) for answer, gold in pairs]
-    results = compare_cached({entry for entry in settled if isinstance(entry, Check)})
-    return [entry if isinstance(entry, Verdict) else make_verdict(results[entry], entry.answer) for entry in settled]
+    results = compare_cached({check for entry in settled if isinstance(entry, Checks) for check in entry.checks})
+    return [
+        entry if isinstance(entry, Verdict) else make_verdict([results[check] for check in entry.checks], entry.answer)
+        for entry in settled
+    ]
 
 
-def settle(answer: str | None, gold: str) -> Verdict | Check:
+def settle(answer: str | None, gold: str) -> Verdict | Checks:
     """A verdict where light normalisation and arithmetic are enough, else what the workers compare."""
     if answer is None or not answer.strip():
         return Verdict(0.0, "unparsable", "no final answer" if answer is None else "the final answer is empty")
@@ -70,21 +83,40 @@ def settle(answer: str | None, gold: str) -> Verdict | Check:
         return Verdict(0.0, "unparsable", f"the final answer is longer than {LENGTH} characters", answer[:LENGTH])
     reference = extract_reference(gold)
     left, right = normalize(answer), normalize(reference)
-    equal = compare_lightly(left, right)
-    if equal is not None:
-        name = name_answer(left)
-        return Verdict(1.0, "correct", "", name) if equal else Verdict(0.0, "incorrect", "", name)
+    pairs = find_open_pairs(left, right)
+    if not pairs:
+        equal = pairs is not None
+        return Verdict(float(equal), "correct" if equal else "incorrect", "", name_answer(left))
     if is_too_hard(left):
         return Verdict(0.0, "unparsable", "too large or too deeply nested to be compared", left)
     if is_too_hard(right):
         return Verdict(0.0, "error", "the gold answer is too large or too deeply nested to be compared", left)
-    return Check(right, left, reference, answer)
+    if pairs == [(left, right)]:
+        return Checks(left, (Check(right, left, reference, answer),))
+    return Checks(left, tuple(Check(other, one, other, one) for one, other in pairs))
+
+
+def find_open_pairs(answer: str, gold: str) -> list[tuple[str, str]] | None:
+    """The pairs that have to be equal, and that light comparison does not settle; None where one of them differs."""
+    pairs = pair_sides(answer, gold)
+    equal = compare_lightly(answer, gold)
+    if equal and pairs is not None:
+        return []
+    if pairs is None or equal is False:
+        return None
+    compared = [equal] if pairs == [(answer, gold)] else [compare_lightly(*pair) for pair in pairs]
+    return None if False in compared else [pair for pair, equal in zip(pairs, compared, strict=True) if equal is None]
 
 
 def compare_lightly(answer: str, gold: str) -> bool | None:
     """Whether two normalised answers are equal; None where that takes symbolic mathematics."""
     if answer and answer.replace(" ", "") == gold.replace(" ", ""):
-        return True
+        return not re.fullmatch("nan", gold, re.IGNORECASE)
+    differ = differ_in_base(answer, gold)
+    if differ is not None:
+        return not differ
+    if differ_in_subscript(answer, gold):
+        return False
     left, right = parse_number(answer), parse_number(gold)
     if left and right:
         return same_number(left, right)
@@ -125,7 +157,8 @@ def compare_cached(checks: set[Check]) -> dict[Check, CheckResult]:
     return results
 
 
-def make_verdict(result: CheckResult, answer: str) -> Verdict:
-    """What came of a check as a verdict."""
+def make_verdict(results: Sequence[CheckResult], answer: str) -> Verdict:
+    """What came of an answer's checks, all of which have to be equal, as a verdict."""
+    result = next((result for result in results if not result.equal), CheckResult(True))
     outcome = "correct" if result.equal else result.problem or "incorrect"
     return Verdict(float(result.equal), outcome, result.reason, answer)

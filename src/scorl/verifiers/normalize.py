@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from scorl.verifiers.latex import write_latex
+
 __all__ = ["normalize", "parse_number", "same_number"]
 
 NOT_UNITS = (
@@ -21,7 +23,6 @@ WORDS = r"\\(?:text|mbox|textbf|textnormal|textrm|mathrm|mathbf|operatorname|rm|
 REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"[\u2212\u2013]", "-"),
         (r"\\\\(?=(?:left|right|frac|dfrac|tfrac|sqrt|text|pi|infty|cup|le|ge|pm)\b)", r"\\"),
         (r"\\left\b|\\right\b|\\displaystyle\b", ""),
         (r"\\begin\{(?:align|equation)\*?\}|\\end\{(?:align|equation)\*?\}", ""),
@@ -35,15 +36,20 @@ REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\^\s*\{?\s*\\circ\s*\}?|°|\\degrees?\b", ""),
         (r"\\?%|\b(?:percent(?:age)?|pct|degrees?)\b", ""),
         (r"\\mathrm\{e\}", "e"),
+        (r"\\(?:boldsymbol|bm|underline|displaystyle|mathsf|pmb)\s*\{([^{}]*)\}", r"\1"),
+        (r"\\textcolor\s*\{\w+\}\s*|\\color\s*\{\w+\}\s*|\\(?:bf|rm|it|bfseries|boldmath)\b(?!\s*\{)", ""),
         (WORDS, r" \1 "),
+        (r"(?i)^[a-z ]{0,60}\b(?:answer\s*:|is|equals)\s+(?=[-+\d\\(.])", ""),
+        (r"\\pmod\s*(\d+)", r"\\pmod{\1}"),
         (r"\*\*|[\x00-\x1f]", " "),
         (r"\s+", " "),
+        (r"^\{([^{}]*)\}$", r"\1"),
     )
 )
 POWER = r"(?:\s?\^?\s?\{?[23²³]\}?)?"
 UNIT = re.compile(
-    rf"(?<=[\d}}])(?:(?:\s(?!(?:{NOT_UNITS})\b)[A-Za-z]{{2,}}\.?{POWER}(?:/[a-z]+)?){{1,3}}"
-    rf"|\s?(?:[cmk]?m|[km]?g|ml|mi|ft|km/h|mph|hours?|minutes?|dollars?|cents?){POWER})$"
+    rf"(?:(?<=[\d}}])|(?<=\\pi))(?:(?:\s(?!(?:{NOT_UNITS})\b)[A-Za-z]{{2,}}\.?{POWER}(?:/[a-z]+)?){{1,3}}"
+    rf"|\s?(?:[cmk]?m|[km]?g|ml|mi|ft|[kc]?m/s|ft/s|km/h|mph|hours?|minutes?|dollars?|cents?){POWER})$"
 )
 NAME = re.compile(r"[A-Za-z](?:_\{?\w{1,9}\}?)?(?:\([a-z]\))?")
 ARITHMETIC = re.compile(r"(?:[\d\s.+\-*/()×÷]|\\times|\\cdot|\\div)+")
@@ -54,12 +60,14 @@ THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:[, ]\d{3})+(?![\d,])")
 SCIENTIFIC = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|\*|×)\s*10\s*\^\s*\{?\s*(-?\d{1,3})\s*\}?$")
 PLAIN = re.compile(rf"-?{DECIMAL}(?:[eE][+-]?\d{{1,3}})?")
 RATIO = re.compile(rf"(-?)\(?(-?{DECIMAL})\)?/\(?(-?{DECIMAL})\)?")
+REPEATING = re.compile(r"(-?)(\d{0,30})\.(\d{0,30})\\(?:overline|bar|dot)\s*\{?(\d{1,30})\}?")
 FRACTION = re.compile(rf"(-?)(\d*)\\frac\{{(-?{DECIMAL})\}}\{{(-?{DECIMAL})\}}")
 MIXED = re.compile(r"(-?)(\d+) (\d+)/(\d+)")
 
 
 def normalize(answer: str) -> str:
     r"""One spelling for an answer: `\dfrac12` is `\frac{1}{2}`, `1,\!000` is `1,000`, `$18$ cm` is `18`."""
+    answer = write_latex(answer)
     for pattern, replacement in REWRITES:
         answer = pattern.sub(replacement, answer)
     answer = answer.strip().rstrip(".,;: ")
@@ -87,7 +95,18 @@ def parse_number(answer: str) -> tuple[Fraction, int | None] | None:
     text = SCIENTIFIC.sub(r"e\1", text)
     if PLAIN.fullmatch(text):
         return Fraction(text), len(text.partition(".")[2])
-    return parse_fraction(text)
+    return parse_repeating(text) or parse_fraction(text)
+
+
+def parse_repeating(text: str) -> tuple[Fraction, None] | None:
+    r"""`0.1\overline{6}` as 1/6."""
+    found = REPEATING.fullmatch(text)
+    if not found:
+        return None
+    sign, whole, fixed, cycle = found.groups()
+    value = int(whole or 0) + Fraction(int(fixed or 0), 10 ** len(fixed))
+    value += Fraction(int(cycle), (10 ** len(cycle) - 1) * 10 ** len(fixed))
+    return (-value if sign else value), None
 
 
 def parse_fraction(text: str) -> tuple[Fraction, None] | None:

@@ -68,7 +68,7 @@ def compare(pairs: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
         if (
             left is not None
             and right is not None
-            and verify(left, right, timeout_seconds=None)
+            and verify(left, right, timeout_seconds=None, allow_set_relation_comp=True)
             and are_close(left, right)
         ):
             return True, True
