@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scorl.engines import Request
 from scorl.engines.torch import TorchEngine
 from scorl.learner import Learner
+from scorl.model.head import final_logits, hidden_states
 from scorl.model.logprobs import log_probabilities
-from scorl.model.policy import Policy, final_logits, hidden_states
+from scorl.model.policy import Policy
 from scorl.settings import LearnerSettings
 
 TESTS = Path(__file__).parent

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.engine_contract import shaken
 from support.plain import kl_of_rows
 from support.worlds import letters, save_model, tiny_policy
+from transformers import AutoConfig, AutoModelForCausalLM, Cohere2Config, GraniteConfig
 
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
@@ -32,8 +34,18 @@ def policy(tmp_path_factory):
     return tiny_policy(tmp_path_factory.mktemp("model"))
 
 
+SIZES = {
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "max_position_embeddings", "eos_token_id", "pad_token_id", "bos_token_id",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def examples(policy):
+    return make_examples(policy)
+
+
+def make_examples(policy):
     """Lessons of different lengths with rewards, so that nothing cancels."""
     task = letters()
     draws = Draws(lambda problem, sample, place: derive(problem.id, sample, place), 4, Sampling(max_tokens=6))
@@ -105,6 +117,25 @@ def test_the_loss_is_what_its_formula_says(policy, examples):
                 (credit.beta * kl - (credit.advantage - credit.beta * to_go + credit.imitation) * logp).sum()
             )
     assert statistics.loss == pytest.approx(total / len(examples), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config", [GraniteConfig(logits_scaling=8.0), Cohere2Config(logit_scale=0.25)], ids=["granite", "cohere2"]
+)
+def test_a_head_that_scales_its_logits(tmp_path, config):
+    """Sampled, learned from and scored as the model's own forward has it."""
+    base = save_model(tmp_path)
+    for name, value in AutoConfig.from_pretrained(base).to_dict().items():
+        if name in SIZES:
+            setattr(config, name, value)
+    config.layer_types = ["full_attention"] * 2
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    policy = shaken(Policy(base, device="cpu"))
+    rows = make_examples(policy)
+    _, statistics = gradient(policy, rows, LearnerSettings())
+    assert statistics.gap < 1e-4
+    test_the_loss_is_what_its_formula_says(policy, rows)
 
 
 def test_kl_to_go_by_hand(examples):

@@ -21,7 +21,7 @@ from scorl.learner import batch as batch_module
 from scorl.learner.attention import tree_attention, tree_hidden_states
 from scorl.learner.batch import micro_batch, micro_batches, training_row
 from scorl.learner.tree import make_blocks, pack_tree
-from scorl.model.policy import hidden_states
+from scorl.model.head import hidden_states
 from scorl.settings import KL_IN, LearnerSettings, LoraSettings
 from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict
 

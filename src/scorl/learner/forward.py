@@ -11,7 +11,7 @@ from scorl.learner.batch import MicroBatch, PaddedRows
 from scorl.learner.head import Head, predict
 from scorl.learner.loss import estimate_kl
 from scorl.learner.tree import Tree
-from scorl.model.policy import hidden_states as padded_hidden_states
+from scorl.model.head import hidden_states as padded_hidden_states
 from scorl.settings import LearnerSettings
 
 __all__ = ["hidden_states", "logprobs_and_kl"]

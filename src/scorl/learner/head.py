@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from scorl.learner.head_block import HeadBlock, Logits, block_size, compute_block
+from scorl.model.head import logit_divisor, logit_softcap
 from scorl.model.onednn import OnednnLinear, onednn_linear, onednn_weight_gradient
-from scorl.model.policy import logit_softcap
 
 __all__ = ["Head", "Prediction", "predict"]
 
@@ -45,7 +45,7 @@ class Head:
         self._dtype = dtype
         self._cast: Tensor | None = None
         self._by_onednn = isinstance(self._linear, OnednnLinear)
-        self.softcap = logit_softcap(decoder)
+        self.softcap, self._divisor = logit_softcap(decoder), logit_divisor(decoder)
         self.gradients: dict[str, Tensor] = {}
         """Of the weight and the bias, where they are trained; the step's so far, in float32."""
 
@@ -72,8 +72,11 @@ class Head:
         """The predictions of a block."""
         return block_size(self._linear.weight.device, self._dtype, self.vocabulary)
 
-    def product(self, hidden: Tensor) -> Tensor:
-        """Logits before the soft cap, [predictions, vocabulary], in the type that is computed in."""
+    def logits(self, hidden: Tensor, temperature: float) -> Logits:
+        """Of each prediction and word; what the model divides them by counts as temperature."""
+        return Logits(self._product(hidden), self.softcap, temperature * self._divisor)
+
+    def _product(self, hidden: Tensor) -> Tensor:
         x = hidden.to(self._dtype)
         bias = None if self._linear.bias is None else self._linear.bias.detach().to(self._dtype)
         return onednn_linear(x, self.weight, bias) if self._by_onednn else F.linear(x, self.weight, bias)
@@ -137,10 +140,10 @@ class _How(NamedTuple):
 
     def compute(self, hidden: Tensor, ref_hidden: Tensor | None, target: Tensor) -> HeadBlock:
         """A block, from its hidden states and targets."""
-        policy = Logits(self.head.product(hidden), self.head.softcap, self.temperature)
+        policy = self.head.logits(hidden, self.temperature)
         if self.reference is None or ref_hidden is None:
             return compute_block(policy, None, target, exact_kl=False)
-        reference = Logits(self.reference.product(ref_hidden), self.reference.softcap, self.temperature)
+        reference = self.reference.logits(ref_hidden, self.temperature)
         return compute_block(policy, reference, target, self.exact_kl)
 
 

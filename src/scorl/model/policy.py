@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.dtype import choose_dtype, choose_onednn
+from scorl.model.head import head_is_plain
 from scorl.model.loading import count_parameters, load_hollow, load_model
 from scorl.model.onednn import has_onednn, use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
@@ -22,9 +23,6 @@ from scorl.settings import Dtype, LoraSettings, ModelSettings
 __all__ = [
     "Place",
     "Policy",
-    "final_logits",
-    "hidden_states",
-    "logit_softcap",
     "resolve_device",
     "warn_of_slow_matmuls",
     "with_adapters",
@@ -205,28 +203,6 @@ class Policy:
         return merged.to(weight.dtype)
 
 
-def final_logits(decoder: Any, hidden: Tensor) -> Tensor:
-    """Logits from the last hidden states, [..., width] -> [..., vocabulary], as the model itself makes them."""
-    logits: Tensor = decoder.get_output_embeddings()(hidden)
-    cap = logit_softcap(decoder)
-    return logits if cap is None else torch.tanh(logits / cap) * cap
-
-
-def logit_softcap(decoder: Any) -> float | None:
-    """What a model's logits are held below by a tanh; None: nothing."""
-    cap: float | None = getattr(decoder.config, "final_logit_softcapping", None)
-    return cap
-
-
-def hidden_states(decoder: Any, ids: Tensor) -> Tensor:
-    """The last hidden states, [rows, tokens, width], of right-padded rows; those at padding mean nothing.
-
-    Nothing attends to what stands behind it, so padding needs no mask, and attention takes its fast kernels.
-    """
-    hidden: Tensor = decoder.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    return hidden
-
-
 _CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
 """Layers whose cache is keys and values, which rows can share and leave."""
 
@@ -236,8 +212,8 @@ def _check_supported(decoder: Any, path: str) -> None:
     odd = set(getattr(decoder.config.get_text_config(), "layer_types", None) or ()) - _CACHED
     if odd:
         raise UserError(f"{path}: layers of the kind {', '.join(sorted(odd))} keep another state than keys and values")
-    if decoder.device.type != "meta" and not _head_is_plain(decoder):
-        raise UserError(f"{path}: this model does more than a linear head and a soft cap behind its last layer")
+    if decoder.device.type != "meta" and not head_is_plain(decoder):
+        raise UserError(f"{path}: this model does more behind its layers than a linear head, a scale and a soft cap")
     head, words = decoder.get_output_embeddings(), decoder.get_input_embeddings()
     if hasattr(head, "lora_A") or (hasattr(words, "lora_A") and head.weight is words.weight):
         raise UserError(f"{path}: model.lora.target_modules reach the output head, which the reference shares")
@@ -265,15 +241,6 @@ def warn_of_slow_matmuls(device: torch.device, dtype: torch.dtype) -> None:
             "model.dtype: float32 is multiplied outside of the GPU's tensor cores, some ten times slower than bfloat16",
             stacklevel=3,
         )
-
-
-@torch.no_grad()
-def _head_is_plain(decoder: Any) -> bool:
-    """Whether hidden states and `final_logits` give what the model's own forward gives."""
-    ids = torch.arange(1, 5, device=decoder.device)[None]
-    computed = final_logits(decoder, hidden_states(decoder, ids))
-    expected = decoder(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    return torch.allclose(computed.float(), expected.float(), atol=1e-3, rtol=1e-3)
 
 
 def with_adapters(model: Any, lora: LoraSettings) -> Any:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from scorl.errors import GuardError
+from scorl.model.head import final_logits, hidden_states
 from scorl.model.logprobs import log_probabilities
-from scorl.model.policy import Policy, final_logits, hidden_states
+from scorl.model.policy import Policy
 from scorl.trajectory import user
 
 __all__ = ["LIMITS", "Probe", "policy_logprobs"]
