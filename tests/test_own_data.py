@@ -150,11 +150,51 @@ def test_messages_of_another_form_are_named(load, prompt, said):
 
 def test_test_problems_alone_and_all_of_a_file(tmp_path, load):
     path = write(tmp_path / "test.jsonl", SUMS)
-    assert len(tasks.load("files", test_path=path).split("test").take(None)) == 10
+    alone = tasks.load("files", test_path=path)
+    assert len(alone.split("test").take(None)) == len(everything(alone)) == 10
+    with pytest.raises(UserError, match="path: is missing"):
+        alone.split("train").draw(1, 0, 0)
     assert len(everything(load(SUMS))) == 10
     for name in ("files", "programs"):
         with pytest.raises(UserError, match=f"task '{name}': path: is missing"):
             tasks.load(name)
+
+
+def test_one_row_is_enough_to_be_evaluated_on(load):
+    task = load(SUMS[:1])
+    assert len(everything(task)) == 1
+    for name in ("train", "test"):
+        with pytest.raises(UserError, match=r"too few different problems \(1 rows\).*test_path=.*--split all"):
+            task.split(name).take(None)
+        with pytest.raises(UserError, match="too few"):
+            task.split(name).draw(1, 0, 0)
+
+
+def test_solutions_are_texts_or_what_the_assistant_says(load):
+    rows = [{"prompt": f"{n}?", "answer": n, "completion": [{"role": "assistant", "content": "So."}]} for n in (1, 2)]
+    assert {p.solution for p in everything(load(rows, solution="completion"))} == {"So."}
+    with pytest.raises(UserError, match="line 1: column 'completion' is no solution"):
+        load([{"prompt": "1?", "answer": 1, "completion": None}], solution="completion")
+
+
+@pytest.mark.parametrize("gold", [float("nan"), float("inf")])
+def test_other_tasks_refuse_missing_answers_too(tmp_path, gold):
+    path = write(tmp_path / "own.jsonl", [{"question": "x", "problem": "x", "solution": "y", "answer": gold}])
+    with pytest.raises(UserError, match=r"line 1: the answer .* is not a number"):
+        tasks.load("svamp", path=path)
+    with pytest.raises(UserError, match="line 1: column 'answer' is no answer"):
+        tasks.load("math", path=path, test_path=path)
+
+
+def test_math_takes_numbers_and_says_what_it_leaves_out(tmp_path):
+    rows = [{"problem": "x mod 2?", "solution": "s", "answer": n} for n in (0, 1.0, "0")]
+    rows += [{"problem": "no solution", "answer": "7"}, {"problem": "no answer", "solution": "It is 3."}]
+    train = write(tmp_path / "train.jsonl", [{"problem": "y", "solution": "\\boxed{2}"}])
+    with pytest.warns(UserWarning, match=r"1 of 5 rows have no answer and are left out, the first is .*line 5"):
+        task = tasks.load("math", path=train, test_path=write(tmp_path / "test.jsonl", rows))
+    problems = task.split("test").take(None)
+    assert [p.answer for p in problems] == ["0", "1", "0", "7"]
+    assert len({p.id for p in problems}) == 4
 
 
 def test_a_folder_has_its_own_test_problems(tmp_path):

@@ -21,7 +21,8 @@ def load(tmp_path, monkeypatch):
 
     def make(source, verifier="r.py:f", **settings):
         Path("r.py").write_text(source, encoding="utf-8")
-        return tasks.load("files", path="own.jsonl", test_path="own.jsonl", verifier=verifier, **settings)
+        settings = {"path": "own.jsonl", "test_path": "own.jsonl", **settings}
+        return tasks.load("files", verifier=verifier, **settings)
 
     return make
 
@@ -44,6 +45,12 @@ def test_a_function_is_given_what_trl_gives(load):
         "    return [len(i) + a + trainer_state.global_step for i, a in zip(completion_ids, attempt)]\n"
     )
     assert rewards(task, attempt("x", (5,), 1, 7), attempt("y", (5, 6), 2, 7)) == [9, 11]
+
+
+def test_a_column_of_ones_own_goes_before_our_attempt(load, tmp_path):
+    Path("mine.jsonl").write_text('{"problem": "x", "attempt": 9}\n', encoding="utf-8")
+    source = "def f(completions, attempt): return attempt"
+    assert rewards(load(source, path="mine.jsonl", test_path="mine.jsonl"), "x") == [9]
 
 
 def test_a_function_without_kwargs_is_given_what_it_names(load):

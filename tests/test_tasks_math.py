@@ -313,7 +313,6 @@ def test_reward_functions_see_chat_messages(tmp_path: Path) -> None:
         ),
         ([{"prompt": [{"role": "assistant", "content": "x"}], "answer": 1}], {}, "line 1: the last message"),
         ([], {}, "the file has no rows"),
-        ([{"prompt": "a", "answer": "1"}], {}, "too few different problems"),
         ([{"prompt": "a", "answer": "1"}], {"verifier": "maths"}, "did you mean 'math'"),
         ([{"prompt": "a", "answer": "1"}], {"verifier": "no_such_module:f"}, "no such module"),
         ([{"prompt": "a", "answer": "1"}], {"verifier": "json:dump_it"}, "did you mean 'dumps?'"),

@@ -23,7 +23,7 @@ __all__ = [
     "find_problem",
     "read_chat",
     "read_gold",
-    "require_text",
+    "read_solution",
     "row_id",
     "write_number",
 ]
@@ -133,10 +133,17 @@ def is_prose(gold: str) -> bool:
     return wordy or text.lower().rstrip(".") in NO_ANSWER
 
 
-def require_text(value: Any, name: str, row: Row) -> str:
-    """A column that must be a string."""
-    if not isinstance(value, str):
-        raise UserError(f"{row.where}: column '{name}' is no string, but {value!r:.60}")
+def read_solution(row: Row, name: str) -> str:
+    """A reference solution: a text, or what the assistant says, as TRL's `completion` is written.
+
+    Raises:
+        UserError: it is neither.
+    """
+    value = as_chat(column(row, name))
+    if isinstance(value, list) and len(value) == 1:
+        value = read_message(value[0], row)["content"]
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{row.where}: column '{name}' is no solution (a text), but {value!r:.60}")
     return value
 
 

@@ -38,6 +38,21 @@ class Finite:
         return list(self.problems[:limit])
 
 
+@dataclass(frozen=True)
+class Unavailable:
+    """A split that cannot be had, which matters to those alone who ask for it."""
+
+    reason: str
+
+    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
+        """See `Problems`."""
+        raise UserError(self.reason)
+
+    def take(self, limit: int | None) -> list[Problem]:
+        """See `Problems`."""
+        raise UserError(self.reason)
+
+
 @lru_cache(maxsize=4)
 def shuffle_epoch(size: int, seed: int, epoch: int) -> tuple[int, ...]:
     """The order of an epoch."""
@@ -75,7 +90,7 @@ def make_splits(
     fraction: float,
     make: Callable[[Sequence[Row]], list[Problem]],
     config: str | None = None,
-) -> dict[str, Finite]:
+) -> dict[str, Finite | Unavailable]:
     """The splits of a task of files: `train` and `all` of `path`, and `test` of `test_path`, else of `path` itself.
 
     `test` is the split of that name where `path` has one, else a part by hash.
@@ -95,14 +110,21 @@ def make_splits(
     if path is None:
         if test is None:
             raise UserError(f"task '{task}': path: is missing; evaluation alone can do with test_path")
-        return {"test": Finite(test)}
+        missing = Unavailable(f"task '{task}': path: is missing; test_path alone is enough for evaluation only")
+        return {"train": missing, "test": Finite(test), "all": Finite(test)}
     parts = read_splits(path, config)
     train_rows = parts.get("train") or next(iter(parts.values()))
     if test is None and "train" in parts and "test" in parts:
         test = named_apart(make(parts["test"]))
-    every = train = named_apart(make(train_rows))
-    if test is None:
+    every = named_apart(make(train_rows))
+    if test is not None:
+        return {"train": Finite(every), "test": Finite(test), "all": Finite(every)}
+    try:
         train, test = split_off(every, fraction, path)
+    except UserError as error:
+        advice = "name the test problems (test_path=...), or evaluate on all of them (--split all)"
+        missing = Unavailable(f"{error}; {advice}")
+        return {"train": missing, "test": missing, "all": Finite(every)}
     return {"train": Finite(train), "test": Finite(test), "all": Finite(every)}
 
 

@@ -20,7 +20,7 @@ from scorl.tasks.columns import (
     find_problem,
     read_chat,
     read_gold,
-    require_text,
+    read_solution,
     row_id,
 )
 from scorl.tasks.data import fill_prompt, hash_text, make_splits
@@ -106,7 +106,7 @@ def files(settings: Files) -> Task:
         partial(make_problems, settings=settings),
         settings.dataset_config,
     )
-    problems = [problem for split in splits.values() for problem in split.problems]
+    problems = splits["all"].take(None)
     return Task("files", splits, settings.correction, choose_judge(settings, problems))
 
 
@@ -146,5 +146,5 @@ def make_problem(row: Row, question: str, answer: str | None, settings: Files) -
     if settings.needs_answers:
         wanted = reply if answer is None and reply is not None else column(row, answer or "answer")
         gold = read_gold(wanted, answer or "answer", row.where)
-    solution = require_text(column(row, settings.solution), settings.solution, row) if settings.solution else reply
+    solution = read_solution(row, settings.solution) if settings.solution else reply
     return Problem(row_id(row) or hash_text(repr(asked)), prompt, gold, solution, row.values)

@@ -150,9 +150,10 @@ def write_number(value: object, where: str) -> str:
     """A number as people write it: 8 for 8.0."""
     try:
         number = float(str(value))
-    except ValueError as error:
+        whole = int(number)
+    except (ValueError, OverflowError) as error:  # of NaN and infinity as well
         raise UserError(f"{where}: the answer {value!r} is not a number") from error
-    return f"{number:.10g}" if number != int(number) else str(int(number))
+    return f"{number:.10g}" if number != whole else str(whole)
 
 
 def parse_prefix(equation: str, where: str) -> Tree:

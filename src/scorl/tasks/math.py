@@ -112,13 +112,13 @@ def make_problems(rows: list[Row], settings: Math) -> list[Problem]:
 
 def make_problem(row: Row, settings: Math) -> Problem:
     """A row as a problem; the id is the row's `unique_id`, or made of the problem's text."""
-    question, solution = str(column(row, "problem")), str(column(row, "solution"))
-    given = row.values.get("answer")
+    question, given = str(column(row, "problem")), row.values.get("answer")
+    solution = str(column(row, "solution") if given in (None, "") else row.values.get("solution") or "")
     answer = last_box(solution) or "" if given in (None, "") else read_gold(given, "answer", row.where)
     return Problem(
         id=str(row.values.get("unique_id") or f"math-{hash_text(question)}"),
         prompt=fill_prompt(settings.prompt, question),
         answer=answer.strip(),
-        solution=solution,
+        solution=solution or None,
         columns={name: row.values[name] for name in ("level", "subject") if row.values.get(name) is not None},
     )

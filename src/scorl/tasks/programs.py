@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -73,13 +74,23 @@ def make_problem(row: Row, settings: Programs) -> Problem:
     )
 
 
+def read_list(value: Any) -> Any:
+    """The list that a text holds as JSON, as CSV files have it; any other value as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
 def read_examination(values: dict[str, Any], where: str, timeout: float = SECONDS) -> Examination:
     """What the columns `tests`, `entry_point`, `setup`, `timeout` and `stdin` ask of a program.
 
     Raises:
         UserError: there are no tests, or a column is of another form.
     """
-    column_of_tests = column(Row(values, where), "tests")
+    column_of_tests = read_list(column(Row(values, where), "tests"))
     pairs = read_pairs(column_of_tests, where)
     tests = () if pairs else read_tests(column_of_tests, where)
     name, limit = values.get("entry_point"), values.get("timeout") or timeout

@@ -27,8 +27,8 @@ __all__ = ["RewardJudge", "TrainerState", "load_function"]
 
 GIVEN = ("prompts", "completions", "completion_ids", "attempt", "trainer_state", "log_extra", "log_metric")
 """What every function may ask for: TRL's arguments, and `attempt`, which attempt each completion is (from 1)."""
-OURS = frozenset((*GIVEN, "prompt", "completion"))
-"""Names under which no column of the data is passed on."""
+TRLS = frozenset((*GIVEN, "prompt", "completion")) - {"attempt"}
+"""Names under which TRL passes no column of the data on."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class RewardFunction:
         Raises:
             UserError: it wants an argument that is neither among `GIVEN` nor a column.
         """
-        there = [*GIVEN, *(name for name in columns if name not in OURS)]
+        there = [*GIVEN, *(name for name in columns if name not in TRLS)]
         named, _ = parameters(self.function)
         missing = [name for name, required in named.items() if required and name not in there]
         if missing:
@@ -168,7 +168,7 @@ def load_function(name: str, chat: bool, columns: Iterable[str]) -> RewardFuncti
 
 def gather_columns(problems: Sequence[Problem]) -> dict[str, list[Any]]:
     """The columns of the problems as lists; None where a row lacks one."""
-    names = dict.fromkeys(name for problem in problems for name in problem.columns if name not in OURS)
+    names = dict.fromkeys(name for problem in problems for name in problem.columns if name not in TRLS)
     return {name: [problem.columns.get(name) for problem in problems] for name in names}
 
 
