@@ -48,6 +48,12 @@ def test_ids_are_the_rows_own_or_of_what_is_asked_and_never_shared(tmp_path, mon
     ]
 
 
+def test_programs_of_a_csv_file(tmp_path):
+    (tmp_path / "p.csv").write_text('problem,tests\nf,"[""assert f() == 1"", ""assert f()""]"\n', encoding="utf-8")
+    problem = tasks.load("programs", test_path=str(tmp_path / "p.csv")).split("test").take(1)[0]
+    assert problem.answer.tests == ("assert f() == 1", "assert f()")
+
+
 def test_a_second_name_is_nobody_elses():
     problems = [Problem(name, ()) for name in ("a", "a#2", "a", "a", "a#2")]
     assert [p.id for p in named_apart(problems)] == ["a", "a#2", "a#3", "a#4", "a#2#2"]
@@ -110,6 +116,8 @@ PARTS = [{"messages": [{"role": "user", "content": [{"type": "text", "text": str
         (PARTS, {}, ["0"], "0"),
         ([{**row, "prompt": json.dumps(row["prompt"])} for row in VERL], {}, ["Be brief.", "What is 0 + 1?"], "1"),
         ([{**row, "prompt": str(row["prompt"])} for row in VERL], {}, ["Be brief.", "What is 0 + 1?"], "1"),
+        ([{**row, "reward_model": str(row["reward_model"])} for row in VERL], {}, ["Be brief.", "What is 0 + 1?"], "1"),
+        ([{"prompt": json.dumps(row["prompt"][1]), "answer": 1} for row in VERL], {}, ["What is 0 + 1?"], "1"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:task 'files'. the gold answers are those of the column")
@@ -138,6 +146,7 @@ def test_the_assistants_last_message_is_the_reference_solution(load):
         (" ", "column 'prompt': the problem is blank"),
         ([{"role": "user"}], "chat messages like .* are wanted, not "),
         ([{"role": "user", "content": [{"type": "image"}]}], "chat messages like .* are wanted, not "),
+        ("array([{'role': 'user', 'content': 'x'}], dtype=object)", "chat messages like .* are wanted, not "),
         ('[{"role": "user", "content": "cut', "chat messages like .* are wanted, not "),
         ([{"role": "assistant", "content": "x"}], "the last message is of 'assistant'"),
         ([{"role": "system", "content": "x"}], "the last message is of 'system'"),

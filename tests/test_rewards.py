@@ -84,6 +84,8 @@ def test_rewards_of_many_kinds(load, source):
         ("return [1.0]", "returned 1 rewards for 2 completions"),
         ("return [1.0, float('nan')]", "returned nan for the completion 'y'; a reward is a finite number, or None"),
         ("return [float('inf'), 1]", "returned inf for the completion 'x'"),
+        ("return [10**400, 1]", "returned 1000"),
+        ("raise SystemExit(3)", "raised SystemExit: 3 (PLACE/r.py, line 2)"),
         ("return ['good', 1]", "returned 'good' for the completion 'x'"),
         ("return [{}, 1]", "returned {} for the completion 'x'"),
         ("return kw['missing']", "raised KeyError: 'missing' (PLACE/r.py, line 2)"),

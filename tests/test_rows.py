@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from scorl.errors import UserError
-from scorl.tasks.rows import Row, column, read_rows, read_splits
+from scorl.tasks.rows import Row, column
+from scorl.tasks.sources import read_rows, read_splits
 
 ROWS = [{"problem": "2 + 2?", "answer": 4}, {"problem": "né\u2028 \n3 + 3?", "answer": 6}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
@@ -102,10 +103,10 @@ def test_folders_by_the_names_of_their_files(tmp_path):
 
 
 def test_names_on_the_hub(monkeypatch):
-    monkeypatch.setattr("scorl.tasks.rows.find_spec", lambda name: None)
+    monkeypatch.setattr("scorl.tasks.sources.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"own/data: no such file or folder; .*scorl\[hub\]"):
         read_splits("own/data")
-    monkeypatch.setattr("scorl.tasks.rows.find_spec", lambda name: name)
+    monkeypatch.setattr("scorl.tasks.sources.find_spec", lambda name: name)
     fake = SimpleNamespace(load_dataset=lambda name, config, split: {"train": ROWS, "test": ROWS[:1]})
     monkeypatch.setitem(sys.modules, "datasets", fake)
     assert {name: len(rows) for name, rows in read_splits("own/data").items()} == {"train": 2, "test": 1}
@@ -126,6 +127,8 @@ def test_names_on_the_hub(monkeypatch):
         ("a.csv", b"problem,answer\nx,1,2\n", r"line 2: 3 values for 2 columns: problem, answer"),
         ("a.csv", b'problem,answer\n"x,1\n', r"line 2: not valid CSV"),
         ("a.parquet", b"PAR1", r"not a readable Parquet file"),
+        ("a.jsonl", b"BZh91AY", r"is compressed by bzip2; unpack it"),
+        ("a.xlsx", b"PK\x03\x04", r"is a zip archive or an Excel file"),
         ("a.csv", b"problem,answer\n", r"the file has no rows"),
         ("a.jsonl", b"\n\n", r"the file has no rows"),
     ],

@@ -18,7 +18,7 @@ from scorl.tasks.data import Finite, split_by_hash
 from scorl.tasks.files import Files, files
 from scorl.tasks.grade_school import Gsm8k, Svamp, gsm8k, parse_infix, parse_prefix, svamp, write_steps
 from scorl.tasks.math import Math, math
-from scorl.tasks.rows import load_hub_rows
+from scorl.tasks.sources import load_hub_rows
 from scorl.tasks.task import Problems
 from scorl.tasks.word_problems import KINDS, WordProblems, WordProblemSplit, word_problems
 from scorl.trajectory import Problem, user

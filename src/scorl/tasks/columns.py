@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.tasks.rows import Row, column
+from scorl.tasks.rows import Row, column, read_written
 from scorl.trajectory import Message
 from scorl.verifiers.extract_answer import extract_reference
 
@@ -35,11 +33,13 @@ ANSWERS = ("answer", "final_answer", "ground_truth", "reward_model.ground_truth"
 MESSAGES = 'chat messages like [{"role": "user", "content": "..."}]'
 ROLES = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names of those who speak."""
-SERIALIZED = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content|from|value)["']\s*:""")
+SERIALIZED = re.compile(r"""\s*(?:array\()?\[?\s*\{\s*["'](?:role|content|from|value)["']\s*:""")
 MISSING = frozenset({"", "nan", "<na>", "nat", "inf", "-inf"})
 """What pandas makes of a missing value, as a float or as a text, and what is no number."""
-NO_ANSWER = frozenset({"none", "null", "n/a", "na", "proof"})
-"""What stands in data sets where there is no answer; `proof` is NuminaMath's."""
+NO_ANSWER = frozenset(
+    ("none", "null", "n/a", "na", "?", "-", "--", "unknown", "todo", "tbd", "proof", "notfound", "not found")
+)
+"""What stands in data sets where there is no answer; `proof` and `notfound` are NuminaMath's."""
 
 
 def find_column(row: Row, names: Sequence[str]) -> str | None:
@@ -130,7 +130,7 @@ def is_prose(gold: str) -> bool:
     """
     text = extract_reference(gold).strip()
     wordy = len(re.findall(r"[A-Za-z]{2,}", text)) > 3 and not re.search(r"[\d\\=<>$]", text)
-    return wordy or text.lower().rstrip(".") in NO_ANSWER
+    return wordy or text.lower().rstrip(". ") in NO_ANSWER
 
 
 def read_solution(row: Row, name: str) -> str:
@@ -153,15 +153,11 @@ def as_chat(value: Any) -> Any:
     >>> as_chat('[{"role": "user", "content": "2 + 2?"}]')
     [{'role': 'user', 'content': '2 + 2?'}]
     """
-    if not isinstance(value, str) or not SERIALIZED.match(value):
-        return value
-    readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
-    for read in readers:
-        try:
-            return read(value)
-        except (ValueError, SyntaxError, RecursionError):
-            continue
-    return [value]  # no messages, and no problem to be asked either: `read_chat` names it
+    if isinstance(value, str) and SERIALIZED.match(value):
+        value = read_written(value)
+        if isinstance(value, str):
+            return [value]  # no messages, and no problem to be asked either: `read_chat` names it
+    return [value] if isinstance(value, Mapping) else value
 
 
 def read_chat(value: Any, row: Row) -> tuple[tuple[Message, ...], str | None]:

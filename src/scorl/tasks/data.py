@@ -13,7 +13,8 @@ from typing import Any
 
 from scorl.errors import UserError
 from scorl.seeds import derive
-from scorl.tasks.rows import Row, read_rows, read_splits
+from scorl.tasks.rows import Row
+from scorl.tasks.sources import read_rows, read_splits
 from scorl.trajectory import Problem, user
 
 __all__ = ["Finite", "fill_prompt", "hash_text", "make_splits", "named_apart", "split_by_hash", "split_off"]

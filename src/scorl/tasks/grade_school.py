@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 from scorl.errors import UserError
 from scorl.tasks.data import Finite, fill_prompt, named_apart, split_by_hash
-from scorl.tasks.rows import Row, column, load_hub_rows, read_rows
+from scorl.tasks.rows import Row, column
+from scorl.tasks.sources import load_hub_rows, read_rows
 from scorl.tasks.task import Problems, Task
 from scorl.tasks.word_problems import CORRECTION, PROMPT
 from scorl.trajectory import Problem

@@ -15,7 +15,8 @@ from pathlib import Path
 from scorl.errors import UserError
 from scorl.tasks.columns import read_gold
 from scorl.tasks.data import Finite, fill_prompt, hash_text, named_apart
-from scorl.tasks.rows import Row, column, load_hub_rows, read_rows
+from scorl.tasks.rows import Row, column
+from scorl.tasks.sources import load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.extract_answer import last_box

@@ -14,7 +14,8 @@ from typing import ClassVar, Literal
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, as_block, read_tests
 from scorl.tasks.data import Finite
-from scorl.tasks.rows import Row, column, load_hub_rows, read_rows
+from scorl.tasks.rows import Row, column
+from scorl.tasks.sources import load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Message, Problem, user
 from scorl.verifiers.program import Examination

@@ -16,7 +16,8 @@ from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, Seconds, as_block
 from scorl.tasks.data import Finite
 from scorl.tasks.humaneval import PROMPT, code_before
-from scorl.tasks.rows import Row, column, read_rows
+from scorl.tasks.rows import Row, column
+from scorl.tasks.sources import read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
 from scorl.verifiers.program import Examination

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -13,7 +12,7 @@ from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, Seconds, as_block, defines_check, read_pairs, read_tests
 from scorl.tasks.columns import as_chat, find_problem, read_chat, row_id
 from scorl.tasks.data import fill_prompt, hash_text, make_splits
-from scorl.tasks.rows import Row, column
+from scorl.tasks.rows import Row, column, read_written
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.program import SECONDS, Examination
@@ -74,23 +73,15 @@ def make_problem(row: Row, settings: Programs) -> Problem:
     )
 
 
-def read_list(value: Any) -> Any:
-    """The list that a text holds as JSON, as CSV files have it; any other value as it is."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
-
-
 def read_examination(values: dict[str, Any], where: str, timeout: float = SECONDS) -> Examination:
     """What the columns `tests`, `entry_point`, `setup`, `timeout` and `stdin` ask of a program.
 
     Raises:
         UserError: there are no tests, or a column is of another form.
     """
-    column_of_tests = read_list(column(Row(values, where), "tests"))
+    column_of_tests = column(Row(values, where), "tests")
+    if isinstance(column_of_tests, str):  # of a CSV file
+        column_of_tests = read_written(column_of_tests)
     pairs = read_pairs(column_of_tests, where)
     tests = () if pairs else read_tests(column_of_tests, where)
     name, limit = values.get("entry_point"), values.get("timeout") or timeout

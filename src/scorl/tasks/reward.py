@@ -63,7 +63,7 @@ class RewardFunction:
                 rewards = await_elsewhere(rewards)
             if not isinstance(rewards, (str, Mapping)) and isinstance(rewards, Iterable):
                 rewards = list(rewards)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(tell_failure(f"verifier '{self.name}'", error)) from error
         if not isinstance(rewards, list):
             raise UserError(f"verifier '{self.name}' returned {rewards!r:.60}, not a list with a reward for each of "
@@ -97,7 +97,7 @@ class RewardFunction:
             return None
         try:
             value = math.nan if isinstance(reward, (str, bytes)) else float(reward)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
             raise UserError(

@@ -41,7 +41,7 @@ def import_module(name: str) -> ModuleType:
     """A module that Python finds."""
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
             raise UserError(f"verifier '{name}': no such module ({error}); a file is named as path/file.py") from error
         raise UserError(tell_failure(f"verifier: the module {name}", error)) from error
@@ -68,7 +68,7 @@ def execute_file(path: Path, changed: int) -> ModuleType:
     sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(tell_failure(f"verifier: {path}", error)) from error
     finally:
         sys.path.remove(folder)
@@ -77,7 +77,7 @@ def execute_file(path: Path, changed: int) -> ModuleType:
     return module
 
 
-def tell_failure(what: str, error: Exception) -> str:
+def tell_failure(what: str, error: BaseException) -> str:
     """A sentence about what a user's code raised, with the innermost line of it that is no library's."""
     if isinstance(error, SyntaxError):
         return f"{what} is no Python: {error.msg} ({error.filename}, line {error.lineno})"
