@@ -210,6 +210,9 @@ def test_a_folder_has_its_own_test_problems(tmp_path):
     write(tmp_path / "train.jsonl", SUMS[:7])
     write(tmp_path / "test.jsonl", SUMS[7:])
     task = tasks.load("files", path=str(tmp_path))
+    assert len(tasks.load("files", test_path=str(tmp_path)).split("test").take(None)) == 3
+    with pytest.warns(UserWarning, match="3 of 3 test problems are trained on as well"):
+        tasks.load("files", path=write(tmp_path / "whole.jsonl", SUMS), test_path=str(tmp_path / "test.jsonl"))
     assert [len(task.split(name).take(None)) for name in ("train", "test", "all")] == [7, 3, 7]
 
 

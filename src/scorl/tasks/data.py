@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -107,7 +108,7 @@ def make_splits(
     Raises:
         UserError: neither path is given, or one cannot be read.
     """
-    test = named_apart(make(read_rows(test_path))) if test_path else None
+    test = named_apart(make(read_rows(test_path, "test"))) if test_path else None
     if path is None:
         if test is None:
             raise UserError(f"task '{task}': path: is missing; evaluation alone can do with test_path")
@@ -119,6 +120,7 @@ def make_splits(
         test = named_apart(make(parts["test"]))
     every = named_apart(make(train_rows))
     if test is not None:
+        warn_of_shared(task, every, test)
         return {"train": Finite(every), "test": Finite(test), "all": Finite(every)}
     try:
         train, test = split_off(every, fraction, path)
@@ -127,6 +129,14 @@ def make_splits(
         missing = Unavailable(f"{error}; {advice}")
         return {"train": missing, "test": missing, "all": Finite(every)}
     return {"train": Finite(train), "test": Finite(test), "all": Finite(every)}
+
+
+def warn_of_shared(task: str, train: Sequence[Problem], test: Sequence[Problem]) -> None:
+    """Say that problems are trained on and tested: files that somebody else has split are taken as they are."""
+    asked = {str(problem.prompt) for problem in train}
+    shared = sum(str(problem.prompt) in asked for problem in test)
+    if shared:
+        warnings.warn(f"task '{task}': {shared} of {len(test)} test problems are trained on as well", stacklevel=3)
 
 
 def named_apart(problems: Sequence[Problem]) -> list[Problem]:

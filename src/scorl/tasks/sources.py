@@ -23,16 +23,16 @@ SPLIT = re.compile(r"(train|test|validation)(?![A-Za-z0-9])")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a file; of a folder those of its split `train`, or of its only one.
+def read_rows(path: str | Path, split: str = "train") -> list[Row]:
+    """The rows of a file; of a folder those of a split, or of its only one.
 
     Raises:
         UserError: no such file, no rows, or a line that cannot be read.
     """
     splits = read_splits(path)
-    if "train" not in splits and len(splits) > 1:
-        raise UserError(f"{path}: has the splits {', '.join(splits)}, and none of them is 'train'")
-    return splits.get("train") or next(iter(splits.values()))
+    if split not in splits and len(splits) > 1:
+        raise UserError(f"{path}: has the splits {', '.join(splits)}, and none of them is '{split}'")
+    return splits.get(split) or next(iter(splits.values()))
 
 
 def read_splits(path: str | Path, config: str | None = None) -> dict[str, list[Row]]:
@@ -118,7 +118,7 @@ def load_from_hub(name: str, config: str | None, split: str | None) -> Any:
     advice = "or give the data as files: path=..."
     try:
         load: Callable[..., Any] = import_module("datasets").load_dataset
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # a folder of that name is a module without anything in it
         raise UserError(f"{name} from the hub needs: pip install 'scorl[hub]'; {advice}") from error
     try:
         return load(name, config, split=split)
