@@ -11,7 +11,7 @@ import re
 
 __all__ = ["differ_in_base", "differ_in_subscript", "pair_sides"]
 
-EQUALS = re.compile(r"(?<![<>!:=])=(?![=>])")
+EQUALS = re.compile(r"(?<![<>!:=])=(?![=>])(?![^{}]*(?<!\\)\})")
 COMPARED = re.compile(
     r"[<>]|\\(?:le|ge|leq|geq|lt|gt|ne|neq|in|approx|subset|cup|to|mapsto|begin|equiv|pmod|Rightarrow)\b|≈"
 )
@@ -24,16 +24,22 @@ SEGMENT = r"(?:[A-Z]'?){2,4}"
 NAME = re.compile(
     rf"\(\s*{SYMBOL.pattern}(?:\s*,\s*{SYMBOL.pattern}){{1,5}}\s*\)|{SYMBOL.pattern}\s*:\s*{SYMBOL.pattern}"
     rf"|\\frac\{{{SEGMENT}\}}\{{{SEGMENT}\}}|{SEGMENT}\s*[/:]\s*{SEGMENT}"
-    rf"|{SYMBOL.pattern}(?:\^\{{?-1\}}?)?(?:\s*\([^()=]{{0,40}}(?:\([^()]{{0,40}}\)[^()]{{0,40}})?\))?"
+    rf"|{SYMBOL.pattern}(?:\s*\(\s*(?:-?\d+|{LETTER})\s*\))?"
+    rf"|(?:[A-Zf-hp-t]|\\[a-z]+)'*(?:\^\{{?-1\}}?)?\s*\([^()=]{{0,40}}(?:\([^()]{{0,40}}\)[^()]{{0,40}})?\)"
+    r"|\\?\|\s*(?:\\(?:vec|mathbf|overrightarrow)\s*\{?\s*[A-Za-z]{1,2}\s*\}?|v|u|w)\s*\\?\|"
     rf"|\|?\s*{SEGMENT}\s*\|?"
     r"|m?\s*\\(?:angle|triangle|widehat)\s*\{?[A-Z]{1,3}\}?|\\angle\s*[A-Za-z0-9]"
     r"|\\(?:overline|vec|mathbf|overrightarrow|hat|bar)\s*\{?[A-Za-z]{1,3}\}?|\[\s*[A-Z]{3,6}\s*\]"
-    r"|\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?2\}?)?\s*\(?\s*(?:[A-Z]|\\(?:alpha|beta|gamma|theta|phi)|\\angle\s*[A-Z]{1,3})\s*\)?"
+    r"|\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?2\}?)?\s*\(?\s*"
+    r"(?:[A-Z]|\\(?:alpha|beta|gamma|theta|phi)|\\angle\s*[A-Z]{1,3})\s*\)?"
     r"|\\frac\{d[a-z]\}\{d[a-z]\}|d[a-z]/d[a-z]"
-    rf"|\\(?:lim|sum|prod|int|det|max|min|gcd|binom|begin)\b.*|(?:{WORD}\s+){{0,5}}[A-Za-z]{{3,}}(?<!abc)(?<!xyz)(?:\s*\([^()=]{{0,40}}\))?"
+    rf"|\\(?:lim|sum|prod|int|det|max|min|gcd|binom|begin)(?![A-Za-z]).*"
+    rf"|(?:{WORD}\s+){{0,5}}[A-Za-z]{{3,}}(?<!abc)(?<!xyz)(?:\s*\([^()=]{{0,40}}\))?"
 )
 """What names a value and is not an expression of unknowns; two capital letters are a segment."""
 JOINT = re.compile(r"\s*(?:[,;]|\\q?quad\b|\band\b|\bor\b)(?:\s|[,;]|\\q?quad\b|\band\b|\bor\b)*(?![^(\[{]*[)\]}])")
+VALUE_AT = re.compile(r"[A-Za-z]\s*\(\s*-?\d+\s*\)")
+PROBABILITY = re.compile(r"\b(?:P|Pr)\s*\([^()]*[<>=][^()]*\)")
 BRACKETS = re.compile(r"[(\[](.*)[)\]]", re.DOTALL)
 BASED = re.compile(r"\(?\s*([0-9A-Fa-f][0-9A-Fa-f.\s]*)\)?\s*_\s*\{?\s*(\w+)\s*\}?")
 WORDS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
@@ -45,6 +51,7 @@ def pair_sides(answer: str, gold: str) -> list[tuple[str, str]] | None:
 
     Where neither is an equation, or both are in more than a name, it is the one pair that was given.
     """
+    answer, gold = (PROBABILITY.sub("P", side) for side in (answer, gold))
     if COMPARED.search(answer + gold) or not EQUALS.search(answer + gold):
         return [(answer, gold)]
     system = pair_systems(answer, gold)
@@ -100,14 +107,14 @@ def split_sides(text: str) -> list[str]:
 
 
 def values(sides: list[str]) -> list[str]:
-    """The sides that have to be equal to the other answer: all but leading names; at least the last."""
-    kept = [side for side in sides[:-1] if side and not NAME.fullmatch(side)]
-    return [*kept, sides[-1]]
+    """The sides that have to be equal to the other answer: all but names; at least the last."""
+    kept = [side for side in sides if side and not NAME.fullmatch(side)]
+    return kept or [sides[-1]]
 
 
 def have_other_names(left: str, right: str) -> bool:
     """Whether two sides are symbols, and not the same one."""
-    both = SYMBOL.fullmatch(left) and SYMBOL.fullmatch(right)
+    both = all(SYMBOL.fullmatch(name) or VALUE_AT.fullmatch(name) for name in (left, right))
     return bool(both) and spell_name(left) != spell_name(right)
 
 
@@ -139,6 +146,7 @@ def read_base(text: str) -> tuple[str, str] | None:
     digits = re.sub(r"\s", "", found[1] if found else text).upper()
     if not re.fullmatch(r"[0-9A-F]*[0-9][0-9A-F]*(?:\.[0-9A-F]+)?", digits):
         return None
+    digits = digits.lstrip("0") or "0"
     if not found:
         return digits, ""
     base = BASES.get(found[2].lower(), found[2])

@@ -34,7 +34,7 @@ TAIL = 10_000
 CHAIN = 20
 """At most so many boxes are read as one answer."""
 
-BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
+BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=\{)")
 BARE_BOX = re.compile(
     r"\\(?:boxed|fbox)(?=[\s\d\\+-])\s*((?:-\s*)?(?:\\[dtc]?frac\s*(?:\d|\{[^{}]{1,50}\}){2}|\\[A-Za-z]+(?:\{[^{}]{1,50}\})*"
     r"|\d[\d,]*(?:\.\d+)?(?:/\d+)?|[A-Za-z](?![A-Za-z])))"
@@ -58,22 +58,27 @@ SUPERSEDED = re.compile(
 )
 """What stands before an announcement of an answer that holds no more."""
 SENTENCE_END = re.compile(
-    r"\.(?=[\s*$]|\Z)(?!\s*\d)|\n|;\s+(?=[A-Za-z]{2})|\s+[—–-]{1,3}\s+(?!(?:pi|sqrt|exp|ln|log|sin|cos|tan)\b)(?=[A-Za-z]{2})|[,;]?\s+(?:since|because|so|which|where|when|as)\b",
+    r"\.(?=[\s*$]|\Z)(?!\s*\d)|!+(?=\s+[A-Z]|\s*\Z)|\n|;\s+(?=[A-Za-z]{2})|\s+[—–-]{1,3}\s+(?!(?:pi|sqrt|exp|ln|log|sin|cos|tan)\b)(?=[A-Za-z]{2})|[,;]?\s+(?:since|because|so|which|where|when|as)\b",
     re.IGNORECASE,
 )
 TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>")
 MARKS = " \n*_`\"'"
 """Emphasis and quotes around an answer."""
-ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
+TAG = re.compile(r"</?(?:(?:final_?)?answer|final|solution|response|b|i|u|p|em|strong|span|br) ?/?>", re.IGNORECASE)
+SYMBOL = re.compile("[\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]")
+"""Ticks, stars and smileys."""
+CORRECT = re.compile(
+    r"\b(?:option|choice|answer)\s+\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b", re.IGNORECASE
+)
 
 
 def extract_answer(response: str) -> str | None:
     """The final answer as the response spells it, or None where there is none."""
-    text = TOKEN.sub("\n", remove_thoughts(response))
+    text = SYMBOL.sub(" ", TOKEN.sub("\n", remove_thoughts(response)))
     marked = last_answer(text)
     if marked is not None:
         return find_answer(marked) or (None if BOX.search(marked) else marked.strip())
-    return find_answer(ANSWER_TAG.sub("\n", text))
+    return find_answer(TAG.sub("\n", text))
 
 
 def find_answer(text: str) -> str | None:
@@ -81,7 +86,13 @@ def find_answer(text: str) -> str | None:
     if BOX.search(text) or BARE_BOX.search(text):
         return last_box(text)
     text = text[-TAIL:].strip()
-    return last_announced(text) or bare_answer(text.strip(MARKS)) or last_formula_or_numbers(text)
+    correct = CORRECT.findall(text)
+    return (
+        last_announced(text)
+        or (correct[-1] if correct else None)
+        or bare_answer(text.strip(MARKS))
+        or last_formula_or_numbers(text)
+    )
 
 
 def extract_reference(answer: str) -> str:

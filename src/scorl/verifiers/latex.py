@@ -17,7 +17,8 @@ SIGNS = {
     "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ",
     "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "ℝ": r"\mathbb{R}", "α": r"\alpha ", "β": r"\beta ",
     "γ": r"\gamma ", "δ": r"\delta ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ",
-    "φ": r"\phi ", "ω": r"\omega ", "∠": r"\angle ", "’": "'", "′": "'", "\u00a0": " ", "\u202f": " ", "\u2009": " ",
+    "φ": r"\phi ", "ω": r"\omega ", "∠": r"\angle ", "¬": r"\neg ", "…": "...",
+    "’": "'", "′": "'", "\u00a0": " ", "\u202f": " ", "\u2009": " ",
 }  # fmt: skip
 WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 CHARACTERS = str.maketrans({**WIDE, **SIGNS})
@@ -37,9 +38,12 @@ REWRITES = tuple(
             r"(?<![\\A-Za-z])(pi|infinity|theta)(?![A-Za-z])",
             lambda m: "\\infty " if m[1] == "infinity" else f"\\{m[1]} ",
         ),
-        (r"(?<![\\A-Za-z])(ln|log|sin|cos|tan)(?=\s*\()", r"\\\1"),
+        (r"(?<![\\A-Za-z])(ln|log|sin|cos|tan)(?=\s*\(|_)", r"\\\1"),
         (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r" \\times "),
         (r"\b(?:negative|minus)\s+(?=[\d\\.])", "-"),
+        (r"(\d*\.\d*?)(\d{1,9}?)\2{2,}\s*(?:\.{3}|\\[lc]?dots)", r"\1\\overline{\2}"),
+        (r"(\.\d*)\((\d+)\)", r"\1\\overline{\2}"),
+        (r"(?<![\w/])(\d+)/(\d+)\s+(?=\\pi)", r"\\frac{\1}{\2}"),
         (r"(?<=\d)\.0+(?=\s*[-+i])(?!\S*[eE])", ""),
         (r"(?<![\d.])1(?=i(?![A-Za-z]))", ""),
         (r"\+\s*-\s*(?=[\d.])", "- "),
@@ -52,6 +56,7 @@ REWRITES = tuple(
 def write_latex(text: str) -> str:
     """The text with Unicode's signs and plain words of mathematics as LaTeX commands."""
     if not text.isascii():
+        text = text.replace("³√", "∛")
         text = VULGAR.sub(write_fraction, text)
         text = SUPERSCRIPT.sub(lambda run: f"^{{{run[0].translate(PLAIN)}}}", text)
         text = SUBSCRIPT.sub(lambda run: f"_{{{run[0].translate(PLAIN)}}}", text)

@@ -29,6 +29,8 @@ CACHED = 100_000
 
 HUGE = re.compile(r"\d{6,}\)?\s*!|!\s*!|\^\s*\{?\s*\(?\s*-?\d{6,}|(?:\^[\s{(]*(?:\d+|[a-z])\s*){3}")
 PROSE = re.compile(r"[A-Za-z\s\"'!?.,:;*-]*")
+CHOICE = re.compile(r"(?:\(\s*([A-Z])\s*\)|([A-Z])\s*[.:)])\s*(?!or\b|and\b|,)\S.*")
+"""A choice with its text, `(B) 12`, which a gold answer `B` asks for."""
 DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)")
 
 
@@ -112,6 +114,9 @@ def compare_lightly(answer: str, gold: str) -> bool | None:
     """Whether two normalised answers are equal; None where that takes symbolic mathematics."""
     if answer and answer.replace(" ", "") == gold.replace(" ", ""):
         return not re.fullmatch("nan", gold, re.IGNORECASE)
+    labelled = CHOICE.fullmatch(answer)
+    if labelled and re.fullmatch("[A-Z]", gold):
+        return gold in labelled.groups()
     differ = differ_in_base(answer, gold)
     if differ is not None:
         return not differ

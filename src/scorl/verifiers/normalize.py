@@ -19,7 +19,7 @@ NOT_UNITS = (
     "|thirds?|fourths?|quarters?|fifths?|tenths?|hundredths?|factorial|squared|cubed|mod|choose|plus|minus|times|over"
     "|by|to|divided|multiplied|not|if|is|for|am|pm"
 )
-WORDS = r"\\(?:text|mbox|textbf|textnormal|textrm|mathrm|mathbf|operatorname|rm|bf)\s*\{([^{}]*)\}"
+WORDS = r"\\(?:text|mbox|emph|textit|textbf|textnormal|textrm|mathrm|mathbf|operatorname|rm|bf)\s*\{([^{}]*)\}"
 REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -37,9 +37,12 @@ REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\?%|\b(?:percent(?:age)?|pct|degrees?)\b", ""),
         (r"\\mathrm\{e\}", "e"),
         (r"\\(?:boldsymbol|bm|underline|displaystyle|mathsf|pmb)\s*\{([^{}]*)\}", r"\1"),
-        (r"\\textcolor\s*\{\w+\}\s*|\\color\s*\{\w+\}\s*|\\(?:bf|rm|it|bfseries|boldmath)\b(?!\s*\{)", ""),
+        (
+            r"\\textcolor\s*\{\w+\}\s*|\\color\s*\{\w+\}\s*|\\(?:bf|rm|it|bfseries|boldmath|[lL]arge|LARGE|[hH]uge|small)\b(?!\s*\{)",
+            "",
+        ),
         (WORDS, r" \1 "),
-        (r"(?i)^[a-z ]{0,60}\b(?:answer\s*:|is|equals)\s+(?=[-+\d\\(.])", ""),
+        (r"(?i)^[a-z, ]{0,60}\b(?:answer\s*:|is|equals)\s+(?=[-+\d\\(.])", ""),
         (r"\\pmod\s*(\d+)", r"\\pmod{\1}"),
         (r"\*\*|[\x00-\x1f]", " "),
         (r"\s+", " "),

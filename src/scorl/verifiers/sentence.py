@@ -48,14 +48,15 @@ NEAR = 60
 """How far from a number the signs are that belong to it."""
 UNFINISHED = re.compile(r"(?:[\s,;:=+*/^<—–-]|\b(?:and|or|minus|negative)\b)+$", re.IGNORECASE)
 SYMBOLS = re.compile(r"[√∛π∞²³¹⁰⁴-₎½¼-¾⅓-⅞]|\\(?:sqrt|pi)|\b(?:pi|sqrt|exp)\b|[\w)]\^")
+UNKNOWNS = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])[^=,.]{0,40}=\s*[-\d]")
 LEAD_IN = re.compile(
-    r"(?:(?:approximately|about|around|roughly|exactly|precisely|just|simply|only|still|now|actually|indeed|therefore"
+    r"(?:(?:[≈~]|\\approx\b)\s*|(?:approximately|about|around|roughly|exactly|precisely|just|simply|only|still|now|actually|indeed|therefore"
     r"|thus|then|clearly|equal to|given by|a total of"
     r"|(?:the )?(?:number|value|fraction|option|choice|letter|set|interval|point|ordered pair|expression))\b[\s,:]*)+",
     re.IGNORECASE,
 )
 COMPARISON = re.compile(r"(?:(?:greater|less|more|fewer|smaller|larger|higher|lower) than|between)\b", re.IGNORECASE)
-CHOICE = re.compile(r"(?:\(([A-Z])\)|([A-Z])[).:](?!\d))(?:\s+\S.*)?$")
+CHOICE = re.compile(r"(?:\(([A-Z])\)|([A-Z])[).:](?!\d))(?:\s+(?!(?:or|and)\b)\S.*)?$")
 GOES_ON = re.compile(
     rf"\s+(?:(?:to|by|over|times|plus|minus|choose|mod|divided by|multiplied by)\s+(?:the\s+)?{NUMBER}"
     r"|(?:squared|cubed|factorial|to the)\b|[A-Za-z]{1,15}[²³]?\s*[×*+/]\s*\d)"
@@ -65,13 +66,16 @@ SECOND_PART = re.compile(
     rf"(?:\s+[A-Za-z]+){{1,2}}(?:,?\s+and\s+|,\s+)({NUMBER})(?![\d.,]|\s+(?:was|were|is|are|had)\b)"
 )
 TAKEN_BACK = re.compile(
-    r"[,;(—–]?\s*\b(?:(?:and|but)\s+)?(?:not|no longer|instead of|rather than|as opposed to|previously|formerly"
+    r"[,;([—–]?\s*\b(?:(?:and|but)\s+)?(?:not|no longer|instead of|rather than|as opposed to|previously|formerly"
     r"|originally|unlike|out of)\s+(?:(?:the|just|only|my|was|equal|to|it|I|said|had|answered|wrote)\s+){0,3}"
-    rf"(?:{FORMULA.pattern.replace('2000', '100')}|(?={NUMBER}){MATHEMATICS.pattern})\)?",
+    rf"(?:{FORMULA.pattern.replace('2000', '100')}|(?={NUMBER}){MATHEMATICS.pattern})[)\]]?",
     re.IGNORECASE | re.DOTALL,
 )
 
 WORDS_TAKEN_BACK = re.compile(r"[,;]?\s+\(?(?:not|instead of|rather than)\s\D*$", re.IGNORECASE)
+
+WORKING = re.compile(r"(?<=\d)\s+\([^()]*[$=*×][^()]*\)$")
+"""How an answer comes about, in brackets behind it: `$36 (12 x $3)`."""
 
 
 def answer_in_sentence(sentence: str) -> str | None:
@@ -82,7 +86,7 @@ def answer_in_sentence(sentence: str) -> str | None:
     choice = CHOICE.match(sentence)
     if choice:
         return choice[1] or choice[2]
-    kept = WORDS_TAKEN_BACK.sub("", TAKEN_BACK.sub("", sentence)).strip()
+    kept = WORDS_TAKEN_BACK.sub("", TAKEN_BACK.sub("", WORKING.sub("", sentence))).strip()
     after_copula = COPULA.split(kept)[-1].strip()
     answer = bare_answer(kept) or leading_mathematics(kept) or bare_answer(after_copula)
     answer = answer or leading_mathematics(after_copula) or last_formula_or_numbers(kept)
@@ -101,6 +105,8 @@ def leading_mathematics(text: str) -> str | None:
     if GOES_ON.match(rest):
         copula = list(COPULA.finditer(text))
         return leading_mathematics(text[copula[-1].end() :].strip()) if copula else text
+    if re.match(r"\s+(?:more|less|fewer|greater|of)\b", rest) and ", " in found:
+        found = found.rpartition(", ")[0]  # 12, 2 more than 10
     second = SECOND_PART.match(rest)
     return f"{found},{second[1]}" if second else found
 
@@ -138,13 +144,19 @@ def last_formula_or_numbers(text: str) -> str | None:
 
 
 def widen(text: str, number: re.Match[str]) -> str:
-    """A number with the roots, powers and signs of the mathematics that it stands in: `10 - 2√5` of its 5."""
+    """A number with the roots, powers and signs of the mathematics that it stands in: `10 - 2√5` of its 5.
+
+    Of an equation in unknowns it is the whole, of which the number is only the right side.
+    """
     begin = max(0, number.start() - NEAR)
-    if not SYMBOLS.search(text, begin, number.end() + NEAR):
+    if not SYMBOLS.search(text, begin, number.end() + NEAR) and not UNKNOWNS.search(text, begin, number.end()):
         return number[0]
     for run in MATHEMATICS.finditer(text, begin):
-        if run.start() <= number.start() < run.end() and SYMBOLS.search(run[0]):
-            return trim_mathematics(run[0].rpartition("=")[2]) or number[0]
+        if run.start() <= number.start() < run.end():
+            last = trim_mathematics(run[0].rpartition(", ")[2])
+            if UNKNOWNS.search(last) and last.endswith(number[0]):
+                return last
+            return (SYMBOLS.search(run[0]) and trim_mathematics(run[0].rpartition("=")[2])) or number[0]
     return number[0]
 
 

@@ -1,7 +1,7 @@
 """What of a response is its answer: not what was thought aloud, and the part that is marked as the answer.
 
-Reasoning models write `<think>...</think>`, R1 and open-r1 `<answer>...</answer>` behind it. Both functions take time
-linear in the text.
+Reasoning models write `<think>...</think>` or gpt-oss's channels, R1 and open-r1 `<answer>...</answer>` behind it.
+Both functions take time linear in the text.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import re
 
 __all__ = ["last_answer", "remove_thoughts"]
 
-OPENED = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]", re.IGNORECASE)
-CLOSED = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]", re.IGNORECASE)
-TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+OPENED = re.compile(
+    r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|begin_of_thought\|>|<\|channel\|>analysis", re.IGNORECASE
+)
+CLOSED = re.compile(
+    r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>",
+    re.IGNORECASE,
+)
+TAG = re.compile(r"<(/?)(?:final_?)?answer>", re.IGNORECASE)
 
 
 def remove_thoughts(response: str) -> str:
