@@ -363,3 +363,23 @@ def test_progress_in_a_terminal_is_one_line_that_renews_itself():
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def test_a_dry_run_shows_the_prompts_as_the_rollout_makes_them(scorl, tmp_path, monkeypatch):
+    from scorl.engines.scripted import ScriptedEngine
+    from scorl.model.chat import Chat
+    from scorl.rollout import Draws, converse
+
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = scorl("train", "countdown", "--show-prompts")
+    assert (code, list(tmp_path.iterdir())) == (0, [])
+    shown = [
+        tuple(int(number) for number in re.findall(r"(?:^| )(\d+):['\"]", line))
+        for line in out.splitlines()
+        if re.match(r"  \d+:", line)
+    ]
+    task, chat = resolve("countdown").build_task(), Chat.load("scorl:countdown-base")
+    problems = task.split("train").draw(2, 0, 0)
+    groups = converse(ScriptedEngine(chat, ["..."]), problems, task.turns(2), Draws(lambda *of: 0))
+    assert shown == [response.prompt_ids for (t,) in groups for response in t.responses]
+    assert all(f"problem {problem.id}, gold answer {problem.answer!r}" in out for problem in problems)

@@ -34,7 +34,10 @@ __all__ = ["default_folder", "train"]
     metavar="[auto]",
     help="Resume from the newest checkpoint. `auto`: if there is a run to resume; else start one.",
 )
-def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resume: str | None) -> None:
+@click.option("--show-prompts", is_flag=True, help="Print what the model will see of two problems, and train nothing.")
+def train(
+    recipe: str | None, overrides: tuple[str, ...], out: Path | None, resume: str | None, show_prompts: bool
+) -> None:
     """Train by RECIPE: a file, the name of a shipped recipe, or a run directory to resume.
 
     Keys of the recipe are set as in stages.1.alpha=5.
@@ -43,6 +46,9 @@ def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resu
         if resume in (None, "yes", "auto"):
             raise UserError("train needs a recipe or a run directory; `scorl recipes` lists the shipped recipes")
         recipe, resume = resume, "yes"
+    if show_prompts:
+        _show_prompts(recipe, overrides)
+        return
     resolved, directory = _recipe_and_directory(recipe, overrides, out, resume)
     launcher = resolved.launcher
     if launcher.name == "torchrun" and launcher.workers != 1 and launched_rank() is None:
@@ -58,6 +64,15 @@ def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resu
         ranks.barrier("what rank 0 writes at the end")
     if result.interrupted:
         raise SystemExit(130)
+
+
+def _show_prompts(recipe: str, overrides: tuple[str, ...]) -> None:
+    from scorl.cli.prompts import show_prompts
+    from scorl.recipe import resolve
+
+    quiet()
+    for line in show_prompts(resolve(recipe, overrides)):
+        click.echo(line)
 
 
 def default_folder(recipe: str) -> Path:
