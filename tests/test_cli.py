@@ -151,6 +151,15 @@ def test_our_own_mistake_keeps_its_traceback(monkeypatch):
         main(["doctor"])
 
 
+def test_a_file_that_ends_too_soon_is_no_interruption(monkeypatch):
+    def read():
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr("scorl.cli.checks.check_installation", read)
+    with pytest.raises(EOFError, match="Ran out of input"):
+        main(["doctor"])
+
+
 def test_ctrl_c_ends_with_130(scorl, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt

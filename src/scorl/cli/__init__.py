@@ -81,7 +81,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         where = f" {error.filename}" if error.filename else ""
         click.echo(f"{_name()}: cannot write{where}: {error.strerror}. A run resumes with --resume", err=True)
         return 2
-    except click.Abort:
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, EOFError):  # click takes it for the end of a user's typing
+            raise abort.__cause__ from None
         click.echo("scorl: interrupted", err=True)
         return INTERRUPTED
     except click.ClickException as error:
