@@ -1,7 +1,7 @@
 """Alarms: what raises them, what does not, and what they say."""
 
 from scorl.metrics import describe_alarms, find_alarms
-from scorl.metrics.alarms import WINDOW
+from scorl.metrics.alarms import IDLE, WINDOW
 
 
 def line(step, first, second, changed, noise=0.02):
@@ -49,3 +49,22 @@ def test_the_end_says_when_and_what_to_try():
     assert sentence.startswith("collapse in 2 steps from 3 to 4: so.")
     assert "Stage I" in sentence
     assert describe_alarms(lines[:3]) == []
+
+
+def rewarded(first, second, truncated=0.5):
+    return {"reward_t1": first, "reward_t2": second, "truncated": truncated}
+
+
+def test_rewards_that_are_all_the_same_are_an_alarm():
+    assert kinds([rewarded(0.0, 0.0)] * IDLE) == ["no_reward"]
+    assert kinds([rewarded(1.0, None)] * IDLE) == ["no_reward"]
+    assert kinds([rewarded(0.0, 0.0)] * (IDLE - 1)) == []
+    assert kinds([rewarded(0.0, 0.0)] * (IDLE - 1) + [rewarded(0.0, 0.1)]) == []
+    assert kinds([rewarded(0.0, 1.0)] * IDLE) == []
+    assert kinds([rewarded(0.0, 0.0)] * IDLE + [rewarded(None, None, None)]) == []  # a stage that imitates
+    assert "every reward of the last 10 steps was 0" in find_alarms([rewarded(0.0, 0.0)] * IDLE)[0].statistic
+
+
+def test_attempts_that_are_all_cut_off_are_an_alarm():
+    assert kinds([rewarded(0.1, 0.0, 1.0)] * IDLE) == ["truncated"]
+    assert kinds([rewarded(0.1, 0.0, 1.0)] * (IDLE - 1) + [rewarded(0.1, 0.0, 0.9)]) == []

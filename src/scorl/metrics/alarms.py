@@ -1,5 +1,5 @@
-"""Alarms while a run trains: self-correction that collapses, first attempts that are thrown away for the bonus, and
-updates that are skipped.
+"""Alarms while a run trains: self-correction that collapses, first attempts that are thrown away for the bonus, rewards
+that teach nothing, attempts that are all cut off, and updates that are skipped.
 
 All are read off the lines of steps.jsonl, over a window of steps; a step's problems are new, so the steps of a window
 are independent and their spread gives the intervals.
@@ -17,6 +17,8 @@ __all__ = ["ADVICE", "WINDOW", "Alarm", "describe_alarms", "find_alarms"]
 
 WINDOW = 20
 """Steps that a statistic is taken over."""
+IDLE = 10
+"""Steps after which rewards that are all the same, or attempts that are all cut off, are an alarm."""
 UNCHANGED = 0.05
 """Answer-change rate under which the second attempt counts as a copy."""
 SURE = 3.0
@@ -27,6 +29,10 @@ ADVICE = {
     "beta_2, Stage II a larger alpha",
     "reward_hack": "first attempts are given up for the second: look for a reward of attempt 2 that reaches attempt 1 "
     "(gamma above 0), or take a smaller alpha or a larger beta_2",
+    "no_reward": "rewards that are all the same teach nothing: look at what is judged (`scorl show RUN`), at the "
+    "gold answers, at max_tokens, and whether the model can solve such problems at all (`scorl evaluate`)",
+    "truncated": "attempts that are cut off have no final answer: raise engine.max_tokens, or look for a model that "
+    "ends its answers (its chat template and its end token: `scorl doctor MODEL`)",
     "skipped": "the loss or a gradient was no finite number: look at that step's attempts and rewards, and take "
     "bfloat16 or float32 in place of float16, or a smaller learning rate",
 }
@@ -38,7 +44,7 @@ class Alarm:
     """What seems to go wrong, and the figures that say so."""
 
     kind: str
-    """`collapse`, `reward_hack` or `skipped`."""
+    """One of `ADVICE`."""
     statistic: str
 
 
@@ -48,7 +54,7 @@ def find_alarms(lines: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     Args:
         lines: of steps.jsonl, from the first on.
     """
-    alarms = [_find_skip(lines), *_find_in_second_attempts(lines)]
+    alarms = [_find_skip(lines), *_find_idle(lines), *_find_in_second_attempts(lines)]
     return [alarm for alarm in alarms if alarm]
 
 
@@ -74,6 +80,21 @@ def _find_skip(lines: Sequence[Mapping[str, Any]]) -> Alarm | None:
     return Alarm(
         "skipped", f"{count} of the last {len(window)} updates were skipped, since loss or gradient was not finite"
     )
+
+
+def _find_idle(lines: Sequence[Mapping[str, Any]]) -> list[Alarm | None]:
+    """For `IDLE` steps all rewards were 0 or all 1, or all attempts cut off; steps without attempts pass."""
+    window = [line for line in lines if line.get("reward_t1") is not None][-IDLE:]
+    if len(window) < IDLE or lines[-1].get("reward_t1") is None:
+        return []
+    rewards = {value for line in window for name, value in line.items() if name.startswith("reward_t")} - {None}
+    over = f"of the last {IDLE} steps"
+    return [
+        Alarm("no_reward", f"every reward {over} was {min(rewards):g}") if rewards in ({0.0}, {1.0}) else None,
+        Alarm("truncated", f"every attempt {over} was cut off")
+        if all(line["truncated"] == 1 for line in window)
+        else None,
+    ]
 
 
 def _find_in_second_attempts(lines: Sequence[Mapping[str, Any]]) -> list[Alarm | None]:
