@@ -78,7 +78,7 @@ def letters() -> Task:
 
 def letters_recipe(model: str, stages: tuple[Stage, ...], max_tokens: int) -> Recipe:
     """A recipe for a run of `letters`, which no recipe names: another task stands in its place."""
-    task = TaskChoice("countdown", "train", TASKS["countdown"][0]())
+    task = TaskChoice("countdown", settings=TASKS["countdown"][0]())
     engine = EngineSettings(max_tokens=max_tokens)
     return Recipe(model=ModelSettings(model), task=task, stages=stages, engine=engine)
 
