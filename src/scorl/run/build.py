@@ -72,13 +72,13 @@ def build(recipe: Recipe, ranks: Ranks = ALONE) -> BuiltRecipe:
     """
     task = recipe.build_task()
     _check_problems(recipe, task)
+    ENGINES[recipe.engine.name].check(recipe.engine.settings)  # before the model's configuration is read
     # One rank decides for all: they must compute alike.
     recipe = ranks.broadcast(
         lambda: decide(recipe, resolve_device(recipe.model.device), vllm_is_installed()), "what auto means"
     )
-    engine = ENGINES[recipe.engine.name]
-    engine.check(recipe.engine.settings)
     policy = Policy.of(recipe.model, weights=place_of_weights(recipe, ranks))
+    engine = ENGINES[recipe.engine.name]
     return BuiltRecipe(recipe, policy, engine.build(recipe.engine.settings, recipe.model, policy, ranks), task)
 
 
