@@ -53,6 +53,9 @@ def fenced(text, mark="python"):
         (f"[PYTHON]\n{ADD}\n[/PYTHON]\nIt adds.", ADD),
         (f"[BEGIN]\n{ADD}\n[DONE]", ADD),
         (f"{ADD}\n[DONE]\nAnother task", ADD),  # the prompt has opened it
+        (fenced(f"[PYTHON]\n{ADD}\n[/PYTHON]"), ADD),
+        (f"{ADD}<|im_end|>\n</s>", ADD),
+        (f"```python\n{ADD}```", ADD),
         (f"<code>\n{ADD}\n</code>", ADD),
         (f"{ADD}\n```", ADD),  # likewise
         (f"{ADD}\n```\nThis adds.\n{fenced('print(add(1, 2))')}", ADD),

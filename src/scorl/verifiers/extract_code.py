@@ -39,6 +39,8 @@ TAGGED = re.compile(
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 """A program between tags, as in MBPP's paper (`[BEGIN]`, `[DONE]`) and Code Llama's."""
+SPECIAL = re.compile(r"(?:<\|[^|<>]{1,40}\|>|</s>)\Z")
+"""A special token that ends a response and was written out."""
 END_TAG = re.compile(
     r"^[ \t]*(?:</(?:code|python|solution|program|answer)>|\[/(?:PYTHON|CODE|ANSWER)\]|\[(?:DONE|END)\])", re.MULTILINE
 )
@@ -54,7 +56,7 @@ def extract_program(answer: str, entry_point: str | None = None) -> str | None:
     counts up to its end. Without blocks it is what stands between tags (`TAGGED`), else the answer from the first
     line that looks like Python on, with prose behind it left out. What was thought aloud is no part of the answer.
     """
-    text = remove_thoughts(answer).replace("\r\n", "\n").replace("\r", "\n")
+    text = strip_special(remove_thoughts(answer)).replace("\r\n", "\n").replace("\r", "\n")
     marked = last_answer(text)
     return (marked and find_program(marked, entry_point)) or find_program(text, entry_point)
 
@@ -62,17 +64,24 @@ def extract_program(answer: str, entry_point: str | None = None) -> str | None:
 def find_program(text: str, entry_point: str | None) -> str | None:
     """The program of a text without thoughts."""
     fenced = list(code_blocks(open_first_fence(text)))
-    candidates = [body for mark, body in fenced if mark.lower() in PYTHON and body.strip()]
+    candidates = [between_tags(body) for mark, body in fenced if mark.lower() in PYTHON and body.strip()]
     if not candidates:
         return None if fenced else unfenced_code(between_tags(text))
     chosen = choose_block(candidates, entry_point)
     return add_used_blocks(candidates[:chosen], candidates[chosen])
 
 
+def strip_special(text: str) -> str:
+    """The text without the special tokens at its end."""
+    while token := SPECIAL.search(text.rstrip()[-50:]):
+        text = text.rstrip()[: -len(token[0])]
+    return text
+
+
 def between_tags(text: str) -> str:
     """What stands in the last tags for a program, or before a tag that ends it; else the text."""
     tagged = list(TAGGED.finditer(text))
-    return tagged[-1][3] if tagged else END_TAG.split(text, maxsplit=1)[0]
+    return tagged[-1][3].rstrip() if tagged else END_TAG.split(text, maxsplit=1)[0]
 
 
 def choose_block(blocks: list[str], entry_point: str | None) -> int:
@@ -136,7 +145,7 @@ def code_blocks(text: str) -> Iterator[tuple[str, str]]:
             quoted ^= len(QUOTES.findall(line)) % 2 == 1
             body.append(line[indent:] if not line[:indent].strip() else line)
     if fence:
-        yield mark, "\n".join(body)
+        yield mark, "\n".join(body).rstrip().removesuffix(fence)  # it may close behind its last line of code
 
 
 def closes(line: str, fence: str) -> bool:
