@@ -260,3 +260,14 @@ def test_nothing_that_ends_a_response() -> None:
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="nothing ends a response"):
         Chat.of(tokenizer)
+
+
+def test_a_template_of_any_editor_is_read_or_named(tmp_path):
+    template = tmp_path / "chat.jinja"
+    text = Chat.load("scorl:countdown-base").tokenizer.chat_template
+    template.write_bytes(text.encode("utf-8-sig"))  # a mark would stand before every prompt
+    marked, plain = Chat.load("scorl:countdown-base", str(template)), Chat.load("scorl:countdown-base")
+    assert marked.prompt([user("hi")]) == plain.prompt([user("hi")])
+    template.write_bytes(text.encode("utf-16"))
+    with pytest.raises(UserError, match=r"model\.chat_template: .*chat\.jinja: is UTF-16"):
+        Chat.load("scorl:countdown-base", str(template))

@@ -20,6 +20,7 @@ from jinja2 import TemplateError
 
 from scorl.errors import UserError
 from scorl.model.loading import load_pretrained
+from scorl.text_files import read_text
 from scorl.trajectory import Message, user
 
 if TYPE_CHECKING:
@@ -170,8 +171,8 @@ class Chat:
 
 def _read_template(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
+        return read_text(path)
+    except (OSError, UserError) as error:
         raise UserError(f"model.chat_template: {error}") from None
 
 
