@@ -134,6 +134,16 @@ DAMAGE = {
 }
 
 
+def test_a_run_that_was_copied_with_its_links_resolved_goes_on(straight, killed, model, tmp_path):
+    shutil.copytree(killed, tmp_path / "copied", symlinks=False)
+    best = tmp_path / "copied" / "checkpoints" / "best"
+    assert best.is_dir()
+    assert not best.is_symlink()
+    assert resume(tmp_path / "copied", model) == []
+    assert content(tmp_path / "copied") == content(straight)
+    assert best.readlink() == (straight / "checkpoints" / "best").readlink()
+
+
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_the_newest_whole_checkpoint_is_taken_and_the_damage_is_named(straight, killed, model, kind):
     damage, sign = DAMAGE[kind]

@@ -89,6 +89,22 @@ def test_other_problems_are_not_paired() -> None:
     assert "+10.0" in text
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_rate_that_is_undefined_on_one_side_is_said_to_be(run: Path, turned: bool) -> None:
+    """From no right first attempt to some, which is what people train for: c->i / @t1 is 0 / 0 before."""
+    none_right, some_right = evaluation("00", "01", "00"), evaluation("10", "11", "00")
+    before, after = (some_right, none_right) if turned else (none_right, some_right)
+    table = to_markdown(tabulate_change(before, after))
+    (row,) = (line.split("|") for line in table.splitlines() if "break rate" in line)
+    cells = [cell.strip() for cell in row[2:6]]
+    assert cells[turned] == "undefined"
+    assert cells[1 - turned].startswith("50.0 [")
+    assert cells[2:] == ["", ""]
+    history = [{**e.summary(), "step": step} for e, step in ((before, 0), (after, 6))]
+    (run / "evaluation.json").write_text(json.dumps({"test": {**history[-1], "history": history}}))
+    assert "undefined" in write_report(run).read_text()
+
+
 def test_one_evaluation_leaves_out_what_is_undefined() -> None:
     grid = tabulate_evaluation(evaluation("1", "0"))
     assert [row[0] for row in grid.rows] == ["accuracy@t1", "cut at the token limit", "tokens, attempt 1"]

@@ -58,8 +58,9 @@ def tabulate_change(before: Evaluation | Summary, after: Evaluation | Summary) -
     """Every metric before and after with intervals; changes are paired where the problems are the same."""
     old, new = _summarize(before), _summarize(after)
     changes = _pair(old, new)
-    names = [n for n, m in new["metrics"].items() if m["value"] is not None and n in old["metrics"]]
-    rows = tuple(_make_row(n, old["metrics"][n], new["metrics"][n], changes.get(n)) for n in names)
+    both = {name: (old["metrics"][name], m) for name, m in new["metrics"].items() if name in old["metrics"]}
+    defined = {name: pair for name, pair in both.items() if any(m["value"] is not None for m in pair)}
+    rows = tuple(_make_row(name, *pair, changes.get(name)) for name, pair in defined.items())
     how = "is paired by problem" if changes else "has no interval: the two are not about the same problems"
     notes = [f"Rates in percent, 95% intervals by bootstrap over problems. The change {how}."]
     if old["mcnemar_p"] is not None and new["mcnemar_p"] is not None:
@@ -108,13 +109,13 @@ def label_metric(name: str) -> str:
 
 
 def _make_row(name: str, old: dict[str, Any], new: dict[str, Any], change: Difference | None) -> tuple[str, ...]:
-    cells = [_format_value(name, m["value"]) + " " + _format_interval(name, m) for m in (old, new)]
+    cells = ["undefined" if m["value"] is None else _format_measured(name, m) for m in (old, new)]
     if change and change.value is not None:
         span = _format_interval(name, {"low": change.low, "high": change.high}, signed=True)
         p = _format_p(change.p).removeprefix("= ")
         return (label_metric(name), *cells, f"{_format_value(name, change.value, signed=True)} {span}", p)
-    if old["value"] is None:
-        return (label_metric(name), "undefined", cells[1], "", "")
+    if old["value"] is None or new["value"] is None:
+        return (label_metric(name), *cells, "", "")
     return (label_metric(name), *cells, _format_value(name, new["value"] - old["value"], signed=True), "")
 
 
@@ -143,6 +144,10 @@ def _format_value(name: str, value: float, signed: bool = False) -> str:
     if name == "edit_ratio":
         return f"{value:{sign}.3f}"
     return f"{value if name.startswith('tokens') else 100 * value:{sign}.1f}"
+
+
+def _format_measured(name: str, measured: dict[str, Any]) -> str:
+    return f"{_format_value(name, measured['value'])} {_format_interval(name, measured)}"
 
 
 def _format_interval(name: str, interval: dict[str, Any], signed: bool = False) -> str:

@@ -153,8 +153,7 @@ def prune(directory: RunDirectory, settings: CheckpointSettings) -> None:
     rewards = {step: reward for step in steps if (reward := _reward(directory.checkpoint(step))) is not None}
     best = max(rewards, key=lambda step: rewards[step]) if rewards else None
     if best is not None:
-        with replacing(directory.checkpoints / "best") as link:
-            link.symlink_to(directory.checkpoint(best).name)
+        _link(directory.checkpoints / "best", directory.checkpoint(best))
     for step in steps[: -settings.save_total_limit]:
         if step != best:
             _remove(directory.checkpoint(step))
@@ -192,6 +191,14 @@ def _newest_whole(directory: RunDirectory, steps: Sequence[int]) -> tuple[int | 
             )
         )
     return None, {}
+
+
+def _link(path: Path, folder: Path) -> None:
+    """Have a link lead to a folder beside it; a copy of one, as `cp -rL` makes it, goes."""
+    if path.is_dir() and not path.is_symlink():
+        _remove(path)
+    with replacing(path) as link:
+        link.symlink_to(folder.name)
 
 
 def _has_state(folder: Path) -> bool:
