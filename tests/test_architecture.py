@@ -170,7 +170,7 @@ def test_no_public_class_has_the_name_of_another():
 
 
 RUN_FILES = {
-    "run/directory.py": {"steps.jsonl", "evaluation.json", "report.html", "attempts", "collected"},
+    "run/directory.py": {"steps.jsonl", "evaluation.json", "report.html", "loggers.json", "attempts", "collected"},
     "model/loading.py": {"checkpoints"},
     "recipe/source.py": {"recipe.yaml"},
     "compare/jobs.py": {"collected"},  # a folder of the comparison, which its runs share

@@ -17,6 +17,7 @@ __all__ = [
     "Gpu",
     "LearnerSettings",
     "LoggerName",
+    "LoggingSettings",
     "LoraSettings",
     "ModelSettings",
     "Packing",
@@ -36,8 +37,25 @@ Packing = Literal["prefix_tree", "packed", "padded"]
 """How trajectories are laid out for the learner's forward pass."""
 
 
-LoggerName = Literal["tensorboard", "wandb", "trackio"]
+LoggerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 """Loggers, which are named as their packages."""
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    """What the loggers call the run; nothing that is computed depends on it."""
+
+    project: str | None = None
+    """The project (MLflow: the experiment); null: what WANDB_PROJECT, TRACKIO_PROJECT or MLFLOW_EXPERIMENT_NAME says,
+    else `scorl`."""
+    run_name: str | None = None
+    """The run's name; null: that of its directory."""
+    entity: str | None = None
+    """The team or user of Weights & Biases; null: one's own."""
+    group: str | None = None
+    """What the run is shown together with, say the seeds of one experiment."""
+    tags: tuple[str, ...] = ()
+    """By which Weights & Biases and MLflow find the run."""
 
 
 @dataclass(frozen=True)

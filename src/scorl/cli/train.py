@@ -151,13 +151,16 @@ def _by_ray(recipe: Recipe, directory: RunDirectory) -> RunResult:
 def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
     from scorl.model.dtype import explain_dtype
     from scorl.model.loading import count_parameters
-    from scorl.run.build import build
+    from scorl.run.build import build, versions
     from scorl.run.directory import RunDirectory
-    from scorl.run.loggers import open_loggers
+    from scorl.run.loggers import Loggers
     from scorl.run.progress import ProgressLine
     from scorl.run.run import run_recipe
+    from scorl.run.trackers import check_trackers
 
     quiet()
+    if ranks.main:
+        check_trackers(recipe.loggers)
     built, directory = build(recipe, ranks), RunDirectory(out, ranks)
     if not ranks.main:
         return run_recipe(built, directory)
@@ -172,15 +175,15 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
         click.echo(f"warning: {sentence}", err=True)
 
     with (
-        open_loggers(recipe.loggers, directory, built.recipe.as_dict()) as send,
+        Loggers(built.recipe, RunDirectory(out), versions(built)) as loggers,
         ProgressLine(recipe.steps) as progress,
     ):
 
         def on_step(record: Record) -> None:
             progress(record)
-            send(record)
+            loggers.step(record)
 
-        return run_recipe(built, directory, on_step, progress.between, notify)
+        return run_recipe(built, directory, on_step, progress.between, notify, loggers.start, loggers.evaluation)
 
 
 def _report_end(result: RunResult, recipe: Recipe) -> None:

@@ -16,6 +16,9 @@ from scorl.recipe.sections import CHOICES, TASK, Recipe, TaskChoice, adapter
 from scorl.recipe.source import assign, load
 from scorl.validation import refuse, validated
 
+FREE = ("launcher.", "loggers", "logging.")
+"""How the keys begin by which no run is computed otherwise."""
+
 __all__ = ["changed", "differences", "resolve", "resolve_sampler", "resolve_task"]
 
 
@@ -54,14 +57,15 @@ def resolve_sampler(model: str, engine: str, overrides: Iterable[str] = ()) -> S
 def differences(started: Recipe, other: Recipe) -> list[str]:
     """Where a recipe differs from the one that a run was started with, a line for each key.
 
-    The launcher changes nothing that is computed, and what the recipe leaves to the machine was decided at the start.
+    Launcher and loggers change nothing that is computed, and what the recipe leaves to the machine was decided at the
+    start.
     """
     flat, flat_other = (dict(leaves(decided_like(r, started).as_dict())) for r in (started, other))
     keys = [*flat, *(key for key in flat_other if key not in flat)]
     return [
         f"{key}: {flat.get(key)!r} against {flat_other.get(key)!r}"
         for key in keys
-        if flat.get(key) != flat_other.get(key) and not key.startswith("launcher.")
+        if flat.get(key) != flat_other.get(key) and not key.startswith(FREE)
     ]
 
 

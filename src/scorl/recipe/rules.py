@@ -52,7 +52,8 @@ def _machine(recipe: Recipe) -> Iterator[str]:
     if recipe.model.lora and not importlib.util.find_spec("peft"):
         yield "model.lora: adapters need peft: pip install 'scorl[lora]', or lora: null"
     for name in [name for name in recipe.loggers if not importlib.util.find_spec(name)]:
-        yield f"loggers: {name} is not installed: pip install 'scorl[loggers]'"
+        package = "mlflow" if name == "mlflow" else "'scorl[loggers]'"
+        yield f"loggers: {name} is not installed: pip install {package}"
 
 
 def _launching(recipe: Recipe) -> Iterator[str]:

@@ -21,6 +21,7 @@ from scorl.settings import (
     Gpu,
     LearnerSettings,
     LoggerName,
+    LoggingSettings,
     ModelSettings,
     Sampling,
 )
@@ -123,7 +124,8 @@ class Recipe:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     launcher: LauncherSettings = field(default_factory=LauncherSettings)
     loggers: tuple[LoggerName, ...] = ()
-    """Where the lines of steps.jsonl go as well."""
+    """Where the lines of steps.jsonl, the held-out evaluations and the alarms go as well."""
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
 
     @property
     def steps(self) -> int:

@@ -8,7 +8,8 @@ collected/         stage-0/step-000003.jsonl: see scorl.run.collected
 evaluation.json    {split: the latest evaluation, with "step" and the "history" of all}
 report.html        for people
 ranks/             what ranks but the first say, and Ray Train's notes
-tensorboard/       where that logger is named
+loggers.json       {logger: what it calls this run}
+tensorboard/       where that logger is named; wandb/ likewise
 .lock              held by the process that is at work here
 """
 
@@ -25,17 +26,18 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.errors import UserError
 from scorl.model.loading import CHECKPOINTS, checkpoint_folder, saved_steps
 from scorl.recipe.source import RECIPE_FILE
-from scorl.run.files import Record, is_draft, read_records, remove_drafts, sync, write_whole
+from scorl.run.files import Record, is_draft, read_all, read_records, remove_drafts, sync, to_lines, write_whole
 from scorl.run.lock import exclusive
 
 __all__ = ["RunDirectory", "read_attempts"]
 
 STEPS, EVALUATIONS, REPORT, LOCK = "steps.jsonl", "evaluation.json", "report.html", ".lock"
-ATTEMPTS, COLLECTED, RANKS, TENSORBOARD = "attempts", "collected", "ranks", "tensorboard"
+ATTEMPTS, COLLECTED, RANKS = "attempts", "collected", "ranks"
+LOGGERS, TENSORBOARD, WANDB = "loggers.json", "tensorboard", "wandb"
 
 BEGUN = {STEPS, CHECKPOINTS, EVALUATIONS}
 """A folder with none of these is no run yet."""
-LEFT_BY_A_FAILED_START = {RECIPE_FILE, ATTEMPTS, COLLECTED, RANKS, TENSORBOARD, LOCK}
+LEFT_BY_A_FAILED_START = {RECIPE_FILE, ATTEMPTS, COLLECTED, RANKS, LOGGERS, TENSORBOARD, WANDB, LOCK}
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class RunDirectory:
 
     def steps(self) -> list[Record]:
         """The records of the steps so far, in order."""
-        return self.ranks.broadcast(lambda: _read_all(self.path / STEPS), "the steps so far")
+        return self.ranks.broadcast(lambda: read_all(self.path / STEPS), "the steps so far")
 
     def evaluations(self) -> dict[str, Any]:
         """The latest evaluation of each split, with the history of all.
@@ -125,6 +127,12 @@ class RunDirectory:
         """Whether the policy was evaluated on a split after so many updates."""
         history = self.evaluations().get(split, {}).get("history", [])
         return any(entry["step"] == step for entry in history)
+
+    def logger_runs(self) -> dict[str, str]:
+        """What each logger calls this run, of those that were opened for it."""
+        path = self.path / LOGGERS
+        runs: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
+        return runs
 
     def saved_steps(self) -> list[int]:
         """The updates after which there are checkpoints, in order."""
@@ -174,9 +182,9 @@ class RunDirectory:
             # The step comes last: whoever reads its line finds its attempts.
             path = self._attempts(step["step"])
             path.parent.mkdir(exist_ok=True)
-            write_whole(path, _lines(attempts), durable=False)
+            write_whole(path, to_lines(attempts), durable=False)
             with (self.path / STEPS).open("a", encoding="utf-8", errors="backslashreplace") as handle:
-                handle.write(_lines([step]))
+                handle.write(to_lines([step]))
 
     def sync_steps(self) -> None:
         """Have the disk keep all steps behind the newest checkpoint, before there is one that follows from them."""
@@ -193,12 +201,17 @@ class RunDirectory:
             history = evaluations.get(split, {}).get("history", [])
             self._write_evaluations({**evaluations, split: {**latest, "history": [*history, latest]}})
 
+    def record_logger_run(self, logger: str, name: str) -> None:
+        """Keep what a logger calls this run, so that a resumed one goes on there."""
+        if self.ranks.main and self.logger_runs().get(logger) != name:
+            write_whole(self.path / LOGGERS, json.dumps({**self.logger_runs(), logger: name}, indent=1) + "\n")
+
     def record_collection(self, stage: int, index: int, trajectories: Sequence[Record]) -> None:
         """Write what a stage collected for its step `index`."""
         if self.ranks.main:
             path = self._collection(stage, index)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, _lines(trajectories))
+            write_whole(path, to_lines(trajectories))
 
     def cut(self, updates: int) -> None:
         """Cut off what was written after so many updates, so that it is written again and never twice."""
@@ -219,8 +232,8 @@ class RunDirectory:
     def _cut(self, updates: int) -> None:
         for folder in (self.path, self.path / ATTEMPTS, self.checkpoints):
             remove_drafts(folder)
-        if steps := _read_all(self.path / STEPS):
-            write_whole(self.path / STEPS, _lines([step for step in steps if step["step"] < updates]))
+        if steps := read_all(self.path / STEPS):
+            write_whole(self.path / STEPS, to_lines([step for step in steps if step["step"] < updates]))
         for step in self.attempted_steps():
             if step >= updates:
                 self._attempts(step).unlink()
@@ -277,14 +290,6 @@ def read_attempts(path: Path | str) -> Iterator[Record]:
 def _latest_until(updates: int, history: Sequence[Record]) -> Record | None:
     earlier = [entry for entry in history if entry["step"] <= updates]
     return {**earlier[-1], "history": earlier} if earlier else None
-
-
-def _lines(records: Iterable[Record]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def _read_all(path: Path) -> list[Record]:
-    return list(read_records(path)) if path.exists() else []
 
 
 def _is_evaluation(latest: Any) -> bool:

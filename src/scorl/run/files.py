@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from scorl.trajectory import Credit, Trajectory
 __all__ = [
     "Record",
     "is_draft",
+    "read_all",
     "read_records",
     "remove_drafts",
     "replacing",
     "response_records",
     "sync",
     "sync_tree",
+    "to_lines",
     "write_whole",
 ]
 
@@ -80,6 +82,16 @@ def read_records(file: Path) -> Iterator[Record]:
             if not isinstance(record, dict):
                 raise UserError(f"{file}, line {number} is no JSON object")
             yield record
+
+
+def read_all(file: Path) -> list[Record]:
+    """As `read_records`; none where the file is not there."""
+    return list(read_records(file)) if file.exists() else []
+
+
+def to_lines(records: Iterable[Record]) -> str:
+    """What `read_records` reads."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 @contextmanager

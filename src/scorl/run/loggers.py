@@ -1,97 +1,116 @@
-"""The lines of steps.jsonl, sent to TensorBoard, Weights & Biases or Trackio as well."""
+"""What a run measures, sent to TensorBoard, Weights & Biases, Trackio or MLflow as well.
+
+    train/...           the figures of a line of steps.jsonl; train/stage counts the stages from 0
+    eval/...            a held-out evaluation's metrics; eval_interval/... their bounds, eval_fixed/... of `fixed`
+    alarms/KIND         1 in the steps that raise it; the first time in words as well
+
+The axis is the number of updates that the policy has seen, so that an evaluation stands beside the step that its policy
+sampled. A run that resumes goes on in the loggers' own runs, whose names are kept in the run directory.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Any
 
-from scorl.errors import UserError
+from scorl.recipe.sections import Recipe
 from scorl.run.directory import RunDirectory
+from scorl.run.files import Record
+from scorl.run.trackers import TRACKERS, TrackedRun, Tracker
 
-__all__ = ["LOGGERS", "Logger", "missing_loggers", "open_loggers"]
-
-Logger = Callable[[int, Mapping[str, float]], None]
-"""Takes the step and its figures."""
+__all__ = ["Loggers"]
 
 
-@contextmanager
-def open_loggers(
-    names: Sequence[str], directory: RunDirectory, recipe: Mapping[str, Any]
-) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that sends a step's record to every named logger, until the block ends.
+class Loggers:
+    """Sends a run's records to the loggers that its recipe names; a context manager.
 
-    Raises:
-        UserError: a logger is not installed.
+    Args:
+        recipe: decided, as it is run.
+        directory: of the run; the process that writes there opens it by itself, without other ranks.
+        versions: go into the loggers' config beside the recipe.
     """
-    for name in missing_loggers(names):
-        raise UserError(f"loggers: {name} is not installed: pip install 'scorl[loggers]'")
-    with ExitStack() as stack:
-        opened = [stack.enter_context(LOGGERS[name](directory, recipe)) for name in names]
 
-        def send(line: Mapping[str, Any]) -> None:
-            for logger in opened:
-                logger(line["step"], dict(_figures(line)))
+    def __init__(self, recipe: Recipe, directory: RunDirectory, versions: Mapping[str, str]) -> None:
+        self._recipe, self._directory = recipe, directory
+        self._config = recipe.as_dict() | {"versions": dict(versions)}
+        self._ends = [sum(stage.steps for stage in recipe.stages[: n + 1]) for n in range(len(recipe.stages))]
+        self._opened: list[Tracker] = []
+        self._raised: set[str] = set()
+        self._stack = ExitStack()
 
-        yield send
+    def __enter__(self) -> Loggers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def start(self, updates: int) -> None:
+        """Open them for a run that has made so many updates and holds its directory.
+
+        Raises:
+            UserError: one refuses; what it says is in the message.
+        """
+        for name in self._recipe.loggers:
+            before = self._directory.logger_runs().get(name)
+            run = TrackedRun(self._directory, self._recipe, self._config, updates, before)
+            tracker, own_name = self._stack.enter_context(TRACKERS[name](run))
+            self._directory.record_logger_run(name, own_name)
+            self._opened.append(tracker)
+        if updates:  # TensorBoard hides what lies at the step where a run resumes, and nobody measures it again
+            for evaluation in self._directory.evaluations().values():
+                if evaluation["step"] == updates:
+                    self.evaluation(evaluation)
+
+    def step(self, record: Record) -> None:
+        """Send a line of steps.jsonl."""
+        step, alarms = record["step"], {alarm["kind"]: alarm["statistic"] for alarm in record.get("alarms", ())}
+        stage = sum(end <= step for end in self._ends)
+        figures = {f"train/{name}": value for name, value in flatten(record) if name != "step"}
+        self._log(step, figures | {"train/stage": float(stage)} | {f"alarms/{kind}": 1.0 for kind in alarms})
+        for kind, statistic in alarms.items():
+            if kind not in self._raised:
+                self._say(step, f"alarm: {kind.replace('_', ' ')}", statistic)
+        self._raised |= alarms.keys()
+
+    def evaluation(self, latest: Record) -> None:
+        """Send an evaluation, which says its `step`."""
+        self._log(latest["step"], dict(name_evaluation(latest)))
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        for tracker in self._opened:
+            tracker.log(step, figures)
+
+    def _say(self, step: int, title: str, text: str) -> None:
+        for tracker in self._opened:
+            tracker.say(step, title, text)
 
 
-def missing_loggers(names: Iterable[str]) -> list[str]:
-    """The loggers among `names` that are not installed."""
-    return [name for name in names if not importlib.util.find_spec(name)]
+def name_evaluation(latest: Record) -> Iterator[tuple[str, float]]:
+    """An evaluation's figures with the names that loggers show; undefined ones are left out.
+
+    >>> rate = {"value": 0.5, "low": 0.25, "high": 0.75}
+    >>> dict(name_evaluation({"metrics": {"accuracy_t1": rate}, "mcnemar_p": None}))
+    {'eval/accuracy_t1': 0.5, 'eval_interval/accuracy_t1_low': 0.25, 'eval_interval/accuracy_t1_high': 0.75}
+    """
+    for prefix, about in (("eval", latest), ("eval_fixed", latest.get("fixed") or {"metrics": {}})):
+        yield from flatten({f"{prefix}/{name}": metric["value"] for name, metric in about["metrics"].items()})
+        yield from flatten({f"{prefix}/mcnemar_p": about.get("mcnemar_p")})
+    bounds = ((name, end, metric[end]) for name, metric in latest["metrics"].items() for end in ("low", "high"))
+    yield from flatten({f"eval_interval/{name}_{end}": value for name, end, value in bounds})
 
 
-def _figures(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The figures of a line with their names; nested ones as `seconds/learn`, undefined ones left out.
+def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The figures of a record with their names; nested ones as `seconds/learn`, undefined ones left out.
 
-    >>> list(_figures({"step": 3, "stage": "one", "delta": None, "seconds": {"learn": 1.5}}))
+    >>> list(flatten({"stage": "one", "delta": None, "seconds": {"learn": 1.5}}))
     [('seconds/learn', 1.5)]
     """
-    for key, value in line.items():
+    for key, value in record.items():
         if isinstance(value, Mapping):
-            yield from _figures(value, f"{prefix}{key}/")
-        elif isinstance(value, (int, float)) and key != "step":
+            yield from flatten(value, f"{prefix}{key}/")
+        elif isinstance(value, (int, float)):
             yield prefix + key, float(value)
-
-
-@contextmanager
-def _tensorboard(directory: RunDirectory, recipe: Mapping[str, Any]) -> Iterator[Logger]:
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer: Any = SummaryWriter(str(directory.tensorboard))
-
-    def log(step: int, figures: Mapping[str, float]) -> None:
-        for name, value in figures.items():
-            writer.add_scalar(name, value, step)
-
-    try:
-        yield log
-    finally:
-        writer.close()
-
-
-@contextmanager
-def _wandb(directory: RunDirectory, recipe: Mapping[str, Any]) -> Iterator[Logger]:
-    import wandb
-
-    run = wandb.init(project="scorl", name=directory.path.name, dir=str(directory.path), config=dict(recipe))
-    try:
-        yield lambda step, figures: run.log(dict(figures), step=step)
-    finally:
-        run.finish()
-
-
-@contextmanager
-def _trackio(directory: RunDirectory, recipe: Mapping[str, Any]) -> Iterator[Logger]:
-    import trackio
-
-    trackio.init(project="scorl", name=directory.path.name, config=dict(recipe))
-    try:
-        yield lambda step, figures: trackio.log(dict(figures), step=step)
-    finally:
-        trackio.finish()
-
-
-LOGGERS = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
-"""The names that recipes use; each opens a logger for a run directory."""

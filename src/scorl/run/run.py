@@ -51,6 +51,8 @@ def run_recipe(
     on_step: Callable[[Record], None] = lambda record: None,
     on_progress: OnProgress = lambda what, done, total: None,
     notify: Callable[[str], None] = lambda sentence: None,
+    on_start: Callable[[int], None] = lambda updates: None,
+    on_evaluation: Callable[[Record], None] = lambda latest: None,
 ) -> RunResult:
     """Run a recipe in a directory, from the newest checkpoint where there is one.
 
@@ -60,14 +62,18 @@ def run_recipe(
         on_step: is given the record of each step when it is written.
         on_progress: is told how far an evaluation or a collection is.
         notify: is told what a resumed run finds that is not as it was.
+        on_start: is told of the updates that are made already, before anything is measured.
+        on_evaluation: is given each evaluation when it is written.
     """
     with directory.lock():
         directory.start(built.recipe.dump(versions(built)))
         learner = built.learner(directory.ranks)
         resume(built, directory, learner, notify)
+        on_start(learner.updates)
         with interruptible() as asked_to_stop:
             saver = checkpoint.Saver(directory, learner, built.recipe.checkpoint)
-            interrupted = not _Run(built, directory, learner, saver, on_step, on_progress, asked_to_stop).finish()
+            listeners = (on_step, on_progress, on_evaluation)
+            interrupted = not _Run(built, directory, learner, saver, *listeners, asked_to_stop).finish()
         alarms = describe_alarms(directory.steps())
         return RunResult(directory.path, learner.updates, interrupted, directory.evaluations(), alarms)
 
@@ -86,6 +92,7 @@ class _Run:
     saver: checkpoint.Saver
     on_step: Callable[[Record], None]
     on_progress: OnProgress
+    on_evaluation: Callable[[Record], None]
     asked_to_stop: Callable[[], bool]
 
     def finish(self) -> bool:
@@ -171,6 +178,7 @@ class _Run:
             fixed = self.measure(OfflineAttempts(ReferenceEngine(self.built.engine, self.learner.reference)))
             latest["fixed"] = {name: fixed[name] for name in ("metrics", "mcnemar_p", "outcomes")}
         self.directory.record_evaluation(settings.split, latest)
+        self.on_evaluation(latest)
 
     def measure(self, offline: OfflineAttempts | None = None) -> Summary:
         """An evaluation's metrics, on first attempts of the policy or of another one."""

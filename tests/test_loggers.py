@@ -1,0 +1,241 @@
+"""Loggers are sent all that a run measures, under names that people expect, and go on where a run resumes."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from support.worlds import letters, letters_recipe, save_model
+
+from scorl.cli import main
+from scorl.engines.torch import TorchEngine
+from scorl.errors import UserError
+from scorl.model.policy import Policy
+from scorl.objectives import Reinforce, StageOne
+from scorl.recipe import differences
+from scorl.run.build import BuiltRecipe, versions
+from scorl.run.directory import RunDirectory
+from scorl.run.loggers import Loggers
+from scorl.run.run import run_recipe
+from scorl.run.trackers import check_trackers
+from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings, LoggingSettings
+from scorl.training.stage import Stage
+
+LOGGING = LoggingSettings(project="letters", run_name="first", entity="team", group="seeds", tags=("a", "b"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+def built(model: str, *loggers: str, logging: LoggingSettings = LOGGING) -> BuiltRecipe:
+    """Six steps in two stages, evaluated every second one, saved every third."""
+    stages = (Stage(StageOne(), 2, problems=2, samples=2), Stage(Reinforce(), 4, problems=2, samples=2))
+    recipe = replace(
+        letters_recipe(model, stages, max_tokens=2),
+        learner=LearnerSettings(learning_rate=1e-2),
+        evaluation=EvaluationSettings(eval_steps=2, problems=3),
+        checkpoint=CheckpointSettings(save_steps=3),
+        loggers=loggers,
+        logging=logging,
+    )
+    policy = Policy(model)
+    return BuiltRecipe(recipe, policy, TorchEngine(policy), letters())
+
+
+def run(folder: Path, whole: BuiltRecipe, stop_before: int | None = None) -> None:
+    """The run, or what a kill leaves of it that comes before the record of a step is sent."""
+    directory = RunDirectory(folder)
+    with Loggers(whole.recipe, RunDirectory(folder), versions(whole)) as loggers:
+
+        def on_step(record):
+            if record["step"] == stop_before:
+                raise KeyboardInterrupt
+            loggers.step(record)
+
+        run_recipe(whole, directory, on_step, on_start=loggers.start, on_evaluation=loggers.evaluation)
+
+
+def killed_and_resumed(folder: Path, whole: BuiltRecipe) -> None:
+    """Killed in step 5, behind the checkpoint of step 3 and the evaluation of step 4."""
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, whole, stop_before=5)
+    run(folder, whole)
+
+
+class FakeWandb(ModuleType):
+    """Keeps what it is told, in one list for each run."""
+
+    class errors:  # noqa: N801 - as wandb has it
+        class Error(Exception): ...
+
+    def __init__(self, key: bool = True):
+        super().__init__("wandb")
+        self.key, self.inits, self.rows, self.alerts, self.metrics, self.ends = key, [], [], [], [], []
+
+    def login(self):
+        if not self.key:
+            raise self.errors.Error("No API key configured.")
+
+    def init(self, **settings):
+        self.inits.append(settings)
+        return SimpleNamespace(
+            log=self.rows.append,
+            alert=lambda *words: self.alerts.append(words),
+            define_metric=lambda *what, **how: self.metrics.append((*what, how)),
+            finish=lambda exit_code: self.ends.append(exit_code),
+        )
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    return fake
+
+
+def test_wandb_is_sent_steps_evaluations_and_the_recipe(model, wandb, tmp_path):
+    run(tmp_path / "run", built(model, "wandb"))
+    (init,) = wandb.inits
+    assert {key: init[key] for key in ("project", "entity", "group", "tags", "name")} == {
+        "project": "letters",
+        "entity": "team",
+        "group": "seeds",
+        "tags": ("a", "b"),
+        "name": "first",
+    }
+    assert init["config"]["stages"][1]["objective"] == "reinforce"
+    assert init["config"]["versions"]["torch"]
+    steps = [row for row in wandb.rows if "train/loss" in row]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert [row["train/global_step"] for row in steps] == list(range(6))
+    assert [row["train/stage"] for row in steps] == [0, 0, 1, 1, 1, 1]
+    assert [row["train/reward_t2"] for row in steps] == [line["reward_t2"] for line in lines]
+    assert steps[0]["train/seconds/learn"] == lines[0]["seconds"]["learn"]
+    held_out = [row for row in wandb.rows if "eval/accuracy_t2" in row]
+    history = json.loads((tmp_path / "run" / "evaluation.json").read_text())["test"]["history"]
+    assert [row["train/global_step"] for row in held_out] == [0, 2, 4, 6]
+    for row, latest in zip(held_out, history, strict=True):
+        metric = latest["metrics"]["accuracy_t2"]
+        assert row["eval/accuracy_t2"] == metric["value"]
+        assert row["eval_interval/accuracy_t2_low"] == metric["low"]
+    assert ("*", {"step_metric": "train/global_step", "step_sync": True}) in wandb.metrics
+    assert wandb.ends == [0]
+
+
+def test_a_resumed_run_goes_on_in_the_same_one(model, wandb, tmp_path):
+    killed_and_resumed(tmp_path / "run", built(model, "wandb"))
+    assert len({init["id"] for init in wandb.inits}) == 1
+    assert {init["resume"] for init in wandb.inits} == {"allow"}
+    steps = [row["train/global_step"] for row in wandb.rows if "train/loss" in row]
+    assert steps == [0, 1, 2, 3, 4, 3, 4, 5]
+    assert wandb.ends == [1, 0]
+    run(tmp_path / "other", built(model, "wandb"))
+    assert len({init["id"] for init in wandb.inits}) == 2
+
+
+def test_an_alarm_is_sent_as_a_figure_and_once_in_words(model, wandb, tmp_path):
+    whole = built(model, "wandb")
+    with Loggers(whole.recipe, RunDirectory(tmp_path), {}) as loggers:
+        loggers.start(0)
+        for step in range(3):
+            alarms = [{"kind": "no_reward", "statistic": "every reward was 0"}] if step else []
+            loggers.step({"step": step, "loss": 0.5, "delta": None, "alarms": alarms})
+    assert [row.get("alarms/no_reward") for row in wandb.rows] == [None, 1.0, 1.0]
+    assert wandb.alerts == [("alarm: no reward", "step 1: every reward was 0")]
+    assert "train/delta" not in wandb.rows[0]
+
+
+def test_the_environment_says_what_the_recipe_does_not(model, wandb, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    for logging, project, name in ((LoggingSettings(), "mine", "run"), (LOGGING, "letters", "first")):
+        whole = built(model, "wandb", logging=logging)
+        with Loggers(whole.recipe, RunDirectory(tmp_path / "run"), {}) as loggers:
+            (tmp_path / "run").mkdir(exist_ok=True)
+            loggers.start(0)
+        assert (wandb.inits[-1]["project"], wandb.inits[-1]["name"]) == (project, name)
+
+
+def test_a_missing_key_is_a_sentence_before_anything_is_loaded(wandb, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("scorl.recipe.rules.importlib.util.find_spec", lambda name: True)
+    wandb.key = False
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "countdown", "loggers=[wandb]", "--out", str(tmp_path / "run")])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "wandb refuses: No API key configured." in error
+    assert "WANDB_MODE=offline" in error
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(["wandb"])
+
+
+def test_a_logger_that_is_there_and_cannot_be_imported_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(UserError, match=r"loggers: trackio cannot be imported .*scorl\[loggers\]"):
+        check_trackers(["trackio"])
+
+
+def test_a_run_may_resume_with_other_loggers(model):
+    recipe = built(model, "wandb").recipe
+    assert differences(recipe, replace(recipe, loggers=(), logging=LoggingSettings())) == []
+    assert differences(recipe, replace(recipe, seed=1)) == ["seed: 0 against 1"]
+
+
+def test_a_start_that_failed_in_a_logger_does_not_bar_the_next(tmp_path):
+    run = RunDirectory(tmp_path)
+    (tmp_path / "wandb").mkdir()
+    run.record_logger_run("wandb", "abc")
+    assert run.free
+    assert run.logger_runs() == {"wandb": "abc"}
+
+
+def test_tensorboard_shows_each_step_once_after_a_resume(model, tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed: pip install 'scorl[loggers]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    whole = built(model, "tensorboard")
+    killed_and_resumed(tmp_path / "run", whole)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    steps = {tag: [event.step for event in events.Scalars(tag)] for tag in ("train/reward_t2", "eval/accuracy_t2")}
+    assert steps == {"train/reward_t2": [0, 1, 2, 3, 4, 5], "eval/accuracy_t2": [0, 2, 4, 6]}
+    assert "recipe/text_summary" in events.Tags()["tensors"]
+
+
+def test_wandb_itself_keeps_a_resumed_run_under_one_id(model, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install 'scorl[loggers]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(["wandb"])
+    killed_and_resumed(tmp_path / "run", built(model, "wandb"))
+    parts = {path.name.rpartition("-")[2] for path in (tmp_path / "run" / "wandb").glob("offline-run-*")}
+    assert parts == {json.loads((tmp_path / "run" / "loggers.json").read_text())["wandb"]}
+
+
+def test_trackio_itself_goes_on_in_the_same_run(model, tmp_path, monkeypatch):
+    pytest.importorskip("trackio", reason="trackio is not installed: pip install 'scorl[loggers]'")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "trackio")
+    monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
+    killed_and_resumed(tmp_path / "run", built(model, "trackio"))
+    assert SQLiteStorage.get_runs("letters") == ["first"]
+    steps = [row["step"] for row in SQLiteStorage.get_logs("letters", "first") if "train/loss" in row]
+    assert sorted(set(steps)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_mlflow_itself_goes_on_in_the_same_run(model, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    killed_and_resumed(tmp_path / "run", built(model, "mlflow"))
+    (found,) = mlflow.MlflowClient().search_runs([mlflow.get_experiment_by_name("letters").experiment_id])
+    assert found.info.run_id == RunDirectory(tmp_path / "run").logger_runs()["mlflow"]
+    assert found.data.params["stages.1.objective"] == "reinforce"
+    assert found.data.tags["group"] == "seeds"
+    history = mlflow.MlflowClient().get_metric_history(found.info.run_id, "eval/accuracy_t2")
+    assert sorted({metric.step for metric in history}) == [0, 2, 4, 6]
