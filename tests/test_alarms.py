@@ -1,7 +1,7 @@
 """Alarms: what raises them, what does not, and what they say."""
 
 from scorl.metrics import describe_alarms, find_alarms
-from scorl.metrics.alarms import IDLE, WINDOW
+from scorl.metrics.alarms import FEW, IDLE, WINDOW
 
 
 def line(step, first, second, changed, noise=0.02):
@@ -68,3 +68,29 @@ def test_rewards_that_are_all_the_same_are_an_alarm():
 def test_attempts_that_are_all_cut_off_are_an_alarm():
     assert kinds([rewarded(0.1, 0.0, 1.0)] * IDLE) == ["truncated"]
     assert kinds([rewarded(0.1, 0.0, 1.0)] * (IDLE - 1) + [rewarded(0.1, 0.0, 0.9)]) == []
+
+
+def test_rewards_that_are_the_same_in_every_group_are_an_alarm():
+    line = rewarded(0.3, 0.6)
+    assert kinds([line | {"frac_reward_zero_std": 1.0}] * IDLE) == ["no_reward"]
+    assert kinds([line | {"frac_reward_zero_std": 1.0}] * (IDLE - 1) + [line | {"frac_reward_zero_std": 0.9}]) == []
+    assert kinds([line | {"frac_reward_zero_std": None}] * IDLE) == []  # one sample
+
+
+def test_a_run_too_short_for_an_alarm_raises_it_at_its_end():
+    lines = [rewarded(0.0, 0.0, 1.0) | {"step": step} for step in range(FEW)]
+    assert kinds(lines) == []
+    assert [sentence.split(":")[0] for sentence in describe_alarms(lines, done=True)] == [
+        "no reward in 1 steps from 2 to 2",
+        "truncated in 1 steps from 2 to 2",
+    ]
+    assert describe_alarms(lines) == describe_alarms(lines[:-1], done=True) == []
+    assert describe_alarms([*lines, rewarded(0.1, 0.0) | {"step": FEW}], done=True) == []
+
+
+def test_a_context_that_is_used_up_is_an_alarm_at_once():
+    full = rewarded(0.1, 0.2) | {"out_of_context": 0.5}
+    assert kinds([full]) == ["out_of_context"]
+    assert "50% of the attempts" in find_alarms([full])[0].statistic
+    assert kinds([full | {"out_of_context": 0.01}]) == []
+    assert kinds([full, full | {"out_of_context": None}]) == []  # a stage that imitates

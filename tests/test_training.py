@@ -10,6 +10,7 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import GuardError
 from scorl.evaluation import evaluate
 from scorl.learner import Learner
+from scorl.model.policy import Policy
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised
 from scorl.run.collected import FileRolloutStore
 from scorl.run.directory import RunDirectory
@@ -17,6 +18,7 @@ from scorl.settings import LearnerSettings, Sampling
 from scorl.tasks.turns import SelfRefine
 from scorl.training.loop import train
 from scorl.training.stage import Stage
+from scorl.trajectory import Verdict
 
 SAMPLING = Sampling(max_tokens=1)
 
@@ -226,3 +228,28 @@ def test_self_refine_puts_a_critique_between_the_attempts(tmp_path):
         shown = policy.chat.show(second.prompt_ids)
         assert shown.count("<user>") == 3
         assert second.prompt_ids[: len(first.prompt_ids + first.ids)] == first.prompt_ids + first.ids
+
+
+def test_a_step_says_at_how_many_problems_rewards_tell_no_samples_apart(tmp_path):
+    policy = tiny_policy(tmp_path)
+    (step,) = run(policy, Stage(Reinforce(), 1, problems=6, samples=3, attempts=1))
+    alike = [len({t.attempts[0].reward for t in group}) == 1 for group in step.groups]
+    assert 0 < sum(alike) < 6
+    assert step.line()["frac_reward_zero_std"] == sum(alike) / 6
+    (alone,) = run(policy, Stage(Reinforce(), 1, problems=6, samples=1))
+    (shown,) = run(policy, Stage(Supervised(), 1, problems=6, samples=1, attempts=1))
+    assert alone.line()["frac_reward_zero_std"] is shown.line()["frac_reward_zero_std"] is None
+    same = replace(letters(), judge=lambda pairs: [Verdict(0.1, "correct") for _ in pairs])
+    (step,) = run(policy, stage(StageTwo(), 2, steps=1), task=same)
+    assert step.line()["frac_reward_zero_std"] == 1
+
+
+def test_a_step_says_how_many_attempts_found_the_context_used_up(tmp_path, monkeypatch):
+    policy = tiny_policy(tmp_path)
+    for positions, some in ((128, False), (12, True)):
+        monkeypatch.setattr(Policy, "max_positions", positions)
+        (step,) = train(policy, letters(), [Stage(Reinforce(), 1, problems=4)], sampling=Sampling(max_tokens=6))
+        attempts = [a for group in step.groups for t in group for a in t.attempts]
+        full = [a.finish == "length" and len(a.prompt_ids) + len(a.ids) >= positions for a in attempts]
+        assert any(full) is some
+        assert step.line()["out_of_context"] == sum(full) / len(full)

@@ -1,5 +1,5 @@
 """Alarms while a run trains: self-correction that collapses, first attempts that are thrown away for the bonus, rewards
-that teach nothing, attempts that are all cut off, and updates that are skipped.
+that teach nothing, attempts that are all cut off or find the context used up, and updates that are skipped.
 
 All are read off the lines of steps.jsonl, over a window of steps; a step's problems are new, so the steps of a window
 are independent and their spread gives the intervals.
@@ -19,6 +19,10 @@ WINDOW = 20
 """Steps that a statistic is taken over."""
 IDLE = 10
 """Steps after which rewards that are all the same, or attempts that are all cut off, are an alarm."""
+FEW = 3
+"""Steps that a run of fewer than `IDLE` must have sampled for these alarms, which are then raised at its end."""
+CROWDED = 0.05
+"""Share of attempts that may find the context used up."""
 UNCHANGED = 0.05
 """Answer-change rate under which the second attempt counts as a copy."""
 SURE = 3.0
@@ -33,6 +37,8 @@ ADVICE = {
     "gold answers, at max_tokens, and whether the model can solve such problems at all (`scorl evaluate`)",
     "truncated": "attempts that are cut off have no final answer: raise engine.max_tokens, or look for a model that "
     "ends its answers (its chat template and its end token: `scorl doctor MODEL`)",
+    "out_of_context": "what stands before an attempt, and the attempt itself, do not fit the model's positions: take a "
+    "smaller engine.max_tokens, shorter prompts, or a model with a longer context (`scorl doctor MODEL` says how long)",
     "skipped": "the loss or a gradient was no finite number: look at that step's attempts and rewards, and take "
     "bfloat16 or float32 in place of float16, or a smaller learning rate",
 }
@@ -54,15 +60,23 @@ def find_alarms(lines: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     Args:
         lines: of steps.jsonl, from the first on.
     """
-    alarms = [_find_skip(lines), *_find_idle(lines), *_find_in_second_attempts(lines)]
+    alarms = [_find_skip(lines), *_find_idle(lines), _find_crowded(lines), *_find_in_second_attempts(lines)]
     return [alarm for alarm in alarms if alarm]
 
 
-def describe_alarms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each kind of alarm that a run raised: when, on what, and what to try."""
+def describe_alarms(lines: Sequence[Mapping[str, Any]], done: bool = False) -> list[str]:
+    """A sentence for each kind of alarm that a run raised: when, on what, and what to try.
+
+    Args:
+        lines: of steps.jsonl.
+        done: the run is at its end; if it was too short for the alarms of `IDLE` steps, they are looked for now.
+    """
+    sampled = sum(line.get("reward_t1") is not None for line in lines)
+    late = [a for a in _find_idle(lines, sampled) if a] if done and FEW <= sampled < IDLE else []
     sentences = []
     for kind, advice in ADVICE.items():
         seen = [(line["step"], a["statistic"]) for line in lines for a in line.get("alarms", ()) if a["kind"] == kind]
+        seen += [(lines[-1]["step"], alarm.statistic) for alarm in late if alarm.kind == kind]
         if seen:
             sentences.append(
                 f"{kind.replace('_', ' ')} in {len(seen)} steps from {seen[0][0]} to {seen[-1][0]}: {seen[-1][1]}. "
@@ -82,19 +96,36 @@ def _find_skip(lines: Sequence[Mapping[str, Any]]) -> Alarm | None:
     )
 
 
-def _find_idle(lines: Sequence[Mapping[str, Any]]) -> list[Alarm | None]:
-    """For `IDLE` steps all rewards were 0 or all 1, or all attempts cut off; steps without attempts pass."""
-    window = [line for line in lines if line.get("reward_t1") is not None][-IDLE:]
-    if len(window) < IDLE or lines[-1].get("reward_t1") is None:
+def _find_idle(lines: Sequence[Mapping[str, Any]], needed: int = IDLE) -> list[Alarm | None]:
+    """For so many steps all rewards were 0 or all 1, or the same within each group, or all attempts cut off; steps
+    without attempts pass."""
+    window = [line for line in lines if line.get("reward_t1") is not None][-needed:]
+    if len(window) < needed or lines[-1].get("reward_t1") is None:
         return []
     rewards = {value for line in window for name, value in line.items() if name.startswith("reward_t")} - {None}
-    over = f"of the last {IDLE} steps"
+    over = f"of the last {needed} steps"
+    same = None
+    if rewards in ({0.0}, {1.0}):
+        same = f"every reward {over} was {min(rewards):g}"
+    elif all(line.get("frac_reward_zero_std") == 1 for line in window):
+        same = f"all samples of a problem had the same rewards, at every problem {over}"
     return [
-        Alarm("no_reward", f"every reward {over} was {min(rewards):g}") if rewards in ({0.0}, {1.0}) else None,
+        Alarm("no_reward", same) if same else None,
         Alarm("truncated", f"every attempt {over} was cut off")
         if all(line["truncated"] == 1 for line in window)
         else None,
     ]
+
+
+def _find_crowded(lines: Sequence[Mapping[str, Any]]) -> Alarm | None:
+    """Attempts found no position left; said from the first step on, for no training makes a context longer."""
+    window = [share for line in lines[-WINDOW:] if (share := line.get("out_of_context")) is not None]
+    if lines[-1].get("out_of_context") is None or fmean(window) < CROWDED:
+        return None
+    return Alarm(
+        "out_of_context",
+        f"{100 * fmean(window):.0f}% of the attempts found the model's context used up before they ended",
+    )
 
 
 def _find_in_second_attempts(lines: Sequence[Mapping[str, Any]]) -> list[Alarm | None]:

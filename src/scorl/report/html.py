@@ -38,7 +38,12 @@ PANELS: tuple[tuple[str, bool, dict[str, str]], ...] = (
     ("Accuracy, %", True, ACCURACIES),
     ("Delta(t1, t2), %", True, {"attempt 2 less attempt 1": "delta"}),
     ("Flips, %", True, {"wrong, then right": "incorrect_to_correct", "right, then wrong": "correct_to_incorrect"}),
-    ("Answers, %", True, {"changed": "answer_changed", "cut at the token limit": "truncated"}),
+    (
+        "Answers, %",
+        True,
+        {"changed": "answer_changed", "cut at the token limit": "truncated", "out of context": "out_of_context"},
+    ),
+    ("Problems, %", True, {"all samples with the same rewards": "frac_reward_zero_std"}),
     ("KL to the reference", False, {"attempt {}": "kl_t{}", "verification {}": "kl_v{}", "critique {}": "kl_c{}"}),
     ("Loss", False, {"loss": "loss"}),
     ("Gradient norm", False, {"before clipping": "grad_norm"}),

@@ -102,6 +102,8 @@ def describe_step(line: Mapping[str, Any], total: int, seconds: float) -> str:
     divergences = [f"{line[key]:.3f}" for key in ("kl_t1", "kl_t2") if line.get(key) is not None]
     if divergences:
         parts.append(f"KL {' '.join(divergences)}")
+    if line.get("frac_reward_zero_std"):
+        parts.append(f"same rewards {100 * line['frac_reward_zero_std']:.0f}")
     if line.get("loss") is not None:
         parts.append(f"loss {line['loss']:.3f}")
     parts += [f"ALARM {alarm['kind'].replace('_', ' ')}" for alarm in line.get("alarms", ())]

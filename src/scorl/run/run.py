@@ -74,7 +74,7 @@ def run_recipe(
             saver = checkpoint.Saver(directory, learner, built.recipe.checkpoint)
             listeners = (on_step, on_progress, on_evaluation)
             interrupted = not _Run(built, directory, learner, saver, *listeners, asked_to_stop).finish()
-        alarms = describe_alarms(directory.steps())
+        alarms = describe_alarms(directory.steps(), done=not interrupted)
         return RunResult(directory.path, learner.updates, interrupted, directory.evaluations(), alarms)
 
 
