@@ -199,6 +199,18 @@ def test_own_data_and_an_own_reward_function_as_the_recipes_page_has_them(folder
     assert all("The answer is" in str(problem.solution) for problem in task.split("train").draw(2, 0, 0))
 
 
+@needs_model
+def test_tasks_of_ones_own_as_the_recipes_page_has_them(folder, capsys):
+    for task in ("my_task.py:Sums", "endless.py:EndlessSums"):
+        small = ["stages.0.steps=1", "stages.1.steps=1", "engine.max_tokens=4", "evaluation.problems=2"]
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "own.yaml", f"task={task}", *small, "--out", task.partition(":")[2]])
+        assert ended.value.code == 0, capsys.readouterr().err
+    sums = resolve("own.yaml", ["task=my_task.py:Sums", "task.largest=5"]).build_task()
+    problem = sums.split("all").take(None)[-1]
+    assert [sums.judge([(problem, text)])[0].reward for text in (" 8 ", "7")] == [1, 0]
+
+
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_resolve(name):
     assert resolve(name).steps > 0

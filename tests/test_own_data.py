@@ -231,6 +231,6 @@ def test_a_system_prompt_stands_before_every_problem_without_one(tmp_path):
 
 def test_a_prompt_on_the_command_line_may_begin_with_its_place(tmp_path):
     path = write(tmp_path / "own.jsonl", SUMS)
-    for prompt in ("{question} Think: step by step.", "{question}"):
+    for prompt in ("{question} Think: step by step.", "{question}", "Q: {question}", "Q: {question}\nA: one [number]"):
         task = resolve_task("files", [f"path={path}", f"task.prompt={prompt}"]).build()
         assert everything(task)[0].prompt[0]["content"] == prompt.replace("{question}", "What is 0 + 1?")

@@ -31,6 +31,7 @@ WANTED = {
     "bool_type": "true or false",
     "tuple_type": "a list",
     "dataclass_type": "a mapping of keys",
+    "dict_type": "a mapping of keys",
     "greater_than_equal": "at least {ge:g}",
     "greater_than": "greater than {gt:g}",
     "less_than_equal": "at most {le:g}",
@@ -74,7 +75,7 @@ def _line(fault: Any, schema: Schema) -> str:
             return f"{where}: is missing"
         case "extra_forbidden" | "unexpected_keyword_argument":
             return f"{where}: there is no such key: {REASONS.get(path[-1]) or nearest(path[-1], owner['properties'])}"
-        case "dict_type":
+        case "dict_type" if "discriminator" in owner:
             return f"{where}: should be a mapping of keys, {where}.{_key(owner)} among them, not {given!r}"
         case "union_tag_not_found":
             return f"{where}.{_key(owner)}: is missing. Allowed: {', '.join(_choices(owner))}"

@@ -26,7 +26,7 @@ COUNT = click.IntRange(min=1)
 @click.command()
 @click.argument("model")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--task", "task_name", help="The task; a run knows its own, its settings and wording.")
+@click.option("--task", "task_name", help="The task, or file.py:Class; a run knows its own, its settings and wording.")
 @engine_option
 @click.option("--split", default="test", show_default=True)
 @click.option("--attempts", type=COUNT, default=2, show_default=True)

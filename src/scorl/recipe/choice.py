@@ -8,7 +8,8 @@ import inspect
 import operator
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from contextlib import nullcontext
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial, reduce
 from itertools import pairwise
 from types import MappingProxyType
@@ -16,6 +17,8 @@ from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, create_model
 from pydantic_core import core_schema
+
+from scorl.tasks.own_code import is_own_code, telling_failures
 
 __all__ = ["STRICT", "OneOf"]
 
@@ -39,13 +42,21 @@ class OneOf:
     """The section's field that holds the chosen one; None: there is nothing else in the section."""
     default: str | None = None
     """The choice of a section that names none."""
+    common: tuple[str, ...] = ()
+    """The section's own keys, where a choice may be the user's own, which is not listed."""
+
+    def extended(self, name: str, kind: type[Any]) -> OneOf:
+        """The same choice with another one, as the user's own, in it."""
+        return replace(self, choices={**self.choices, name: kind})
 
     def write(self, section: Any) -> dict[str, Any]:
         """The section in the shape of its YAML."""
         chosen = getattr(section, self.holder) if self.holder else section
         # not isinstance: one choice's dataclass may extend another's
-        name = next(name for name, kind in self.choices.items() if type(chosen) is kind)
-        return {self.key: name, **{key: getattr(section, key) for key in self._own(type(section))}, **vars(chosen)}
+        named = getattr(section, self.key, None) if self.holder != self.key else None
+        name = named or next(name for name, kind in self.choices.items() if type(chosen) is kind)
+        own = {key: getattr(section, key) for key in self._own(type(section))}
+        return {self.key: name, **own, **{key: getattr(chosen, key) for key in _settings(type(chosen))}}
 
     def named(self, section: Mapping[str, Any]) -> Any:
         """The name that a section's mapping chooses."""
@@ -57,11 +68,15 @@ class OneOf:
 
     def shared(self, section: Mapping[str, Any]) -> dict[str, Any]:
         """Of a section's mapping the keys that stay when another is chosen."""
+        if self.named(section) not in self.choices:  # the user's own, whose keys are not known
+            return {key: value for key, value in section.items() if key in self.common}
         return {key: value for key, value in section.items() if not self._choosers(key)}
 
     def fitting(self, section: Mapping[str, Any]) -> dict[str, Any]:
         """A section's mapping without the keys that only other choices than its own have."""
         name = self.named(section)
+        if name not in self.choices:
+            return dict(section)
         return {key: value for key, value in section.items() if name in (self._choosers(key) or [name])}
 
     def _choosers(self, key: str) -> list[str]:
@@ -83,7 +98,7 @@ class OneOf:
         kind = self.choices[name]
         keys: dict[str, Any] = {self.key: (Literal[name], name if name == self.default else ...)}
         keys |= _model_fields(section, self._own(section), getattr(kind, "stage_defaults", {}))
-        keys |= _model_fields(kind, [field.name for field in fields(kind)])
+        keys |= _model_fields(kind, _settings(kind))
         return create_model(kind.__name__, __config__=STRICT, __doc__=kind.__doc__, **keys)
 
     def _own(self, section: type) -> list[str]:
@@ -94,9 +109,16 @@ class OneOf:
     def _build(self, section: type, flat: BaseModel) -> Any:
         """The section with the chosen dataclass in it."""
         values = dict(flat)  # and not model_dump(), which would take nested dataclasses apart
-        kind = self.choices[values[self.key]]
-        chosen = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        name = values[self.key]
+        kind = self.choices[name]
+        with telling_failures(f"{self.key} '{name}'") if is_own_code(name) else nullcontext():
+            chosen = kind(**{key: values.pop(key) for key in _settings(kind)})
         return section(**values | {self.holder: chosen}) if self.holder else chosen
+
+
+def _settings(kind: type[Any]) -> list[str]:
+    """The keys of a dataclass."""
+    return [field.name for field in fields(kind) if field.init]
 
 
 def _model_fields(

@@ -12,7 +12,7 @@ from scorl.recipe.auto import decided_like
 from scorl.recipe.renamed import leaves, rename
 from scorl.recipe.rules import contradictions
 from scorl.recipe.sampler import Sampler
-from scorl.recipe.sections import CHOICES, TASK, Recipe, TaskChoice, adapter
+from scorl.recipe.sections import CHOICES, Recipe, TaskChoice, adapter, find_tasks
 from scorl.recipe.source import assign, load
 from scorl.validation import refuse, validated
 
@@ -42,8 +42,9 @@ def changed(recipe: Recipe, overrides: Iterable[str], what: str) -> Recipe:
 
 def resolve_task(name: str, overrides: Iterable[str] = ()) -> TaskChoice:
     """A task by name with settings written `key=value` or `task.key=value`, checked like a recipe's."""
+    tasks = find_tasks(name)
     values = assign({"name": name}, [override.removeprefix("task.") for override in overrides])
-    return validated(TypeAdapter(Annotated[TaskChoice, TASK]), values, f"task '{name}'")
+    return validated(TypeAdapter(Annotated[TaskChoice, tasks]), values, f"task '{name}'")
 
 
 def resolve_sampler(model: str, engine: str, overrides: Iterable[str] = ()) -> Sampler:
@@ -71,7 +72,9 @@ def differences(started: Recipe, other: Recipe) -> list[str]:
 
 def _resolved(values: dict[str, Any], what: str) -> Recipe:
     values, former = rename(values)
+    task = values.get("task")
+    tasks = find_tasks(task.get("name") if isinstance(task, dict) else None)
     values |= {name: choice.with_name(values[name]) for name, choice in CHOICES.items() if name in values}
-    recipe = validated(adapter(), values, what, former)
+    recipe = validated(adapter(tasks), values, what, former)
     refuse(contradictions(recipe), what)
     return recipe

@@ -17,12 +17,20 @@ FILE_KEYS = {
     "versions": {"description": "Noted by a run; not read.", "type": "object"},
 }
 """Keys of the file rather than of the recipe."""
+OWN_TASK = {
+    "description": "A task of one's own, file.py:Class or module:Class; its keys are the fields of the class.",
+    "properties": {"name": {"pattern": ":", "type": "string"}},
+    "required": ["name"],
+    "type": "object",
+}
+"""What no schema knows the keys of."""
 
 
 def json_schema() -> dict[str, Any]:
     """The schema of a recipe file; a file that extends another may leave out what is required there."""
     schema: dict[str, Any] = json.loads(json.dumps(adapter().json_schema()), object_hook=_joined)
     del schema["required"], schema["$defs"]["ModelSettings"]["required"]
+    schema["properties"]["task"]["oneOf"].append(OWN_TASK)
     schema["properties"] |= FILE_KEYS
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from annotated_types import Ge, Gt
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
 
 from scorl.engines import ENGINES
 from scorl.objectives import OBJECTIVES
@@ -25,7 +25,9 @@ from scorl.settings import (
     ModelSettings,
     Sampling,
 )
-from scorl.tasks import TASKS
+from scorl.tasks import TASKS, find_task
+from scorl.tasks.few_shot import show_examples
+from scorl.tasks.own_code import is_own_code
 from scorl.tasks.task import Task
 from scorl.tasks.turns import TURNS, Correction, Turns
 from scorl.training.stage import Stage
@@ -37,6 +39,7 @@ __all__ = [
     "Recipe",
     "TaskChoice",
     "adapter",
+    "find_tasks",
 ]
 
 
@@ -49,12 +52,29 @@ class TaskChoice:
     """The split to train on."""
     system_prompt: str | None = None
     """A system message before every problem; problems with one of their own keep that. null: none."""
+    few_shot: Annotated[int, Ge(0)] | str | tuple[dict[str, Any], ...] | None = None
+    """Solved examples before every problem, as chat turns: so many from the split that is trained on, a file of them,
+    or a list (docs/recipes.md)."""
+    few_shot_seed: Annotated[int, Ge(0)] = 0
+    """Decides which ones are drawn from the split; the recipe's `seed` does not."""
     settings: Any = None
     """The task's settings dataclass; in YAML its keys stand beside `name` and `split`."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: an own task's settings as plain values, for processes that have not imported its file."""
+        return {**vars(self), **({"settings": vars(self.settings)} if is_own_code(self.name) else {})}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a pickle."""
+        if is_own_code(state["name"]):
+            state |= {"settings": find_task(state["name"])[0](**state["settings"])}
+        vars(self).update(state)
+
     def build(self) -> Task:
         """The task itself, its files read."""
-        task = TASKS[self.name][1](self.settings)
+        task = find_task(self.name)[1](self.settings)
+        if self.few_shot:
+            task = show_examples(task, self.settings, self.few_shot, self.split, self.few_shot_seed)
         return task.with_system_prompt(self.system_prompt) if self.system_prompt else task
 
 
@@ -97,7 +117,12 @@ class LauncherSettings:
     """How often `ray` starts all processes again, from the newest checkpoint, after one was lost."""
 
 
-TASK = OneOf("name", {name: kind for name, (kind, _) in TASKS.items()}, holder="settings")
+TASK = OneOf(
+    "name",
+    {name: kind for name, (kind, _) in TASKS.items()},
+    holder="settings",
+    common=tuple(field.name for field in fields(TaskChoice) if field.name not in ("name", "settings")),
+)
 TURN = OneOf("name", TURNS, default="correction")
 ENGINE = OneOf("name", {name: kind.settings for name, kind in ENGINES.items()}, holder="settings", default="auto")
 STAGE = OneOf("objective", OBJECTIVES, holder="objective")
@@ -147,11 +172,27 @@ class Recipe:
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
 
-def adapter() -> TypeAdapter[Recipe]:
-    """What checks and writes recipes, with the objectives and turns that there are by now."""
-    return _build_adapter((*OBJECTIVES, *TURNS))
+def adapter(task: OneOf = TASK) -> TypeAdapter[Recipe]:
+    """What checks and writes recipes, with the objectives and turns that there are by now, and with these tasks."""
+    return _build_adapter((*OBJECTIVES, *TURNS), tuple(task.choices.items()))
 
 
 @functools.cache
-def _build_adapter(names: tuple[str, ...]) -> TypeAdapter[Recipe]:
-    return TypeAdapter(Recipe)
+def _build_adapter(names: tuple[str, ...], tasks: tuple[tuple[str, type[Any]], ...]) -> TypeAdapter[Recipe]:
+    if dict(tasks) == TASK.choices:
+        return TypeAdapter(Recipe)
+    section = Annotated[TaskChoice, replace(TASK, choices=dict(tasks))]
+    kind = make_dataclass("Recipe", [("task", section)], bases=(Recipe,), frozen=True, kw_only=True)
+    whole: Any = Annotated[kind, AfterValidator(lambda recipe: Recipe(**vars(recipe)))]
+    return TypeAdapter(whole)
+
+
+def find_tasks(name: Any) -> OneOf:
+    """The tasks that `task.name` may be: those that ship, and the user's own if it names one, which is imported.
+
+    Raises:
+        UserError: there is no task behind a name of the user's own.
+    """
+    if isinstance(name, str) and is_own_code(name):
+        return TASK.extended(name, find_task(name)[0])
+    return TASK

@@ -19,8 +19,8 @@ __all__ = ["RECIPE_FILE", "SHIPPED_FOLDER", "assign", "header", "load", "parse",
 
 RECIPE_FILE = "recipe.yaml"
 """The recipe of a run, in its directory."""
-PLACE = re.compile(r"\{[A-Za-z_]+\}")
-"""A place in a prompt that is filled in."""
+PROMPT = re.compile(r"(?:[^\[{\"'].*)?\{[A-Za-z_]+\}", re.DOTALL)
+"""How a prompt begins: with a place that is filled in, or with words before one."""
 SHIPPED_FOLDER = Path(__file__).parents[1] / "recipes"
 
 
@@ -107,8 +107,10 @@ def assign(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(f"'{override}' is no override: write key=value, as in stages.1.alpha=5")
-        # {question}, as a prompt may begin, would be a mapping of YAML.
-        value = text if PLACE.match(text) else parse(text, f"the value of {key}")
+        # `{question}`, as a prompt may begin, and `Q: {question}` would be mappings of YAML.
+        value = text if PROMPT.match(text) else parse(text, f"the value of {key}")
+        if key in CHOICES and isinstance(value, str):  # task=gsm8k
+            key = f"{key}.{CHOICES[key].key}"
         values = _assigned(values, key.split("."), value, key)
     return values
 

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -18,7 +17,8 @@ from scorl.errors import UserError
 from scorl.learner import Learner
 from scorl.model.policy import Place, Policy, resolve_device
 from scorl.recipe.auto import decide
-from scorl.recipe.sections import Recipe
+from scorl.recipe.sections import Recipe, TaskChoice
+from scorl.tasks.own_code import find_file
 from scorl.tasks.task import Task
 from scorl.training.collected import RolloutStore
 from scorl.training.loop import train
@@ -107,18 +107,18 @@ def versions(built: BuiltRecipe) -> Mapping[str, str]:
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        **{str(path): hash_contents(path) for path in task_files(built.recipe.task.settings)},
+        **{str(path): hash_contents(path) for path in task_files(built.recipe.task)},
     }
 
 
-def task_files(settings: Any) -> Iterator[Path]:
-    """The files and folders that a task's settings name: data, and reward functions."""
-    verifiers = getattr(settings, "verifier", ())
-    functions = [name.rpartition(":")[0] for name in ((verifiers,) if isinstance(verifiers, str) else verifiers)]
-    named = [getattr(settings, key, None) for key in ("path", "test_path", "attempts")]
-    for name in (*named, *(name for name in functions if name.endswith(".py"))):
-        if name and Path(name).expanduser().exists():
-            yield Path(name).expanduser()
+def task_files(task: TaskChoice) -> Iterator[Path]:
+    """The files and folders that a task and its settings name: data, reward functions, the task's own."""
+    verifiers = getattr(task.settings, "verifier", ())
+    code = [find_file(name) for name in (task.name, *((verifiers,) if isinstance(verifiers, str) else verifiers))]
+    data = [task.few_shot, *(getattr(task.settings, key, None) for key in ("path", "test_path", "attempts"))]
+    for path in (*(Path(name).expanduser() for name in data if isinstance(name, str)), *filter(None, code)):
+        if path.exists():
+            yield path
 
 
 def hash_contents(path: Path) -> str:

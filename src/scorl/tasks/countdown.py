@@ -12,7 +12,7 @@ import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Interval
 
@@ -42,6 +42,9 @@ TRIES = 2000
 class Countdown:
     """The settings of the countdown task."""
 
+    fills: ClassVar[tuple[str, ...]] = ("{numbers}", "{target}")
+    """What the prompt has to contain."""
+
     numbers: Annotated[int, Interval(ge=2, le=5)] = 4
     """How many numbers a problem gives."""
     largest: Annotated[int, Interval(ge=2, le=1000)] = 12
@@ -67,7 +70,7 @@ class Countdown:
                 f"countdown: fewest_steps is {self.fewest_steps}, but should be at most most_steps, {self.most_steps}, "
                 f"and below the {self.numbers} numbers"
             )
-        for name in ("{numbers}", "{target}"):
+        for name in self.fills:
             if name not in self.prompt:
                 raise UserError(f"countdown: the prompt does not contain {name}")
 

@@ -18,7 +18,7 @@ from scorl.tasks.rows import Row
 from scorl.tasks.sources import read_rows, read_splits
 from scorl.trajectory import Problem, user
 
-__all__ = ["Finite", "fill_prompt", "hash_text", "make_splits", "named_apart", "split_by_hash", "split_off"]
+__all__ = ["Finite", "divide", "fill_prompt", "hash_text", "make_splits", "named_apart", "split_by_hash", "split_off"]
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,29 @@ def make_splits(
     train_rows = parts.get("train") or next(iter(parts.values()))
     if test is None and "train" in parts and "test" in parts:
         test = named_apart(make(parts["test"]))
-    every = named_apart(make(train_rows))
+    return divide(task, named_apart(make(train_rows)), test, fraction, path, "test_path=...")
+
+
+def divide(
+    task: str, every: Sequence[Problem], test: Sequence[Problem] | None, fraction: float, where: str, other: str
+) -> dict[str, Finite | Unavailable]:
+    """The splits `train`, `test` and `all` of named problems; without test problems a part by hash is `test`.
+
+    Args:
+        task: that messages name.
+        every: all problems but the test problems.
+        test: the test problems, if there are any of their own.
+        fraction: that is split off where there are none.
+        where: the problems are from.
+        other: how test problems are given, where there are too few to split any off.
+    """
     if test is not None:
         warn_of_shared(task, every, test)
         return {"train": Finite(every), "test": Finite(test), "all": Finite(every)}
     try:
-        train, test = split_off(every, fraction, path)
+        train, test = split_off(every, fraction, where)
     except UserError as error:
-        advice = "name the test problems (test_path=...), or evaluate on all of them (--split all)"
-        missing = Unavailable(f"{error}; {advice}")
+        missing = Unavailable(f"{error}; name the test problems ({other}), or evaluate on all of them (--split all)")
         return {"train": missing, "test": missing, "all": Finite(every)}
     return {"train": Finite(train), "test": Finite(test), "all": Finite(every)}
 

@@ -18,12 +18,12 @@ from functools import cache
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.tasks.reward_file import import_function, tell_failure
+from scorl.tasks.own_code import import_named, telling_failures
 from scorl.trajectory import AttemptText, Problem, Verdict
 from scorl.verifiers import Judge
 from scorl.verifiers.extract_answer import extract_answer
 
-__all__ = ["RewardJudge", "TrainerState", "load_function"]
+__all__ = ["RewardFunction", "RewardJudge", "TrainerState", "load_function"]
 
 GIVEN = ("prompts", "completions", "completion_ids", "attempt", "trainer_state", "log_extra", "log_metric")
 """What every function may ask for: TRL's arguments, and `attempt`, which attempt each completion is (from 1)."""
@@ -57,14 +57,12 @@ class RewardFunction:
         """
         if not pairs:
             return []
-        try:
+        with telling_failures(f"verifier '{self.name}'"):
             rewards = self.function(**self.arguments(pairs))
             if inspect.isawaitable(rewards):
                 rewards = await_elsewhere(rewards)
             if not isinstance(rewards, (str, Mapping)) and isinstance(rewards, Iterable):
                 rewards = list(rewards)
-        except (Exception, SystemExit) as error:
-            raise UserError(tell_failure(f"verifier '{self.name}'", error)) from error
         if not isinstance(rewards, list):
             raise UserError(f"verifier '{self.name}' returned {rewards!r:.60}, not a list with a reward for each of "
                             f"{len(pairs)} completions")  # fmt: skip
@@ -161,7 +159,7 @@ def load_function(name: str, chat: bool, columns: Iterable[str]) -> RewardFuncti
     Raises:
         UserError: there is no such module, file or function, or it wants what is not there.
     """
-    loaded = RewardFunction(name, import_function(name), chat)
+    loaded = RewardFunction(name, import_named("verifier", name, "function"), chat)
     loaded.check(columns)
     return loaded
 

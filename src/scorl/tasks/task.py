@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -31,25 +31,19 @@ class Problems(Protocol):
 
 
 @dataclass(frozen=True)
-class Prefaced:
-    """Problems with a system prompt before each; one that brings its own keeps that."""
+class Changed:
+    """Problems in another wording."""
 
     problems: Problems
-    system_prompt: str
+    change: Callable[[Problem], Problem]
 
     def draw(self, count: int, start: int, seed: int) -> list[Problem]:
         """See `Problems`."""
-        return [self.preface(problem) for problem in self.problems.draw(count, start, seed)]
+        return [self.change(problem) for problem in self.problems.draw(count, start, seed)]
 
     def take(self, limit: int | None) -> list[Problem]:
         """See `Problems`."""
-        return [self.preface(problem) for problem in self.problems.take(limit)]
-
-    def preface(self, problem: Problem) -> Problem:
-        """The problem with the system prompt before it."""
-        if problem.prompt[0]["role"] == "system":
-            return problem
-        return replace(problem, prompt=(Message(role="system", content=self.system_prompt), *problem.prompt))
+        return [self.change(problem) for problem in self.problems.take(limit)]
 
 
 @dataclass(frozen=True)
@@ -68,9 +62,18 @@ class Task:
         """What is said between so many attempts."""
         return self.between(self.correction, attempts)
 
+    def map_problems(self, change: Callable[[Problem], Problem]) -> Task:
+        """The task with its problems in another wording; splits and ids stay as they are."""
+        return replace(self, splits={name: Changed(problems, change) for name, problems in self.splits.items()})
+
     def with_system_prompt(self, text: str) -> Task:
-        """The task with a system prompt before its problems; splits and ids stay as they are."""
-        return replace(self, splits={name: Prefaced(problems, text) for name, problems in self.splits.items()})
+        """The task with a system prompt before its problems; one that brings its own keeps that."""
+        before = Message(role="system", content=text)
+        return self.map_problems(
+            lambda problem: (
+                problem if problem.prompt[0]["role"] == "system" else replace(problem, prompt=(before, *problem.prompt))
+            )
+        )
 
     def split(self, name: str) -> Problems:
         """The problems of a split.
