@@ -19,7 +19,7 @@ from common import MODELS, clock, endless
 from step import STEPS, Size
 
 import scorl
-from scorl.engines import kv_cache
+from scorl.engines import cache_layers, kv_cache
 from scorl.engines import torch as engine
 from scorl.learner import parallel, update
 from scorl.model.onednn import OnednnLinear
@@ -36,7 +36,7 @@ SAMPLING = {
         (llama.LlamaMLP, "forward"),
     ],
     "moving keys and values": [
-        (kv_cache.BufferedLayer, "update"),
+        (cache_layers.BufferedLayer, "update"),
         (kv_cache.CachedRows, "drop_rows"),
         (kv_cache.CachedRows, "select"),
         (engine, "concatenate_rows"),

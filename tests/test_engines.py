@@ -1,7 +1,6 @@
 """The engines: the contract, and what is the embedded engine's own."""
 
 from contextlib import contextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -264,7 +263,8 @@ def test_no_ended_row_is_computed(policy):
 
 def test_the_longest_kept_beginning_is_found():
     cache = PrefixCache(limit=1 << 20)
-    rows = replace(CachedRows.empty(torch.ones(5, 1)), cache=SimpleNamespace(layers=[]))
+    none = torch.zeros(5, dtype=torch.long)
+    rows = CachedRows(torch.ones(5, 1), none, none, SimpleNamespace(layers=[]))
     tokens = [(1,), (1, 2), (1, 2, 9), (1, 3, 5, 7), (2, 2)]
     cache.add(rows, range(5), tokens)
     cache.finish()

@@ -80,7 +80,7 @@ def test_keys_and_values_are_cached_in_the_type_that_is_computed_in(tmp_path, dt
     policy = policy_of(tmp_path, dtype, lora)
     prompt = torch.tensor([[4, 5, 6]])
     with torch.inference_mode(), policy.precision():
-        rows = CachedRows.empty(prompt[:, :0])
+        rows = CachedRows.empty(policy.decoder, prompt[:, :0])
         rows.extend(policy.decoder, prompt)
         rows.extend(policy.decoder, prompt[:, :1])
     for layer in rows.cache.layers:

@@ -17,7 +17,7 @@ from scorl.tasks.task import Task
 from scorl.training.stage import Stage
 from scorl.trajectory import Problem, Verdict, user
 
-__all__ = ["WORDS", "letters", "letters_recipe", "save_model", "tiny_policy"]
+__all__ = ["WORDS", "letters", "letters_recipe", "save_model", "save_tokenizer", "tiny_policy"]
 
 WORDS = ["a", "b", "c", "d", "e", "f", "say", "again"]
 TEMPLATE = (
@@ -27,8 +27,8 @@ TEMPLATE = (
 )
 
 
-def save_model(folder: Path, seed: int = 0, width: int = 32) -> str:
-    """Write a Llama of two layers and two heads with its tokenizer; the folder's path."""
+def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Write a tokenizer of a few words, with a chat template."""
     special = ["<pad>", "<end>", "<user>", "<assistant>"]
     vocabulary = {word: i for i, word in enumerate([*special, *WORDS, "?"])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
@@ -38,6 +38,12 @@ def save_model(folder: Path, seed: int = 0, width: int = 32) -> str:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<pad>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def save_model(folder: Path, seed: int = 0, width: int = 32) -> str:
+    """Write a Llama of two layers and two heads with its tokenizer; the folder's path."""
+    vocabulary = save_tokenizer(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(vocabulary),

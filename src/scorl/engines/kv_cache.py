@@ -6,82 +6,19 @@ histories can share one batch. Positions are counted along the mask.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache
-from transformers.cache_utils import DynamicLayer
 
+from scorl.engines.cache_layers import SPARE_COLUMNS, BufferedLayer, cache_of, empty_cache, has_columns, stack_rows
 from scorl.engines.shared_prefix import SharedPrefix, attends_by_cascade, concatenate_prefixes, copy_to
 
-__all__ = ["BufferedLayer", "CachedRows", "concatenate_rows"]
-
-SPARE_COLUMNS = 64
-"""Columns that a buffer has free at its end, at least."""
-
-
-class BufferedLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer's keys and values in buffers with free columns at their end.
-
-    transformers' own cache concatenates, which copies all columns for every token; here a token is written in place.
-    `keys` and `values` are views, [rows, heads, columns, size], of the buffers.
-    """
-
-    keys: Tensor
-    values: Tensor
-    _buffers: tuple[Tensor, Tensor]
-
-    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None, columns: int = 0) -> None:
-        super().__init__()
-        if keys is not None and values is not None:
-            self._set_buffers(keys, values, columns)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *unused: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        """Write new columns behind those that are there; returns all of them, in the type that is computed in."""
-        key_states, value_states = _to_compute_dtype(key_states), _to_compute_dtype(value_states)
-        if not self.is_initialized:
-            self._set_buffers(key_states, value_states, key_states.shape[2])
-            return self.keys, self.values
-        rows, _, start, _ = self.keys.shape
-        end = start + key_states.shape[2]
-        if end > self._buffers[0].shape[2]:
-            self._buffers = _grow(self.keys, end), _grow(self.values, end)
-        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:rows, :, start:end] = new
-        self.keys, self.values = (buffer[:rows, :, :end] for buffer in self._buffers)
-        return self.keys, self.values
-
-    def _set_buffers(self, keys: Tensor, values: Tensor, columns: int) -> None:
-        self.lazy_initialization(keys, values)
-        self._buffers = keys, values
-        self.keys, self.values = keys[:, :, :columns], values[:, :, :columns]
-
-    def move_rows(self, sources: Tensor, targets: Tensor, rows: int) -> None:
-        """Copy rows from `sources` onto `targets`, and keep the first `rows` rows alone."""
-        for states in (self.keys, self.values):
-            states[targets] = states[sources]
-        self.keys, self.values = self.keys[:rows], self.values[:rows]
-
-
-def _to_compute_dtype(states: Tensor) -> Tensor:
-    # Under autocast rotary embeddings make float32 keys of bfloat16 ones, and attention would cast all for each token.
-    device = states.device.type
-    return states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
-
-
-def _capacity(columns: int) -> int:
-    # A share of what is there, so that a response of n tokens is copied log n times and not n / 64 times.
-    return columns + max(SPARE_COLUMNS, columns // 4)
-
-
-def _grow(states: Tensor, columns: int) -> Tensor:
-    rows, heads, used, size = states.shape
-    buffer = states.new_empty(rows, heads, _capacity(columns), size)
-    buffer[:, :, :used] = states
-    return buffer
+__all__ = ["CachedRows", "concatenate_rows"]
 
 
 @dataclass(eq=False)
@@ -94,14 +31,15 @@ class CachedRows:
     """How many are, [rows]; in the host's memory, since what is computed depends on it."""
     position: Tensor
     """Of each row's next token, [rows]."""
-    cache: Any = field(default_factory=lambda: Cache(layer_class_to_replicate=BufferedLayer))
+    cache: Any
     prefix: SharedPrefix | None = None
     """The prompts before these columns, where rows share them."""
 
     @classmethod
-    def empty(cls, mask: Tensor) -> CachedRows:
-        """Rows of which nothing is computed, by a mask without columns, [rows, 0] of whole numbers."""
-        return cls(mask, torch.zeros(len(mask), dtype=torch.long), mask.new_zeros(len(mask)))
+    def empty(cls, decoder: Any, mask: Tensor) -> CachedRows:
+        """Rows of a model of which nothing is computed, by a mask without columns, [rows, 0] of whole numbers."""
+        none = torch.zeros(len(mask), dtype=torch.long)
+        return cls(mask, none, mask.new_zeros(len(mask)), empty_cache(decoder.config))
 
     def extend(self, decoder: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute more tokens.
@@ -127,13 +65,14 @@ class CachedRows:
             self.position[:, None] + (new_mask.cumsum(1) - 1).clamp(min=0) if columns > 1 else self.position[:, None]
         )
         self.position = positions[:, -1] + 1
+        model: Any = type(decoder)
         logits: Tensor = decoder(
             input_ids=ids,
             attention_mask=self._attention_mask(decoder, columns),
             position_ids=positions,
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{_cache_argument(model): self.cache},
             **({"shared_prefix": self.prefix} if self.prefix else {}),
         ).logits[:, -1]
         return logits
@@ -145,7 +84,7 @@ class CachedRows:
         """
         if self.prefix is not None:
             return self._additive_mask(queries)
-        if bool((self.own == self.mask.shape[1]).all()):
+        if bool((self.own == self.mask.shape[1]).all()) or not has_columns(self.cache):
             return None
         return self._additive_mask(queries) if queries == 1 and attends_by_cascade(decoder) else self.mask
 
@@ -199,7 +138,7 @@ class CachedRows:
             BufferedLayer(x.keys[places, :, first:], x.values[places, :, first:], columns) for x in self.cache.layers
         ]
         prefix = self.prefix and self.prefix.select(rows)
-        return CachedRows(mask, self.own[rows], self.position[places], Cache(layers=layers), prefix)
+        return CachedRows(mask, self.own[rows], self.position[places], cache_of(layers), prefix)
 
     def fork(self, parents: Tensor) -> CachedRows:
         """Rows without columns of their own yet, each behind one of these, [rows], of which nothing is copied."""
@@ -210,7 +149,7 @@ class CachedRows:
         position = self.position[copy_to(self.mask.device, parents)]
         prefix = SharedPrefix(states, self.mask.bool(), parents)
         none = self.own.new_zeros(rows)
-        return CachedRows(self.mask.new_ones(rows, 0), none, position, Cache(layers=layers), prefix)
+        return CachedRows(self.mask.new_ones(rows, 0), none, position, cache_of(layers), prefix)
 
     @property
     def column_bytes(self) -> int:
@@ -219,33 +158,22 @@ class CachedRows:
         return sum(2 * heads * size * width for (_, heads, _, size), width in numbers)
 
 
+@cache
+def _cache_argument(model: Any) -> str:
+    """What a model calls the cache in its forward."""
+    return "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
 def concatenate_rows(parts: Sequence[tuple[CachedRows, Tensor]]) -> CachedRows:
     """One batch of the named rows, [rows] each in the host's memory, of several; their last columns side by side."""
     columns = max(part.mask.shape[1] for part, _ in parts)
     placed = [(part, copy_to(part.mask.device, rows)) for part, rows in parts]
-    mask = _stack([(part.mask[:, None, :, None], rows) for part, rows in placed], columns, columns)[:, 0, :, 0]
-    layers = []
-    for number in range(len(parts[0][0].cache.layers)):
-        keys, values = (
-            _stack(
-                [(getattr(part.cache.layers[number], name), rows) for part, rows in placed], columns, _capacity(columns)
-            )
-            for name in ("keys", "values")
-        )
-        layers.append(BufferedLayer(keys, values, columns))
+    mask = stack_rows([(part.mask[:, None, :, None], rows) for part, rows in placed], columns, columns)[:, 0, :, 0]
+    layers = [
+        layer.concatenate([(part.cache.layers[number], rows) for part, rows in placed], columns)
+        for number, layer in enumerate(parts[0][0].cache.layers)
+    ]
     own = torch.cat([part.own[rows] for part, rows in parts])
     position = torch.cat([part.position[rows] for part, rows in placed])
     prefixes = [(part.prefix and part.prefix.select(rows), len(rows)) for part, rows in parts]
-    return CachedRows(mask, own, position, Cache(layers=layers), concatenate_prefixes(prefixes))
-
-
-def _stack(parts: Sequence[tuple[Tensor, Tensor]], columns: int, capacity: int) -> Tensor:
-    """Chosen rows of several [rows, heads, columns, size] in one buffer of `capacity` columns, ending at `columns`."""
-    like, count = parts[0][0], sum(len(rows) for _, rows in parts)
-    # Zeros where a row has nothing: it gets no attention, but 0 times what stands there must be 0, and no NaN.
-    stacked = like.new_zeros(count, like.shape[1], capacity, like.shape[3])
-    start = 0
-    for states, rows in parts:
-        stacked[start : start + len(rows), :, columns - states.shape[2] : columns] = states[rows]
-        start += len(rows)
-    return stacked
+    return CachedRows(mask, own, position, cache_of(layers), concatenate_prefixes(prefixes))

@@ -23,10 +23,11 @@ from torch import Tensor
 from scorl.engines.engine import Arithmetic, Request, Sample, token_budgets
 from scorl.engines.kv_cache import CachedRows, concatenate_rows
 from scorl.engines.prefix_cache import PrefixCache
-from scorl.engines.prefix_support import try_shared_prefix, unmaskable_layers, weight_types
+from scorl.engines.prefix_support import check_cached_rows, try_shared_prefix, unmaskable_layers, weight_types
 from scorl.engines.sampling import sample_tokens, uniform_numbers
 from scorl.engines.shared_prefix import cascade_attention, copy_to
 from scorl.model.chat import Chat
+from scorl.model.layers import is_recurrent
 from scorl.model.logprobs import log_probabilities
 from scorl.model.policy import Policy
 from scorl.settings import TorchSettings
@@ -88,9 +89,7 @@ class TorchEngine:
 
     def _prefix_caches(self, keep: bool) -> tuple[PrefixCache | None, PrefixCache | None]:
         """What the last call cached, if the weights are still the same, and a cache for this one."""
-        if keep and (reason := unmaskable_layers(self.policy.decoder.config.get_text_config())):
-            warnings.warn(f"later turns compute their whole prompt again, since this model has {reason}", stacklevel=3)
-            keep = False
+        keep = keep and not unmaskable_layers(self.policy.decoder.config.get_text_config())
         if self._prefixes is None and not keep:
             return None, None  # without the fingerprint, which reads all weights
         fingerprint = self.policy.fingerprint()
@@ -104,11 +103,16 @@ class TorchEngine:
         Once more where weights are held in other types, as a reference's in the policy's place: the trial is another.
         """
         types = weight_types(self.policy)
+        if not self._shares_prompts:
+            with self.policy.precision():
+                check_cached_rows(self.policy)
         if types not in self._shares_prompts:
             fault = try_shared_prefix(self.policy)
             if fault:
+                again = unmaskable_layers(self.policy.decoder.config.get_text_config())
+                slower = ", and later turns compute their whole prompt again" if again else ""
                 warnings.warn(
-                    f"each sample copies its prompt's keys and values, since this model {fault}", stacklevel=3
+                    f"this model {fault}, so each sample copies its prompt's keys and values{slower}", stacklevel=3
                 )
             self._shares_prompts[types] = fault is None
         return self._shares_prompts[types]
@@ -149,6 +153,7 @@ class _Call:
         self.decoder, self.device = policy.decoder, policy.device
         self.requests, self.temperature, self.last_turn, self.this_turn = requests, temperature, last_turn, this_turn
         self.end_ids, self.budgets = policy.chat.end_ids, budgets
+        self.pads = not is_recurrent(self.decoder.config)  # the state of a recurrent layer would take padding in
         # Drawn ahead for every token that may come: a row's n-th token always takes its seed's n-th number, whichever
         # rows are decoded beside it.
         self.most = max(budgets, default=0)
@@ -238,8 +243,8 @@ class _Call:
         """Prompts in groups of about one length, with their computed rows and the logits behind them."""
         cached = {prompt: self.last_turn.find(prompt) if self.last_turn else None for prompt in prompts}
         computed = {prompt: hit[0] if hit else 0 for prompt, hit in cached.items()}
-        for group in _group_by_length(computed):
-            rows = CachedRows.empty(torch.zeros(len(group), 0, dtype=torch.long, device=self.device))
+        for group in _group_by_length(computed, PADDING if self.pads else 1):
+            rows = CachedRows.empty(self.decoder, torch.zeros(len(group), 0, dtype=torch.long, device=self.device))
             if hits := [(hit[1], hit[2]) for prompt in group if (hit := cached[prompt])]:
                 batches = [(batch, [row for _, row in same]) for batch, same in groupby(hits, key=itemgetter(0))]
                 rows = concatenate_rows([(batch, torch.tensor(some)) for batch, some in batches])
@@ -247,10 +252,10 @@ class _Call:
             yield group, rows, rows.extend(self.decoder, copy_to(self.device, ids), mask)
 
 
-def _group_by_length(computed: dict[tuple[int, ...], int]) -> Iterator[list[tuple[int, ...]]]:
+def _group_by_length(computed: dict[tuple[int, ...], int], padding: float) -> Iterator[list[tuple[int, ...]]]:
     """Prompts whose rests are computed together: all from their beginning or all continued, and of about one length.
 
-    `computed` is how many of each prompt's tokens need not be computed.
+    `computed` is how many of each prompt's tokens need not be computed; at a `padding` of 1 lengths are the same.
     """
     rest = {prompt: len(prompt) - start for prompt, start in computed.items()}
     group: list[tuple[int, ...]] = []
@@ -259,7 +264,7 @@ def _group_by_length(computed: dict[tuple[int, ...], int]) -> Iterator[list[tupl
         if group and (
             (computed[prompt] > 0) != (computed[group[0]] > 0)
             or size > PREFILL_TOKENS
-            or (size > PREFILL_TOKENS / 8 and rest[prompt] > PADDING * rest[group[0]])
+            or ((size > PREFILL_TOKENS / 8 or padding == 1) and rest[prompt] > padding * rest[group[0]])
         ):
             yield group
             group = []

@@ -28,6 +28,7 @@ from scorl.learner.batch import MicroBatches
 from scorl.learner.head import Head
 from scorl.learner.parallel import DDP, Backward
 from scorl.learner.tree import Tree
+from scorl.model.head import backbone
 from scorl.model.logprobs import log_probabilities
 from scorl.model.reference import Reference
 from scorl.recipe import Recipe
@@ -91,7 +92,7 @@ def trace_learning(recipe: Recipe, config: Any, work: Workload, device: Device) 
     with meter, meter.phase() as memory, gpu_kernels() if device.is_gpu else nullcontext():
         learner.update(work.examples, "none")
     sizes = [p.numel() for p in policy.decoder.parameters()]
-    layers = [sum(p.numel() for p in layer.parameters()) for layer in policy.decoder.base_model.layers]
+    layers = [sum(p.numel() for p in layer.parameters()) for layer in backbone(policy.decoder).layers]
     return Learning(
         parameters=sum(sizes),
         trained=sum(p.numel() for p in policy.parameters.values()),
@@ -169,7 +170,9 @@ class _Sampler:
 
     def extended(self, rows: int, columns: int, batch: CachedRows | None = None) -> CachedRows:
         """CachedRows with so many more columns; by default new ones."""
-        batch = batch or CachedRows.empty(Hollow(torch.zeros(rows, 0, dtype=torch.long, device="meta")))
+        batch = batch or CachedRows.empty(
+            self.policy.decoder, Hollow(torch.zeros(rows, 0, dtype=torch.long, device="meta"))
+        )
         batch.extend(self.policy.decoder, batch.mask.new_zeros(rows, columns))
         return batch
 

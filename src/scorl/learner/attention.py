@@ -13,6 +13,7 @@ from transformers import AttentionInterface
 
 from scorl.learner.flex import FlexTree, flex_attend
 from scorl.learner.tree import Block, Blocks, Tree
+from scorl.model.head import backbone
 from scorl.model.onednn import missing_rows
 
 __all__ = ["tree_attention", "tree_hidden_states"]
@@ -41,7 +42,7 @@ def tree_hidden_states(decoder: Any, tree: Tree) -> Tensor:
     # On a CPU tokens that nobody attends to fill up here what the linear layers would fill up for every product.
     more = 0 if tree.blocks is None else missing_rows(len(laid.ids))
     ids, depth = F.pad(laid.ids, (0, more))[None], F.pad(laid.depth, (0, more))[None]
-    hidden: Tensor = decoder.base_model(input_ids=ids, position_ids=depth, use_cache=False, tree=laid).last_hidden_state
+    hidden: Tensor = backbone(decoder)(input_ids=ids, position_ids=depth, use_cache=False, tree=laid).last_hidden_state
     return hidden[0, : len(tree.ids)]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from scorl.learner.attention import tree_attention
 from scorl.learner.batch import micro_batch, training_row
 from scorl.learner.forward import hidden_states
+from scorl.model.layers import is_recurrent
 from scorl.model.policy import Policy
 from scorl.settings import Packing
 from scorl.trajectory import TrainingExample
@@ -28,6 +29,8 @@ def check_tree_support(policy: Policy, examples: Sequence[TrainingExample], pack
     A model is free to ignore the attention that it is told to use, or to add to it what a tree knows nothing of. So
     the longest row and some that share its beginning are computed both ways.
     """
+    if is_recurrent(policy.decoder.config):
+        return "it has recurrent layers"
     kinds = getattr(policy.decoder.config.get_text_config(), "layer_types", None) or ()
     odd = set(kinds) - {"full_attention", "sliding_attention"}
     if odd:

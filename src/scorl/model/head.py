@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["final_logits", "head_is_plain", "hidden_states", "logit_divisor", "logit_softcap"]
+__all__ = ["backbone", "final_logits", "head_is_plain", "hidden_states", "logit_divisor", "logit_softcap"]
 
 
 def final_logits(decoder: Any, hidden: Tensor) -> Tensor:
@@ -24,9 +24,15 @@ def logit_softcap(decoder: Any) -> float | None:
 
 
 def logit_divisor(decoder: Any) -> float:
-    """What a model divides its logits by: Granite's `logits_scaling`, and the inverse of Cohere's `logit_scale`."""
+    """What a model divides its logits by: Granite's `logits_scaling`; Cohere and Falcon-H1 have factors instead."""
     config = decoder.config
-    return float(getattr(config, "logits_scaling", None) or 1 / (getattr(config, "logit_scale", None) or 1.0))
+    factor = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
+    return float(getattr(config, "logits_scaling", None) or 1 / factor)
+
+
+def backbone(decoder: Any) -> Any:
+    """The model without its head; Llama 4's is not where its class says."""
+    return decoder.model if decoder.base_model is decoder else decoder.base_model
 
 
 def hidden_states(decoder: Any, ids: Tensor) -> Tensor:
@@ -34,7 +40,7 @@ def hidden_states(decoder: Any, ids: Tensor) -> Tensor:
 
     Nothing attends to what stands behind it, so padding needs no mask, and attention takes its fast kernels.
     """
-    hidden: Tensor = decoder.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    hidden: Tensor = backbone(decoder)(input_ids=ids, use_cache=False).last_hidden_state
     return hidden
 
 

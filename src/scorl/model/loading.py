@@ -20,6 +20,7 @@ __all__ = [
     "build_hollow",
     "checkpoint_folder",
     "count_parameters",
+    "load_config",
     "load_hollow",
     "load_model",
     "load_pretrained",
@@ -95,11 +96,9 @@ def load_model(name: str, dtype: torch.dtype) -> Any:
     Raises:
         UserError: there is no such model, it cannot be read, or it is a damaged checkpoint of a run.
     """
-    from transformers import AutoModelForCausalLM
-
     files = resolve_model(name)
     check_model_files(Path(files.path))
-    model = load_pretrained(AutoModelForCausalLM, name, dtype=dtype)
+    model = load_pretrained(_auto_model(load_config(name), name), name, dtype=dtype)
     if files.gguf_file:  # it is saved as what it is now: plain weights
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
@@ -109,18 +108,45 @@ def load_model(name: str, dtype: torch.dtype) -> Any:
 
 def load_hollow(name: str, dtype: torch.dtype | None = None) -> Any:
     """As `load_model`, but without numbers, on torch's meta device; no file but the configuration is read."""
+    return build_hollow(load_config(name), dtype)
+
+
+def load_config(name: str) -> Any:
+    """The transformers configuration of a model by name.
+
+    Raises:
+        UserError: there is no such model, or it cannot be read.
+    """
     from transformers import AutoConfig
 
-    return build_hollow(load_pretrained(AutoConfig, name), dtype)
+    return load_pretrained(AutoConfig, name)
 
 
 def build_hollow(config: Any, dtype: torch.dtype | None = None) -> Any:
-    """The causal language model of a transformers configuration, on torch's meta device."""
+    """The language model of a transformers configuration, on torch's meta device."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return _auto_model(config, config.model_type).from_config(config, dtype=dtype)
+
+
+def _auto_model(config: Any, name: str) -> Any:
+    """Which of transformers' classes writes text with a model: of some that see pictures it has no other.
+
+    Raises:
+        UserError: none does.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or hasattr(config, "auto_map"):
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForImageTextToText
+    raise UserError(f"{name}: transformers has no language model for the type {config.model_type}")
 
 
 def count_parameters(name: str) -> int:

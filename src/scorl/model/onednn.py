@@ -143,7 +143,10 @@ class _Matmul(torch.autograd.Function):
 def _multiply_rows(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T, [..., n] -> [..., m]."""
     rows = x.flatten(0, -2)
-    return matmul_onednn(fill_rows(rows), weight)[: len(rows)].view(*x.shape[:-1], len(weight))
+    product = matmul_onednn(fill_rows(rows), weight)[: len(rows)]
+    # A view that leaves an autograd function may not be changed in place, as Gemma 3n does; of this one nobody knows.
+    unviewed: Tensor = torch.ops.aten._unsafe_view(product, (*x.shape[:-1], len(weight)))
+    return unviewed
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:

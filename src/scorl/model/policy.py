@@ -16,7 +16,8 @@ from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.dtype import choose_dtype, choose_onednn
 from scorl.model.head import head_is_plain
-from scorl.model.loading import count_parameters, load_hollow, load_model
+from scorl.model.layers import check_layers
+from scorl.model.loading import count_parameters, load_config, load_hollow, load_model
 from scorl.model.onednn import has_onednn, use_onednn
 from scorl.settings import Dtype, LoraSettings, ModelSettings
 
@@ -66,6 +67,7 @@ class Policy:
         self.device = resolve_device(device)
         self.chat = Chat.load(path, chat_template)
         self.tokenizer: Any = self.chat.tokenizer
+        check_layers(load_config(path), path)
         count = cache(partial(count_parameters, path))
         dtype = choose_dtype(dtype, self.device, count)
         self.dtype: torch.dtype = getattr(torch, dtype)
@@ -203,15 +205,8 @@ class Policy:
         return merged.to(weight.dtype)
 
 
-_CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Layers whose cache is keys and values, which rows can share and leave."""
-
-
 def _check_supported(decoder: Any, path: str) -> None:
     """Refuse what would be sampled or scored wrongly."""
-    odd = set(getattr(decoder.config.get_text_config(), "layer_types", None) or ()) - _CACHED
-    if odd:
-        raise UserError(f"{path}: layers of the kind {', '.join(sorted(odd))} keep another state than keys and values")
     if decoder.device.type != "meta" and not head_is_plain(decoder):
         raise UserError(f"{path}: this model does more behind its layers than a linear head, a scale and a soft cap")
     head, words = decoder.get_output_embeddings(), decoder.get_input_embeddings()
