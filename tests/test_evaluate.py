@@ -13,7 +13,7 @@ from support.templates import chat_of
 from scorl.engines.scripted import ScriptedEngine
 from scorl.errors import UserError
 from scorl.evaluation import Evaluation, evaluate
-from scorl.run.directory import read_attempts
+from scorl.run.attempts import read_attempts
 from scorl.run.files import response_records
 from scorl.settings import EvaluationSettings
 from scorl.tasks.task import Task

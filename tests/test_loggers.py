@@ -1,6 +1,7 @@
 """Loggers are sent all that a run measures, under names that people expect, and go on where a run resumes."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from support.worlds import letters, letters_recipe, save_model
 
 from scorl.cli import main
 from scorl.engines.torch import TorchEngine
-from scorl.errors import UserError
 from scorl.model.policy import Policy
 from scorl.objectives import Reinforce, StageOne
 from scorl.recipe import differences
@@ -161,7 +161,6 @@ def test_the_environment_says_what_the_recipe_does_not(model, wandb, tmp_path, m
 
 
 def test_a_missing_key_is_a_sentence_before_anything_is_loaded(wandb, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("scorl.recipe.rules.importlib.util.find_spec", lambda name: True)
     wandb.key = False
     with pytest.raises(SystemExit) as caught:
         main(["train", "countdown", "loggers=[wandb]", "--out", str(tmp_path / "run")])
@@ -174,10 +173,14 @@ def test_a_missing_key_is_a_sentence_before_anything_is_loaded(wandb, tmp_path, 
     check_trackers(["wandb"])
 
 
-def test_a_logger_that_is_there_and_cannot_be_imported_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(UserError, match=r"loggers: trackio cannot be imported .*scorl\[loggers\]"):
-        check_trackers(["trackio"])
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio", "mlflow"])
+def test_a_logger_that_cannot_be_imported_is_refused_before_anything_is_loaded(monkeypatch, name, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard" if name == "tensorboard" else name, None)
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "countdown", f"loggers=[{name}]", "--out", str(tmp_path / "run")])
+    assert caught.value.code == 2
+    assert re.search(rf"loggers: {name} cannot be imported .*: pip install '?(scorl|mlflow)", capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_may_resume_with_other_loggers(model):

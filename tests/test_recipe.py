@@ -178,9 +178,8 @@ def test_all_faults_are_told_at_once(small):
     ]
 
 
-def test_a_logger_that_is_not_installed_is_refused_before_anything_is_loaded(small, monkeypatch):
+def test_adapters_without_peft_are_refused_before_anything_is_loaded(small, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'scorl[loggers]'" in refusal(small, "loggers=[wandb]")
     assert "pip install 'scorl[lora]'" in refusal(small, "model.lora={}")
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from scorl.errors import UserError
-from scorl.run.directory import RunDirectory, read_attempts
+from scorl.run.attempts import read_attempts
+from scorl.run.directory import RunDirectory
 from scorl.run.files import replacing, write_whole
 
 

@@ -106,8 +106,8 @@ def _recipe_and_directory(
 
 
 def _check_directory(recipe: Recipe, directory: RunDirectory, resume: str | None) -> None:
-    """A run resumes by its own recipe alone, if perhaps on another number of processes; none starts over another."""
-    from scorl.recipe import differences, resolve
+    """A run resumes by its own recipe alone, perhaps made longer or on other processes; none starts over another."""
+    from scorl.recipe import differences, is_longer, resolve
 
     out = directory.path
     if not directory.begun:
@@ -119,9 +119,15 @@ def _check_directory(recipe: Recipe, directory: RunDirectory, resume: str | None
             raise UserError(f"{out}: there is no run to resume")
     elif resume is None:
         raise UserError(f"{out}: there is a run already; resume it with --resume, or choose another folder with --out")
-    elif changed := differences(resolve(out), recipe):
+    elif (changed := differences(started := resolve(out), recipe)) and not is_longer(recipe, started):
         raise UserError(
-            "\n  ".join([f"{out}: a run resumes by the recipe it was started with, which differs:", *changed])
+            "\n  ".join(
+                [
+                    f"{out}: a run resumes by the recipe it was started with, with more steps of its last stage or "
+                    "more stages behind that if need be. What differs:",
+                    *changed,
+                ]
+            )
         )
 
 

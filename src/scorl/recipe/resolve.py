@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from scorl.validation import refuse, validated
 FREE = ("launcher.", "loggers", "logging.")
 """How the keys begin by which no run is computed otherwise."""
 
-__all__ = ["changed", "differences", "resolve", "resolve_sampler", "resolve_task"]
+__all__ = ["changed", "differences", "is_longer", "resolve", "resolve_sampler", "resolve_task"]
 
 
 def resolve(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -68,6 +69,20 @@ def differences(started: Recipe, other: Recipe) -> list[str]:
         for key in keys
         if flat.get(key) != flat_other.get(key) and not key.startswith(FREE)
     ]
+
+
+def is_longer(other: Recipe, started: Recipe) -> bool:
+    """Whether a recipe is the one that a run was started with but for more steps of its last stage, or more stages.
+
+    What a stage collects at its start is divided among its steps, so that it cannot get more of them.
+    """
+    here = len(started.stages)
+    if here > len(other.stages):
+        return False
+    last, grown = started.stages[-1], other.stages[here - 1]
+    longer = grown.steps > last.steps and last.objective.source != "collected"
+    same = replace(other, stages=(*other.stages[: here - 1], replace(grown, steps=last.steps) if longer else grown))
+    return (longer or len(other.stages) > here) and not differences(started, same)
 
 
 def _resolved(values: dict[str, Any], what: str) -> Recipe:

@@ -51,9 +51,6 @@ def _machine(recipe: Recipe) -> Iterator[str]:
         yield f"model.device: '{recipe.model.device}' is no device. Allowed: auto, cpu, cuda, cuda:N"
     if recipe.model.lora and not importlib.util.find_spec("peft"):
         yield "model.lora: adapters need peft: pip install 'scorl[lora]', or lora: null"
-    for name in [name for name in recipe.loggers if not importlib.util.find_spec(name)]:
-        package = "mlflow" if name == "mlflow" else "'scorl[loggers]'"
-        yield f"loggers: {name} is not installed: pip install {package}"
 
 
 def _launching(recipe: Recipe) -> Iterator[str]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scorl.report.trajectories import ShownTrajectory, present, select
-from scorl.run.directory import read_attempts
+from scorl.run.attempts import read_attempts
 
 __all__ = ["show_trajectories"]
 

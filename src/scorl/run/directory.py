@@ -26,10 +26,20 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.errors import UserError
 from scorl.model.loading import CHECKPOINTS, checkpoint_folder, saved_steps
 from scorl.recipe.source import RECIPE_FILE
-from scorl.run.files import Record, is_draft, read_all, read_records, remove_drafts, sync, to_lines, write_whole
+from scorl.run.files import (
+    Record,
+    is_draft,
+    read_all,
+    read_records,
+    read_responses,
+    remove_drafts,
+    sync,
+    to_lines,
+    write_whole,
+)
 from scorl.run.lock import exclusive
 
-__all__ = ["RunDirectory", "read_attempts"]
+__all__ = ["ATTEMPTS", "RunDirectory"]
 
 STEPS, EVALUATIONS, REPORT, LOCK = "steps.jsonl", "evaluation.json", "report.html", ".lock"
 ATTEMPTS, COLLECTED, RANKS = "attempts", "collected", "ranks"
@@ -144,9 +154,9 @@ class RunDirectory:
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def attempts(self, steps: Iterable[int] | None = None) -> Iterator[Record]:
-        """The records of the attempts of some steps, or of all; see `read_attempts`."""
+        """The records of the attempts of some steps, or of all."""
         for step in self.attempted_steps() if steps is None else steps:
-            yield from read_attempts(self._attempts(step))
+            yield from read_responses(self._attempts(step))
 
     def collection(self, stage: int, index: int) -> list[Record] | None:
         """The trajectories that a stage collected for its step `index`; None: it has not yet."""
@@ -173,7 +183,12 @@ class RunDirectory:
     def start(self, recipe: str) -> None:
         """Write the recipe, until the first evaluation depends on it."""
         # Every run evaluates before anything else, so a corrected recipe may replace that of a start that failed.
-        if self.ranks.main and not (self.path / EVALUATIONS).exists():
+        if not (self.path / EVALUATIONS).exists():
+            self.rewrite_recipe(recipe)
+
+    def rewrite_recipe(self, recipe: str) -> None:
+        """Write the recipe, whatever depends on the one before."""
+        if self.ranks.main:
             write_whole(self.path / RECIPE_FILE, recipe)
 
     def record_step(self, step: Record, attempts: Sequence[Record]) -> None:
@@ -266,25 +281,6 @@ class RunDirectory:
 
     def _collection(self, stage: int, index: int) -> Path:
         return self.collected(stage) / f"step-{index:06d}.jsonl"
-
-
-def read_attempts(path: Path | str) -> Iterator[Record]:
-    """The attempts of a file, of a run directory or of its folder of attempts, in the order of steps.
-
-    Raises:
-        UserError: there is nothing to read, or a line is no attempt.
-    """
-    path = Path(path)
-    if path.is_dir():
-        run = RunDirectory(path.parent if path.name == ATTEMPTS else path)
-        if not run.attempted_steps():
-            raise UserError(f"no attempts in {path}: give a run directory with an {ATTEMPTS}/ folder, or a JSONL file")
-        yield from run.attempts()
-        return
-    for record in read_records(path):
-        if "turn" not in record:
-            raise UserError(f"{path} holds no attempts: its lines have no `turn`")
-        yield record
 
 
 def _latest_until(updates: int, history: Sequence[Record]) -> Record | None:

@@ -18,6 +18,7 @@ __all__ = [
     "is_draft",
     "read_all",
     "read_records",
+    "read_responses",
     "remove_drafts",
     "replacing",
     "response_records",
@@ -82,6 +83,18 @@ def read_records(file: Path) -> Iterator[Record]:
             if not isinstance(record, dict):
                 raise UserError(f"{file}, line {number} is no JSON object")
             yield record
+
+
+def read_responses(file: Path) -> Iterator[Record]:
+    """As `read_records`, of a file of attempts.
+
+    Raises:
+        UserError: a line is no attempt.
+    """
+    for record in read_records(file):
+        if "turn" not in record:
+            raise UserError(f"{file} holds no attempts: its lines have no `turn`")
+        yield record
 
 
 def read_all(file: Path) -> list[Record]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from scorl.errors import UserError
 from scorl.learner import Learner
+from scorl.recipe import is_longer, resolve
 from scorl.recipe.source import parse
 from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe, versions
@@ -26,6 +28,7 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
     Raises:
         UserError: no checkpoint is whole, or it is another version's, another model's or of a longer recipe.
     """
+    _note_changes(built, directory, notify)
     checkpoint.load(directory, learner, notify)
     if learner.updates > built.recipe.steps:
         made, wanted = learner.updates, built.recipe.steps
@@ -40,10 +43,29 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
             notify(gap)
 
 
+def _note_changes(built: BuiltRecipe, directory: RunDirectory, notify: Callable[[str], None]) -> None:
+    """Write down a recipe that was made longer, or that names other loggers, with the versions it was started with."""
+    if not directory.ranks.main:
+        return
+    started, recipe = resolve(directory.path), built.recipe
+    longer = is_longer(recipe, started)
+    if longer and recipe.learner.lr_scheduler_type != "constant":
+        notify(
+            f"learner.lr_scheduler_type: {recipe.learner.lr_scheduler_type}: the learning rate falls over "
+            f"{recipe.steps} steps now, and fell over {started.steps} before"
+        )
+    if longer or (recipe.loggers, recipe.logging) != (started.loggers, started.logging):
+        directory.rewrite_recipe(replace(recipe, launcher=started.launcher).dump(_versions_at_start(directory)))
+
+
+def _versions_at_start(directory: RunDirectory) -> Mapping[str, str]:
+    recipe = parse(directory.recipe_text(), str(directory.path)) or {}
+    return recipe.get("versions") or {}
+
+
 def _version_differences(built: BuiltRecipe, directory: RunDirectory) -> Iterator[str]:
     """The versions that are not those the run was started with; what was decided for its first device stays."""
-    recipe = parse(directory.recipe_text(), str(directory.path)) or {}
-    started: Mapping[str, str] = recipe.get("versions") or {}
+    started = _versions_at_start(directory)
     for name, version in versions(built).items():
         if name in started and started[name] != version:
             kept = f", still in {built.recipe.model.dtype} and with the engine {built.recipe.engine.name}"
