@@ -36,6 +36,7 @@ EXTRAS = {
     "vllm": ("vllm",),
     "loggers": ("tensorboard", "wandb", "trackio"),
     "ray": ("ray",),
+    "reasoning-gym": ("reasoning-gym",),
 }
 """The optional groups of pyproject.toml and what they bring."""
 

@@ -62,7 +62,10 @@ class TaskChoice:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: an own task's settings as plain values, for processes that have not imported its file."""
-        return {**vars(self), **({"settings": vars(self.settings)} if is_own_code(self.name) else {})}
+        if not is_own_code(self.name):
+            return dict(vars(self))
+        keys = [field.name for field in fields(self.settings) if field.init]
+        return {**vars(self), "settings": {key: getattr(self.settings, key) for key in keys}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """From a pickle."""

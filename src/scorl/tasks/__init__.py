@@ -22,6 +22,7 @@ from scorl.tasks.own import find_own
 from scorl.tasks.own_code import is_own_code
 from scorl.tasks.plus import HumanEvalPlus, MbppPlus, plus
 from scorl.tasks.programs import Programs, programs
+from scorl.tasks.reasoning_gym import ReasoningGym, reasoning_gym
 from scorl.tasks.task import Problems, Task
 from scorl.tasks.word_problems import WordProblems, word_problems
 from scorl.validation import validated
@@ -43,6 +44,7 @@ TASKS: dict[str, tuple[type[Any], Callable[[Any], Task]]] = {
     "humaneval+": (HumanEvalPlus, plus),
     "programs": (Programs, programs),
     "files": (Files, files),
+    "reasoning-gym": (ReasoningGym, reasoning_gym),
 }
 """The settings and the builder of each task, by the name that recipes use."""
 
