@@ -194,7 +194,11 @@ def test_train_then_resume_then_show_report_and_evaluate(scorl, recipe, tmp_path
 
     code, out, _ = scorl("show", run, "--limit", 1)
     assert code == 0
-    assert "step 0" in out
+    assert "step 1" in out  # the newest first
+    assert "gold answer: {'numbers'" in out
+    assert "step 2" in scorl("show", run, "--held-out", "--limit", 1)[1]
+    code, _, err = scorl("show", run, "--step", 500)
+    assert (code, "there is no step 500 with attempts; there are 0 to 1" in err) == (2, True)
     assert scorl("report", run)[1] == f"{run / 'report.html'}\n"
 
     code, out, err = scorl("evaluate", run, "--limit", 2, "--out", run / "e.json", "--attempts-out", run / "a.jsonl")

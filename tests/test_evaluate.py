@@ -155,7 +155,7 @@ def test_an_attempt_becomes_a_line_and_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "attempts").mkdir()
     for step in (10, 9):
         (tmp_path / "attempts" / f"step-{step:06d}.jsonl").write_text(json.dumps({**line, "step": step}) + "\n")
-    assert [read["step"] for read in read_attempts(tmp_path)] == [9, 10]
+    assert [read["step"] for read in read_attempts(tmp_path)] == [10, 9]
     file = tmp_path / "attempts" / "step-000009.jsonl"
     file.write_text(json.dumps(line) + "\n" + json.dumps(line)[:20])
     assert list(read_attempts(file)) == [line]  # the last line is still being written

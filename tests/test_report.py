@@ -154,7 +154,10 @@ def test_show_filters(run: Path) -> None:
     assert printed(False, run).count("== step") == 3
     assert printed(False, run, limit=1).count("== step") == 1
     assert printed(False, run, problem="c").count("== step") == 1
-    assert printed(False, run, step=4) == ""
+    assert printed(False, run, step=5).count("== step") == 3
+    with pytest.raises(UserError, match="there is no step 4 with attempts; there are 5"):
+        printed(False, run, step=4)
+    assert "gold answer: None" in printed(False, run, problem="c")
     with pytest.raises(UserError, match="no flip class 'fixd': did you mean 'fixed'"):
         printed(False, run, flip="fixd")
 

@@ -90,7 +90,7 @@ def content(folder: Path) -> list[str]:
     """All that a run wrote, but for its clock."""
     lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     steps = [json.dumps({**line, "seconds": None}) for line in lines]
-    attempts = [p.name + p.read_text() for p in sorted((folder / "attempts").iterdir())]
+    attempts = [p.name + p.read_text() for kind in ("attempts", "held-out") for p in sorted((folder / kind).iterdir())]
     return [*steps, *attempts, (folder / "evaluation.json").read_text()]
 
 
@@ -120,7 +120,7 @@ def straight(model, lora, tmp_path_factory):
 
 def test_the_directory_is_the_contract(straight):
     names = {p.name for p in straight.iterdir()}
-    assert names == {"recipe.yaml", "steps.jsonl", "attempts", "checkpoints", "evaluation.json", ".lock"}
+    assert names == {"recipe.yaml", "steps.jsonl", "attempts", "held-out", "checkpoints", "evaluation.json", ".lock"}
     lines = [json.loads(line) for line in (straight / "steps.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(9))
     assert all(key in line for line in lines for key in CONTRACT)
@@ -131,6 +131,12 @@ def test_the_directory_is_the_contract(straight):
     assert all(list(line)[: len(ATTEMPT)] == ATTEMPT for line in attempts)
     history = json.loads((straight / "evaluation.json").read_text())["test"]["history"]
     assert [entry["step"] for entry in history] == [0, 3, 6, 9]
+    directory = RunDirectory(straight)
+    assert directory.attempted_steps(held_out=True) == [0, 3, 6, 9]
+    for entry in history:
+        right = [r["reward"] for r in directory.attempts([entry["step"]], held_out=True) if r["turn"] == 1]
+        assert len(right) == 3
+        assert sum(right) / 3 == entry["metrics"]["accuracy_t2"]["value"]
 
 
 def test_checkpoints_load_anywhere_and_the_best_is_kept(straight):

@@ -43,13 +43,17 @@ def test_what_is_recorded_is_read_back(run):
     written(run, 3)
     assert run.steps() == [step(0), step(1), step(2)]
     assert run.attempted_steps() == [0, 1, 2]
-    assert list(run.attempts([1])) == list(read_attempts(run.path / "attempts"))[1:2] == [response(1)]
+    assert list(run.attempts([1])) == list(read_attempts(run.path / "attempts", 1)) == [response(1)]
+    assert [record["step"] for record in read_attempts(run.path)] == [2, 1, 0]
+    with pytest.raises(UserError, match="there is no step 500 with attempts; there are 0 to 2"):
+        list(read_attempts(run.path, 500))
+    assert run.attempted_steps(held_out=True) == [0, 1, 2, 3]
     latest = run.evaluations()["test"]
     assert (latest["step"], [entry["step"] for entry in latest["history"]]) == (3, [0, 1, 2, 3])
     assert run.evaluated("test", 2)
     assert not run.evaluated("train", 2)
     assert run.recipe_text() == "seed: 0\n"
-    assert names(run.path) == {"recipe.yaml", "steps.jsonl", "attempts", "evaluation.json", ".lock"}
+    assert names(run.path) == {"recipe.yaml", "steps.jsonl", "attempts", "held-out", "evaluation.json", ".lock"}
 
 
 def test_what_lies_behind_a_checkpoint_is_cut_off_as_if_it_had_never_been(run, tmp_path):
@@ -57,7 +61,7 @@ def test_what_lies_behind_a_checkpoint_is_cut_off_as_if_it_had_never_been(run, t
     shorter = written(RunDirectory(tmp_path / "shorter"), 1)
     for name in ("steps.jsonl", "evaluation.json", "attempts/step-000000.jsonl"):
         assert (run.path / name).read_bytes() == (shorter.path / name).read_bytes()
-    assert run.attempted_steps() == [0]
+    assert (run.attempted_steps(), run.attempted_steps(held_out=True)) == ([0], [0, 1])
     run.cut(0)
     assert [entry["step"] for entry in run.evaluations()["test"]["history"]] == [0]
     assert run.steps() == []
@@ -77,7 +81,7 @@ def test_the_line_that_is_being_written_is_left_out(run):
     assert len(run.steps()) == 2
 
 
-@pytest.mark.parametrize("name", ["ranks", "attempts", "collected", "tensorboard", "recipe.yaml"])
+@pytest.mark.parametrize("name", ["ranks", "attempts", "held-out", "collected", "tensorboard", "recipe.yaml"])
 def test_a_start_that_failed_does_not_bar_the_next(run, name):
     with run.lock():
         (run.path / name).touch()

@@ -26,9 +26,10 @@ def show_trajectories(
     flip: str | None = None,
     step: int | None = None,
     problem: str | None = None,
+    held_out: bool = False,
     limit: int | None = 10,
 ) -> int:
-    """Prints the matching trajectories of a run or attempts file, at most `limit`; returns how many.
+    """Prints the matching trajectories of a run (its newest first) or attempts file, at most `limit`; returns how many.
 
     On a terminal responses stand side by side; elsewhere one below the other, with `[-gone-]` and `{+new+}`.
 
@@ -36,7 +37,7 @@ def show_trajectories(
         UserError: there is nothing to read, or `flip` is no flip class.
     """
     printed = 0
-    for responses in islice(select(read_attempts(path), flip=flip, step=step, problem=problem), limit):
+    for responses in islice(select(read_attempts(path, step, held_out), flip=flip, problem=problem), limit):
         (_print_side_by_side if console.is_terminal else _print_plain)(console, present(responses))
         printed += 1
     return printed
@@ -45,6 +46,8 @@ def show_trajectories(
 def _print_side_by_side(console: Console, trajectory: ShownTrajectory) -> None:
     console.print(Rule(Text(trajectory.heading, style="bold"), align="left"))
     console.print(Text(trajectory.question, style="dim"))
+    if trajectory.gold is not None:
+        console.print(Text(f"gold answer: {trajectory.gold}", style="dim"))
     table = Table(expand=True, show_lines=False)
     for response in trajectory.responses:
         colour = {True: "green", False: "red", None: ""}[response.right]
@@ -54,7 +57,8 @@ def _print_side_by_side(console: Console, trajectory: ShownTrajectory) -> None:
 
 
 def _print_plain(console: Console, trajectory: ShownTrajectory) -> None:
-    parts = [f"== {trajectory.heading}", trajectory.question]
+    gold = [] if trajectory.gold is None else [f"gold answer: {trajectory.gold}"]
+    parts = [f"== {trajectory.heading}", trajectory.question, *gold]
     for response in trajectory.responses:
         parts += [f"-- {response.label}", "".join(BRACKETS[mark].format(text) for text, mark in response.pieces)]
     console.print(Text("\n".join(parts) + "\n"), soft_wrap=True)

@@ -58,24 +58,20 @@ class ShownTrajectory:
     flip: str | None
     """Its flip class; None for a single attempt."""
     question: str
+    gold: str | None
+    """The answer that it is judged by; lines of older runs name none."""
     responses: tuple[ShownResponse, ...]
 
 
-def select(
-    lines: Iterable[Record], *, flip: str | None = None, step: int | None = None, problem: str | None = None
-) -> Iterator[list[Record]]:
-    """The trajectories, as their responses' lines, of a flip class, a step and a problem; None: of any.
+def select(lines: Iterable[Record], *, flip: str | None = None, problem: str | None = None) -> Iterator[list[Record]]:
+    """The trajectories, as their responses' lines, of a flip class and a problem; None: of any.
 
     Raises:
         UserError: `flip` is no flip class.
     """
     if flip is not None and flip not in FLIPS:
         raise UserError(f"no flip class '{flip}': {nearest(flip, FLIPS)}")
-    wanted = (
-        line
-        for line in lines
-        if (step is None or line["step"] == step) and (problem is None or line["problem"] == problem)
-    )
+    wanted = (line for line in lines if problem in (None, line["problem"]))
     return (t for t in gather_trajectories(wanted) if flip is None or flip_class(t) == flip)
 
 
@@ -116,7 +112,8 @@ def present(responses: list[Record]) -> ShownTrajectory:
     )
     place = f"step {first['step']}, problem {first['problem']}, sample {first['sample']}"
     heading = _visible(f"{place}: {FLIPS[flip]}" if flip else place)
-    return ShownTrajectory(heading, flip, _visible(first.get("question", "")), tuple(shown))
+    gold = _visible(first["gold"]) if "gold" in first else None
+    return ShownTrajectory(heading, flip, _visible(first.get("question", "")), gold, tuple(shown))
 
 
 def mark_changes(first: str, second: str) -> tuple[list[Piece], list[Piece]]:

@@ -5,6 +5,7 @@ steps.jsonl        one record a step
 attempts/          step-000012.jsonl: one record an attempt
 checkpoints/       step-40: see scorl.run.checkpoint; best -> step-40
 collected/         stage-0/step-000003.jsonl: see scorl.run.collected
+held-out/          step-000040.jsonl: one record an attempt of the evaluation after 40 updates
 evaluation.json    {split: the latest evaluation, with "step" and the "history" of all}
 report.html        for people
 ranks/             what ranks but the first say, and Ray Train's notes
@@ -42,12 +43,12 @@ from scorl.run.lock import exclusive
 __all__ = ["ATTEMPTS", "RunDirectory"]
 
 STEPS, EVALUATIONS, REPORT, LOCK = "steps.jsonl", "evaluation.json", "report.html", ".lock"
-ATTEMPTS, COLLECTED, RANKS = "attempts", "collected", "ranks"
+ATTEMPTS, HELD_OUT, COLLECTED, RANKS = "attempts", "held-out", "collected", "ranks"
 LOGGERS, TENSORBOARD, WANDB = "loggers.json", "tensorboard", "wandb"
 
 BEGUN = {STEPS, CHECKPOINTS, EVALUATIONS}
 """A folder with none of these is no run yet."""
-LEFT_BY_A_FAILED_START = {RECIPE_FILE, ATTEMPTS, COLLECTED, RANKS, LOGGERS, TENSORBOARD, WANDB, LOCK}
+LEFT_BY_A_FAILED_START = {RECIPE_FILE, ATTEMPTS, HELD_OUT, COLLECTED, RANKS, LOGGERS, TENSORBOARD, WANDB, LOCK}
 
 
 @dataclass(frozen=True)
@@ -148,15 +149,15 @@ class RunDirectory:
         """The updates after which there are checkpoints, in order."""
         return self.ranks.broadcast(self._saved_steps, "the checkpoints so far")
 
-    def attempted_steps(self) -> list[int]:
-        """The steps whose attempts are there, in order."""
-        numbers = (path.stem.removeprefix("step-") for path in (self.path / ATTEMPTS).glob("step-*.jsonl"))
+    def attempted_steps(self, held_out: bool = False) -> list[int]:
+        """The steps whose attempts are there, or the updates after which there are those of an evaluation, in order."""
+        numbers = (path.stem.removeprefix("step-") for path in self._attempts(0, held_out).parent.glob("step-*.jsonl"))
         return sorted(int(number) for number in numbers if number.isdecimal())
 
-    def attempts(self, steps: Iterable[int] | None = None) -> Iterator[Record]:
-        """The records of the attempts of some steps, or of all."""
-        for step in self.attempted_steps() if steps is None else steps:
-            yield from read_responses(self._attempts(step))
+    def attempts(self, steps: Iterable[int] | None = None, held_out: bool = False) -> Iterator[Record]:
+        """The records of the attempts of some steps, or of all; or those of evaluations."""
+        for step in self.attempted_steps(held_out) if steps is None else steps:
+            yield from read_responses(self._attempts(step, held_out))
 
     def collection(self, stage: int, index: int) -> list[Record] | None:
         """The trajectories that a stage collected for its step `index`; None: it has not yet."""
@@ -195,9 +196,7 @@ class RunDirectory:
         """Write a step's attempts, and then its own record."""
         if self.ranks.main:
             # The step comes last: whoever reads its line finds its attempts.
-            path = self._attempts(step["step"])
-            path.parent.mkdir(exist_ok=True)
-            write_whole(path, to_lines(attempts), durable=False)
+            self._write_attempts(step["step"], attempts)
             with (self.path / STEPS).open("a", encoding="utf-8", errors="backslashreplace") as handle:
                 handle.write(to_lines([step]))
 
@@ -209,9 +208,10 @@ class RunDirectory:
             for path in (*attempts, self.path / ATTEMPTS, self.path / STEPS, self.path):
                 sync(path)
 
-    def record_evaluation(self, split: str, latest: Record) -> None:
-        """Make this, which says its `step`, the latest evaluation of a split."""
+    def record_evaluation(self, split: str, latest: Record, attempts: Sequence[Record] = ()) -> None:
+        """Write an evaluation's attempts, and make it, which says its `step`, the latest one of a split."""
         if self.ranks.main:
+            self._write_attempts(latest["step"], attempts, held_out=True)
             evaluations = self._evaluations()
             history = evaluations.get(split, {}).get("history", [])
             self._write_evaluations({**evaluations, split: {**latest, "history": [*history, latest]}})
@@ -245,13 +245,14 @@ class RunDirectory:
         return self.path / REPORT
 
     def _cut(self, updates: int) -> None:
-        for folder in (self.path, self.path / ATTEMPTS, self.checkpoints):
+        for folder in (self.path, self.path / ATTEMPTS, self.path / HELD_OUT, self.checkpoints):
             remove_drafts(folder)
         if steps := read_all(self.path / STEPS):
             write_whole(self.path / STEPS, to_lines([step for step in steps if step["step"] < updates]))
-        for step in self.attempted_steps():
-            if step >= updates:
-                self._attempts(step).unlink()
+        for held_out in (False, True):  # an evaluation belongs to the updates before it
+            for step in self.attempted_steps(held_out):
+                if step >= updates + held_out:
+                    self._attempts(step, held_out).unlink()
         if evaluations := self._evaluations():
             earlier = {split: _latest_until(updates, latest["history"]) for split, latest in evaluations.items()}
             self._write_evaluations({split: latest for split, latest in earlier.items() if latest})
@@ -276,8 +277,13 @@ class RunDirectory:
     def _write_evaluations(self, evaluations: dict[str, Any]) -> None:
         write_whole(self.path / EVALUATIONS, json.dumps(evaluations, indent=1) + "\n")
 
-    def _attempts(self, step: int) -> Path:
-        return self.path / ATTEMPTS / f"step-{step:06d}.jsonl"
+    def _attempts(self, step: int, held_out: bool = False) -> Path:
+        return self.path / (HELD_OUT if held_out else ATTEMPTS) / f"step-{step:06d}.jsonl"
+
+    def _write_attempts(self, step: int, attempts: Sequence[Record], held_out: bool = False) -> None:
+        path = self._attempts(step, held_out)
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, to_lines(attempts), durable=False)
 
     def _collection(self, stage: int, index: int) -> Path:
         return self.collected(stage) / f"step-{index:06d}.jsonl"

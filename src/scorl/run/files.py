@@ -28,6 +28,8 @@ __all__ = [
     "write_whole",
 ]
 
+GOLD = 500
+"""The most characters of a gold answer that are kept with each response: those of programs are long."""
 Record = dict[str, Any]
 """One line of a JSONL file."""
 
@@ -57,6 +59,7 @@ def response_records(step: int, trajectory: Trajectory, credits: Sequence[Credit
             "reason": verdict and verdict.reason,
             "answer": verdict and verdict.answer,
             "question": trajectory.problem.prompt[-1]["content"],
+            "gold": str(trajectory.problem.answer)[:GOLD],
             "branch": trajectory.branch,
             "place": place,
             "role": response.role,

@@ -12,7 +12,7 @@ from typing import Any
 
 from scorl.engines.reference import ReferenceEngine
 from scorl.errors import GuardError, UserError
-from scorl.evaluation import Summary, evaluate
+from scorl.evaluation import Evaluation, evaluate
 from scorl.learner import Learner
 from scorl.metrics import describe_alarms, find_alarms
 from scorl.rollout import OfflineAttempts
@@ -173,17 +173,19 @@ class _Run:
     def evaluate(self) -> None:
         """Evaluate the policy as it stands."""
         settings = self.built.recipe.evaluation
-        latest = {**self.measure(), "step": self.learner.updates}
+        evaluation, updates = self.measure(), self.learner.updates
+        latest = {**evaluation.summary(), "step": updates}
         if settings.fixed:
-            fixed = self.measure(OfflineAttempts(ReferenceEngine(self.built.engine, self.learner.reference)))
+            fixed = self.measure(OfflineAttempts(ReferenceEngine(self.built.engine, self.learner.reference))).summary()
             latest["fixed"] = {name: fixed[name] for name in ("metrics", "mcnemar_p", "outcomes")}
-        self.directory.record_evaluation(settings.split, latest)
+        attempts = [record for group in evaluation.groups for t in group for record in response_records(updates, t)]
+        self.directory.record_evaluation(settings.split, latest, attempts)
         self.on_evaluation(latest)
 
-    def measure(self, offline: OfflineAttempts | None = None) -> Summary:
-        """An evaluation's metrics, on first attempts of the policy or of another one."""
+    def measure(self, offline: OfflineAttempts | None = None) -> Evaluation:
+        """An evaluation, on first attempts of the policy or of another one."""
         recipe = self.built.recipe
-        evaluation = evaluate(
+        return evaluate(
             self.built.engine,
             self.built.task,
             recipe.evaluation,
@@ -195,7 +197,6 @@ class _Run:
             progress=self.interruptible("evaluation"),
             ranks=self.learner.ranks,
         )
-        return evaluation.summary()
 
 
 def _step_record(step: Step, before: Sequence[Record]) -> Record:
