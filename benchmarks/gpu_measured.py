@@ -49,7 +49,7 @@ class RandomPolicy(Policy):
     def __init__(self, settings: ModelSettings, device: str = "cuda") -> None:
         self.path, self.lora, self.device = settings.path, settings.lora, torch.device(device)
         self.dtype = getattr(torch, settings.dtype)
-        self.chat = cast(Chat, SimpleNamespace(end_ids=frozenset()))
+        self.chat = cast(Chat, SimpleNamespace(ends=lambda ids: False))
         torch.manual_seed(0)
         with self.device:
             own = self.dtype if self.lora else torch.float32

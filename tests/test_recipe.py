@@ -321,7 +321,7 @@ def test_what_a_recipe_leaves_to_the_machine_is_decided_by_its_device(small):
     with pytest.warns(UserWarning, match="vLLM is not installed here"):
         assert left_open(decide(recipe, GPU, vllm=False)) == ("bfloat16", "torch", None)
     chosen = ["model.dtype=float32", "model.onednn=true", "engine.name=torch", "learner.importance_sampling_cap=3"]
-    chosen.append("learner.use_liger_kernel=true")
+    chosen += ["learner.use_liger_kernel=true", "model.chat_template_date=2026-11-26"]
     said = resolve(small, chosen)
     assert decide(said, GPU, vllm=False) == said
 

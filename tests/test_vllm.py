@@ -109,6 +109,26 @@ def test_a_model_that_is_not_trained_is_loaded_by_the_server_alone(policy, monke
     assert (engine.model.path, engine.model.max_positions) == (policy.path, 128)
 
 
+def test_stop_strings_are_the_servers_to_find_and_end_a_response_where_it_does_not(policy, tmp_path):
+    """A server of one's own may have been started without the tokenizer: it goes on, and is cut."""
+    stopping = replace(policy.chat, stop_strings=("b a", "f"))
+    asked = requests(policy, 40)
+    server, served = Pretended(policy), ServedModel.of(ModelSettings(policy.path, stop_strings=("b a", "f")))
+    samples = VllmEngine(served, server=server).sample(asked, temperature=1.0, max_tokens=12)
+    assert all(p["stop"] == ["b a", "f"] and p["detokenize"] for p in (b["sampling_params"] for b in server.bodies))
+    whole = TorchEngine(policy).sample(asked, temperature=1.0, max_tokens=12)
+    for sample, more in zip(samples, whole, strict=True):
+        end = stopping.find_end(more.ids)
+        assert sample.ids == more.ids[:end]
+        assert sample.logprobs == pytest.approx(more.logprobs[:end], abs=1e-5)
+        assert sample.finish == ("length" if end is None else "stop")
+    assert any(len(s.ids) < len(m.ids) for s, m in zip(samples, whole, strict=True))
+    command = _command(served, VllmSettings(), tmp_path)
+    assert command[command.index("--tokenizer") + 1] == str(tmp_path)
+    assert (tmp_path / "tokenizer.json").is_file()
+    assert "--skip-tokenizer-init" in set(_command(policy, VllmSettings(), tmp_path)) - set(command)
+
+
 def test_on_a_cpu_no_prompt_is_cut(policy, tmp_path):
     """vLLM takes the draw behind a part of a prompt back, which ends its engine where generators have no offset."""
     command = _command(policy, VllmSettings(), tmp_path)

@@ -24,7 +24,7 @@ class HollowPolicy(Policy):
     def __init__(self, settings: ModelSettings, roofline: Roofline) -> None:
         self.path, self.lora, self.device = settings.path, settings.lora, GPU
         self.dtype = getattr(torch, settings.dtype)
-        self.chat = cast(Chat, SimpleNamespace(end_ids=frozenset()))  # responses end where their tokens do
+        self.chat = cast(Chat, SimpleNamespace(ends=lambda ids: False))  # responses end where their tokens do
         with torch.device("meta"):
             config = config_of(settings.path)
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype if self.lora else torch.float32)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MinLen
 
 from scorl.errors import UserError
 
@@ -87,12 +89,29 @@ class ModelSettings:
     lora: LoraSettings | None = None
     """Train low-rank adapters instead of all weights."""
     chat_template: str | None = None
-    """A Jinja file to use in place of the tokenizer's own chat template."""
+    """In place of the tokenizer's own chat template: `plain` or `chatml`, for base models (docs/chat.md), the name of
+    one of several that the tokenizer has, or a Jinja file."""
+    chat_template_kwargs: Mapping[str, Any] | None = field(default=None, hash=False)
+    """What the chat template is given besides messages, say `{enable_thinking: false}` for Qwen3."""
+    chat_template_date: str | None = None
+    """The day that a chat template which writes the date takes for today, as in 2026-11-26; null: the day on which the
+    run starts, which the run writes down."""
+    stop_strings: tuple[Annotated[str, MinLen(1)], ...] | None = None
+    """Texts that end a response as end tokens do; null: those of the model's generation config and of the templates
+    `plain` and `chatml`. The token that completes one is the response's last; a verifier reads what stands before."""
     onednn: bool | None = None
     """Whether linear layers in float32 multiply by oneDNN on a CPU, in place of MKL; null: models from 100 million
     parameters where that is measured to be at least 1.3 times as fast, smaller ones on AMD's processors with AVX-512.
     The last digits depend on it, so that a run writes down which. In half precision it means nothing: there torch
     itself multiplies by oneDNN."""
+
+    def __post_init__(self) -> None:
+        try:
+            date.fromisoformat(self.chat_template_date or "2026-01-01")
+        except ValueError:
+            raise UserError(
+                f"model.chat_template_date: '{self.chat_template_date}' is no day; 2026-11-26 would be one"
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ REASONS = {
     "top_k": NO_TRUNCATION,
     "min_p": NO_TRUNCATION,
     "extends": "only a recipe's file can extend another",
+    "stop": "texts that end a response are named under model.stop_strings",
+    "stop_strings": "they are named under model.stop_strings",
     "dropout": "sampler and learner would disagree about the policy",
 }
 """Keys that people bring from elsewhere, and why they are not here."""

@@ -74,6 +74,23 @@ def test_a_model_that_is_not_trained_is_sampled_without_sending_weights(policy, 
     engine.server.close()
 
 
+def test_a_stop_string_ends_a_response_in_the_server(policy, tmp_path):
+    """Both servers agree on where; the one that has the tokenizer writes no token behind it."""
+    policy.save(tmp_path)
+    asked = requests(policy, 30)
+    served = ServedModel.of(ModelSettings(str(tmp_path), stop_strings=("b a", "f")))
+    engine = VllmEngine(served, SETTINGS)
+    samples = engine.sample(asked, temperature=1.0, max_tokens=12)
+    assert any("f" in engine.chat.show(s.ids[-1:]) for s in samples)
+    for request, sample in zip(asked, samples, strict=True):
+        assert plain(policy, request, sample.ids) == pytest.approx(sample.logprobs, abs=1e-4)
+        assert engine.chat.find_end(sample.ids) in (None, len(sample.ids))
+        assert (sample.finish == "stop") == engine.chat.ends(sample.ids)
+        assert sample.finish == "stop" or len(sample.ids) == 12
+    assert counted(engine, "vllm:generation_tokens_total") == sum(len(s.ids) for s in samples)
+    engine.server.close()
+
+
 def test_the_stale_head_is_caught_with_the_mend_off_and_mended_with_it_on(engine, policy):
     """A head tied to the embeddings keeps its packed weights through a transfer, and vLLM does no more than warn."""
     assert gap_of(engine) < 1e-4

@@ -17,6 +17,7 @@ from scorl.estimate.device import bandwidth, matmul_rate
 from scorl.model.dtype import LARGE, choose_dtype, choose_onednn
 from scorl.model.policy import Policy
 from scorl.model.rates import cpu_rates
+from scorl.settings import ModelSettings
 from scorl.trajectory import user
 from scorl.verifiers.program import broker_pool
 from scorl.verifiers.sandbox_test import try_forbidden_acts
@@ -77,19 +78,21 @@ def check_sandbox() -> Iterator[Finding]:
         yield "sandbox, tried", "NOT refused: " + ", ".join(act for act, stopped in acts.items() if not stopped)
 
 
-def check_model(name: str) -> Iterator[Finding]:
+def check_model(settings: ModelSettings) -> Iterator[Finding]:
     """What a model is, what its template does to history, how it ends a turn, and a few words of it.
 
     Raises:
         UserError: the model cannot be loaded.
     """
-    policy = Policy(name)
+    policy = Policy.of(settings)
     chat = policy.chat
     size = policy.decoder.num_parameters()
     dtype = str(policy.dtype).removeprefix("torch.")
     yield "model", f"{type(policy.decoder).__name__}, {size:,} parameters, in {dtype} on {policy.device}"
     yield "context", f"{policy.max_positions} tokens" if policy.max_positions else "no limit is named"
-    yield "end tokens", " ".join(policy.tokenizer.convert_ids_to_tokens(sorted(chat.end_ids)))
+    yield "end tokens", " ".join(policy.tokenizer.convert_ids_to_tokens(sorted(chat.end_ids))) or "none"
+    if chat.stop_strings:
+        yield "stop strings", " ".join(map(repr, chat.stop_strings))
     for difference in chat.differences() or ["none: appended turns read as the template writes them"]:
         yield "template", difference
     prompt = chat.prompt((user(QUESTION),))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from scorl.cli.output import check_writable, open_output, quiet
-from scorl.cli.sampling import engine_option, split_settings
+from scorl.cli.sampling import engine_option, resolve_sampler, split_settings, warn_of_context
 
 __all__ = ["collect_repairs"]
 
@@ -44,7 +44,7 @@ def collect_repairs(
     in model.dtype=bfloat16. OUT gets one JSON object a line: task_id, program, verdict, reason. Another model then
     repairs them: scorl evaluate MODEL --task mbpp-repair attempts=OUT.
     """
-    from scorl.recipe import resolve_sampler, resolve_task
+    from scorl.recipe import resolve_task
 
     of_sampler, of_task = split_settings(settings)
     sampler = resolve_sampler(model, engine, of_sampler)
@@ -59,6 +59,7 @@ def collect_repairs(
 
     quiet()
     loaded = sampler.build()
+    warn_of_context(sampler, loaded.chat, task, task.split(split).take(limit), 1, max_tokens)
     evaluation = evaluate(
         loaded,
         task,

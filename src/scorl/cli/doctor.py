@@ -7,17 +7,26 @@ from itertools import chain
 import click
 
 from scorl.cli.output import quiet
+from scorl.cli.sampling import resolve_sampler
 
 __all__ = ["doctor"]
 
 
 @click.command()
 @click.argument("model", required=False)
-def doctor(model: str | None) -> None:
-    """Say what this machine, this installation and, if given, MODEL can do."""
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+def doctor(model: str | None, settings: tuple[str, ...]) -> None:
+    """Say what this machine, this installation and, if given, MODEL can do.
+
+    Settings of the model are given as a recipe has them, as in model.chat_template=plain.
+    """
     from scorl.cli.checks import check_installation, check_model, check_rates, check_sandbox
+    from scorl.model.chat import check_template
 
     quiet()
-    of_model = check_model(model) if model else ()
+    chosen = resolve_sampler(model, "torch", settings).model if model else None
+    if chosen:
+        check_template(chosen)  # before this machine is measured
+    of_model = check_model(chosen) if chosen else ()
     for name, text in chain(check_installation(), check_rates(), check_sandbox(), of_model):
         click.echo(f"{name:<17} {text}")

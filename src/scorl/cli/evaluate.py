@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scorl.cli.output import check_writable, open_output, print_grid, quiet
-from scorl.cli.sampling import engine_option, split_settings
+from scorl.cli.sampling import engine_option, resolve_sampler, split_settings, warn_of_context
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,8 +58,6 @@ def evaluate(
     engine.batch_size=64, the model's as in model.dtype=bfloat16. The engine vllm loads the model in its own server,
     so that it is in memory once.
     """
-    from scorl.recipe import resolve_sampler
-
     of_sampler, of_task = split_settings(settings)
     sampler = resolve_sampler(model, engine, of_sampler)
     task, own_max_tokens = _task(model, task_name, of_task)
@@ -74,13 +72,15 @@ def evaluate(
 
     quiet()
     loaded = sampler.build()
+    longest, problems = max_tokens or own_max_tokens, task.split(split).take(limit)
+    warn_of_context(sampler, loaded.chat, task, problems, attempts, longest)
     evaluation = measure(
         loaded,
         task,
         EvaluationSettings(problems=limit, temperature=temperature, samples=samples, split=split),
         model=model,
         attempts=attempts,
-        max_tokens=max_tokens or own_max_tokens,
+        max_tokens=longest,
         seed=seed,
         progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
     )

@@ -27,7 +27,7 @@ def show_prompts(recipe: Recipe) -> Iterator[str]:
     from scorl.model.chat import Chat
 
     task = recipe.build_task()
-    chat = Chat.load(recipe.model.path, recipe.model.chat_template)
+    chat = Chat.of_model(recipe.model)
     attempts = max((stage.attempts for stage in recipe.stages), default=2)
     for problem in task.split(recipe.task.split).draw(SHOWN, 0, recipe.seed):
         yield f"problem {problem.id}, gold answer {problem.answer!r:.200}"

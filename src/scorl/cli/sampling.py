@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from scorl.engines import ENGINES
 
-__all__ = ["engine_option", "split_settings"]
+if TYPE_CHECKING:
+    from scorl.model.chat import Chat
+    from scorl.recipe.sampler import Sampler
+    from scorl.tasks.task import Task
+    from scorl.trajectory import Problem
+
+__all__ = ["engine_option", "resolve_sampler", "split_settings", "warn_of_context"]
 
 engine_option = click.option(
     "--engine",
@@ -22,3 +32,24 @@ def split_settings(settings: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Settings of the model and the engine, which begin with `model.` or `engine.`, and those of the task."""
     of_sampler = [setting for setting in settings if setting.startswith(("model.", "engine."))]
     return of_sampler, [setting for setting in settings if setting not in of_sampler]
+
+
+def resolve_sampler(model: str, engine: str, settings: Sequence[str]) -> Sampler:
+    """The model and the engine; a model that a run trained is asked as there."""
+    from scorl import recipe
+    from scorl.run.directory import RunDirectory
+
+    run = RunDirectory.of_model(model)
+    return recipe.resolve_sampler(model, engine, settings, trained=recipe.resolve(run.path).model if run else None)
+
+
+def warn_of_context(
+    sampler: Sampler, chat: Chat, task: Task, problems: Sequence[Problem], attempts: int, max_tokens: int
+) -> None:
+    """See `check_context`."""
+    from scorl.model.context import check_context, usable_positions
+    from scorl.model.loading import load_config
+
+    positions = usable_positions(sampler.engine.settings, load_config(sampler.model.path))
+    if warning := check_context(chat, problems, task.turns(attempts), max_tokens, positions):
+        warnings.warn(warning, stacklevel=2)

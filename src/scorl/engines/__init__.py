@@ -72,7 +72,7 @@ def _vllm(settings: VllmSettings, model: ModelSettings, policy: Policy | None, r
 
 
 def _scripted(settings: ScriptedSettings, model: ModelSettings, policy: Policy | None, ranks: Ranks) -> Engine:
-    chat = policy.chat if policy else Chat.load(model.path, model.chat_template)
+    chat = policy.chat if policy else Chat.of_model(model)
     return ScriptedEngine.load_answers(chat, Path(settings.answers))
 
 

@@ -67,7 +67,7 @@ class ScriptedEngine:
 
     def _sample_one(self, prompt_ids: tuple[int, ...], seed: int, max_tokens: int) -> Sample:
         ids = self.chat.reply(self._respond(self.chat.show(prompt_ids), seed))
-        end = next(i for i, token in enumerate(ids, start=1) if token in self.chat.end_ids)
+        end = self.chat.find_end(ids) or len(ids)
         ids = ids[: min(end, max_tokens)]
         return Sample(ids, (0.0,) * len(ids), "stop" if end <= max_tokens else "length")
 

@@ -152,7 +152,7 @@ class _Call:
         self.share_prompts = share_prompts
         self.decoder, self.device = policy.decoder, policy.device
         self.requests, self.temperature, self.last_turn, self.this_turn = requests, temperature, last_turn, this_turn
-        self.end_ids, self.budgets = policy.chat.end_ids, budgets
+        self.chat, self.budgets = policy.chat, budgets
         self.pads = not is_recurrent(self.decoder.config)  # the state of a recurrent layer would take padding in
         # Drawn ahead for every token that may come: a row's n-th token always takes its seed's n-th number, whichever
         # rows are decoded beside it.
@@ -176,7 +176,7 @@ class _Call:
             assert batch is not None
             batch = self._step(batch)
         return [
-            Sample(tuple(ids), tuple(logprobs), "stop" if ids and ids[-1] in self.end_ids else "length")
+            Sample(tuple(ids), tuple(logprobs), "stop" if ids and self.chat.ends(ids) else "length")
             for ids, logprobs in zip(self.ids, self.logprobs, strict=True)
         ]
 
@@ -203,7 +203,7 @@ class _Call:
         for row, (i, token, logprob) in enumerate(zip(batch.index, map(int, ids), logprobs, strict=True)):
             self.ids[i].append(token)
             self.logprobs[i].append(logprob)
-            if token in self.end_ids or len(self.ids[i]) == self.budgets[i]:
+            if self.chat.ends(self.ids[i]) or len(self.ids[i]) == self.budgets[i]:
                 ended.append(row)
         return ended
 

@@ -18,6 +18,7 @@ from scorl.estimate.plan import Case, memory_of, problems_of, stage_plans
 from scorl.estimate.suggestions import suggestions
 from scorl.estimate.table import Estimate
 from scorl.estimate.workload import lengths_of
+from scorl.model.context import usable_positions
 from scorl.model.loading import build_hollow
 from scorl.recipe import Recipe, decide
 
@@ -62,7 +63,9 @@ def prepared(
     architecture = config_of(recipe.model.path, config)
     kind = torch.device("cuda" if device.is_gpu else "cpu")
     recipe = decide(recipe, kind, bool(gpu) or vllm_is_installed(), partial(build_hollow, architecture))
-    case = Case(recipe, device, architecture, lengths_of(recipe, prompt_tokens, response_tokens), on_trace)
+    positions = usable_positions(recipe.engine.settings, architecture)
+    lengths = lengths_of(recipe, prompt_tokens, response_tokens, positions)
+    case = Case(recipe, device, architecture, lengths, on_trace)
     memory, stages = memory_of(case), stage_plans(case)
     problems = problems_of(case, memory)
     tiny = case.learning(recipe.stages[0]).parameters <= TINY

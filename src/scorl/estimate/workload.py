@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -9,11 +10,14 @@ from statistics import mean
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from transformers import AutoTokenizer
 
 from scorl.engines.engine import Arithmetic, Request, Sample
 from scorl.errors import UserError
 from scorl.learner.batch import training_row
 from scorl.model.chat import Chat
+from scorl.model.context import check_context
+from scorl.model.loading import load_pretrained
 from scorl.recipe import Recipe
 from scorl.rollout import Draws, OfflineAttempts, demonstrate, rollout
 from scorl.seeds import derive
@@ -83,19 +87,29 @@ class Workload:
         return self.calls, tuple(rows), self.scale
 
 
-def lengths_of(recipe: Recipe, prompt: int | None = None, response: int | None = None) -> Lengths:
-    """Lengths as they are given; else of the task's first prompts, and the longest responses that are allowed."""
+def lengths_of(
+    recipe: Recipe, prompt: int | None = None, response: int | None = None, positions: int | None = None
+) -> Lengths:
+    """Lengths as they are given; else of the task's first prompts, and the longest responses that are allowed.
+
+    Raises:
+        UserError: the chat template is at fault, or no problem fits into the model's positions.
+    """
     limit = recipe.engine.max_tokens
     response = min(response or limit, limit)
     try:
         task = recipe.build_task()
-        chat = Chat.load(recipe.model.path, recipe.model.chat_template)
+        tokenizer = load_pretrained(AutoTokenizer, recipe.model.path)
         problems = task.split(recipe.task.split).draw(RENDERED, 0, recipe.seed)
     except UserError:
         return Lengths(prompt or PROMPT, TURN, response, limit, assumed=prompt is None)
+    chat = Chat.of_model(recipe.model, tokenizer)
+    turns = task.turns(max([2, *(stage.attempts for stage in recipe.stages)]))
+    if warning := check_context(chat, problems, turns, limit, positions):
+        warnings.warn(warning, stacklevel=2)
     rendered = mean(len(chat.prompt(problem.prompt)) for problem in problems)
-    turns = [len(chat.follow((), (), turn.message, i)) for i, turn in enumerate(task.turns(2), 1)]
-    return Lengths(prompt or ceil(rendered), ceil(mean(turns)), response, limit)
+    between = [len(chat.follow((), (), turn.message, i)) for i, turn in enumerate(task.turns(2), 1)]
+    return Lengths(prompt or ceil(rendered), ceil(mean(between)), response, limit)
 
 
 def workload(recipe: Recipe, stage: Stage, lengths: Lengths, words: int) -> Workload:

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from scorl.errors import UserError
-from scorl.model.loading import load_pretrained
-from scorl.text_files import read_text
+from scorl.model.encode import Encoder
+from scorl.model.gguf_header import has_chat_template
+from scorl.model.loading import load_config, load_pretrained, resolve_model
+from scorl.model.stop import StopStrings
+from scorl.model.template import ChatTemplate, explain_missing_template
+from scorl.settings import ModelSettings
 from scorl.trajectory import Message, user
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 else:
     Tokenizer = Any
 
-__all__ = ["Chat"]
+__all__ = ["Chat", "check_template"]
 
 # Stand-ins of the dummy conversation: words that no template contains, and that end in a letter, so that a
 # tokenizer does not merge them with the line break or space behind them.
@@ -38,60 +40,106 @@ _PLAIN = "The answer is 4."
 _THOUGHT = "two and two, let me count"
 
 
+def check_template(settings: ModelSettings) -> None:
+    """Whether a GGUF file lacks a chat template: that shows before the minute that its tokenizer takes.
+
+    Raises:
+        UserError: it does, and the settings name none.
+    """
+    file = resolve_model(settings.path)
+    if (
+        settings.chat_template is None
+        and file.gguf_file
+        and has_chat_template(Path(file.path, file.gguf_file)) is False
+    ):
+        raise UserError(explain_missing_template(settings.path))
+
+
 @dataclass(frozen=True, eq=False)
 class Chat:
     """A tokenizer and what its chat template says about the ends of turns."""
 
-    tokenizer: Tokenizer
+    encoder: Encoder
+    template: ChatTemplate
     end_ids: frozenset[int]
     """All tokens that end a response: the tokenizer's, the generation config's and the template's."""
-    end_id: int
-    """The one of them that a written answer is closed with."""
+    end_id: int | None
+    """The one of them that a written answer is closed with; None: a stop string closes it."""
     closer: int | None
     """The first marker that the template writes behind an earlier answer; None where that is plain text."""
-    _suffixes: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict, repr=False)
+    stop_strings: tuple[str, ...] = ()
+    """Texts that end a response as well."""
+    _stops: StopStrings = field(init=False, repr=False)
+    _suffixes: dict[tuple[str, int, str], tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, name: str, chat_template: str | None = None) -> Chat:
-        """The chat of a model, of which the tokenizer and the generation config are read, but no weights.
+        """The chat of a model by name, all else as `of_model` has it by default."""
+        return cls.of_model(ModelSettings(name, chat_template=chat_template))
 
-        Args:
-            name: whatever `scorl.model.loading.resolve_model` understands.
-            chat_template: a jinja file to use in place of the tokenizer's template.
+    @classmethod
+    def of_model(cls, settings: ModelSettings, tokenizer: Tokenizer | None = None) -> Chat:
+        """The chat that a recipe's `model` section describes, its tokenizer loaded unless given; no weights are read.
 
         Raises:
-            UserError: as `of`, or the model or the file cannot be read.
+            UserError: as `of`, or the model or the file of a template cannot be read.
         """
         from transformers import AutoTokenizer
 
-        tokenizer = load_pretrained(AutoTokenizer, name)
-        if chat_template is not None:
-            tokenizer.chat_template = _read_template(Path(chat_template))
-        return cls.of(tokenizer, _generation_config_eos(name))
+        check_template(settings)
+        if tokenizer is None:
+            tokenizer = load_pretrained(AutoTokenizer, settings.path)
+        generation = _generation_config(settings.path)
+        rows = getattr(load_config(settings.path).get_text_config(), "vocab_size", None)
+        return cls.of(tokenizer, generation.eos_token_id, settings, stop_strings=generation.stop_strings, rows=rows)
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, generation_config_eos: int | Sequence[int] | None = None) -> Chat:
-        """The chat of a Hugging Face tokenizer and `generation_config.eos_token_id`.
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        generation_config_eos: int | Sequence[int] | None = None,
+        settings: ModelSettings | None = None,
+        *,
+        stop_strings: str | Sequence[str] | None = None,
+        rows: int | None = None,
+    ) -> Chat:
+        """The chat of a Hugging Face tokenizer and `generation_config.eos_token_id`; the tokenizer takes its template.
+
+        Args:
+            tokenizer: of the model.
+            generation_config_eos: one, several or none.
+            settings: what a recipe says about the chat; None: nothing.
+            stop_strings: of the generation config, for settings that name none.
+            rows: of the model's embedding.
 
         Raises:
-            UserError: there is no chat template, it shows no earlier answers, or nothing ends a response.
+            UserError: there is no chat template, it fails or shows no earlier answers, it writes a token that the
+                embedding has no row for, or nothing ends a response.
         """
-        if not tokenizer.chat_template:
-            raise UserError(
-                f"the tokenizer of '{tokenizer.name_or_path}' has no chat template: take a model that has one"
-                " (most instruction-tuned models do), or give one under the recipe key model.chat_template"
-            )
-        closer = _marker(tokenizer, _behind_answer(tokenizer, 1, _MESSAGE)[1].partition(_MESSAGE)[0])
-        own_end = _marker(tokenizer, _behind_answer(tokenizer, 1, None)[1])
+        settings = settings or ModelSettings(tokenizer.name_or_path)
+        encoder, template = Encoder(tokenizer, rows), ChatTemplate.of(tokenizer, settings)
+        closer = encoder.find_marker(_behind_answer(template, 1, _MESSAGE)[1].partition(_MESSAGE)[0])
+        own_end = encoder.find_marker(_behind_answer(template, 1, None)[1])
         listed = [generation_config_eos] if isinstance(generation_config_eos, int) else generation_config_eos
-        end_ids = frozenset({tokenizer.eos_token_id, own_end, *(listed or ())} - {None})
-        if not end_ids:
+        ends = {tokenizer.eos_token_id, own_end, *(listed or ())} - {None}
+        end_ids = frozenset(i for i in ends if rows is None or i < rows)  # others are never written
+        stops = template.choose_stop_strings(settings.stop_strings, stop_strings)
+        if not end_ids and not stops:
             raise UserError(
-                f"nothing ends a response of '{tokenizer.name_or_path}': set the tokenizer's eos_token,"
-                " or eos_token_id in generation_config.json"
+                f"nothing ends a response of '{tokenizer.name_or_path}': set the tokenizer's eos_token, or eos_token_id"
+                " in generation_config.json, or name texts that end one under model.stop_strings"
             )
         preferred = (own_end, closer, tokenizer.eos_token_id, *sorted(end_ids))
-        return cls(tokenizer, end_ids, next(i for i in preferred if i in end_ids), closer)
+        return cls(encoder, template, end_ids, next((i for i in preferred if i in end_ids), None), closer, stops)
+
+    def __post_init__(self) -> None:
+        """Look for the stop strings in the text that a verifier reads."""
+        object.__setattr__(self, "_stops", StopStrings(self.stop_strings, self._decode))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own."""
+        return self.encoder.tokenizer
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The ids of a first prompt: the chat template with its generation prompt, and nothing added to it.
@@ -99,7 +147,7 @@ class Chat:
         Raises:
             UserError: the template refuses the messages, a system message for instance.
         """
-        return tuple(_encode(self.tokenizer, _render(self.tokenizer, messages)))
+        return tuple(self.encoder.encode(self.template.render(messages)))
 
     def follow(
         self, prompt_ids: Sequence[int], sample_ids: Sequence[int], message: str, turn: int = 1
@@ -109,24 +157,38 @@ class Chat:
         `turn` is how many user messages came before this one. Whatever the sample is, the result begins with
         `prompt_ids + sample_ids`.
         """
-        suffix = self._suffix(message, turn)
+        _, *written = self._stops.split(self._decode(sample_ids))
+        suffix = self._suffix(message, turn, *written)
         if tuple(sample_ids[-1:]) == (self.closer,):  # the sample closed its turn as the template does
             suffix = suffix[suffix.index(self.closer) + 1 :]
         return (*prompt_ids, *sample_ids, *suffix)
 
     def reply(self, text: str) -> tuple[int, ...]:
-        """The ids of an answer as a model would write it behind a prompt, closed by `end_id`."""
-        before = _render(self.tokenizer, [user(_QUESTION)])
-        return (*_continue(self.tokenizer, before, text), self.end_id)
+        """The ids of an answer as a model would write it behind a prompt, closed by `end_id` or a stop string."""
+        before = self.template.render([user(_QUESTION)])
+        if self.end_id is None:
+            return tuple(self.encoder.encode_behind(before, text + self.stop_strings[0]))
+        return (*self.encoder.encode_behind(before, text), self.end_id)
+
+    def ends(self, ids: Sequence[int]) -> bool:
+        """Whether the last of the ids ends a response that none before it ends."""
+        return ids[-1] in self.end_ids or self._stops.are_completed(ids)
+
+    def find_end(self, ids: Sequence[int]) -> int | None:
+        """How many of the ids are the response that they begin with, its last token included; None: it goes on."""
+        return next((n for n in range(1, len(ids) + 1) if self.ends(ids[:n])), None)
 
     def text(self, ids: Sequence[int]) -> str:
-        """What a verifier reads: the ids as text, without end tokens and other special tokens."""
-        kept = [i for i in ids if i not in self.end_ids]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """What a verifier reads: the ids as text, without end tokens and other special tokens, up to a stop string."""
+        return self._stops.split(self._decode(ids))[0]
 
     def show(self, ids: Sequence[int]) -> str:
         """The ids as text, special tokens included: what the model reads."""
-        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+        return self.encoder.decode(ids)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        kept = [i for i in ids if i not in self.end_ids]
+        return self.encoder.decode(kept, skip_special_tokens=True)
 
     def differences(self) -> list[str]:
         """What the stock template would do to earlier answers that appending does not, in plain sentences."""
@@ -149,94 +211,60 @@ class Chat:
 
     def _stock(self, answer: str) -> str:
         """The probe conversation with this answer, rendered anew by the template."""
-        return _render(self.tokenizer, self._conversation(answer))
+        return self.template.render(self._conversation(answer))
 
     def _conversation(self, answer: str) -> list[Message]:
         """A two-turn conversation, with a system message where the template takes one."""
         turns = [user(_QUESTION), _assistant(answer), user(_MESSAGE)]
         with_system = [Message(role="system", content="Be brief."), *turns]
         try:
-            _render(self.tokenizer, with_system)
+            self.template.render(with_system)
         except UserError:
             return turns
         return with_system
 
-    def _suffix(self, message: str, turn: int) -> tuple[int, ...]:
-        """The ids that stand between an open answer and the next one."""
-        if (message, turn) not in self._suffixes:
-            head, tail = _behind_answer(self.tokenizer, turn, message)
-            self._suffixes[message, turn] = tuple(_continue(self.tokenizer, head, tail))
-        return self._suffixes[message, turn]
+    def _suffix(self, message: str, turn: int, stop: str, behind: str) -> tuple[int, ...]:
+        """The ids that stand between an answer and the next one, without what the answer wrote of it: a stop string,
+        and what its token wrote behind that.
+        """
+        key = message, turn, stop + behind
+        if key not in self._suffixes:
+            head, tail = _behind_answer(self.template, turn, message)
+            opening = _behind_answer(self.template, turn, _MESSAGE)[1].partition(_MESSAGE)[0]
+            written = opening.find(stop) + len(stop) if stop and stop in opening else 0
+            if written and opening.startswith(behind, written):
+                written += len(behind)
+            self._suffixes[key] = tuple(self.encoder.encode_behind(head + tail[:written], tail[written:]))
+        return self._suffixes[key]
 
 
-def _read_template(path: Path) -> str:
+def _generation_config(name: str) -> Any:
+    """A model's generation config; where it has none, what transformers make of its configuration."""
+    from transformers import GenerationConfig
+
     try:
-        return read_text(path)
-    except (OSError, UserError) as error:
-        raise UserError(f"model.chat_template: {error}") from None
-
-
-def _generation_config_eos(name: str) -> int | list[int] | None:
-    """`eos_token_id` of a model's generation config; where it has none, of its config, as transformers does it."""
-    from transformers import AutoConfig, GenerationConfig
-
-    try:
-        config = load_pretrained(GenerationConfig, name)
+        return load_pretrained(GenerationConfig, name)
     except UserError:
-        config = GenerationConfig.from_model_config(load_pretrained(AutoConfig, name))
-    eos: int | list[int] | None = config.eos_token_id
-    return eos
+        return GenerationConfig.from_model_config(load_config(name))
 
 
 def _assistant(content: str) -> Message:
     return Message(role="assistant", content=content)
 
 
-def _behind_answer(tokenizer: Tokenizer, turn: int, message: str | None) -> tuple[str, str]:
+def _behind_answer(template: ChatTemplate, turn: int, message: str | None) -> tuple[str, str]:
     """A dummy conversation of `turn` answered questions, cut behind its last answer.
 
     With a message, the generation prompt follows; with None, the conversation ends there.
     """
     messages = [user(_QUESTION), _assistant(_ANSWER)] * turn + ([] if message is None else [user(message)])
-    head, answer, tail = _render(tokenizer, messages, generation=message is not None).rpartition(_ANSWER)
+    head, answer, tail = template.render(messages, generation=message is not None).rpartition(_ANSWER)
     if not answer:
         raise UserError(
-            f"the chat template of '{tokenizer.name_or_path}' does not show earlier answers, so no second"
+            f"the chat template of '{template.tokenizer.name_or_path}' does not show earlier answers, so no second"
             " turn can follow: give another one under the recipe key model.chat_template"
         )
     return head + answer, tail
-
-
-def _render(tokenizer: Tokenizer, messages: Sequence[Message], generation: bool = True) -> str:
-    try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation)
-    except TemplateError as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise UserError(
-            f"the chat template of '{tokenizer.name_or_path}' refuses messages of the roles {roles}: {error}."
-            " Most templates take user and assistant in turns; not all take a system message"
-        ) from error
-    return str(text)
-
-
-def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    # Templates write the beginning-of-sequence token themselves; the tokenizer would write it a second time.
-    return list(tokenizer.encode(text, add_special_tokens=False))
-
-
-def _continue(tokenizer: Tokenizer, head: str, tail: str) -> list[int]:
-    """The ids of `tail` as they are behind `head`; by itself where a token would span the two."""
-    before, whole = _encode(tokenizer, head), _encode(tokenizer, head + tail)
-    if whole[: len(before)] == before:
-        return whole[len(before) :]
-    return _encode(tokenizer, tail)
-
-
-def _marker(tokenizer: Tokenizer, text: str) -> int | None:
-    """The first special or added token in the text, but for the runs of white space that some add."""
-    added = tokenizer.added_tokens_decoder
-    markers = {i for i, token in added.items() if token.content.strip(" \t\r\n▁")}
-    return next((i for i in _encode(tokenizer, text) if i in markers), None)
 
 
 def _first_difference(stock: str, ours: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,20 +108,30 @@ def load_model(name: str, dtype: torch.dtype) -> Any:
     return model
 
 
-def load_hollow(name: str, dtype: torch.dtype | None = None) -> Any:
-    """As `load_model`, but without numbers, on torch's meta device; no file but the configuration is read."""
-    return build_hollow(load_config(name), dtype)
-
-
 def load_config(name: str) -> Any:
-    """The transformers configuration of a model by name.
+    """The transformers configuration of a model by name; that of a GGUF file, which takes seconds, is read once.
 
     Raises:
         UserError: there is no such model, or it cannot be read.
     """
     from transformers import AutoConfig
 
+    files = resolve_model(name)
+    if not files.gguf_file:
+        return load_pretrained(AutoConfig, name)
+    return copy.deepcopy(_read_gguf_config(name, Path(files.path, files.gguf_file).stat().st_mtime_ns))
+
+
+@cache
+def _read_gguf_config(name: str, modified: int) -> Any:
+    from transformers import AutoConfig
+
     return load_pretrained(AutoConfig, name)
+
+
+def load_hollow(name: str, dtype: torch.dtype | None = None) -> Any:
+    """As `load_model`, but without numbers, on torch's meta device; no file but the configuration is read."""
+    return build_hollow(load_config(name), dtype)
 
 
 def build_hollow(config: Any, dtype: torch.dtype | None = None) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
+from scorl.model.context import max_positions
 from scorl.model.dtype import choose_dtype, choose_onednn
 from scorl.model.head import head_is_plain
 from scorl.model.layers import check_layers
@@ -42,7 +43,8 @@ class Policy:
             float32, frozen ones beside adapters are in it.
         device: `auto` takes a GPU where there is one.
         lora: train adapters instead of all weights.
-        chat_template: a jinja file to use in place of the tokenizer's template.
+        chat_template: see `ModelSettings.chat_template`.
+        chat: the model's, where it is loaded already.
         onednn: whether linear layers multiply by oneDNN on a CPU; None: `choose_onednn` says where.
         weights: where they go: to the device, or no further than this host, or, of a rank that gets its shards from
             another one's, nowhere (torch's meta device).
@@ -59,13 +61,14 @@ class Policy:
         device: str = "auto",
         lora: LoraSettings | None = None,
         chat_template: str | None = None,
+        chat: Chat | None = None,
         onednn: bool | None = None,
         weights: Place = "device",
     ) -> None:
         self.path = path
         self.placed = weights == "device"
         self.device = resolve_device(device)
-        self.chat = Chat.load(path, chat_template)
+        self.chat = chat or Chat.load(path, chat_template)
         self.tokenizer: Any = self.chat.tokenizer
         check_layers(load_config(path), path)
         count = cache(partial(count_parameters, path))
@@ -83,14 +86,14 @@ class Policy:
         _check_supported(self.decoder, path)
 
     @classmethod
-    def of(cls, settings: ModelSettings, *, weights: Place = "device") -> Policy:
-        """The policy that a recipe's `model` section describes."""
+    def of(cls, settings: ModelSettings, *, weights: Place = "device", chat: Chat | None = None) -> Policy:
+        """The policy that a recipe's `model` section describes, with its chat, where that is loaded already."""
         return cls(
             settings.path,
             dtype=settings.dtype,
             device=settings.device,
             lora=settings.lora,
-            chat_template=settings.chat_template,
+            chat=chat or Chat.of_model(settings),
             onednn=settings.onednn,
             weights=weights,
         )
@@ -112,7 +115,7 @@ class Policy:
     @property
     def max_positions(self) -> int | None:
         """The longest context in tokens, where the model names one."""
-        return getattr(self.decoder.config, "max_position_embeddings", None)
+        return max_positions(self.decoder.config)
 
     @property
     def is_sharded(self) -> bool:

@@ -1,14 +1,16 @@
 """What a recipe leaves to the machine: decided once, when a run begins, and written down with it.
 
 `model.dtype`, `engine.name`, `learner.importance_sampling_cap` and `learner.use_liger_kernel` may be `auto`, and
-`model.onednn` null. A run directory holds none of these, so that a run stays what it was wherever it goes on, whatever
-would be measured there. Where one of an earlier version does, or lacks a key, it goes on as that version computed.
+`model.onednn` and `model.chat_template_date` null. A run directory holds none of these, so that a run stays what it was
+wherever and whenever it goes on, whatever would be measured there. Where one of an earlier version does, or lacks a
+key, it goes on as that version computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +52,9 @@ def decide(recipe: Recipe, device: torch.device, vllm: bool, hollow: Callable[[]
 
     dtype = choose_dtype(recipe.model.dtype, device, count)
     onednn = choose_onednn(recipe.model.onednn, dtype, device, count)
-    return replace(recipe, model=replace(recipe.model, dtype=dtype, onednn=onednn), engine=engine, learner=learner)
+    day = recipe.model.chat_template_date or date.today().isoformat()
+    model = replace(recipe.model, dtype=dtype, onednn=onednn, chat_template_date=day)
+    return replace(recipe, model=model, engine=engine, learner=learner)
 
 
 def decided_like(recipe: Recipe, started: Recipe) -> Recipe:
@@ -61,6 +65,8 @@ def decided_like(recipe: Recipe, started: Recipe) -> Recipe:
         model = replace(model, dtype=started.model.dtype)
     if model.onednn is None:
         model = replace(model, onednn=started.model.onednn)
+    if model.chat_template_date is None:
+        model = replace(model, chat_template_date=started.model.chat_template_date)
     if isinstance(engine.settings, AutoSettings):
         settings = started.engine.settings
         if hasattr(settings, "batch_size"):

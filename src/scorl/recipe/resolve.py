@@ -15,12 +15,16 @@ from scorl.recipe.rules import contradictions
 from scorl.recipe.sampler import Sampler
 from scorl.recipe.sections import CHOICES, Recipe, TaskChoice, adapter, find_tasks
 from scorl.recipe.source import assign, load
+from scorl.settings import ModelSettings
 from scorl.validation import refuse, validated
 
 FREE = ("launcher.", "loggers", "logging.")
 """How the keys begin by which no run is computed otherwise."""
 
 __all__ = ["changed", "differences", "is_longer", "resolve", "resolve_sampler", "resolve_task"]
+
+CHAT_KEYS = ("chat_template_kwargs", "chat_template_date", "stop_strings")
+"""Of a model: what decides its prompts and where its responses end, and is in none of its files."""
 
 
 def resolve(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -48,11 +52,15 @@ def resolve_task(name: str, overrides: Iterable[str] = ()) -> TaskChoice:
     return validated(TypeAdapter(Annotated[TaskChoice, tasks]), values, f"task '{name}'")
 
 
-def resolve_sampler(model: str, engine: str, overrides: Iterable[str] = ()) -> Sampler:
+def resolve_sampler(
+    model: str, engine: str, overrides: Iterable[str] = (), trained: ModelSettings | None = None
+) -> Sampler:
     """A model and an engine by name with settings written `model.key=value` or `engine.key=value`, checked like a
-    recipe's.
+    recipe's; where a run trained the model, its chat is the run's.
     """
-    values, former = rename(assign({"model": {"path": model}, "engine": {"name": engine}}, overrides))
+    # Not the template itself: a checkpoint has that in its tokenizer.
+    chat = {key: getattr(trained, key) for key in CHAT_KEYS} if trained else {}
+    values, former = rename(assign({"model": {"path": model, **chat}, "engine": {"name": engine}}, overrides))
     return validated(TypeAdapter(Sampler), values, f"engine '{engine}'", former)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines import ENGINES, Engine, vllm_is_installed
 from scorl.errors import UserError
 from scorl.learner import Learner
+from scorl.model.chat import Chat, check_template
+from scorl.model.context import check_context, usable_positions
+from scorl.model.loading import load_config
 from scorl.model.policy import Place, Policy, resolve_device
 from scorl.recipe.auto import decide
 from scorl.recipe.sections import Recipe, TaskChoice
@@ -26,6 +30,9 @@ from scorl.training.step import Step
 from scorl.version import __version__
 
 __all__ = ["BuiltRecipe", "build", "place_of_weights", "versions"]
+
+LOOKED_AT = 100
+"""Problems of each split of which it is looked at whether they fit into the model's context."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,15 @@ def build(recipe: Recipe, ranks: Ranks = ALONE) -> BuiltRecipe:
     task = recipe.build_task()
     _check_problems(recipe, task)
     ENGINES[recipe.engine.name].check(recipe.engine.settings)  # before the model's configuration is read
+    check_template(recipe.model)
     # One rank decides for all: they must compute alike.
     recipe = ranks.broadcast(
         lambda: decide(recipe, resolve_device(recipe.model.device), vllm_is_installed()), "what auto means"
     )
-    policy = Policy.of(recipe.model, weights=place_of_weights(recipe, ranks))
+    chat = Chat.of_model(recipe.model)
+    if (warning := _check_context(recipe, task, chat)) and ranks.main:
+        warnings.warn(warning, stacklevel=2)
+    policy = Policy.of(recipe.model, weights=place_of_weights(recipe, ranks), chat=chat)
     engine = ENGINES[recipe.engine.name]
     return BuiltRecipe(recipe, policy, engine.build(recipe.engine.settings, recipe.model, policy, ranks), task)
 
@@ -98,16 +109,29 @@ def _check_problems(recipe: Recipe, task: Task) -> None:
             raise UserError(f"task '{task.name}' has no reference solutions, which {stage.objective_name} learns from")
 
 
+def _check_context(recipe: Recipe, task: Task, chat: Chat) -> str | None:
+    """See `check_context`; of the problems that are evaluated, and of as many that are trained on first."""
+    positions = usable_positions(recipe.engine.settings, load_config(recipe.model.path))
+    problems = task.split(recipe.evaluation.split).take(min(LOOKED_AT, recipe.evaluation.problems or LOOKED_AT))
+    problems = [*problems, *task.split(recipe.task.split).draw(LOOKED_AT, 0, recipe.seed)]
+    turns = task.turns(max([2, *(stage.attempts for stage in recipe.stages)]))
+    return check_context(chat, problems, turns, recipe.engine.max_tokens, positions)
+
+
 def versions(built: BuiltRecipe) -> Mapping[str, str]:
     """The versions, the device, and the contents of the task's files, that decide what a seed gives."""
-    device = built.policy.device
+    device, template = built.policy.device, built.recipe.model.chat_template
+    files = [
+        *task_files(built.recipe.task),
+        *([Path(template)] if template and Path(template).is_file() else []),
+    ]
     return {
         "scorl": __version__,
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        **{str(path): hash_contents(path) for path in task_files(built.recipe.task)},
+        **{str(path): hash_contents(path) for path in files},
     }
 
 

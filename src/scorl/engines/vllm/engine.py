@@ -118,7 +118,9 @@ class VllmEngine:
         def sample_one(request: Request, budget: int) -> Sample:
             if budget == 0:
                 return Sample((), (), "length")
-            parameters = {"temperature": temperature, "max_tokens": budget, "stop_token_ids": end_ids}
+            parameters: dict[str, Any] = {"temperature": temperature, "max_tokens": budget, "stop_token_ids": end_ids}
+            if self.chat.stop_strings:
+                parameters |= {"stop": list(self.chat.stop_strings), "detokenize": True}
             if temperature:
                 parameters["seed"] = request.seed
             return self._read_sample(self._generate(request.prompt_ids, parameters))
@@ -181,4 +183,5 @@ class VllmEngine:
         choice = answer["choices"][0]
         ids = tuple(choice["token_ids"])
         logprobs = tuple(token["logprob"] for token in choice["logprobs"]["content"])
-        return Sample(ids, logprobs, "stop" if ids[-1] in self.chat.end_ids else "length")
+        end = self.chat.find_end(ids)  # a server without the tokenizer goes on behind a stop string
+        return Sample(ids[:end], logprobs[:end], "length" if end is None else "stop")

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
 
 from scorl.engines.vllm.client import OwnServer, Poster
 from scorl.engines.vllm.nccl import NcclSender
@@ -28,8 +27,9 @@ from scorl.engines.vllm.transfer import (
 )
 from scorl.errors import UserError
 from scorl.model.chat import Chat
+from scorl.model.context import max_positions
 from scorl.model.dtype import choose_dtype
-from scorl.model.loading import count_parameters, load_pretrained, resolve_model
+from scorl.model.loading import count_parameters, load_config, resolve_model
 from scorl.model.policy import Policy, resolve_device
 from scorl.settings import ModelSettings, VllmSettings
 
@@ -59,14 +59,13 @@ class ServedModel:
         Raises:
             UserError: there is no such model, or it cannot be read.
         """
-        config = load_pretrained(AutoConfig, settings.path)
         device = resolve_device(settings.device)
         return cls(
             resolve_model(settings.path).path,
-            Chat.load(settings.path, settings.chat_template),
+            Chat.of_model(settings),
             getattr(torch, choose_dtype(settings.dtype, device, partial(count_parameters, settings.path))),
             device,
-            getattr(config, "max_position_embeddings", None),
+            max_positions(load_config(settings.path)),
         )
 
 
@@ -118,7 +117,12 @@ def _command(model: Policy | ServedModel, settings: VllmSettings, folder: Path) 
         "max-num-seqs": settings.batch_size,
         **_weight_options(model, settings),
     }
-    flags = ["skip-tokenizer-init", "enable-prefix-caching", "enable-scale-out", "disable-uvicorn-access-log"]
+    flags = ["enable-prefix-caching", "enable-scale-out", "disable-uvicorn-access-log"]
+    if model.chat.stop_strings:  # which it looks for in the text
+        model.chat.tokenizer.save_pretrained(folder)
+        options["tokenizer"] = folder
+    else:
+        flags += ["skip-tokenizer-init"]
     flags += ["enable-lora"] if "max-lora-rank" in options else []
     if settings.max_model_len is not None:
         options["max-model-len"] = settings.max_model_len

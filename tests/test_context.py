@@ -1,0 +1,222 @@
+"""What is looked at before anything is sampled: the room in the model's context, and the chat of whatever is named."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+from support.templates import chat_of
+from support.worlds import save_model
+
+from scorl.cli import main
+from scorl.errors import UserError
+from scorl.model.context import check_context, max_positions, usable_positions
+from scorl.settings import ScriptedSettings, TorchSettings, VllmSettings
+from scorl.tasks.turns import Correction, SelfRefine
+from scorl.trajectory import Problem, user
+
+CHAT = chat_of("chatml")
+TURNS = Correction()("Again.", 2)
+
+
+def problem(text, first_attempt=None):
+    return Problem(text, (user(text),), first_attempt=first_attempt)
+
+
+def conversation(text, responses, turns=TURNS):
+    """Tokens of a conversation whose responses have so many."""
+    ids = CHAT.prompt([user(text)])
+    for turn in turns:
+        ids = CHAT.follow((*ids, *(9,) * responses), (), turn.message)
+    return len(ids) + responses
+
+
+def test_what_fits_is_passed_over():
+    assert check_context(CHAT, [problem("2 + 2?")], TURNS, 20, conversation("2 + 2?", 20)) is None
+    assert check_context(CHAT, [problem("2 + 2?")], TURNS, 10**6, None) is None
+    assert check_context(CHAT, [], TURNS, 20, 1) is None
+
+
+def test_what_might_not_fit_is_counted_with_what_would():
+    problems = [problem("2 + 2?"), problem("2 + 2? " * 9), problem("2 + 2?"), problem("2 + 2?")]
+    most = conversation("2 + 2? " * 9, 20)
+    said = check_context(CHAT, problems, TURNS, 20, most - 1)
+    assert said.startswith(f"context: of 4 problems 1 (25%) might not fit into the model's {most - 1} positions")
+    assert f"prompts of {most - 40} tokens and 2 responses of up to 20 are {most};" in said
+    assert said.endswith("max_tokens=19 would leave room for all")
+    assert "not with a single token" not in said
+    least = conversation("2 + 2? " * 9, 1)
+    said = check_context(CHAT, problems, TURNS, 20, least - 1)
+    assert ", 1 of them not with a single token each;" in said
+    assert "would leave room" not in said
+
+
+def test_nothing_that_fits_is_refused():
+    problems = [problem("2 + 2?"), problem("2 + 2? " * 9)]
+    least = conversation("2 + 2?", 1)
+    assert check_context(CHAT, problems, TURNS, 20, least) is not None
+    prompts = f"{least - 2} to {conversation('2 + 2? ' * 9, 0)} tokens"
+    with pytest.raises(UserError, match=rf"context of {least - 1} positions.*takes {prompts}.*no room for 2 responses"):
+        check_context(CHAT, problems, TURNS, 20, least - 1)
+
+
+def test_critiques_and_first_attempts_that_problems_bring_take_room_too():
+    turns = SelfRefine()("Again.", 2)
+    assert check_context(CHAT, [problem("2?")], turns, 8, conversation("2?", 8, turns)) is None
+    assert check_context(CHAT, [problem("2?")], turns, 8, conversation("2?", 8, turns) - 1) is not None
+    reply = len(CHAT.reply("It is five, of course."))
+    room = conversation("2?", 0) + reply + 8
+    brought = [problem("2?", first_attempt="It is five, of course.")]
+    assert check_context(CHAT, brought, TURNS, 8, room) is None
+    assert check_context(CHAT, brought, TURNS, 8, room - 2) is not None
+
+
+@dataclass
+class Config:
+    """Of a model, perhaps one that sees."""
+
+    text_config: object = None
+    max_position_embeddings: int | None = None
+
+    def get_text_config(self):
+        return self.text_config or self
+
+
+def test_the_limit_is_that_of_the_text():
+    assert max_positions(Config(max_position_embeddings=64)) == 64
+    assert max_positions(Config(text_config=SimpleNamespace(max_position_embeddings=32))) == 32
+    assert max_positions(Config(text_config=SimpleNamespace())) is None
+    config = Config(max_position_embeddings=64)
+    assert usable_positions(ScriptedSettings("answers.jsonl"), config) is None
+    assert usable_positions(VllmSettings(max_model_len=48), config) == 48
+    assert [usable_positions(s, config) for s in (VllmSettings(), TorchSettings())] == [64, 64]
+
+
+# The commands.
+
+
+@pytest.fixture
+def scorl(capsys):
+    """Runs a command; its exit code, and what it wrote to stdout and to stderr."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        return caught.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A model without a chat template."""
+    path = save_model(tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").unlink()
+    return path
+
+
+def write_recipe(folder, model, **more):
+    path = folder / "own.yaml"
+    rows = [{"problem": f"say {word}", "answer": "a"} for word in "abcdef" * 5]
+    (folder / "own.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    path.write_text(
+        f"model: {json.dumps({'path': model, **more})}\n"
+        f"task: {{name: files, path: {folder / 'own.jsonl'}, test_fraction: 0.2, verifier: exact,"
+        " prompt: '{question}'}\n"
+        "turns: {name: correction, correction: again}\n"
+        "engine: {max_tokens: 4}\n"
+        "stages: [{objective: reinforce, steps: 1, problems: 2, samples: 2}]\n"
+        "evaluation: {problems: 3}\n"
+    )
+    return path
+
+
+def limit_positions(model, positions):
+    """Another number of positions in a model's configuration."""
+    path = f"{model}/config.json"
+    with open(path) as file:
+        config = json.load(file)
+    with open(path, "w") as file:
+        json.dump(config | {"max_position_embeddings": positions}, file)
+
+
+def test_every_command_says_what_to_choose_for_a_base_model(scorl, base, tmp_path):
+    recipe = write_recipe(tmp_path, base)
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"not read")
+    for command in (
+        ("train", recipe, "--out", tmp_path / "run"),
+        ("train", recipe, "--show-prompts"),
+        ("plan", recipe),
+        ("evaluate", base, "--task", "countdown"),
+        ("doctor", base),
+    ):
+        code, _, err = scorl(*command)
+        assert (code, "set model.chat_template=plain" in err, err.count("\n")) == (2, True, 1), (command, err)
+
+
+def test_a_base_model_is_trained_and_evaluated_with_a_plain_template(scorl, base, tmp_path):
+    run = tmp_path / "run"
+    recipe = write_recipe(tmp_path, base, chat_template="plain", stop_strings=["f", "\nUser:"])
+    code, _, err = scorl("train", recipe, "--out", run)
+    assert code == 0, err
+    out = tmp_path / "attempts.jsonl"
+    code, _, err = scorl("evaluate", run, "--temperature", 1, "--samples", 8, "--attempts-out", out, "--max-tokens", 30)
+    assert code == 0, err
+    attempts = [json.loads(line) for line in out.read_text().splitlines()]
+    assert not any("f" in attempt["text"] for attempt in attempts)  # the run's stop strings are the model's
+    assert any(attempt["finish"] == "stop" for attempt in attempts)
+    code, out, err = scorl("doctor", base, "model.chat_template=plain")
+    assert code == 0, err
+    assert "stop strings      '\\nUser:'" in out
+
+
+def test_conversations_that_do_not_fit_are_refused_or_counted(scorl, tmp_path):
+    model = save_model(tmp_path / "model")
+    recipe = write_recipe(tmp_path, model)
+    needed = 4 + 4 + 3 + 4  # "<user> say a <assistant>", an answer, "<end> <user> again <assistant>" less the end
+    for positions, code, words in ((needed - 7, 2, "no problem fits"), (needed - 2, 0, "(100%) might not fit")):
+        limit_positions(model, positions)
+        for command in (
+            ("train", recipe, "--out", tmp_path / f"run-{positions}"),
+            ("plan", recipe, "--steps", 0),
+            ("evaluate", model, "--task", "files", f"path={tmp_path / 'own.jsonl'}", "prompt='{question}'",
+             "test_fraction=0.2", "verifier=exact", "--max-tokens", 4, "correction=again"),
+        ):  # fmt: skip
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                found, _, err = scorl(*command)
+            told = err + " ".join(str(warning.message) for warning in said)
+            assert (found, words in told) == (code, True), (command, err)
+
+
+def test_plan_names_a_template_that_is_missing(scorl, tmp_path):
+    recipe = write_recipe(tmp_path, save_model(tmp_path / "model"), chat_template="nowhere.jinja")
+    code, _, err = scorl("plan", recipe)
+    assert code == 2
+    assert "nowhere.jinja" in err
+
+
+def test_a_run_keeps_to_the_day_of_its_start_and_notices_another_template(scorl, tmp_path, monkeypatch):
+    model, template = save_model(tmp_path / "model"), tmp_path / "dated.jinja"
+    source = (tmp_path / "model" / "chat_template.jinja").read_text()
+    template.write_text("{{- strftime_now('%d') | replace('1', 'a ') | replace('2', 'b ') -}}" + source)
+    recipe = write_recipe(tmp_path, model, chat_template=str(template))
+    days = iter(["2026-01-12", "2026-01-21"])
+
+    class Calendar:
+        @staticmethod
+        def today():
+            return SimpleNamespace(isoformat=lambda: next(days))
+
+    monkeypatch.setattr("scorl.recipe.auto.date", Calendar)
+    run = tmp_path / "run"
+    assert scorl("train", recipe, "--out", run)[0] == 0
+    assert "chat_template_date: '2026-01-12'" in (run / "recipe.yaml").read_text()
+    code, out, err = scorl("train", run, "--show-prompts")
+    assert "| a b <user>" in out, err
+    template.write_text(template.read_text() + " ")
+    code, _, err = scorl("train", recipe, "--out", run, "--resume")
+    assert (code, f"the run was started with {template}" in err) == (0, True)
+    assert "chat_template_date: '2026-01-12'" in (run / "recipe.yaml").read_text()
