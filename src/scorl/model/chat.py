@@ -157,7 +157,7 @@ class Chat:
         `turn` is how many user messages came before this one. Whatever the sample is, the result begins with
         `prompt_ids + sample_ids`.
         """
-        _, *written = self._stops.split(self._decode(sample_ids))
+        _, *written = self._stops.split(self._decode(sample_ids) if self.stop_strings else "")
         suffix = self._suffix(message, turn, *written)
         if tuple(sample_ids[-1:]) == (self.closer,):  # the sample closed its turn as the template does
             suffix = suffix[suffix.index(self.closer) + 1 :]
