@@ -38,6 +38,7 @@ EXTRAS = {
     "loggers": ("tensorboard", "wandb", "trackio"),
     "ray": ("ray",),
     "reasoning-gym": ("reasoning-gym",),
+    "verifiers": ("verifiers",),
 }
 """The optional groups of pyproject.toml and what they bring."""
 

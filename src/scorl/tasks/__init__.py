@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from scorl.errors import UserError, nearest
 from scorl.tasks.countdown import Countdown, countdown
+from scorl.tasks.environment import Verifiers, verifiers
 from scorl.tasks.files import Files, files
 from scorl.tasks.functions import Functions, functions
 from scorl.tasks.grade_school import Gsm8k, Svamp, gsm8k, svamp
@@ -45,6 +46,7 @@ TASKS: dict[str, tuple[type[Any], Callable[[Any], Task]]] = {
     "programs": (Programs, programs),
     "files": (Files, files),
     "reasoning-gym": (ReasoningGym, reasoning_gym),
+    "verifiers": (Verifiers, verifiers),
 }
 """The settings and the builder of each task, by the name that recipes use."""
 

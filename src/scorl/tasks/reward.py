@@ -23,7 +23,7 @@ from scorl.trajectory import AttemptText, Problem, Verdict
 from scorl.verifiers import Judge
 from scorl.verifiers.extract_answer import extract_answer
 
-__all__ = ["RewardFunction", "RewardJudge", "TrainerState", "load_function"]
+__all__ = ["RewardFunction", "RewardJudge", "TrainerState", "await_elsewhere", "load_function"]
 
 GIVEN = ("prompts", "completions", "completion_ids", "attempt", "trainer_state", "log_extra", "log_metric")
 """What every function may ask for: TRL's arguments, and `attempt`, which attempt each completion is (from 1)."""
