@@ -17,6 +17,7 @@ from scorl.cli.compare import compare
 from scorl.cli.doctor import doctor
 from scorl.cli.evaluate import evaluate
 from scorl.cli.judge import judge
+from scorl.cli.output import speak_plainly
 from scorl.cli.plan import plan
 from scorl.cli.recipes import recipes, schema
 from scorl.cli.show import report, show
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sentence and the same code.
     """
     end_with_launcher()
+    speak_plainly()
     try:
         code = _run(arguments)
     except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import time
@@ -11,14 +12,15 @@ from importlib import metadata
 import torch
 import transformers
 
-from scorl.engines.engine import Request
+from scorl.engines.engine import Request, Sample
 from scorl.engines.torch import TorchEngine
 from scorl.estimate.device import bandwidth, matmul_rate
+from scorl.learner.tree_check import check_tree_support
 from scorl.model.dtype import LARGE, choose_dtype, choose_onednn
 from scorl.model.policy import Policy
 from scorl.model.rates import cpu_rates
 from scorl.settings import ModelSettings
-from scorl.trajectory import user
+from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, user
 from scorl.verifiers.program import broker_pool
 from scorl.verifiers.sandbox_test import try_forbidden_acts
 from scorl.version import __version__
@@ -41,6 +43,8 @@ EXTRAS = {
     "verifiers": ("verifiers",),
 }
 """The optional groups of pyproject.toml and what they bring."""
+MODULES = {"tensorboard": "torch.utils.tensorboard"}
+"""What is imported of packages whose own name is not what is used."""
 
 QUESTION = "What is 2 + 3?"
 
@@ -94,13 +98,24 @@ def check_model(settings: ModelSettings) -> Iterator[Finding]:
     yield "end tokens", " ".join(policy.tokenizer.convert_ids_to_tokens(sorted(chat.end_ids))) or "none"
     if chat.stop_strings:
         yield "stop strings", " ".join(map(repr, chat.stop_strings))
-    for difference in chat.differences() or ["none: appended turns read as the template writes them"]:
+    for difference in chat.differences() or ["appended turns read as the template writes them"]:
         yield "template", difference
     prompt = chat.prompt((user(QUESTION),))
     began = time.perf_counter()
     sample = TorchEngine(policy).sample([Request(prompt, 0)], temperature=0.0, max_tokens=16)[0]
     rate = len(sample.ids) / (time.perf_counter() - began)
+    yield "learning", _describe_layout(policy, prompt, sample)
     yield "generation", f"{QUESTION!r} -> {chat.text(sample.ids)!r} ({rate:.0f} tokens/s, greedy, one row)"
+
+
+def _describe_layout(policy: Policy, prompt: tuple[int, ...], sample: Sample) -> str:
+    """How trajectories are laid out for the learner, tried on two that begin alike."""
+    responses = (Response(prompt, ids, (0.0,) * len(ids), "", "stop") for ids in (sample.ids, sample.ids[:1]))
+    problem = Problem("doctor", (user(QUESTION),))
+    trajectories = (Trajectory(problem, number, (response,)) for number, response in enumerate(responses))
+    examples = [TrainingExample(trajectory, (Credit(1.0),)) for trajectory in trajectories]
+    objection = check_tree_support(policy, examples, "prefix_tree")
+    return f"as plain rows, which is slower: {objection}" if objection else "as prefix trees: what is shared, once"
 
 
 def _describe_arithmetic(parameters: int) -> str:
@@ -130,7 +145,10 @@ def _describe_threads() -> str:
 def _describe_extra(extra: str, packages: Sequence[str]) -> str:
     versions = {package: _find_version(package) for package in packages}
     listed = ", ".join(f"{name} {version}" if version else f"no {name}" for name, version in versions.items())
-    return listed if all(versions.values()) else f"{listed}: pip install 'scorl[{extra}]'"
+    broken = {name: fault for name, version in versions.items() if version and (fault := _find_fault(name))}
+    for name, fault in broken.items():
+        listed += f"; {name} CANNOT BE IMPORTED: {fault}"
+    return listed if all(versions.values()) and not broken else f"{listed}: pip install 'scorl[{extra}]'"
 
 
 def _find_version(package: str) -> str | None:
@@ -138,3 +156,14 @@ def _find_version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _find_fault(package: str) -> str | None:
+    """Why an installed package cannot be imported; what is there may still not go together."""
+    if package == "vllm":  # takes half a minute; `engine.name: vllm` says what is wrong with it
+        return None
+    try:
+        importlib.import_module(MODULES.get(package, package.replace("-", "_")))
+    except Exception as error:  # of any kind: it is somebody else's code
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return None

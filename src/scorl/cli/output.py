@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from scorl.run.files import replacing
 if TYPE_CHECKING:
     from scorl.report.table import Grid
 
-__all__ = ["check_writable", "open_output", "print_grid", "quiet"]
+__all__ = ["check_writable", "open_output", "print_grid", "quiet", "speak_plainly"]
 
 
 @contextmanager
@@ -26,6 +28,23 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
     check_writable(path)
     with replacing(path) as draft, draft.open("w", encoding="utf-8", errors="backslashreplace") as handle:
         yield handle
+
+
+def speak_plainly() -> None:
+    """Warnings in one line, each once, without lines of source; and no bars in a pipe, where each step is a line."""
+    said: set[str] = set()
+
+    def format_warning(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        text = f"warning: {' '.join(str(message).split())}\n"
+        new = text not in said
+        said.add(text)
+        return text if new else ""
+
+    warnings.formatwarning = format_warning
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def quiet() -> None:

@@ -6,16 +6,25 @@ import json
 
 import click
 
+from scorl.errors import UserError, nearest
+
 __all__ = ["recipes", "schema"]
 
 
 @click.command()
-def recipes() -> None:
-    """List the shipped recipes, each with what it is, takes and reaches."""
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """List the shipped recipes, each with what it is, takes and reaches; or print the one called NAME."""
     from scorl.recipe.source import header, shipped_recipes
 
-    for name, path in shipped_recipes().items():
-        click.echo("\n  ".join([name, *header(path)]))
+    shipped = shipped_recipes()
+    if name is None:
+        for each, path in shipped.items():
+            click.echo("\n  ".join([each, *header(path)]))
+    elif name in shipped:
+        click.echo(shipped[name].read_text(encoding="utf-8"), nl=False)
+    else:
+        raise UserError(f"no recipe '{name}' is shipped: {nearest(name, shipped)}")
 
 
 @click.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scorl.engines import ENGINES
+from scorl.errors import UserError
 
 if TYPE_CHECKING:
     from scorl.model.chat import Chat
@@ -35,12 +36,23 @@ def split_settings(settings: tuple[str, ...]) -> tuple[list[str], list[str]]:
 
 
 def resolve_sampler(model: str, engine: str, settings: Sequence[str]) -> Sampler:
-    """The model and the engine; a model that a run trained is asked as there."""
+    """The model and the engine; a model that a run trained is asked as there.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
     from scorl import recipe
     from scorl.run.directory import RunDirectory
 
     run = RunDirectory.of_model(model)
-    return recipe.resolve_sampler(model, engine, settings, trained=recipe.resolve(run.path).model if run else None)
+    if run is None:
+        return recipe.resolve_sampler(model, engine, settings)
+    trained = recipe.resolve(run.path)
+    if not trained.stages:  # it measures the model that it starts from
+        model = trained.model.path
+    elif not run.saved_steps():
+        raise UserError(f"{run.path}: this run has saved no checkpoint yet: scorl train {run.path} --resume")
+    return recipe.resolve_sampler(model, engine, settings, trained=trained.model)
 
 
 def warn_of_context(

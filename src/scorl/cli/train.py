@@ -34,9 +34,15 @@ __all__ = ["default_folder", "train"]
     metavar="[auto]",
     help="Resume from the newest checkpoint. `auto`: if there is a run to resume; else start one.",
 )
+@click.option("--dry-run", is_flag=True, help="Check all that a run checks before weights are read; print the recipe.")
 @click.option("--show-prompts", is_flag=True, help="Print what the model will see of two problems, and train nothing.")
 def train(
-    recipe: str | None, overrides: tuple[str, ...], out: Path | None, resume: str | None, show_prompts: bool
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: str | None,
+    dry_run: bool,
+    show_prompts: bool,
 ) -> None:
     """Train by RECIPE: a file, the name of a shipped recipe, or a run directory to resume.
 
@@ -50,6 +56,9 @@ def train(
         _show_prompts(recipe, overrides)
         return
     resolved, directory = _recipe_and_directory(recipe, overrides, out, resume)
+    if dry_run:
+        _check_only(resolved, directory)
+        return
     launcher = resolved.launcher
     if launcher.name == "torchrun" and launcher.workers != 1 and launched_rank() is None:
         again = ["--out", str(directory.path), *([f"--resume={resume}"] if resume else [])]
@@ -73,6 +82,19 @@ def _show_prompts(recipe: str, overrides: tuple[str, ...]) -> None:
     quiet()
     for line in show_prompts(resolve(recipe, overrides)):
         click.echo(line)
+
+
+def _check_only(recipe: Recipe, directory: RunDirectory) -> None:
+    from scorl.run.build import prepare
+    from scorl.run.trackers import check_trackers
+
+    quiet()
+    check_trackers(recipe.loggers)
+    decided, _, _ = prepare(recipe)
+    click.echo(decided.dump(), nl=False)
+    click.echo(
+        f"nothing was found wrong, and nothing trained: {recipe.steps} steps would go to {directory.path}", err=True
+    )
 
 
 def default_folder(recipe: str) -> Path:

@@ -68,6 +68,8 @@ def resolve_model(name: str) -> ModelFiles:
         return ModelFiles(str(last_checkpoint(path)))
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(f"{name}: a folder without config.json, so neither a Hugging Face model nor a run directory")
+    if not path.exists() and name.startswith("runs/"):
+        raise UserError(f"{name}: there is no such run; if a recipe makes it: scorl train {name.removeprefix('runs/')}")
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise UserError(
             f"{name}: no such model folder; hub names look like 'owner/name', shipped ones like 'scorl:{SHIPPED[0]}'"

@@ -85,8 +85,8 @@ def is_longer(other: Recipe, started: Recipe) -> bool:
     What a stage collects at its start is divided among its steps, so that it cannot get more of them.
     """
     here = len(started.stages)
-    if here > len(other.stages):
-        return False
+    if not here or here > len(other.stages):
+        return here < len(other.stages) and not differences(started, replace(other, stages=()))
     last, grown = started.stages[-1], other.stages[here - 1]
     longer = grown.steps > last.steps and last.objective.source != "collected"
     same = replace(other, stages=(*other.stages[: here - 1], replace(grown, steps=last.steps) if longer else grown))

@@ -29,7 +29,7 @@ from scorl.training.loop import train
 from scorl.training.step import Step
 from scorl.version import __version__
 
-__all__ = ["BuiltRecipe", "build", "place_of_weights", "versions"]
+__all__ = ["BuiltRecipe", "build", "place_of_weights", "prepare", "versions"]
 
 LOOKED_AT = 100
 """Problems of each split of which it is looked at whether they fit into the model's context."""
@@ -72,10 +72,22 @@ class BuiltRecipe:
 
 
 def build(recipe: Recipe, ranks: Ranks = ALONE) -> BuiltRecipe:
-    """Build all that a recipe names; the task comes first, so that its faults show before a model is loaded.
+    """Build all that a recipe names, its faults first.
 
     Raises:
         UserError: the task, one of its splits, the model, vLLM or the engine's answers cannot be had.
+    """
+    recipe, task, chat = prepare(recipe, ranks)
+    policy = Policy.of(recipe.model, weights=place_of_weights(recipe, ranks), chat=chat)
+    engine = ENGINES[recipe.engine.name]
+    return BuiltRecipe(recipe, policy, engine.build(recipe.engine.settings, recipe.model, policy, ranks), task)
+
+
+def prepare(recipe: Recipe, ranks: Ranks = ALONE) -> tuple[Recipe, Task, Chat]:
+    """All of `build` that needs no weights: the recipe with what it left to the machine decided, its task, its chat.
+
+    Raises:
+        UserError: as `build`.
     """
     task = recipe.build_task()
     _check_problems(recipe, task)
@@ -88,9 +100,7 @@ def build(recipe: Recipe, ranks: Ranks = ALONE) -> BuiltRecipe:
     chat = Chat.of_model(recipe.model)
     if (warning := _check_context(recipe, task, chat)) and ranks.main:
         warnings.warn(warning, stacklevel=2)
-    policy = Policy.of(recipe.model, weights=place_of_weights(recipe, ranks), chat=chat)
-    engine = ENGINES[recipe.engine.name]
-    return BuiltRecipe(recipe, policy, engine.build(recipe.engine.settings, recipe.model, policy, ranks), task)
+    return recipe, task, chat
 
 
 def place_of_weights(recipe: Recipe, ranks: Ranks) -> Place:

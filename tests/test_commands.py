@@ -1,0 +1,126 @@
+"""What commands say about what they are given: checks without a run, runs without steps, warnings in one line."""
+
+import subprocess
+import sys
+
+import pytest
+from support.worlds import save_model
+
+from scorl.cli import main
+from scorl.recipe import resolve
+from scorl.recipe.source import shipped_recipes
+
+
+@pytest.fixture
+def scorl(capsys):
+    """Runs a command; its exit code, what it wrote to stdout and to stderr."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        return caught.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def recipe(tmp_path, model):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"model: {{path: {model}}}\ntask: {{name: countdown}}\nengine: {{max_tokens: 2}}\n"
+        "stages: [{objective: supervised, steps: 1, problems: 2}]\nevaluation: {problems: 2}\n"
+    )
+    return path
+
+
+def test_a_dry_run_prints_the_recipe_as_it_would_run_and_leaves_nothing(scorl, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("scorl.model.policy.Policy.__init__", None)  # no weights
+    code, out, err = scorl("train", recipe, "--dry-run", "--out", tmp_path / "run")
+    assert code == 0
+    assert f"nothing trained: 1 steps would go to {tmp_path / 'run'}" in err
+    assert not (tmp_path / "run").exists()
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(out)
+    assert resolve(printed).model.dtype == "float32"  # auto is decided
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("task.numbers=99", "task"),
+        ("model.path=nowhere", "no such model folder"),
+        ("model.chat_template=nowhere.jinja", "nowhere.jinja"),
+        ("loggers=[mlflow]", "mlflow"),
+        ("stages.0.problems=0", "stages.0.problems"),
+    ],
+)
+def test_a_dry_run_finds_what_would_stop_a_run(scorl, recipe, tmp_path, monkeypatch, fault, said):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    code, _, err = scorl("train", recipe, "--dry-run", fault, "--out", tmp_path / "run")
+    assert code == 2
+    assert said in err
+
+
+def test_a_shipped_recipe_is_printed_as_it_is(scorl):
+    assert scorl("recipes", "countdown")[:2] == (0, shipped_recipes()["countdown"].read_text())
+    code, _, err = scorl("recipes", "countdwn")
+    assert code == 2
+    assert "did you mean 'countdown'?" in err
+
+
+def test_a_run_without_stages_is_evaluated_as_the_model_that_it_starts_from(scorl, recipe, tmp_path):
+    run = tmp_path / "run"
+    assert scorl("train", recipe, "stages=[]", "--out", run)[0] == 0
+    code, out, err = scorl("evaluate", run, "--limit", 2, "--max-tokens", 2)
+    assert code == 0, err
+    assert f"{run} on countdown (test): 2 problems" in out
+    assert scorl("train", run, "stages=[{objective: supervised, steps: 1, problems: 2}]", "--resume")[0] == 0
+    assert len((run / "steps.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_that_has_saved_nothing_yet_says_so(scorl, recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(recipe.read_text())
+    code, _, err = scorl("evaluate", tmp_path / "run")
+    assert code == 2
+    assert f"has saved no checkpoint yet: scorl train {tmp_path / 'run'} --resume" in err
+
+
+def test_a_run_that_is_not_there_is_not_looked_for_on_the_hub(scorl):
+    code, _, err = scorl("evaluate", "runs/smollm2-svamp-warm-up", "--task", "countdown")
+    assert code == 2
+    assert "there is no such run; if a recipe makes it: scorl train smollm2-svamp-warm-up" in err
+
+
+def test_doctor_names_what_is_installed_and_cannot_be_imported(scorl, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr("scorl.cli.checks.check_rates", lambda: ())
+    monkeypatch.setattr("scorl.cli.checks.check_sandbox", lambda: ())
+    _, out, _ = scorl("doctor", model)
+    (line,) = (line for line in out.splitlines() if line.startswith("extra 'gguf'"))
+    assert "gguf CANNOT BE IMPORTED: ModuleNotFoundError" in line
+    assert "pip install 'scorl[gguf]'" in line
+    assert "learning          as prefix trees" in out
+
+
+def test_warnings_are_one_line_each_once():
+    code = (
+        "import warnings\nfrom scorl.cli.output import speak_plainly\nspeak_plainly()\n"
+        "for line in ('one\\n  line', 'one line', 'another'):\n"
+        "    with warnings.catch_warnings():\n        pass\n"
+        "    warnings.warn(line)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: one line\nwarning: another\n"
+
+
+def test_a_pipe_gets_lines_and_no_bars(recipe, tmp_path):
+    arguments = [sys.executable, "-m", "scorl", "train", str(recipe), "--out", str(tmp_path / "run")]
+    done = subprocess.run(arguments, capture_output=True, check=True)
+    assert b"\r" not in done.stdout + done.stderr
