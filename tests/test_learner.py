@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from support.engine_contract import shaken
 from support.plain import kl_of_rows
 from support.worlds import letters, save_model, tiny_policy
-from transformers import AutoConfig, AutoModelForCausalLM, Cohere2Config, GraniteConfig
+from transformers import AutoConfig, AutoModelForCausalLM, Cohere2Config, GraniteConfig, LlamaForCausalLM
 
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
@@ -305,3 +305,54 @@ def test_half_precision_computes_on_float32_weights(examples, tmp_path):
 def test_estimators_are_refused_where_they_hold_nothing(kl, kl_in):
     with pytest.raises(UserError, match="not the gradient of a KL"):
         LearnerSettings(kl=kl, kl_in=kl_in)
+
+
+@pytest.mark.parametrize("block", [1 << 30, 200])
+def test_a_head_that_the_model_itself_computes_has_the_same_gradient(policy, examples, monkeypatch, block):
+    linear, _ = gradient(policy, examples, LearnerSettings())
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", block)
+    monkeypatch.setattr(policy, "head_kind", "own")
+    own, statistics = gradient(policy, examples, LearnerSettings())
+    close(own, linear)
+    assert statistics.gap < 1e-4
+
+
+def test_a_model_with_a_head_of_its_own_kind_is_learned(tmp_path, monkeypatch):
+    forward = LlamaForCausalLM.forward
+
+    def squash(self, *args, **more):
+        output = forward(self, *args, **more)
+        output.logits = torch.asinh(3 * output.logits)
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", squash)
+    policy = shaken(tiny_policy(tmp_path))
+    assert policy.head_kind == "own"
+    progress = Learner(policy, LearnerSettings(), total=1).update(make_examples(policy))
+    assert progress.logprob_gap < 1e-5
+
+
+def test_a_head_that_mixes_tokens_is_refused(tmp_path, monkeypatch):
+    forward = LlamaForCausalLM.forward
+
+    def mix(self, input_ids, **more):
+        output = forward(self, input_ids=input_ids, **more)
+        output.logits = output.logits + input_ids.float().mean()
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", mix)
+    with pytest.raises(UserError, match="do not follow from its last hidden states"):
+        tiny_policy(tmp_path)
+
+
+def test_frozen_weights_stay_and_the_rest_learns(tmp_path):
+    policy = Policy(save_model(tmp_path), frozen=["mlp", "embed_tokens"])
+    before = {name: p.clone() for name, p in policy.model.named_parameters()}
+    Learner(policy, LearnerSettings(learning_rate=1e-3), total=1).update(make_examples(policy))
+    stayed = {name for name, p in policy.model.named_parameters() if torch.equal(p, before[name])}
+    assert stayed == {name for name in before if "mlp" in name or "embed_tokens" in name}
+
+
+def test_a_frozen_part_that_no_weight_has_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"model.frozen: no weight has 'experts' in its name; .*mlp.up_proj"):
+        Policy(save_model(tmp_path), frozen=["experts"])

@@ -69,7 +69,21 @@ class LoraSettings:
     lora_alpha: Annotated[int, Ge(1)] = 32
     """Scale: the adapter's output is multiplied by lora_alpha / r, so by 0 nothing would be learned."""
     target_modules: str | tuple[str, ...] = "all-linear"
-    """Names of the layers that get one."""
+    """Names of the layers that get one, or a pattern as peft takes it. `all-linear`: every linear layer but the output
+    head, linear routers of experts, and, in Mamba's models, `out_proj`, which their kernels read by themselves. Experts
+    are no linear layers: peft adapts those of Qwen3, Mixtral, DeepSeek, GLM and MiniMax with their routers; where it
+    does not, that is said, and `target_parameters` reaches them."""
+    target_parameters: tuple[str, ...] = ()
+    """Weights that are no layers and get an adapter too: `[mlp.experts.gate_up_proj, mlp.experts.down_proj]`."""
+    modules_to_save: tuple[str, ...] = ()
+    """Names of modules that are trained whole beside the adapters, such as norms; not the output head, which policy and
+    reference share."""
+    adapter: str | None = None
+    """A folder or hub repository that peft wrote, whose adapters the run goes on from; rank, scale and targets are its
+    own. The reference is the policy with them, as it starts."""
+    load_in_4bit: bool = False
+    """QLoRA: the frozen weights in four bits (NF4, double quantisation) by bitsandbytes; `pip install 'scorl[qlora]'`.
+    What is saved is merged in full."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,9 @@ class ModelSettings:
     stop_strings: tuple[Annotated[str, MinLen(1)], ...] | None = None
     """Texts that end a response as end tokens do; null: those of the model's generation config and of the templates
     `plain` and `chatml`. The token that completes one is the response's last; a verifier reads what stands before."""
+    frozen: tuple[str, ...] = ()
+    """Parts of names: weights with one of them in their name stay as they are in full fine-tuning, as
+    `[mlp.gate, mlp.experts]`, the routers and experts of Qwen3's mixtures."""
     onednn: bool | None = None
     """Whether linear layers in float32 multiply by oneDNN on a CPU, in place of MKL; null: models from 100 million
     parameters where that is measured to be at least 1.3 times as fast, smaller ones on AMD's processors with AVX-512.

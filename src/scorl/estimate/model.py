@@ -10,8 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from scorl.errors import UserError
+from scorl.model.adapters import with_adapters
 from scorl.model.loading import load_pretrained
-from scorl.model.policy import Policy, with_adapters
+from scorl.model.policy import Policy
 from scorl.settings import ModelSettings
 
 __all__ = ["FakePolicy", "build_config", "config_of", "fetch_config"]

@@ -15,10 +15,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from scorl.learner.head_block import HeadBlock, Logits, block_size, compute_block
-from scorl.model.head import logit_divisor, logit_softcap
+from scorl.model.head import HeadKind, backbone, logit_divisor, logit_softcap, own_logits
 from scorl.model.onednn import OnednnLinear, onednn_linear, onednn_weight_gradient
 
-__all__ = ["Head", "Prediction", "predict"]
+__all__ = ["Head", "Prediction", "make_head", "predict"]
+
+
+def make_head(decoder: Any, dtype: torch.dtype, kind: HeadKind) -> Head:
+    """A model's output head during one step, computed in a type."""
+    return Head(decoder, dtype) if kind == "linear" else OwnHead(decoder, dtype)
 
 
 class Prediction(NamedTuple):
@@ -102,6 +107,48 @@ class Head:
             self.gradients[name] += gradient
         else:
             self.gradients[name] = gradient.float()
+
+
+class OwnHead(Head):
+    """A head of which nothing is known but that the model computes it: slow, and right.
+
+    Args:
+        decoder: a Hugging Face model.
+        dtype: that it is computed in.
+    """
+
+    def __init__(self, decoder: Any, dtype: torch.dtype) -> None:
+        super().__init__(decoder, dtype)
+        self._decoder, self._by_onednn = decoder, False
+        self.softcap, self._divisor = None, 1.0
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained of it: all that stands outside of the layers, and the weight that may be an embedding too."""
+        layers = {id(p) for p in backbone(self._decoder).parameters()}
+        layers -= {id(p) for p in self._linear.parameters()}
+        named = self._decoder.named_parameters()
+        return {name: p for name, p in named if p.requires_grad and id(p) not in layers}
+
+    def _product(self, hidden: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._logits(hidden)
+
+    def pull_back(self, gradient: Tensor, hidden: Tensor) -> Tensor:
+        """See `Head.pull_back`."""
+        trained = self.parameters()
+        with torch.enable_grad():
+            x = hidden.detach().requires_grad_()
+            logits = self._logits(x)
+        wanted = [x, *trained.values()]
+        by_hidden, *by_weights = torch.autograd.grad(logits, wanted, gradient.to(logits.dtype), allow_unused=True)
+        for name, by_weight in zip(trained, by_weights, strict=True):
+            if by_weight is not None:
+                self._sum(name, by_weight)
+        return by_hidden
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            return own_logits(self._decoder, hidden)
 
 
 def predict(

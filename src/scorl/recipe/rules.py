@@ -51,6 +51,10 @@ def _machine(recipe: Recipe) -> Iterator[str]:
         yield f"model.device: '{recipe.model.device}' is no device. Allowed: auto, cpu, cuda, cuda:N"
     if recipe.model.lora and not importlib.util.find_spec("peft"):
         yield "model.lora: adapters need peft: pip install 'scorl[lora]', or lora: null"
+    if recipe.model.lora and recipe.model.frozen:
+        yield "model.frozen: with model.lora nothing but the adapters is trained anyway; leave one of them out"
+    if recipe.model.lora and recipe.model.lora.load_in_4bit and recipe.launcher.parallel == "fsdp2":
+        yield "model.lora.load_in_4bit: weights of four bits cannot be divided; use launcher.parallel: ddp"
 
 
 def _launching(recipe: Recipe) -> Iterator[str]:

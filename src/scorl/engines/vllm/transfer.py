@@ -44,7 +44,8 @@ GIB = 2**30
 
 def choose_way(policy: Policy, settings: VllmSettings) -> Way:
     """How this policy's weights reach the server of these settings."""
-    if policy.lora and not settings.merge_adapters and not settings.url and not resolve_model(policy.path).gguf_file:
+    plain = policy.lora and not (policy.lora.modules_to_save or policy.lora.target_parameters or policy.lora.adapter)
+    if plain and not settings.merge_adapters and not settings.url and resolve_model(policy.path).are_plain:
         return "adapters"
     if policy.device.type != "cuda":
         return "file"

@@ -1,0 +1,182 @@
+"""Low-rank adapters (peft): where they go, and the plain weights that a model with them amounts to."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorl.errors import UserError
+from scorl.settings import LoraSettings
+
+__all__ = ["merge_weight", "name_plainly", "quantization", "with_adapters"]
+
+ROUTERS = r".*\.(router|gate)"
+"""What chooses experts; in Llama 4 it is a linear layer of several results, to which no adapter can be added."""
+FUSED = r".*\.(out_proj|conv1d)"
+"""What the fused kernels of Mamba layers read around an adapter, so that peft refuses to put one there."""
+MAMBA = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
+"""The types of models in which peft refuses that."""
+
+
+def with_adapters(model: Any, lora: LoraSettings) -> Any:
+    """The model with adapters: fresh ones, which change nothing until they are trained, or those of a folder.
+
+    Raises:
+        UserError: peft is not installed, or adapters cannot be put there.
+    """
+    try:
+        from peft import LoraConfig, PeftModel, get_peft_model
+    except ImportError:
+        raise UserError("model.lora needs peft: pip install 'scorl[lora]'") from None
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        target_modules=_targets(lora),
+        exclude_modules=_excluded(model, lora),
+        target_parameters=list(lora.target_parameters) or None,
+        modules_to_save=list(lora.modules_to_save) or None,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers for it
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)  # peft's own
+        torch.manual_seed(0)  # fresh adapters change nothing, but the same run must start from the same ones
+        try:
+            if lora.adapter is not None:
+                adapted = PeftModel.from_pretrained(model, _adapter_folder(lora.adapter), is_trainable=True)
+            else:
+                adapted = get_peft_model(model, config)
+        except (ValueError, OSError) as error:
+            key = "adapter" if lora.adapter else "target_modules"
+            raise UserError(f"model.lora.{key}: {error}") from None
+    _check_output(adapted.get_base_model())
+    if lora.adapter is None and not lora.target_parameters:
+        _say_what_stays(adapted)
+    return adapted
+
+
+def quantization(lora: LoraSettings | None, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """What `from_pretrained` is told so that frozen weights are held in four bits (QLoRA, arXiv 2305.14314).
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    if lora is None or not lora.load_in_4bit:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise UserError("model.lora.load_in_4bit needs bitsandbytes: pip install 'scorl[qlora]'") from None
+    return {
+        "device_map": {"": device},
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        ),
+    }
+
+
+def name_plainly(name: str, adapters_are_on: bool) -> str | None:
+    """The name that a weight has in the model without adapters; None: it is none of that model's.
+
+    >>> name_plainly("layers.0.q_proj.base_layer.weight", True)
+    'layers.0.q_proj.weight'
+    >>> name_plainly("norm.original_module.weight", True)
+    """
+    off, on = ".original_module.", ".modules_to_save.default."
+    if ".lora_" in name or (off if adapters_are_on else on) in name:
+        return None
+    name = name.replace(on if adapters_are_on else off, ".")
+    return ".".join(part for part in name.split(".") if part != "base_layer")
+
+
+def merge_weight(decoder: Any, name: str, weight: Tensor) -> Tensor:
+    """A weight of the decoder with the adapters that are on, in its own type, or in that which is computed in."""
+    merged = _dequantized(weight)
+    owner, _, parameter = name.rpartition(".")
+    while owner.endswith(".base_layer"):  # the experts of a layer are wrapped once for each of their tensors
+        owner = owner.removesuffix(".base_layer")
+        layer = decoder.get_submodule(owner)
+        if getattr(layer, "parameter_name", "weight") == parameter and not layer.disable_adapters:
+            for adapter in layer.active_adapters:
+                merged = merged + layer.get_delta_weight(adapter).detach()
+    return merged.to(weight.dtype) if weight.is_floating_point() else merged
+
+
+def _dequantized(weight: Tensor) -> Tensor:
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight.detach()
+    from bitsandbytes.functional import dequantize_4bit
+
+    plain: Tensor = dequantize_4bit(weight.detach(), state)
+    return plain
+
+
+def _targets(lora: LoraSettings) -> str | list[str]:
+    """As peft takes them: a text is one name, or several with commas, unless it is a pattern."""
+    wanted = lora.target_modules
+    if not isinstance(wanted, str):
+        return list(wanted)
+    names = [name.strip() for name in wanted.split(",")]
+    is_pattern = wanted == "all-linear" or not all(re.fullmatch(r"[\w.]+", name) for name in names)
+    return wanted if is_pattern else names
+
+
+def _excluded(model: Any, lora: LoraSettings) -> str | None:
+    """What `all-linear` does not mean; who names layers gets them."""
+    if lora.target_modules != "all-linear":
+        return None
+    pattern = f"{ROUTERS}|{FUSED}" if model.config.get_text_config().model_type in MAMBA else ROUTERS
+    found = any(re.fullmatch(pattern, name) for name, _ in model.named_modules())
+    return pattern if found else None
+
+
+def _adapter_folder(name: str) -> str:
+    path = Path(name).expanduser()
+    if path.exists() and not (path / "adapter_config.json").is_file():
+        raise UserError(f"model.lora.adapter: {name} has no adapter_config.json, so it is no folder that peft wrote")
+    return str(path) if path.exists() else name
+
+
+def _check_output(decoder: Any) -> None:
+    """Refuse adapters where policy and reference share what is computed without them."""
+    head, words = decoder.get_output_embeddings(), decoder.get_input_embeddings()
+    for key, mark in (("target_modules", "lora_A"), ("modules_to_save", "modules_to_save")):
+        tied = hasattr(words, mark) and head.weight is words.weight
+        if hasattr(head, mark) or tied:
+            raise UserError(
+                f"model.lora.{key} reach the output head, which the reference shares; leave it out, or train all"
+            )
+
+
+def _say_what_stays(adapted: Any) -> None:
+    """Say that experts stay as they are, most of the model; they are no linear layers, so peft knows some alone."""
+    experts = list(_expert_parameters(adapted.get_base_model()))
+    if experts:
+        total = sum(p.numel() for p in adapted.get_base_model().parameters())
+        share = sum(p.numel() for _, p in experts) / total
+        names = sorted({name.split(".layers.")[-1].partition(".")[2] for name, _ in experts})
+        warnings.warn(
+            f"model.lora: the experts, {share:.0%} of the weights, get no adapters and stay as they are; "
+            f"model.lora.target_parameters=[{', '.join(names)}] adapts them too",
+            stacklevel=4,
+        )
+
+
+def _expert_parameters(decoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights that are stacked over experts, [experts, ...], and have no adapter."""
+    stacked = ((name, p) for name, p in decoder.named_parameters() if p.dim() == 3 and "experts" in name)
+    return ((name, p) for name, p in stacked if ".base_layer." not in name)
