@@ -1,0 +1,26 @@
+"""The settings that recipes write down, with what the paper leaves open decided and documented."""
+
+from scorl.settings.engines import AutoSettings, Sampling, ScriptedSettings, TorchSettings, VllmSettings
+from scorl.settings.learner import IMPORTANCE_CAP, KL_IN, LearnerSettings, Packing
+from scorl.settings.model import Dtype, LoraSettings, ModelSettings
+from scorl.settings.run import CheckpointSettings, EvaluationSettings, Gpu, LoggerName, LoggingSettings
+
+__all__ = [
+    "IMPORTANCE_CAP",
+    "KL_IN",
+    "AutoSettings",
+    "CheckpointSettings",
+    "Dtype",
+    "EvaluationSettings",
+    "Gpu",
+    "LearnerSettings",
+    "LoggerName",
+    "LoggingSettings",
+    "LoraSettings",
+    "ModelSettings",
+    "Packing",
+    "Sampling",
+    "ScriptedSettings",
+    "TorchSettings",
+    "VllmSettings",
+]

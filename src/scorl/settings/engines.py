@@ -1,0 +1,90 @@
+"""Settings of what writes attempts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Interval
+
+from scorl.errors import UserError
+
+__all__ = ["AutoSettings", "Sampling", "ScriptedSettings", "TorchSettings", "VllmSettings"]
+
+
+@dataclass(frozen=True)
+class AutoSettings:
+    """Sample with vLLM on a GPU, where it is installed in this Python, asleep while the learner works; else with
+    `torch`. A run writes down which."""
+
+    batch_size: Annotated[int, Ge(1)] = 256
+    """The most rows decoded at once."""
+
+
+@dataclass(frozen=True)
+class TorchSettings:
+    """Sample from the policy itself, with its own weights."""
+
+    batch_size: Annotated[int, Ge(1)] = 256
+    """The most rows decoded at once; results on a CPU do not depend on it."""
+    prefix_cache_bytes: Annotated[int, Ge(0)] = 2 << 30
+    """The most memory, in bytes, for the keys and values that a turn leaves to the next one; rows for which there is
+    no room are computed again. `scorl plan` counts it."""
+
+
+@dataclass(frozen=True)
+class ScriptedSettings:
+    """Give canned answers, for trying things out; they are given as certain, and no learner is asked to agree."""
+
+    answers: str
+    """A JSONL file of `prompt_contains` and `response`."""
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """Sample from a vLLM server, which is sent the policy's weights (docs/vllm.md)."""
+
+    batch_size: Annotated[int, Ge(1)] = 256
+    """The most rows decoded at once (vLLM's max_num_seqs)."""
+    python: str | None = None
+    """The Python of the environment that vLLM is installed in, say `.venv-vllm/bin/python`; null: this one's."""
+    url: str | None = None
+    """A server of your own for all processes, say `http://node7:8000` (docs/vllm.md says how to start one); null: the
+    run starts its servers."""
+    gpus: tuple[int, ...] | None = None
+    """GPUs of this machine that a server for all processes has to itself, `tensor_parallel_size` of them; null: a
+    server is on the GPUs of those that learn."""
+    merge_adapters: bool = False
+    """Send adapters merged into all weights, for models whose adapters vLLM does not take."""
+    max_sync_gap: Annotated[float, Gt(0)] | None = None
+    """The run stops when, after weights were sent, server and learner differ by more than this on the
+    log-probabilities of fixed tokens (95th percentile; half of it on average); null: by dtype (docs/vllm.md)."""
+    max_model_len: Annotated[int, Ge(1)] | None = None
+    """The longest prompt and response together, in tokens; null: what the model allows."""
+    gpu_memory_utilization: Annotated[float, Interval(gt=0, lt=1)] = 0.4
+    """Share of the GPU's memory that vLLM takes for its weights, keys and values beside the learner; read on GPUs."""
+    tensor_parallel_size: Annotated[int, Ge(1)] = 1
+    """GPUs that hold the server's model together; processes that learn on them share the server. Read on GPUs."""
+    enable_sleep_mode: bool = False
+    """Give the memory to the learner while it learns (vLLM's sleep mode); without effect on a CPU."""
+    timeout: Annotated[float, Gt(0)] = 600.0
+    """Seconds that the server's start, or any one answer, may take."""
+
+    def __post_init__(self) -> None:
+        if self.url is not None and self.gpus is not None:
+            raise UserError("engine.gpus: the server at engine.url has its own already; name one of the two")
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the server shares no GPU with a learner, and serves all of them."""
+        return self.url is not None or self.gpus is not None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn while training."""
+
+    temperature: Annotated[float, Ge(0)] = 1.0
+    """1.0 in the paper; log-probabilities are taken at the same temperature."""
+    max_tokens: Annotated[int, Ge(1)] = 256
+    """Most tokens of one response (open in the paper)."""

@@ -1,0 +1,73 @@
+"""Settings of what stands around training: evaluation, checkpoints, loggers, the GPU that is planned for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from scorl.settings.model import Dtype
+
+__all__ = ["CheckpointSettings", "EvaluationSettings", "Gpu", "LoggerName", "LoggingSettings"]
+
+Gpu = Literal["4090", "a100-40", "a100-80", "h100", "h200", "l4"]
+"""GPUs that `scorl plan` knows."""
+
+
+LoggerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+"""Loggers, which are named as their packages."""
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    """What the loggers call the run; nothing that is computed depends on it."""
+
+    project: str | None = None
+    """The project (MLflow: the experiment); null: what WANDB_PROJECT, TRACKIO_PROJECT or MLFLOW_EXPERIMENT_NAME says,
+    else `scorl`."""
+    run_name: str | None = None
+    """The run's name; null: that of its directory."""
+    entity: str | None = None
+    """The team or user of Weights & Biases; null: one's own."""
+    group: str | None = None
+    """What the run is shown together with, say the seeds of one experiment."""
+    tags: tuple[str, ...] = ()
+    """By which Weights & Biases and MLflow find the run."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """When and how the policy is evaluated during a run."""
+
+    eval_steps: Annotated[int, Ge(0)] = 0
+    """Steps between evaluations; 0: only before the first and after the last step."""
+    problems: Annotated[int, Ge(1)] | None = 200
+    """Held-out problems; null: all of the split."""
+    temperature: Annotated[float, Ge(0)] = 0.0
+    """0 is greedy, as in the paper."""
+    samples: Annotated[int, Ge(1)] = 1
+    """Samples per problem; more than one only makes sense at a temperature above 0."""
+    split: str = "test"
+    """The task's split."""
+    fixed: bool = False
+    """Also measure the second attempts on the reference's first ones: correction without the shift of one's own."""
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When the run is saved, and how much of it stays."""
+
+    save_steps: Annotated[int, Ge(1)] = 50
+    """Steps between checkpoints; the end of a run and Ctrl-C save as well."""
+    save_total_limit: Annotated[int, Ge(1)] = 3
+    """The last ones kept, besides the best by training reward."""
+    state_total_limit: Annotated[int, Ge(1)] = 2
+    """The last ones that keep the trainer's state, three times the weights that are trained; a run resumes from these
+    alone. The second is for when the first is damaged."""
+    save_dtype: Dtype | None = None
+    """The type of the weights in the Hugging Face folder; null: as they are trained, so float32. The trainer's state,
+    from which a run resumes, does not depend on it."""
+    async_save: bool = False
+    """Write checkpoints while the run goes on, from a copy in the host's memory; the copying alone takes time. A
+    checkpoint still gets its name only when all of it is on the disk, and the end of the run waits for that."""
