@@ -1,11 +1,13 @@
 """Few-shot examples: which ones, in which wording, before which problems, and what is wrong with one."""
 
 import json
+from dataclasses import fields
 
 import pytest
 
 from scorl.errors import UserError
 from scorl.recipe import resolve_task
+from scorl.tasks import TASKS
 from scorl.tasks.few_shot import exemplify
 from scorl.trajectory import Message, Problem, user
 
@@ -65,6 +67,11 @@ def test_a_system_prompt_stands_before_the_examples(gsm8k):
     own = Problem("x", (Message(role="system", content="Mine."), user("x?")))
     shown = exemplify(own, [(user("y?"), Message(role="assistant", content="y"))], 1)
     assert [text for _, text in said(shown)] == ["Mine.", "y?", "y", "x?"]
+
+
+def test_every_task_has_its_first_prompt_and_its_correction_in_the_recipe():
+    keys = {name: {field.name for field in fields(kind)} for name, (kind, _) in TASKS.items()}
+    assert [name for name, own in keys.items() if not {"prompt", "correction"} <= own] == []
 
 
 def test_a_prompt_without_a_question_is_filled_by_columns():

@@ -81,6 +81,7 @@ def test_what_is_longer(model):
     assert not is_longer(replace(recipe(ONE, TWO, TWO), seed=1), started)
     assert not is_longer(recipe(replace(star, steps=3)), recipe(star))  # its steps share what it collected
     assert is_longer(recipe(star, TWO), recipe(star))
+    assert not is_longer(recipe(), recipe())  # measured only, as a comparison's base model is
 
 
 def test_the_command_takes_more_steps_and_refuses_others(model, tmp_path, capsys):

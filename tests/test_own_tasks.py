@@ -65,7 +65,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def recipe(write, model):
-    Path("r.yaml").write_text(RECIPE.format(model=model))
+    Path("r.yaml").write_text(RECIPE.format(model=model), encoding="utf-8")
     return "r.yaml"
 
 
@@ -108,6 +108,17 @@ def test_without_a_reward_answers_are_mathematics_and_the_wording_is_a_field(wri
     assert (len(task.split("train").take(None)), task.correction) == (20, "Again.")
     assert task.split("train").take(2)[1].solution == "It is 1/2."
     assert tasks.load("sums.py:Sums", prompt="{question} = ?").split("test").take(1)[0].prompt == (user("30 / 2 = ?"),)
+
+
+def test_a_reward_gets_chat_messages_where_the_rows_have_them(write):
+    write(
+        problems="return [{'prompt': [{'role': 'user', 'content': f'say {n}'}], 'answer': n} for n in range(9)]",
+        reward="said = [(p[-1]['content'], c[0]['content']) for p, c in zip(prompts, completions)]\n"
+        "        return [float(one == ('say 3', '3')) for one in said]",
+    )
+    Path("say.py").write_text(Path("say.py").read_text().replace("completions, answer)", "prompts, completions)"))
+    task = tasks.load("say.py:Say")
+    assert task.judge([(task.split("all").take(4)[3], "3")])[0].reward == 1
 
 
 def test_problems_may_be_problems_and_build_may_return_a_task(write):
@@ -155,6 +166,10 @@ def test_a_name_that_leads_to_no_task_is_told(write, name, said):
         ({"problems": "return []"}, r"problems returned \[\], not problems"),
         ({"problems": "return 'abc'"}, "problems returned 'abc', not problems"),
         ({"problems": "return None"}, "problems returned None, not problems"),
+        (
+            {"problems": "import random; return [{'problem': str(random.random()), 'answer': 1} for _ in range(9)]"},
+            "problems returns other problems each time; take random numbers from a seed",
+        ),
         ({"problems": "return [{'answer': 1}] * 9"}, "problems, entry 1: no column problem, prompt"),
         ({"problems": "return ['say a'] * 9"}, r"problems, entry 1: should be like \{\"problem\".*not 'say a'"),
         ({"problems": "return [{'problem': 'x'}] * 9"}, "verifier 'say.py:Say.reward' wants answer"),
@@ -208,7 +223,10 @@ def test_commands_take_an_own_task(recipe, model, scorl):
     assert code == 0, error
     code, out, error = scorl("evaluate", model, "--task", "say.py:Say", "letters=abcd", "--max-tokens", "4")
     assert code == 0, error
-    code, out, error = scorl("compare", recipe, SAY_TASK, "--methods", "base", "--dry-run")
+    two = [f"{{objective: score_stage_{name}, steps: 1, problems: 2}}" for name in ("one", "two")]
+    compared = [f"stages=[{', '.join(two)}]", "task.few_shot=[{problem: say a, answer: a}]"]
+    few = ["--methods", "base,score", "--seeds", "1", "--out", "all"]
+    code, out, error = scorl("compare", recipe, SAY_TASK, *compared, *few)
     assert code == 0, error
     code, out, error = scorl("plan", recipe, SAY_TASK)
     assert code == 0, error

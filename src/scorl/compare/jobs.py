@@ -32,9 +32,9 @@ PAUSE = 0.2
 """Seconds between two looks at the children."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One run of an arm."""
+    """One run of an arm; equal to itself alone, since a recipe that holds mappings has no hash."""
 
     arm: Arm
     seed: int

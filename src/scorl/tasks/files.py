@@ -14,6 +14,7 @@ from annotated_types import Interval
 from scorl.errors import UserError, nearest
 from scorl.tasks.columns import (
     ANSWERS,
+    PROBLEMS,
     as_chat,
     check_golds,
     find_column,
@@ -115,10 +116,16 @@ def choose_judge(settings: Files, problems: Sequence[Problem]) -> Judge:
     if isinstance(settings.verifier, str) and settings.verifier in TEXT_VERIFIERS and not settings.reward_weights:
         return TEXT_VERIFIERS[settings.verifier]
     columns = dict.fromkeys(chain.from_iterable(problem.columns for problem in problems))
-    first = Row(dict(problems[0].columns), "")
-    chat = not isinstance(as_chat(column(first, settings.problem or find_problem(first))), str)
+    chat = is_chat(problems[0], settings.problem)
     parts = [TEXT_VERIFIERS.get(name) or load_function(name, chat, columns) for name in settings.verifiers]
     return RewardJudge(settings.verifiers, tuple(parts), settings.reward_weights or (1.0,) * len(parts))
+
+
+def is_chat(problem: Problem, name: str | None = None) -> bool:
+    """Whether the row of a problem holds chat messages, which a reward function then gets as well."""
+    row = Row(dict(problem.columns), "")
+    name = name or find_column(row, PROBLEMS)
+    return name is not None and not isinstance(as_chat(column(row, name)), str)
 
 
 def make_problems(rows: Sequence[Row], settings: Files) -> list[Problem]:

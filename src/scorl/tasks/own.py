@@ -12,9 +12,10 @@ or it has `build(self)`, which returns a whole `Task`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter
@@ -22,7 +23,7 @@ from pydantic import PydanticUserError, TypeAdapter
 from scorl.errors import UserError
 from scorl.tasks.columns import check_golds, find_problem
 from scorl.tasks.data import divide, named_apart
-from scorl.tasks.files import CORRECTION, Files, make_problem
+from scorl.tasks.files import CORRECTION, Files, is_chat, make_problem
 from scorl.tasks.own_code import import_named, telling_failures
 from scorl.tasks.reward import RewardFunction, RewardJudge
 from scorl.tasks.rows import Row
@@ -72,46 +73,51 @@ def build_own(name: str, settings: Any) -> Task:
         if not isinstance(task, Task):
             raise UserError(f"{what}: build returned {task!r:.60}, not a scorl.tasks.Task")
         return replace(task, name=name)
-    every = list_problems(name, settings, "problems")
-    test = list_problems(name, settings, "test_problems") if hasattr(settings, "test_problems") else None
+    every = read_problems(name, settings, "problems")
+    test = read_problems(name, settings, "test_problems") if hasattr(settings, "test_problems") else None
     fraction = getattr(settings, "test_fraction", 0.1)
     splits = divide(what, every, test, fraction, what, "the method test_problems")
-    columns = dict.fromkeys(name for problem in (*every, *(test or ())) for name in problem.columns)
-    judge = choose_judge(name, settings, columns, any(len(problem.prompt) > 1 for problem in every))
+    judge = choose_judge(name, settings, [*every, *(test or ())])
     return Task(name, splits, getattr(settings, "correction", CORRECTION), judge)
 
 
-def choose_judge(name: str, settings: Any, columns: Iterable[str], chat: bool) -> Judge:
+def choose_judge(name: str, settings: Any, problems: Sequence[Problem]) -> Judge:
     """The class's own reward, else that of mathematics."""
     if not hasattr(settings, "reward"):
         return TEXT_VERIFIERS["math"]
-    function = RewardFunction(f"{name}.reward", settings.reward, chat)
-    function.check(columns)
+    function = RewardFunction(f"{name}.reward", settings.reward, is_chat(problems[0]))
+    function.check(dict.fromkeys(chain.from_iterable(problem.columns for problem in problems)))
     return RewardJudge((function.name,), (function,), (1.0,))
 
 
-def list_problems(name: str, settings: Any, method: str) -> list[Problem]:
+def read_problems(name: str, settings: Any, method: str) -> list[Problem]:
     """What `problems` or `test_problems` returns, as problems under names of their own."""
     what = f"task '{name}': {method}"
+    problems = list_problems(what, settings, method)
+    if [problem.prompt for problem in list_problems(what, settings, method)] != [one.prompt for one in problems]:
+        raise UserError(f"{what} returns other problems each time; take random numbers from a seed: random.Random(0)")
+    if not hasattr(settings, "reward"):
+        check_golds([(f"{what}, entry {n}", str(one.answer)) for n, one in enumerate(problems, 1)], name)
+    return named_apart(problems)
+
+
+def list_problems(what: str, settings: Any, method: str) -> list[Problem]:
+    """The problems of one call."""
     with telling_failures(what):
         entries = getattr(settings, method)()
         entries = list(entries) if isinstance(entries, Iterable) and not isinstance(entries, str) else entries
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{what} returned {entries!r:.60}, not problems")
-    judged = hasattr(settings, "reward")
-    places = [f"{what}, entry {number}" for number in range(1, len(entries) + 1)]
-    problems = [read_entry(entry, place, settings, judged) for entry, place in zip(entries, places, strict=True)]
-    if not judged:
-        check_golds([(place, str(problem.answer)) for place, problem in zip(places, problems, strict=True)], name)
-    return named_apart(problems)
+    return [read_entry(entry, f"{what}, entry {number}", settings) for number, entry in enumerate(entries, 1)]
 
 
-def read_entry(entry: Any, place: str, settings: Any, judged: bool) -> Problem:
-    """A problem, or a row of one; `judged`: the class judges by itself, so an answer may be anything, or nothing."""
+def read_entry(entry: Any, place: str, settings: Any) -> Problem:
+    """A problem, or a row of one; where the class has a reward, its answer may be anything, or nothing."""
     if isinstance(entry, Problem):
         return replace(entry, columns={"answer": entry.answer, **entry.columns})
     if not isinstance(entry, Mapping):
         raise UserError(f'{place}: should be like {{"problem": "...", "answer": "..."}}, not {entry!r:.60}')
+    judged = hasattr(settings, "reward")
     row = Row({str(key): value for key, value in entry.items()}, place)
     reading = Files(
         answer="answer",
