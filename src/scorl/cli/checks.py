@@ -16,6 +16,7 @@ from scorl.engines.engine import Request, Sample
 from scorl.engines.torch import TorchEngine
 from scorl.estimate.device import bandwidth, matmul_rate
 from scorl.learner.tree_check import check_tree_support
+from scorl.model.chat import Chat
 from scorl.model.dtype import LARGE, choose_dtype, choose_onednn
 from scorl.model.policy import Policy
 from scorl.model.rates import cpu_rates
@@ -83,14 +84,13 @@ def check_sandbox() -> Iterator[Finding]:
         yield "sandbox, tried", "NOT refused: " + ", ".join(act for act, stopped in acts.items() if not stopped)
 
 
-def check_model(settings: ModelSettings) -> Iterator[Finding]:
+def check_model(settings: ModelSettings, chat: Chat) -> Iterator[Finding]:
     """What a model is, what its template does to history, how it ends a turn, and a few words of it.
 
     Raises:
         UserError: the model cannot be loaded.
     """
-    policy = Policy.of(settings)
-    chat = policy.chat
+    policy = Policy.of(settings, chat=chat)
     size = policy.decoder.num_parameters()
     dtype = str(policy.dtype).removeprefix("torch.")
     yield "model", f"{type(policy.decoder).__name__}, {size:,} parameters, in {dtype} on {policy.device}"

@@ -21,12 +21,11 @@ def doctor(model: str | None, settings: tuple[str, ...]) -> None:
     Settings of the model are given as a recipe has them, as in model.chat_template=plain.
     """
     from scorl.cli.checks import check_installation, check_model, check_rates, check_sandbox
-    from scorl.model.chat import check_template
+    from scorl.model.chat import Chat
 
     quiet()
     chosen = resolve_sampler(model, "torch", settings).model if model else None
-    if chosen:
-        check_template(chosen)  # before this machine is measured
-    of_model = check_model(chosen) if chosen else ()
+    # The chat is read before this machine is measured: what is wrong with it shows at once.
+    of_model = check_model(chosen, Chat.of_model(chosen)) if chosen else ()
     for name, text in chain(check_installation(), check_rates(), check_sandbox(), of_model):
         click.echo(f"{name:<17} {text}")
