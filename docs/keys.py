@@ -42,7 +42,7 @@ def sections() -> str:
     for name, value in top.items():
         choice = value.get("items", value)
         if "discriminator" in choice:
-            parts += variants(name, "stages.N." if name == "stages" else f"{name}.", choice["discriminator"], defs)
+            parts += variants(name, "stages.N." if name == "stages" else f"{name}.", choice, defs)
         elif "$ref" in value:
             parts += plain(name, target(value, defs), defs)
     return "\n".join(parts)
@@ -63,13 +63,14 @@ def target(value: Schema, defs: Schema) -> Schema:
     return schema
 
 
-def variants(name: str, prefix: str, discriminator: Schema, defs: Schema) -> Iterator[str]:
+def variants(name: str, prefix: str, choice: Schema, defs: Schema) -> Iterator[str]:
     """What all variants have, then what each has of its own."""
-    kinds = {kind: target({"$ref": ref}, defs) for kind, ref in discriminator["mapping"].items()}
+    kinds = {kind: target({"$ref": ref}, defs) for kind, ref in choice["discriminator"]["mapping"].items()}
     places = zip(*(kind["properties"] for kind in kinds.values()), strict=False)
     chooser, *shared = (names[0] for names in takewhile(lambda names: len(set(names)) == 1, places))
     first = next(iter(kinds.values()))["properties"]
-    about = {"enum": list(kinds), "description": "Which one; its own keys are listed below."}
+    others = [f" {other['description']}" for other in choice["oneOf"] if "$ref" not in other]
+    about = {"enum": list(kinds), "description": "".join(["Which one; its own keys are listed below.", *others])}
     for kind in kinds.values():
         about |= {"default": kind["properties"][chooser]["default"]} if "default" in kind["properties"][chooser] else {}
     yield section(f"`{name}`", prefix, {chooser: about} | {key: first[key] for key in shared})

@@ -190,7 +190,7 @@ def test_yaml_is_a_recipe(block, folder):
     assert resolve(path).steps > 0
 
 
-def test_own_data_and_an_own_reward_function_as_the_recipes_page_has_them(folder):
+def test_own_data_and_an_own_reward_function_as_the_tasks_page_has_them(folder):
     task = resolve("rewarded.yaml").task.build()
     (problem,) = task.split("test").take(None)
     assert problem.prompt[0]["content"].endswith("End with: The answer is N.")
@@ -200,7 +200,7 @@ def test_own_data_and_an_own_reward_function_as_the_recipes_page_has_them(folder
 
 
 @needs_model
-def test_tasks_of_ones_own_as_the_recipes_page_has_them(folder, capsys):
+def test_tasks_of_ones_own_as_the_tasks_page_has_them(folder, capsys):
     for task in ("my_task.py:Sums", "endless.py:EndlessSums"):
         small = ["stages.0.steps=1", "stages.1.steps=1", "engine.max_tokens=4", "evaluation.problems=2"]
         with pytest.raises(SystemExit) as ended:

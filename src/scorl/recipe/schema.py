@@ -18,7 +18,7 @@ FILE_KEYS = {
 }
 """Keys of the file rather than of the recipe."""
 OWN_TASK = {
-    "description": "A task of one's own, file.py:Class or module:Class; its keys are the fields of the class.",
+    "description": "Or a task of one's own, `file.py:Class` or `module:Class`: its keys are the fields of the class.",
     "properties": {"name": {"pattern": ":", "type": "string"}},
     "required": ["name"],
     "type": "object",

@@ -54,7 +54,7 @@ class TaskChoice:
     """A system message before every problem; problems with one of their own keep that. null: none."""
     few_shot: Annotated[int, Ge(0)] | str | tuple[dict[str, Any], ...] | None = None
     """Solved examples before every problem, as chat turns: so many from the split that is trained on, a file of them,
-    or a list (docs/recipes.md)."""
+    or a list (docs/tasks.md)."""
     few_shot_seed: Annotated[int, Ge(0)] = 0
     """Decides which ones are drawn from the split; the recipe's `seed` does not."""
     settings: Any = None
