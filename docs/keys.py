@@ -10,7 +10,7 @@ from typing import Any
 
 import mdformat
 
-from scorl.recipe import json_schema
+from scorl.recipe.schema import describe_recipe
 
 PAGE = Path(__file__).with_name("reference.md")
 INTRODUCTION = """# Every key of a recipe
@@ -36,7 +36,7 @@ def page() -> str:
 
 def sections() -> str:
     """A heading and a list for each section of a recipe, in the order in which a recipe is written."""
-    schema = json_schema()
+    schema = describe_recipe()
     defs, top = schema["$defs"], schema["properties"]
     parts = [section("The recipe itself", "", {key: top[key] for key in ("extends", "seed", "loggers", "versions")})]
     for name, value in top.items():

@@ -212,7 +212,7 @@ def test_another_task_takes_the_place_of_an_own_one_and_the_split_stays(write, r
 
 def test_keys_that_every_task_has_are_reserved_and_the_schema_takes_own_names():
     assert set(RESERVED) == {field.name for field in fields(TaskChoice)} - {"settings"}
-    assert json_schema()["properties"]["task"]["oneOf"][-1]["required"] == ["name"]
+    assert json_schema()["properties"]["task"]["properties"]["name"]["if"] == {"pattern": ":"}
 
 
 def test_commands_take_an_own_task(recipe, model, scorl):

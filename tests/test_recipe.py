@@ -382,6 +382,42 @@ def test_the_schema_describes_every_key_of_scorl_itself():
     assert schema["$defs"]["Supervised"]["properties"]["attempts"]["default"] == 1
 
 
+def test_no_union_is_left_of_which_an_editor_could_only_say_that_nothing_fits():
+    text = json.dumps(json_schema())
+    assert '"anyOf"' not in text
+    assert '"oneOf"' not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("engine: {name: torch, batch_sise: 4}", "('batch_sise' was unexpected)"),
+        ("engine: {batch_size: many}", "'many' is not of type 'integer'"),
+        ("engine: {name: vlm}", "'vlm' is not one of ['auto', 'scripted', 'torch', 'vllm']"),
+        ("model: {path: a, lora: {r: 0}}", "0 is less than the minimum of 1"),
+        ("model: {path: a, dtype: float3}", "'float3' is not one of ['float32', 'bfloat16', 'float16', 'auto']"),
+        ("stages: [{objective: score_stage_two, steps: 3, alhpa: 2}]", "('alhpa' was unexpected)"),
+        ("stages: [{steps: 3}]", "'objective' is a required property"),
+        ("learner: {importance_sampling_cap: 0}", "0 is less than or equal to the minimum of 0"),
+        ("task: {name: countdwn}", "'countdwn' is not one of"),
+        ("task: {name: 'mine.py:Mine', anything: 1}", None),
+        ("extends: countdown\ntask: {numbers: 4}\nengine: {batch_size: 8}\nmodel: {lora: null}", None),
+    ],
+)
+def test_an_editor_says_what_is_wrong_with_what_is_meant(text, said):
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    faults = [fault.message for fault in jsonschema.Draft202012Validator(json_schema()).iter_errors(parse(text, "it"))]
+    assert len(faults) == (said is not None)
+    assert all(said in fault for fault in faults)
+
+
+def test_editors_find_nothing_wrong_with_shipped_recipes():
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    for name, path in shipped_recipes().items():
+        jsonschema.validate(parse(path.read_text(), name), json_schema())
+
+
 def test_the_text_under_a_field_is_its_description_also_of_one_that_is_inherited():
     kinds = json_schema()["$defs"]
     beta_2 = kinds["StageOne"]["properties"]["beta_2"]["description"]
