@@ -1,14 +1,18 @@
 """What commands say about what they are given: checks without a run, runs without steps, warnings in one line."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 from support.worlds import save_model
+from test_metrics import groups
 
 from scorl.cli import main
+from scorl.evaluation import Evaluation
 from scorl.recipe import resolve
 from scorl.recipe.source import shipped_recipes
+from scorl.settings import EvaluationSettings
 
 
 @pytest.fixture
@@ -124,3 +128,45 @@ def test_a_pipe_gets_lines_and_no_bars(recipe, tmp_path):
     arguments = [sys.executable, "-m", "scorl", "train", str(recipe), "--out", str(tmp_path / "run")]
     done = subprocess.run(arguments, capture_output=True, check=True)
     assert b"\r" not in done.stdout + done.stderr
+
+
+def written(path, *rights, **changed):
+    groups_of = Evaluation("tiny", "countdown", EvaluationSettings(), 2, 64, 0, tuple(groups(*rights)))
+    path.write_text(json.dumps(groups_of.summary() | changed))
+    return path
+
+
+def test_two_evaluations_are_compared_by_problem(scorl, tmp_path):
+    before, after = written(tmp_path / "a.json", *["10"] * 30), written(tmp_path / "b.json", *["11"] * 30)
+    code, out, err = scorl("diff", before, after)
+    assert (code, err) == (0, "")
+    assert f"before: {before}\nafter:  {after}\n" in out
+    (row,) = (line for line in out.splitlines() if "accuracy@t2" in line)
+    assert "+100.0 [" in row
+    assert "< 0.001" in row
+    assert "paired by problem" in out
+    run = tmp_path / "run"
+    run.mkdir()
+    latest = json.loads(after.read_text()) | {"step": 0, "history": []}
+    (run / "evaluation.json").write_text(json.dumps({"test": latest, "dev": latest}))
+    assert "+100.0 [" in scorl("diff", before, run, "--split", "test")[1]
+    for arguments, said in (((run,), "name one with --split: dev, test"), ((run, "--split", "tset"), "'test'?")):
+        code, _, err = scorl("diff", run, *arguments)
+        assert code == 2
+        assert said in err
+
+
+def test_what_two_evaluations_have_not_in_common_is_said_or_refused(scorl, tmp_path):
+    before = written(tmp_path / "a.json", "10", "01")
+    other = written(tmp_path / "b.json", "10", "01", max_tokens=80)
+    assert "not alike: max_tokens: 64 before, 80 after" in scorl("diff", before, other)[2]
+    for file, said in (
+        (written(tmp_path / "c.json", "10", task="math"), "on countdown with one on math"),
+        (tmp_path / "no.json", "is no JSON"),
+        (tmp_path / "list.json", "holds no evaluation"),
+    ):
+        if not file.exists():
+            file.write_text("[]" if file.stem == "list" else "{")
+        code, _, err = scorl("diff", before, file)
+        assert code == 2
+        assert said in err

@@ -14,6 +14,7 @@ import click
 
 from scorl.cli.collect import collect_repairs
 from scorl.cli.compare import compare
+from scorl.cli.diff import diff
 from scorl.cli.doctor import doctor
 from scorl.cli.evaluate import evaluate
 from scorl.cli.judge import judge
@@ -40,7 +41,7 @@ def commands() -> None:
     """Train a language model to correct its own answers (SCoRe), and measure whether it learned to."""
 
 
-for command in (train, evaluate, compare, judge, collect_repairs, show, report, plan, doctor, recipes, schema):
+for command in (train, evaluate, compare, diff, judge, collect_repairs, show, report, plan, doctor, recipes, schema):
     commands.add_command(command)
 
 

@@ -1,0 +1,33 @@
+"""`scorl diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from scorl.cli.output import print_grid
+
+__all__ = ["diff"]
+
+EVALUATED = click.Path(path_type=Path, exists=True)
+
+
+@click.command()
+@click.argument("before", type=EVALUATED)
+@click.argument("after", type=EVALUATED)
+@click.option("--split", help="Of runs that were evaluated on several.")
+def diff(before: Path, after: Path, split: str | None) -> None:
+    """Compare two evaluations, with the interval and p of each change.
+
+    BEFORE and AFTER are run directories, of which the latest evaluation counts, or files that `scorl evaluate --out`
+    wrote. Where both are about the same problems, changes are paired by problem.
+    """
+    from scorl.report import tabulate_change
+    from scorl.report.evaluations import name_differences, read_evaluation
+
+    old, new = read_evaluation(before, split), read_evaluation(after, split)
+    for difference in name_differences(old, new):
+        click.echo(f"not alike: {difference}", err=True)
+    click.echo(f"before: {before}\nafter:  {after}\n")
+    print_grid(tabulate_change(old, new))

@@ -1,0 +1,66 @@
+"""Evaluations that lie somewhere: in a run, or in the file that `scorl evaluate --out` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scorl.errors import UserError, nearest
+from scorl.run.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from scorl.evaluation import Summary
+
+__all__ = ["name_differences", "read_evaluation"]
+
+OTHERWISE = {"model", "task", "problems", "seed", "step", "mcnemar_p"}
+"""What of two evaluations may differ without a word; of the rest, the settings, each difference is said."""
+
+
+def read_evaluation(path: Path, split: str | None = None) -> Summary:
+    """The latest evaluation of a run directory, or the one in a file.
+
+    Args:
+        path: of either.
+        split: which one of several; None: there is but one.
+
+    Raises:
+        UserError: there is none, or several and none is named.
+    """
+    found = RunDirectory(path).evaluations() if path.is_dir() else _read_file(path)
+    if not found:
+        raise UserError(f"{path}: there is no evaluation; give a run directory, or what `scorl evaluate --out` wrote")
+    if split is None and len(found) > 1:
+        raise UserError(f"{path}: has evaluations of several splits; name one with --split: {', '.join(sorted(found))}")
+    name = split or next(iter(found))
+    if name not in found:
+        raise UserError(f"{path}: has no evaluation of the split '{name}': {nearest(name, found)}")
+    return dict(found[name])
+
+
+def name_differences(before: Summary, after: Summary) -> Iterator[str]:
+    """What two evaluations do not have in common besides the model, in words.
+
+    Raises:
+        UserError: they are of different tasks.
+    """
+    if before["task"] != after["task"]:
+        raise UserError(f"cannot compare an evaluation on {before['task']} with one on {after['task']}")
+    for key, value in before.items():
+        if key not in OTHERWISE and isinstance(value, str | int | float) and after.get(key, value) != value:
+            yield f"{key}: {value} before, {after[key]} after"
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The evaluations of a file by split."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
+    if isinstance(found, dict) and "metrics" in found:
+        found = {found["split"]: found}
+    if not isinstance(found, dict) or not all(isinstance(one, dict) and "metrics" in one for one in found.values()):
+        raise UserError(f"{path} holds no evaluation; `scorl evaluate --out` writes one")
+    return found
