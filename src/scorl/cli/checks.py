@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
@@ -13,6 +14,7 @@ import torch
 import transformers
 
 from scorl.engines.engine import Request, Sample
+from scorl.engines.prefix_support import try_shared_prefix
 from scorl.engines.torch import TorchEngine
 from scorl.estimate.device import bandwidth, matmul_rate
 from scorl.learner.tree_check import check_tree_support
@@ -102,8 +104,10 @@ def check_model(settings: ModelSettings, chat: Chat) -> Iterator[Finding]:
         yield "template", difference
     prompt = chat.prompt((user(QUESTION),))
     began = time.perf_counter()
-    sample = TorchEngine(policy).sample([Request(prompt, 0)], temperature=0.0, max_tokens=16)[0]
+    with warnings.catch_warnings(action="ignore"):  # the next line says it
+        sample = TorchEngine(policy).sample([Request(prompt, 0)], temperature=0.0, max_tokens=16)[0]
     rate = len(sample.ids) / (time.perf_counter() - began)
+    yield "sampling", _describe_sharing(policy)
     yield "learning", _describe_layout(policy, prompt, sample)
     yield "generation", f"{QUESTION!r} -> {chat.text(sample.ids)!r} ({rate:.0f} tokens/s, greedy, one row)"
 
@@ -116,6 +120,13 @@ def _describe_layout(policy: Policy, prompt: tuple[int, ...], sample: Sample) ->
     examples = [TrainingExample(trajectory, (Credit(1.0),)) for trajectory in trajectories]
     objection = check_tree_support(policy, examples, "prefix_tree")
     return f"as plain rows, which is slower: {objection}" if objection else "as prefix trees: what is shared, once"
+
+
+def _describe_sharing(policy: Policy) -> str:
+    """What the embedded engine computes once for several samples and turns."""
+    if fault := try_shared_prefix(policy):
+        return f"each sample copies its prompt, which is slower: the model {fault}"
+    return "samples share their prompt, later turns go on from what is cached"
 
 
 def _describe_arithmetic(parameters: int) -> str:
