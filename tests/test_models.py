@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from scorl.cli import main
 from scorl.cli.checks import check_model
 from scorl.errors import UserError
+from scorl.model.chat import Chat
 from scorl.settings import ModelSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
@@ -72,11 +73,12 @@ def row_of(name, folder):
     family = FAMILIES[name]
     model = save_family(name, folder / "model")
     try:
-        found = dict(check_model(ModelSettings(model, dtype="float32")))
+        settings = ModelSettings(model, dtype="float32")
+        found = dict(check_model(settings, Chat.of_model(settings)))
     except UserError as refusal:
         sentence = str(refusal).removeprefix(f"{model}: ")
         assert "\n" not in sentence
-        return f"| `{family.kind}` | {family.known_as} | refused: {sentence} | | | |"
+        return f"| `{family.kind}` | {family.known_as} | refused: {sentence} |  |  |  |"
     assert scorl("evaluate", model, "--task", "countdown", "--limit", "2", "--max-tokens", "6") == 0
     cells = [re.sub(r", which is slower: (the model |it )?", ": ", found[key]) for key in ("sampling", "learning")]
     cells = [re.sub(r"raised (\w+): .*", r"raised \1", cell) for cell in cells]
