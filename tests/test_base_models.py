@@ -315,6 +315,11 @@ def test_variables_reach_the_template_and_others_are_refused():
             Chat.of(tokenizer, settings=ModelSettings("q", chat_template_kwargs={wrong: 1}))
 
 
+def test_a_template_without_variables_says_so():
+    with pytest.raises(UserError, match=r"enable_thinking: .*reads none but the messages"):
+        base_chat(chat_template_kwargs={"enable_thinking": False})
+
+
 def test_a_date_in_a_template_is_the_given_one():
     tokenizer = with_head(DATED)
     chats = [

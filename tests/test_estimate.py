@@ -287,6 +287,11 @@ def run(capsys, *arguments):
     return ended.value.code, capsys.readouterr()
 
 
+def test_a_stage_that_learns_from_solutions_is_planned(capsys):
+    stages = "stages=[{objective: supervised, steps: 1, problems: 2}]"
+    assert run(capsys, "countdown", stages, "--steps", "0", "--response-tokens", "12")[0] == 0
+
+
 def test_the_command_plans_without_weights(tmp_path, capsys):
     config = tmp_path / "config.json"
     config.write_text(json.dumps(SMALL))

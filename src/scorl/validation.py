@@ -30,6 +30,7 @@ WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
     "string_type": "text",
+    "string_too_short": "text that is not empty",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "dataclass_type": "a mapping of keys",

@@ -121,7 +121,7 @@ def workload(recipe: Recipe, stage: Stage, lengths: Lengths, words: int) -> Work
     task = Task("", {}, "", _judge, between=recipe.turns)
     share = ceil(stage.problems / (recipe.launcher.workers or 1))
     few = min(share, _enough(recipe, stage, lengths))
-    problems = [Problem(str(i), (user(str(i)),), solution="") for i in range(few)]
+    problems = [Problem(str(i), (user(str(i)),), solution="0") for i in range(few)]
     draws = Draws(
         seed=lambda problem, sample, place: derive(problem.id, sample, place),
         samples=stage.samples,

@@ -89,10 +89,9 @@ class ChatTemplate:
             if name in reserved or name == "messages":
                 raise UserError(f"model.chat_template_kwargs.{name}: is scorl's to set, not a recipe's")
             if known is not None and name not in known:
-                raise UserError(
-                    f"model.chat_template_kwargs.{name}: {self._name} reads no such variable: "
-                    f"{nearest(name, known - {'messages', *reserved})}"
-                )
+                others = known - {"messages", *reserved}
+                hint = nearest(name, others) if others else "it reads none but the messages"
+                raise UserError(f"model.chat_template_kwargs.{name}: {self._name} reads no such variable: {hint}")
 
     def render(self, messages: Sequence[Message], generation: bool = True) -> str:
         """A conversation as text, with or without the generation prompt.
