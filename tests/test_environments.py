@@ -24,10 +24,12 @@ def offers(module, name):
 
 
 newer = pytest.mark.skipif(
-    not offers("verifiers.v1", "SingleAgentEnv"), reason="verifiers is not installed, or has no tasksets yet"
+    not offers("verifiers.v1", "SingleAgentEnv"),
+    reason="verifiers is not installed, or has no tasksets yet: make test-tasks",
 )
 older = pytest.mark.skipif(
-    not offers("verifiers", "SingleTurnEnv"), reason="verifiers is not installed, or has no SingleTurnEnv any more"
+    not offers("verifiers", "SingleTurnEnv"),
+    reason="verifiers is not installed, or newer than 0.1, and has no SingleTurnEnv",
 )
 
 NEW = """

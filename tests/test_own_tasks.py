@@ -121,6 +121,12 @@ def test_a_reward_gets_chat_messages_where_the_rows_have_them(write):
     assert task.judge([(task.split("all").take(4)[3], "3")])[0].reward == 1
 
 
+def test_test_problems_that_are_trained_on_are_counted(write):
+    write(problems=f"{PROBLEMS}\n\n    def test_problems(self):\n        return self.problems()[:3]")
+    with pytest.warns(UserWarning, match=r"^task 'say.py:Say': 3 of 3 test problems are trained on as well"):
+        tasks.load("say.py:Say")
+
+
 def test_problems_may_be_problems_and_build_may_return_a_task(write):
     write(problems="from scorl.trajectory import Problem, user\n"
                    "        return [Problem(f'{n}', (user(f'say {n}'),), n) for n in range(10)]",

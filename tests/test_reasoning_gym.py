@@ -14,7 +14,9 @@ from scorl.errors import UserError
 from scorl.recipe import resolve_task
 from scorl.sandbox.bubblewrap import detect_level
 
-needs_package = pytest.mark.skipif(not find_spec("reasoning_gym"), reason="reasoning-gym is not installed")
+needs_package = pytest.mark.skipif(
+    not find_spec("reasoning_gym"), reason="reasoning-gym is not installed: make test-tasks"
+)
 
 
 def load(dataset, **settings):

@@ -76,7 +76,7 @@ def build_own(name: str, settings: Any) -> Task:
     every = read_problems(name, settings, "problems")
     test = read_problems(name, settings, "test_problems") if hasattr(settings, "test_problems") else None
     fraction = getattr(settings, "test_fraction", 0.1)
-    splits = divide(what, every, test, fraction, what, "the method test_problems")
+    splits = divide(name, every, test, fraction, what, "the method test_problems")
     judge = choose_judge(name, settings, [*every, *(test or ())])
     return Task(name, splits, getattr(settings, "correction", CORRECTION), judge)
 
