@@ -89,6 +89,10 @@ def test_the_table_of_finished_runs(tmp_path):
         ("multi_turn", 1),
         ("score", 1),
     ]
+    assert [run.recipe.logging.run_name for run in runs[:2]] == [
+        f"{tmp_path.name}/{name}/seed-0" for name in ("base", "multi_turn")
+    ]
+    assert {run.recipe.logging.group for run in runs} == {tmp_path.name}
     answers = {"base": "10", "multi_turn": "11", "score": "01"}
     for run in runs[:4]:
         finished(run, {f"p{i}": answers[run.arm.name] if i % 2 else "00" for i in range(40)})

@@ -1,6 +1,7 @@
 """Where models come from."""
 
 import json
+import socket
 import warnings
 
 import pytest
@@ -10,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
-from scorl.model.loading import resolve_model
+from scorl.model.hub import hub_is_reachable
+from scorl.model.loading import load_pretrained, resolve_model
 from scorl.model.policy import Policy, warn_of_slow_matmuls
 
 
@@ -44,6 +46,34 @@ def test_hub_names_and_gguf_files_pass(tmp_path):
     (tmp_path / "tiny.gguf").touch()
     source = resolve_model(str(tmp_path / "tiny.gguf"))
     assert (source.path, source.gguf_file) == (str(tmp_path), "tiny.gguf")
+
+
+def test_without_a_network_a_name_on_the_hub_is_looked_for_in_the_cache_alone(monkeypatch):
+    asked = []
+
+    class Kind:
+        @staticmethod
+        def from_pretrained(path, **options):
+            asked.append((path, options))
+            raise OSError("not in the cache")
+
+    for reachable, options in ((True, {}), (False, {"local_files_only": True})):
+        monkeypatch.setattr("scorl.model.loading.hub_is_reachable", lambda reachable=reachable: reachable)
+        said = "not in the cache" if reachable else "the hub cannot be reached"
+        with pytest.raises(UserError, match=f"cannot load model 'owner/name': {said}"):
+            load_pretrained(Kind, "owner/name")
+        assert asked.pop() == ("owner/name", options)
+
+
+def test_whether_the_hub_is_reachable(monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert hub_is_reachable.__wrapped__()
+    assert not hub_is_reachable.__wrapped__()
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    assert hub_is_reachable.__wrapped__()
 
 
 @pytest.mark.parametrize("eos", [[1, 2], 2, None], ids=["listed", "another", "none"])

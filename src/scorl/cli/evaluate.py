@@ -67,6 +67,7 @@ def evaluate(
     sampler.check()
 
     from scorl.evaluation import evaluate as measure
+    from scorl.metrics import ADVICE, find_crowded, share_out_of_context
     from scorl.report import tabulate_evaluation
     from scorl.settings import EvaluationSettings
 
@@ -85,6 +86,9 @@ def evaluate(
         progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
     )
     print_grid(tabulate_evaluation(evaluation))
+    if alarm := find_crowded(share_out_of_context(evaluation.groups, longest)):
+        advice = ADVICE[alarm.kind].replace("engine.max_tokens", "--max-tokens")
+        click.echo(f"alarm: {alarm.statistic}. To try: {advice}", err=True)
     _write(evaluation, out, attempts_out)
 
 

@@ -81,7 +81,12 @@ def plan_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> lis
                 made = arm.recipe(recipe)
                 seed = recipe.seed + k
                 evaluation = replace(made.evaluation, fixed=arm.trains and made.stages[-1].attempts > 1)
-                made = replace(made, seed=seed, evaluation=evaluation)
+                names = replace(
+                    made.logging,
+                    group=made.logging.group or out.name,
+                    run_name=f"{made.logging.run_name or out.name}/{arm.name}/seed-{seed}",
+                )
+                made = replace(made, seed=seed, evaluation=evaluation, logging=names)
                 runs.append(Run(arm, seed, made, out / arm.name / f"seed-{seed}"))
     for run in runs:
         if run.files.has_recipe and (changed := differences(resolve(run.directory), run.recipe)):

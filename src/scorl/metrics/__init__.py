@@ -1,7 +1,14 @@
 """The metrics of self-correction and how sure they are; no model and no torch needed."""
 
 from scorl.metrics.accuracy import HEADLINES, Tally, edit_ratios, measure, outcomes, tally, tally_outcomes
-from scorl.metrics.alarms import Alarm, describe_alarms, find_alarms
+from scorl.metrics.alarms import (
+    ADVICE,
+    Alarm,
+    describe_alarms,
+    find_alarms,
+    find_crowded,
+    share_out_of_context,
+)
 from scorl.metrics.edits import answer_changed, edit_ratio
 from scorl.metrics.intervals import (
     Difference,
@@ -13,6 +20,7 @@ from scorl.metrics.intervals import (
 from scorl.metrics.significance import delta_p, mcnemar, wilson
 
 __all__ = [
+    "ADVICE",
     "HEADLINES",
     "Alarm",
     "Difference",
@@ -26,10 +34,12 @@ __all__ = [
     "edit_ratio",
     "edit_ratios",
     "find_alarms",
+    "find_crowded",
     "mcnemar",
     "measure",
     "measure_intervals",
     "outcomes",
+    "share_out_of_context",
     "tally",
     "tally_outcomes",
     "wilson",

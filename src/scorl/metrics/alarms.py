@@ -8,12 +8,22 @@ are independent and their spread gives the intervals.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-__all__ = ["ADVICE", "WINDOW", "Alarm", "describe_alarms", "find_alarms"]
+from scorl.trajectory import Group
+
+__all__ = [
+    "ADVICE",
+    "WINDOW",
+    "Alarm",
+    "describe_alarms",
+    "find_alarms",
+    "find_crowded",
+    "share_out_of_context",
+]
 
 WINDOW = 20
 """Steps that a statistic is taken over."""
@@ -60,7 +70,12 @@ def find_alarms(lines: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     Args:
         lines: of steps.jsonl, from the first on.
     """
-    alarms = [_find_skip(lines), *_find_idle(lines), _find_crowded(lines), *_find_in_second_attempts(lines)]
+    alarms = [
+        _find_skip(lines),
+        *_find_idle(lines),
+        find_crowded(_share_over_window(lines)),
+        *_find_in_second_attempts(lines),
+    ]
     return [alarm for alarm in alarms if alarm]
 
 
@@ -83,6 +98,19 @@ def describe_alarms(lines: Sequence[Mapping[str, Any]], done: bool = False) -> l
                 f"To try: {advice}."
             )
     return sentences
+
+
+def share_out_of_context(groups: Iterable[Group], max_tokens: int) -> float:
+    """The share of the attempts that ended by neither an end token nor the token limit: no position was left."""
+    attempts = [attempt for group in groups for t in group for attempt in t.attempts]
+    return fmean(a.finish == "length" and len(a.ids) < max_tokens for a in attempts)
+
+
+def find_crowded(share: float | None) -> Alarm | None:
+    """Attempts found no position left; said from the first step on, for no training makes a context longer."""
+    if share is None or share < CROWDED:
+        return None
+    return Alarm("out_of_context", f"{100 * share:.0f}% of the attempts found the model's context used up")
 
 
 def _find_skip(lines: Sequence[Mapping[str, Any]]) -> Alarm | None:
@@ -117,15 +145,10 @@ def _find_idle(lines: Sequence[Mapping[str, Any]], needed: int = IDLE) -> list[A
     ]
 
 
-def _find_crowded(lines: Sequence[Mapping[str, Any]]) -> Alarm | None:
-    """Attempts found no position left; said from the first step on, for no training makes a context longer."""
-    window = [share for line in lines[-WINDOW:] if (share := line.get("out_of_context")) is not None]
-    if lines[-1].get("out_of_context") is None or fmean(window) < CROWDED:
-        return None
-    return Alarm(
-        "out_of_context",
-        f"{100 * fmean(window):.0f}% of the attempts found the model's context used up before they ended",
-    )
+def _share_over_window(lines: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of attempts that found the context used up; None where the last step sampled none."""
+    shares = [share for line in lines[-WINDOW:] if (share := line.get("out_of_context")) is not None]
+    return None if lines[-1].get("out_of_context") is None else fmean(shares)
 
 
 def _find_in_second_attempts(lines: Sequence[Mapping[str, Any]]) -> list[Alarm | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scorl.errors import UserError, nearest
+from scorl.model.hub import hub_is_reachable
 from scorl.model.manifest import check_model_files
 
 if TYPE_CHECKING:
@@ -102,12 +103,16 @@ def load_pretrained(kind: Any, name: str, **options: Any) -> Any:
         options["gguf_file"] = files.gguf_file
     own_words = files.adapter and (Path(files.adapter) / "tokenizer_config.json").is_file()
     path = files.adapter if own_words and "Tokenizer" in kind.__name__ else files.path
+    offline = not Path(files.path).exists() and not hub_is_reachable()
+    if offline:
+        options["local_files_only"] = True
     try:
         return kind.from_pretrained(path, **options)
     except ImportError as error:
         raise UserError(f"cannot load model '{name}': {error}. GGUF files need: pip install 'scorl[gguf]'") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot load model '{name}': {error}") from error
+        why = "the hub cannot be reached, and no folder or cache has it" if offline else error
+        raise UserError(f"cannot load model '{name}': {why}") from error
 
 
 def load_model(name: str, dtype: torch.dtype, **options: Any) -> Any:

@@ -53,7 +53,7 @@ class Step:
             "stage": self.stage.label,
             "objective": self.stage.objective_name,
             **{name: measured[name] if sampled else None for name in kept},
-            "out_of_context": self._out_of_context() if sampled else None,
+            "out_of_context": metrics.share_out_of_context(self.groups, self.batch.max_tokens) if sampled else None,
             **{name: value if sampled else None for name, value in self._rewards()},
             "frac_reward_zero_std": self._frac_reward_zero_std() if sampled else None,
             **self._kl(),
@@ -78,11 +78,6 @@ class Step:
             for place, label in enumerate(first.labels)
             if first.responses[place].verdict
         ]
-
-    def _out_of_context(self) -> float:
-        """The share of the attempts that ended by neither an end token nor the token limit: no position was left."""
-        attempts = [attempt for group in self.groups for t in group for attempt in t.attempts]
-        return fmean(a.finish == "length" and len(a.ids) < self.batch.max_tokens for a in attempts)
 
     def _frac_reward_zero_std(self) -> float | None:
         """The share of the groups in which rewards tell no sample from another; None for groups of one."""
