@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
+from support.families import save_family
 
 from scorl.cli import main
 from scorl.errors import UserError
@@ -391,3 +392,24 @@ def test_keys_of_a_query_by_hand():
     tree, _ = pack_tree([tuple(range(512))])
     mask = FlexTree.fill(tree).mask(None)
     assert keys_of_a_query(mask) == 128 * (1 + 2 + 3 + 4) / 4
+
+
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("gpt2", None),
+        ("mistral3", None),
+        ("lfm2", None),
+        ("mixtral", "its config has num_local_experts, and mixtures of experts cannot be planned"),
+        ("stablelm", "stablelm models cannot be planned: without weights they raise TypeError"),
+        ("rwkv", "keep their state outside of transformers' cache"),
+    ],
+)
+def test_models_of_other_architectures_are_planned_or_refused(tmp_path, capsys, family, why):
+    model = save_family(family, tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "countdown", f"model.path={model}", "--gpu", "h100"])
+    out, err = capsys.readouterr()
+    assert ended.value.code == (2 if why else 0)
+    assert (why or "") in err
+    assert ("Tokens: prompts" in out) == (why is None)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from scorl.errors import UserError
 from scorl.model.adapters import with_adapters
-from scorl.model.loading import load_pretrained
+from scorl.model.layers import check_layers
+from scorl.model.loading import auto_model, load_pretrained
 from scorl.model.policy import Policy
 from scorl.settings import ModelSettings
 
@@ -51,7 +52,8 @@ class FakePolicy(Policy):
         self.path, self.lora = settings.path, settings.lora
         self.device = torch.device("cpu")
         self.dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
-        model = AutoModelForCausalLM.from_config(config, dtype=self.dtype if self.lora else torch.float32)
+        kind = auto_model(config, self.path)
+        model = kind.from_config(config, dtype=self.dtype if self.lora else torch.float32)
         self.model = (with_adapters(model, self.lora) if self.lora else model).eval()
 
 
@@ -66,6 +68,7 @@ def config_of(name: str, file: Path | None = None) -> Any:
         config = build_config(_read(file), file)
     else:
         config = build_config(known, name) if known else fetch_config(name)
+    check_layers(config, name)
     if experts := next((key for key in EXPERTS if getattr(config, key, None)), None):
         raise UserError(f"{name}: its config has {experts}, and mixtures of experts cannot be planned")
     return config

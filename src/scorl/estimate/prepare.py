@@ -66,7 +66,13 @@ def prepared(
     positions = usable_positions(recipe.engine.settings, architecture)
     lengths = lengths_of(recipe, prompt_tokens, response_tokens, positions)
     case = Case(recipe, device, architecture, lengths, on_trace)
-    memory, stages = memory_of(case), stage_plans(case)
+    try:
+        memory, stages = memory_of(case), stage_plans(case)
+    except (TypeError, RuntimeError, NotImplementedError) as error:  # a model may be anything
+        raise UserError(
+            f"{recipe.model.path}: {architecture.model_type} models cannot be planned: without weights they "
+            f"raise {type(error).__name__}: {error}"
+        ) from error
     problems = problems_of(case, memory)
     tiny = case.learning(recipe.stages[0]).parameters <= TINY
     steps = 2 * (tiny and gpu is None) if steps is None else steps

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorl.distributed.ranks import ALONE
 from scorl.engines.kv_cache import CachedRows, concatenate_rows
@@ -92,7 +92,7 @@ def trace_learning(recipe: Recipe, config: Any, work: Workload, device: Device) 
     with meter, meter.phase() as memory, gpu_kernels() if device.is_gpu else nullcontext():
         learner.update(work.examples, "none")
     sizes = [p.numel() for p in policy.decoder.parameters()]
-    layers = [sum(p.numel() for p in layer.parameters()) for layer in backbone(policy.decoder).layers]
+    layers = [sum(p.numel() for p in layer.parameters()) for layer in _layers(policy.decoder)]
     return Learning(
         parameters=sum(sizes),
         trained=sum(p.numel() for p in policy.parameters.values()),
@@ -119,6 +119,12 @@ def trace_decoding(recipe: Recipe, config: Any, work: Workload, device: Device) 
 def _policy(recipe: Recipe, config: Any, meter: Meter) -> FakePolicy:
     with meter, meter.label("weights"), meter.makes():
         return FakePolicy(recipe.model, config)
+
+
+def _layers(decoder: Any) -> nn.ModuleList:
+    """A model's layers, by whatever name: the list of modules with most weights."""
+    lists = [module for module in backbone(decoder).modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=lambda modules: sum(p.numel() for p in modules.parameters()))
 
 
 class _LargestAlone(DDP):

@@ -21,6 +21,7 @@ __all__ = [
     "CHECKPOINTS",
     "SHIPPED",
     "ModelFiles",
+    "auto_model",
     "build_hollow",
     "checkpoint_folder",
     "count_parameters",
@@ -123,7 +124,7 @@ def load_model(name: str, dtype: torch.dtype, **options: Any) -> Any:
     """
     files = resolve_model(name)
     check_model_files(Path(files.path))
-    model = load_pretrained(_auto_model(load_config(name), name), name, dtype=dtype, **options)
+    model = load_pretrained(auto_model(load_config(name), name), name, dtype=dtype, **options)
     if files.gguf_file or options:  # it is saved as plain weights
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
@@ -173,10 +174,10 @@ def build_hollow(config: Any, dtype: torch.dtype | None = None) -> Any:
     import torch
 
     with torch.device("meta"):
-        return _auto_model(config, config.model_type).from_config(config, dtype=dtype)
+        return auto_model(config, config.model_type).from_config(config, dtype=dtype)
 
 
-def _auto_model(config: Any, name: str) -> Any:
+def auto_model(config: Any, name: str) -> Any:
     """Which of transformers' classes writes text with a model: of some that see pictures it has no other.
 
     Raises:
