@@ -1,6 +1,7 @@
 """What commands say about what they are given: checks without a run, runs without steps, warnings in one line."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -175,5 +176,5 @@ def test_what_two_evaluations_have_not_in_common_is_said_or_refused(scorl, tmp_p
 def test_an_evaluation_says_that_the_context_was_used_up(scorl, model):
     few, many = (scorl("evaluate", model, "--task", "countdown", "--limit", 2, "--max-tokens", n)[2] for n in (2, 500))
     assert "alarm" not in few
-    assert "alarm: 50% of the attempts found the model's context used up" in many or "of the attempts found" in many
+    assert re.search(r"alarm: \d+% of the attempts found the model's context used up\. To try: ", many)
     assert "take a smaller --max-tokens" in many
