@@ -220,7 +220,8 @@ def read_run(run: Path, steps: int) -> dict[str, object]:
     """What must be equal, by name: lines without their clocks, and the other files' digests."""
     lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
     last = f"checkpoints/step-{steps}"
-    files = [path for kind in ("attempts/*", "collected/*/*", f"{last}/*.safetensors") for path in run.glob(kind)]
+    kinds = ("attempts/*", "held-out/*", "collected/*/*", f"{last}/*.safetensors")
+    files = [path for kind in kinds for path in run.glob(kind)]
     digests = {str(path.relative_to(run)): sha256(path.read_bytes()).hexdigest() for path in files}
     evaluation = json.loads((run / "evaluation.json").read_text())
     return {"steps.jsonl": [{**line, "seconds": None} for line in lines], "evaluation.json": evaluation, **digests}
