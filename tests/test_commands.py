@@ -141,16 +141,18 @@ def test_two_evaluations_are_compared_by_problem(scorl, tmp_path):
     before, after = written(tmp_path / "a.json", *["10"] * 30), written(tmp_path / "b.json", *["11"] * 30)
     code, out, err = scorl("diff", before, after)
     assert (code, err) == (0, "")
-    assert f"before: {before}\nafter:  {after}\n" in out
+    assert f"before: {before}, tiny\nafter:  {after}, tiny\n" in out
     (row,) = (line for line in out.splitlines() if "accuracy@t2" in line)
     assert "+100.0 [" in row
     assert "< 0.001" in row
     assert "paired by problem" in out
     run = tmp_path / "run"
     run.mkdir()
-    latest = json.loads(after.read_text()) | {"step": 0, "history": []}
+    latest = json.loads(after.read_text()) | {"step": 6, "history": []}
     (run / "evaluation.json").write_text(json.dumps({"test": latest, "dev": latest}))
-    assert "+100.0 [" in scorl("diff", before, run, "--split", "test")[1]
+    out = scorl("diff", before, run, "--split", "test")[1]
+    assert "+100.0 [" in out
+    assert f"after:  {run}, tiny, after 6 updates\n" in out
     for arguments, said in (((run,), "name one with --split: dev, test"), ((run, "--split", "tset"), "'test'?")):
         code, _, err = scorl("diff", run, *arguments)
         assert code == 2
@@ -161,13 +163,18 @@ def test_what_two_evaluations_have_not_in_common_is_said_or_refused(scorl, tmp_p
     before = written(tmp_path / "a.json", "10", "01")
     other = written(tmp_path / "b.json", "10", "01", max_tokens=80)
     assert "not alike: max_tokens: 64 before, 80 after" in scorl("diff", before, other)[2]
+    old, new = (written(tmp_path / f"{n}.json", "10", task_settings={"verifier": v}) for n, v in enumerate("ab"))
+    assert "not alike: task.verifier: 'a' before, 'b' after" in scorl("diff", old, new)[2]
     for file, said in (
         (written(tmp_path / "c.json", "10", task="math"), "on countdown with one on math"),
         (tmp_path / "no.json", "is no JSON"),
         (tmp_path / "list.json", "holds no evaluation"),
+        (tmp_path / "other.json", "holds no evaluation"),
+        (tmp_path / "splits.json", "holds no evaluation"),
     ):
         if not file.exists():
-            file.write_text("[]" if file.stem == "list" else "{")
+            texts = {"list": "[]", "other": '{"metrics": 1}', "splits": '{"test": {"metrics": {"a": 1}}}'}
+            file.write_text(texts.get(file.stem, "{"))
         code, _, err = scorl("diff", before, file)
         assert code == 2
         assert said in err

@@ -121,7 +121,7 @@ def test_every_command_is_on_the_start_page():
 
 WRITES = {
     "compare": r"^runs/compare-countdown/score/seed-\d: score_stage_one 80, score_stage_two 160$",
-    "diff": r"^before: evaluation\.json$",
+    "diff": r"^before: evaluation\.json, runs/alpha-5$",
     "doctor": r"^model +LlamaForCausalLM, 348,288 parameters",
     "evaluate": r"^\| accuracy@t2 +\| +[\d.]+ \|",
     "judge": r'^\{"id": "b", "reward": 0\.0, .* is false"\}$',

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -22,6 +23,7 @@ from scorl.report.chart import Series, draw_chart
 from scorl.report.trajectories import gather_trajectories, mark_changes, present
 from scorl.run.files import response_records
 from scorl.settings import EvaluationSettings
+from scorl.trajectory import user
 
 
 def evaluation(*rights: str) -> Evaluation:
@@ -87,6 +89,15 @@ def test_other_problems_are_not_paired() -> None:
     text = to_markdown(tabulate_change(evaluation("01", "10"), AFTER))
     assert "no interval: the two are not about the same problems" in text
     assert "+10.0" in text
+
+
+@pytest.mark.parametrize("changed", [{"answer": "17"}, {"prompt": (user("another"),)}, {}])
+def test_problems_with_the_same_ids_are_paired_where_they_are_the_same(changed: dict[str, Any]) -> None:
+    before, after = evaluation("01", "10"), evaluation("11", "10")
+    others = tuple([replace(t, problem=replace(t.problem, **changed)) for t in group] for group in after.groups)
+    text = to_markdown(tabulate_change(before, replace(after, groups=others)))
+    assert ("paired by problem" in text) == (not changed)
+    assert ("not about the same problems" in text) == bool(changed)
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scorl import metrics
@@ -36,19 +38,22 @@ class Evaluation:
     max_tokens: int
     seed: int
     groups: tuple[Group, ...]
+    task_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def summary(self) -> Summary:
         """The evaluation as JSON, without its texts; rates are fractions, undefined ones null.
 
-        `mcnemar_p` is that of Delta(t1, t2), null for one attempt. `outcomes` says in a word or two what
-        happened to each problem, and `edit_ratios` how much its text changed on average: what a paired comparison
-        with another evaluation needs.
+        `problems_hash` tells evaluations apart whose problems have the same ids. `mcnemar_p` is that of Delta(t1, t2),
+        null for one attempt. `outcomes` says in a word or two what happened to each problem, and `edit_ratios` how
+        much its text changed on average: what a paired comparison with another evaluation needs.
         """
         return {
             "model": self.model,
             "task": self.task,
+            "task_settings": dict(self.task_settings),
             "split": self.settings.split,
             "problems": len(self.groups),
+            "problems_hash": hash_problems(group[0].problem for group in self.groups),
             "attempts": self.attempts,
             "temperature": self.settings.temperature,
             "samples": self.settings.samples,
@@ -115,4 +120,18 @@ def evaluate(
         judged = rollout(engine, task, chunk[share], turns, draws, written)
         groups += ranks.all_concat(judged, "a part of the evaluation")
         tell(len(groups), len(problems))
-    return Evaluation(model, task.name, settings, attempts, max_tokens, seed, tuple(groups))
+    return Evaluation(model, task.name, settings, attempts, max_tokens, seed, tuple(groups), task.settings)
+
+
+def hash_problems(problems: Iterable[Problem]) -> str:
+    """A short hash of what is asked and of the gold answers: ids may be the same where these are not.
+
+    Neither system prompt nor examples count, so that two evaluations with others are about the same problems.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for problem in problems:
+        asked = (problem.id, problem.prompt[-1]["content"], problem.first_attempt, problem.answer)
+        # Of a gold answer that is an object the kind alone: its text may have an address in it.
+        text = json.dumps(asked, skipkeys=True, default=lambda value: type(value).__name__)
+        digest.update(text.encode())
+    return digest.hexdigest()

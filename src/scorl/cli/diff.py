@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from scorl.cli.output import print_grid
+
+if TYPE_CHECKING:
+    from scorl.evaluation import Summary
 
 __all__ = ["diff"]
 
@@ -29,5 +33,11 @@ def diff(before: Path, after: Path, split: str | None) -> None:
     old, new = read_evaluation(before, split), read_evaluation(after, split)
     for difference in name_differences(old, new):
         click.echo(f"not alike: {difference}", err=True)
-    click.echo(f"before: {before}\nafter:  {after}\n")
+    click.echo(f"before: {_describe(before, old)}\nafter:  {_describe(after, new)}\n")
     print_grid(tabulate_change(old, new))
+
+
+def _describe(path: Path, evaluation: Summary) -> str:
+    """What an evaluation is of; of a run also which of its evaluations it is."""
+    updates = f", after {evaluation['step']} updates" if "step" in evaluation else ""
+    return f"{path}, {evaluation['model']}{updates}"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from annotated_types import Ge, Gt
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from scorl.engines import ENGINES
 from scorl.objectives import OBJECTIVES
@@ -78,7 +79,8 @@ class TaskChoice:
         task = find_task(self.name)[1](self.settings)
         if self.few_shot:
             task = show_examples(task, self.settings, self.few_shot, self.split, self.few_shot_seed)
-        return task.with_system_prompt(self.system_prompt) if self.system_prompt else task
+        task = task.with_system_prompt(self.system_prompt) if self.system_prompt else task
+        return replace(task, settings=to_jsonable_python(find_tasks(self.name).write(self)))
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,9 @@ class Recipe:
 
     def build_task(self) -> Task:
         """The task, its files read, with these turns between attempts."""
-        return replace(self.task.build(), between=self.turns)
+        task = self.task.build()
+        turns = {"turns": to_jsonable_python(TURN.write(self.turns))}
+        return replace(task, between=self.turns, settings={**task.settings, **turns})
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe in the shape of its YAML, every default written out."""

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["name_differences", "read_evaluation"]
 
-OTHERWISE = {"model", "task", "problems", "seed", "step", "mcnemar_p"}
+OTHERWISE = {"model", "task", "problems", "problems_hash", "seed", "step", "mcnemar_p"}
 """What of two evaluations may differ without a word; of the rest, the settings, each difference is said."""
+NEEDED = {"model", "task", "split", "problems", "samples", "temperature", "metrics", "mcnemar_p"}
+"""What every evaluation has; older versions wrote no more of what is read here."""
 
 
 def read_evaluation(path: Path, split: str | None = None) -> Summary:
@@ -34,6 +36,8 @@ def read_evaluation(path: Path, split: str | None = None) -> Summary:
         raise UserError(f"{path}: there is no evaluation; give a run directory, or what `scorl evaluate --out` wrote")
     if split is None and len(found) > 1:
         raise UserError(f"{path}: has evaluations of several splits; name one with --split: {', '.join(sorted(found))}")
+    if not all(map(_is_evaluation, found.values())):
+        raise UserError(f"{path} holds no evaluation; `scorl evaluate --out` writes one")
     name = split or next(iter(found))
     if name not in found:
         raise UserError(f"{path}: has no evaluation of the split '{name}': {nearest(name, found)}")
@@ -51,6 +55,10 @@ def name_differences(before: Summary, after: Summary) -> Iterator[str]:
     for key, value in before.items():
         if key not in OTHERWISE and isinstance(value, str | int | float) and after.get(key, value) != value:
             yield f"{key}: {value} before, {after[key]} after"
+    old, new = (one.get("task_settings", {}) for one in (before, after))
+    for key, value in old.items():
+        if new.get(key, value) != value:
+            yield f"task.{key}: {value!r:.60} before, {new[key]!r:.60} after"
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -59,8 +67,13 @@ def _read_file(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} is no JSON: {error}") from None
-    if isinstance(found, dict) and "metrics" in found:
-        found = {found["split"]: found}
-    if not isinstance(found, dict) or not all(isinstance(one, dict) and "metrics" in one for one in found.values()):
-        raise UserError(f"{path} holds no evaluation; `scorl evaluate --out` writes one")
-    return found
+    if _is_evaluation(found):
+        return {found["split"]: found}
+    return found if isinstance(found, dict) else {"": found}
+
+
+def _is_evaluation(found: Any) -> bool:
+    """Whether it is what `Evaluation.summary` wrote, now or in an older version."""
+    if not isinstance(found, dict) or not found.keys() >= NEEDED or not isinstance(found["metrics"], dict):
+        return False
+    return all(isinstance(m, dict) and m.keys() >= {"value", "low", "high"} for m in found["metrics"].values())

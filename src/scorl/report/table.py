@@ -120,9 +120,10 @@ def _make_row(name: str, old: dict[str, Any], new: dict[str, Any], change: Diffe
 
 
 def _pair(old: Summary, new: Summary) -> dict[str, Difference]:
-    """The change of each metric; none where the problems differ."""
+    """The change of each metric; none where the problems differ. Evaluations of older versions have no hash of them."""
     before, after = old.get("outcomes", {}), new.get("outcomes", {})
-    if not before or before.keys() != after.keys():
+    hashes = {one["problems_hash"] for one in (old, new) if "problems_hash" in one}
+    if not before or before.keys() != after.keys() or len(hashes) > 1:
         return {}
     return bootstrap_differences([tally_outcomes(before)], [tally_outcomes(after)])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from scorl.errors import UserError, nearest
 from scorl.tasks.turns import Correction, Turn, Turns
@@ -57,6 +57,8 @@ class Task:
     judge: Judge
     between: Turns = field(default_factory=Correction)
     """What is said between two attempts, one of `TURNS`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What a recipe says of it, which evaluations keep; empty for a task that was made in Python."""
 
     def turns(self, attempts: int) -> tuple[Turn, ...]:
         """What is said between so many attempts."""
