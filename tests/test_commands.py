@@ -89,6 +89,15 @@ def test_a_run_without_stages_is_evaluated_as_the_model_that_it_starts_from(scor
     assert len((run / "steps.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize("few_shot", [(), ("few_shot=0",)])
+def test_the_measured_split_is_not_a_setting_of_the_task(scorl, recipe, model, few_shot):
+    code, _, error = scorl("evaluate", model, "--task", "countdown", "split=train", *few_shot)
+    assert (code, "the split that is measured is given as --split train" in error) == (2, True), error
+    shown = ("task.split=train", "few_shot=1", "--limit", "1", "--max-tokens", "2", "--attempts", "1")
+    code, _, error = scorl("evaluate", model, "--task", "word-problems", *shown)
+    assert "--split" not in error
+
+
 def test_a_run_that_has_saved_nothing_yet_says_so(scorl, recipe, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text(recipe.read_text())

@@ -216,17 +216,33 @@ def test_another_task_takes_the_place_of_an_own_one_and_the_split_stays(write, r
     assert (again["name"], again["letters"], again["split"]) == ("say.py:Say", "abc", "all")
 
 
+def test_a_class_that_was_made_without_source_text_is_a_task(write):
+    Path("made.py").write_text(
+        "from dataclasses import make_dataclass\n"
+        "Made = make_dataclass('Made', [('n', int, 3)], namespace={'problems': lambda self: "
+        "[{'problem': f'1 + {i}', 'answer': i + 1} for i in range(10 * self.n)]}, frozen=True)\n"
+        "Made.__module__ = __name__\n"
+    )
+    assert len(resolve_task("made.py:Made", ["n=2"]).build().split("all").take(None)) == 20
+
+
 def test_keys_that_every_task_has_are_reserved_and_the_schema_takes_own_names():
     assert set(RESERVED) == {field.name for field in fields(TaskChoice)} - {"settings"}
     assert json_schema()["properties"]["task"]["properties"]["name"]["if"] == {"pattern": ":"}
 
 
-def test_commands_take_an_own_task(recipe, model, scorl):
+def test_commands_take_an_own_task(recipe, model, scorl, tmp_path, monkeypatch):
     code, out, _ = scorl("train", recipe, SAY_TASK, "--show-prompts")
     assert (code, "| <user> say" in out) == (0, True), out
     assert scorl("train", recipe, SAY_TASK, "task.letters=abcd", "--out", "run")[0] == 0
     code, out, error = scorl("evaluate", "run", "--limit", "2")
     assert code == 0, error
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path.parent)
+        code, out, error = scorl("evaluate", tmp_path / "run", "--task", "countdown", "--limit", "2")
+        assert code == 0, error
+        code, out, error = scorl("evaluate", tmp_path / "run", "--limit", "2")
+        assert (code, f"no such file: say.py in {tmp_path.parent};" in error) == (2, True), error
     code, out, error = scorl("evaluate", model, "--task", "say.py:Say", "letters=abcd", "--max-tokens", "4")
     assert code == 0, error
     two = [f"{{objective: score_stage_{name}, steps: 1, problems: 2}}" for name in ("one", "two")]

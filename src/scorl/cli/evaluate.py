@@ -15,6 +15,7 @@ from scorl.errors import UserError
 
 if TYPE_CHECKING:
     from scorl.evaluation import Evaluation
+    from scorl.recipe import TaskChoice
     from scorl.tasks.task import Task
 
 __all__ = ["evaluate"]
@@ -95,15 +96,29 @@ def evaluate(
 def _task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, int]:
     """The task and the longest response: a run directory's own, unless another task is named."""
     from scorl.recipe import resolve, resolve_task
+    from scorl.recipe.source import load
     from scorl.run.directory import RunDirectory
 
     run = RunDirectory.of_model(model)
     if name is None and run is None:
         raise UserError("--task is missing; only a run directory knows its own")
-    if run is None or name not in (None, resolve(run.path).task.name):
-        return resolve_task(str(name), settings).build(), 256
+    if run is None or name not in (None, load(run.path)["task"]["name"]):
+        choice = resolve_task(str(name), settings)
+        _check_split(choice, settings)
+        return choice.build(), 256
     recipe = resolve(run.path, [f"task.{key.removeprefix('task.')}" for key in settings])
+    _check_split(recipe.task, settings)
     return recipe.build_task(), recipe.engine.max_tokens
+
+
+def _check_split(task: TaskChoice, settings: Sequence[str]) -> None:
+    """Refuse `split=train` where nothing is drawn from that split: people mean the one that is measured."""
+    named = any(setting.removeprefix("task.").startswith("split=") for setting in settings)
+    if named and not (isinstance(task.few_shot, int) and task.few_shot):
+        raise UserError(
+            f"split={task.split} is where few-shot examples are drawn from, and there are none (few_shot=4); "
+            f"the split that is measured is given as --split {task.split}"
+        )
 
 
 def _write(evaluation: Evaluation, out: Path | None, attempts_out: Path | None) -> None:

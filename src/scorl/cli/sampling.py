@@ -47,12 +47,12 @@ def resolve_sampler(model: str, engine: str, settings: Sequence[str]) -> Sampler
     run = RunDirectory.of_model(model)
     if run is None:
         return recipe.resolve_sampler(model, engine, settings)
-    trained = recipe.resolve(run.path)
-    if not trained.stages:  # it measures the model that it starts from
-        model = trained.model.path
+    trained, has_stages = recipe.resolve_trained(run.path)
+    if not has_stages:  # it measures the model that it starts from
+        model = trained.path
     elif not run.saved_steps():
         raise UserError(f"{run.path}: this run has saved no checkpoint yet: scorl train {run.path} --resume")
-    return recipe.resolve_sampler(model, engine, settings, trained=trained.model)
+    return recipe.resolve_sampler(model, engine, settings, trained=trained)
 
 
 def warn_of_context(

@@ -9,7 +9,15 @@ types, defaults and descriptions: the checks, the messages and the JSON schema a
 """
 
 from scorl.recipe.auto import decide, decided_like, device_kind
-from scorl.recipe.resolve import changed, differences, is_longer, resolve, resolve_sampler, resolve_task
+from scorl.recipe.resolve import (
+    changed,
+    differences,
+    is_longer,
+    resolve,
+    resolve_sampler,
+    resolve_task,
+    resolve_trained,
+)
 from scorl.recipe.schema import json_schema
 from scorl.recipe.sections import EngineSettings, LauncherSettings, Recipe, TaskChoice
 from scorl.recipe.source import SHIPPED_FOLDER, shipped_recipes
@@ -30,5 +38,6 @@ __all__ = [
     "resolve",
     "resolve_sampler",
     "resolve_task",
+    "resolve_trained",
     "shipped_recipes",
 ]

@@ -147,7 +147,11 @@ def _docstrings(kind: type) -> dict[str, str]:
     # From the source, as pydantic does: at run time nothing is left of a text under a field. Bases count too, which
     # pydantic leaves out.
     for owner in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
-        body = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]).body
+        try:
+            source = inspect.getsource(owner)
+        except (OSError, TypeError):  # a class that was made without a file, which has no texts
+            continue
+        body = cast(ast.ClassDef, ast.parse(textwrap.dedent(source)).body[0]).body
         for statements in pairwise(body):
             match statements:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

@@ -21,7 +21,7 @@ from scorl.validation import refuse, validated
 FREE = ("launcher.", "loggers", "logging.")
 """How the keys begin by which no run is computed otherwise."""
 
-__all__ = ["changed", "differences", "is_longer", "resolve", "resolve_sampler", "resolve_task"]
+__all__ = ["changed", "differences", "is_longer", "resolve", "resolve_sampler", "resolve_task", "resolve_trained"]
 
 CHAT_KEYS = ("chat_template_kwargs", "chat_template_date", "stop_strings")
 """Of a model: what decides its prompts and where its responses end, and is in none of its files."""
@@ -34,6 +34,17 @@ def resolve(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         UserError: everything that is wrong, a line each, with the key's path.
     """
     return _resolved(assign(load(recipe), overrides), f"recipe '{recipe}'")
+
+
+def resolve_trained(run: Path) -> tuple[ModelSettings, bool]:
+    """The model that a run starts from and whether it trains it, read without its task, whose code may be elsewhere.
+
+    Raises:
+        UserError: what the run's recipe says of them is wrong.
+    """
+    values = load(run)
+    model = validated(TypeAdapter(ModelSettings), values.get("model"), f"recipe '{run}', model")
+    return model, bool(values.get("stages"))
 
 
 def changed(recipe: Recipe, overrides: Iterable[str], what: str) -> Recipe:

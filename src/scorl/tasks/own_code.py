@@ -71,7 +71,12 @@ def import_module(what: str, name: str) -> ModuleType:
 def import_file(what: str, path: Path) -> ModuleType:
     """A module from a file, once for all that is in it."""
     if not path.is_file():
-        raise UserError(f"{what}: no such file: {path}")
+        where = (
+            ""
+            if path.is_absolute()
+            else f" in {Path.cwd()}; run the command where it lies, or name it by its whole path"
+        )
+        raise UserError(f"{what}: no such file: {path}{where}")
     with telling_failures(f"{what}: {path}"):
         return execute_file(path.resolve(), path.stat().st_mtime_ns)
 
