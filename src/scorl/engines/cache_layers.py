@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, LinearAttentionCacheLayerMixin, LinearAttentionLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin, LinearAttentionLayer
 
-from scorl.model.layers import is_recurrent
+from scorl.model.layers import DummyLayer, is_recurrent
 
 __all__ = ["SPARE_COLUMNS", "BufferedLayer", "cache_of", "empty_cache", "has_columns", "stack_rows"]
 

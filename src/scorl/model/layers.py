@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from scorl.errors import UserError
 
-__all__ = ["check_layers", "is_recurrent"]
+try:
+    from transformers.cache_utils import DummyLayer
+except ImportError:  # before 5.21 a layer that keeps nothing was a recurrent one without a state
+    from transformers.cache_utils import LinearAttentionLayer as DummyLayer
+
+__all__ = ["DummyLayer", "check_layers", "is_recurrent"]
 
 
 def is_recurrent(config: Any) -> bool:

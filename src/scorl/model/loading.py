@@ -122,10 +122,20 @@ def load_model(name: str, dtype: torch.dtype, **options: Any) -> Any:
     Raises:
         UserError: there is no such model, it cannot be read, or it is a damaged checkpoint of a run.
     """
+    import transformers
+
     files = resolve_model(name)
     check_model_files(Path(files.path))
-    model = load_pretrained(auto_model(load_config(name), name), name, dtype=dtype, **options)
-    if files.gguf_file or options:  # it is saved as plain weights
+    if files.gguf_file and options:
+        raise UserError(f"model.lora.load_in_4bit: {name} is a GGUF file, which is loaded in full")
+    if files.gguf_file and hasattr(transformers, "GgufConfig"):
+        # Else transformers keeps weights packed where it has kernels for that, and nothing could learn.
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    config = load_config(name)
+    if files.gguf_file:
+        options["config"] = config  # transformers would read the whole file once more for it
+    model = load_pretrained(auto_model(config, name), name, dtype=dtype, **options)
+    if options:  # it is saved as plain weights
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
