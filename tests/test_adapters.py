@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from support.worlds import save_model
 from transformers import AutoModelForCausalLM
 
 from scorl.errors import UserError
+from scorl.model.adapters import adapters_are_plain
 from scorl.model.loading import resolve_model
 from scorl.model.policy import Policy
 from scorl.model.reference import Reference
@@ -147,6 +149,70 @@ def test_adapters_without_their_base_model_are_refused(written, base, why):
 def test_a_folder_that_holds_no_adapters_is_none(written):
     with pytest.raises(UserError, match=r"model.lora.adapter: .* has no adapter_config.json"):
         Policy(str(written / "base"), lora=LoraSettings(adapter=str(written / "base")))
+
+
+@pytest.mark.parametrize("kind", [{"use_dora": True}, {"lora_bias": True}, {"bias": "lora_only"}])
+def test_adapters_that_could_not_be_saved_merged_are_not_trained_on(written, kind):
+    base = AutoModelForCausalLM.from_pretrained(written / "base")
+    get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], **kind)).save_pretrained(written / "odd")
+    with pytest.raises(UserError, match=r"only plain LoRA is trained on. model.path=.* trains from it merged"):
+        Policy(str(written / "base"), lora=LoraSettings(adapter=str(written / "odd")))
+    if "use_dora" in kind:
+        Policy(str(written / "odd"))
+
+
+def test_adapters_of_adapters_are_refused(written):
+    file = written / "adapters" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(written / "adapters")}))
+    with pytest.raises(UserError, match="that is adapters itself: merge those first"):
+        Policy(str(written / "adapters"))
+
+
+def test_adapters_of_another_model_are_refused(written):
+    save_model(written / "wide", width=64)
+    for settings in (
+        {"path": str(written / "wide"), "lora": LoraSettings(adapter=str(written / "adapters"))},
+        {"path": str(written / "wide"), "lora": LoraSettings(target_modules="*_proj")},
+    ):
+        with pytest.raises(UserError, match=r"model.lora.(adapter|target_modules): "):
+            Policy(**settings)
+
+
+@pytest.mark.parametrize(
+    ("lora", "why"),
+    [
+        (LoraSettings(target_modules=("q_proj", "vproj")), "target_modules: vproj is nowhere .* 'v_proj'"),
+        (LoraSettings(target_parameters=("experts.gate_upz",)), "target_parameters: experts.gate_upz is nowhere"),
+        (LoraSettings(modules_to_save=("normz",)), "modules_to_save: normz is nowhere"),
+        (LoraSettings(adapter="ADAPTERS", target_modules=("q_proj",)), "brings targets of its own"),
+    ],
+)
+def test_names_that_nothing_has_are_refused(written, lora, why):
+    if lora.adapter:
+        lora = replace(lora, adapter=str(written / "adapters"))
+    with pytest.raises(UserError, match=why):
+        Policy(str(written / "base"), lora=lora)
+
+
+def test_modules_that_are_trained_whole_are_in_float32(tmp_path):
+    lora = LoraSettings(r=2, modules_to_save=("input_layernorm",))
+    policy = Policy(save_family("llama", tmp_path), dtype="bfloat16", lora=lora)
+    assert {p.dtype for p in policy.parameters.values()} == {torch.float32}
+    with policy.precision():
+        assert logits(policy).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("lora", "plain"),
+    [
+        (LoraSettings(r=2, target_modules=("q_proj",)), True),
+        (LoraSettings(r=2), False),  # to which peft adds the experts
+        (LoraSettings(r=2, target_modules=("q_proj",), modules_to_save=("norm",)), False),
+        (None, False),
+    ],
+)
+def test_vllm_takes_adapters_of_linear_layers_alone(tmp_path, lora, plain):
+    assert adapters_are_plain(Policy(save_family("qwen3-moe", tmp_path), lora=lora)) == plain
 
 
 def test_four_bits_want_bitsandbytes(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from support.templates import SHAPES, SPECIAL, chat_of, tokenizer_of
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
+from scorl.settings import ModelSettings
 from scorl.trajectory import Message, user
 
 KINDS = ("bytes", "pieces", "glue")
@@ -271,3 +272,11 @@ def test_a_template_of_any_editor_is_read_or_named(tmp_path):
     template.write_bytes(text.encode("utf-16"))
     with pytest.raises(UserError, match=r"model\.chat_template: .*chat\.jinja: is UTF-16"):
         Chat.load("scorl:countdown-base", str(template))
+
+
+def test_a_stop_string_that_is_a_special_token_ends_a_response_as_that():
+    settings = ModelSettings("scorl:countdown-base", stop_strings=("<|user|>", "then"))
+    chat = Chat.of_model(settings)
+    (token,) = chat.tokenizer.encode("<|user|>", add_special_tokens=False)
+    assert token in chat.end_ids
+    assert chat.stop_strings == ("then",)

@@ -353,6 +353,17 @@ def test_frozen_weights_stay_and_the_rest_learns(tmp_path):
     assert stayed == {name for name in before if "mlp" in name or "embed_tokens" in name}
 
 
-def test_a_frozen_part_that_no_weight_has_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"model.frozen: no weight has 'experts' in its name; .*mlp.up_proj"):
-        Policy(save_model(tmp_path), frozen=["experts"])
+@pytest.mark.parametrize(
+    ("frozen", "why"),
+    [
+        (["experts"], "no weight's name has the part 'experts'; there are .*mlp.up_proj"),
+        (
+            ["mlp.gate"],
+            "no weight's name has the part 'mlp.gate'",
+        ),  # which begins the name of a dense layer's gate_proj
+        (["model"], "model are all weights"),
+    ],
+)
+def test_frozen_parts_that_cannot_be_meant_are_refused(tmp_path, frozen, why):
+    with pytest.raises(UserError, match=f"model.frozen: {why}"):
+        Policy(save_model(tmp_path), frozen=frozen)

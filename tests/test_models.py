@@ -14,9 +14,11 @@ from transformers import AutoModelForCausalLM
 
 from scorl.cli import main
 from scorl.cli.checks import check_model
+from scorl.engines.prefix_support import check_cached_rows
 from scorl.errors import UserError
 from scorl.model.chat import Chat
-from scorl.settings import ModelSettings
+from scorl.model.policy import Policy
+from scorl.settings import LoraSettings, ModelSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 HEADER = (
@@ -24,6 +26,7 @@ HEADER = (
     "| -- | -- | -- | -- | -- | -- |\n"
 )
 ALL = os.environ.get("SCORL_ALL_MODELS")
+REFUSED = ["rwkv", "xlstm", "deepseek-v3.2"]
 FEW = ["qwen2", "qwen3.5", "gemma3n", "llama4", "mistral3", "granite-hybrid", "nemotron-h", "mamba2", "rwkv"]
 
 
@@ -97,7 +100,14 @@ def test_it_works_or_is_refused_as_the_page_says(name, tmp_path, table):
         assert row in PAGE.read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name in ("rwkv", "xlstm", "deepseek-v3.2")])
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=2)], ids=["full", "lora"])
+@pytest.mark.parametrize("name", [n for n in (FAMILIES if ALL else FEW) if n not in REFUSED])
+@pytest.mark.filterwarnings("ignore")
+def test_it_is_sampled_in_half_precision_as_it_computes(name, tmp_path, lora):
+    check_cached_rows(Policy(save_family(name, tmp_path), dtype="bfloat16", lora=lora))
+
+
+@pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_is_not_loaded(name, tmp_path, monkeypatch):
     model = save_family(name, tmp_path)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))

@@ -154,7 +154,8 @@ class CachedRows:
     @property
     def column_bytes(self) -> int:
         """What the keys and values of a row's column take, in all layers."""
-        numbers = [(layer.keys.shape, layer.keys.element_size()) for layer in self.cache.layers]
+        attending = [layer for layer in self.cache.layers if isinstance(layer, BufferedLayer)]
+        numbers = [(layer.keys.shape, layer.keys.element_size()) for layer in attending]
         return sum(2 * heads * size * width for (_, heads, _, size), width in numbers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -38,13 +39,31 @@ def unmaskable_layers(config: Any) -> str | None:
     return "a sliding window" if windowed else None
 
 
-@torch.no_grad()
 def check_cached_rows(policy: Policy) -> None:
     """Compare a token behind the cached rows of two prompts with the model's own forward of the whole rows.
 
     Raises:
         UserError: they differ, so that what is sampled would not be what the model says.
     """
+    for context, dtype in _trials(policy):
+        with context:
+            try:
+                gap = _compare_cached(policy, dtype)
+            except (ValueError, TypeError, RuntimeError, AttributeError) as error:  # a cache of its own, say
+                raise UserError(
+                    f"{policy.path}: this model cannot continue cached rows ({type(error).__name__}: {error}), so it "
+                    "cannot be sampled here (engine.name=vllm samples by code of its own)"
+                ) from error
+        if gap:
+            raise UserError(
+                f"{policy.path}: behind cached tokens this model computes other logits than for the whole text, by "
+                f"{gap}, so it cannot be sampled here (engine.name=vllm samples by code of its own)"
+            )
+
+
+@torch.no_grad()
+def _compare_cached(policy: Policy, dtype: torch.dtype) -> str | None:
+    """How far the logits behind cached rows are from those of whole rows, if that is more than rounding."""
     ids = _question(policy)
     prompts, last = [ids[:-3], ids[:-1]], torch.tensor([[ids[-3]], [ids[-1]]], device=policy.device)
     parts, whole = [], []
@@ -54,12 +73,7 @@ def check_cached_rows(policy: Policy) -> None:
         rows.extend(policy.decoder, row)
         parts.append((rows, torch.tensor([0])))
         whole.append(policy.decoder(input_ids=torch.cat([row, token[None]], 1), use_cache=False).logits[:, -1])
-    cached = concatenate_rows(parts).extend(policy.decoder, last)
-    if gap := _gap(cached, torch.cat(whole), policy.dtype):
-        raise UserError(
-            f"{policy.path}: behind cached tokens this model computes other logits than for the whole text, by {gap}, "
-            "so it cannot be sampled here (engine.name=vllm samples by code of its own)"
-        )
+    return _gap(concatenate_rows(parts).extend(policy.decoder, last), torch.cat(whole), dtype)
 
 
 def weight_types(policy: Policy) -> frozenset[torch.dtype]:
@@ -77,12 +91,18 @@ def try_shared_prefix(policy: Policy) -> str | None:
         return f"has {layers}"
     if config._attn_implementation != "sdpa":
         return f"attends by '{config._attn_implementation}', not 'sdpa'"
-    fault = None
+    for context, dtype in _trials(policy):
+        with context:
+            if fault := _compare_shared(policy, dtype):
+                return fault
+    return None
+
+
+def _trials(policy: Policy) -> Iterator[tuple[torch.autocast, torch.dtype]]:
+    """The types to try a policy in: in half precision rounding hides a small fault, so float32 first, where it can."""
     if policy.dtype != torch.float32 and weight_types(policy) == {torch.float32}:
-        with torch.autocast(policy.device.type, enabled=False):
-            fault = _compare_shared(policy, torch.float32)
-    with policy.precision():
-        return fault or _compare_shared(policy, policy.dtype)
+        yield torch.autocast(policy.device.type, enabled=False), torch.float32
+    yield policy.precision(), policy.dtype
 
 
 @torch.inference_mode()

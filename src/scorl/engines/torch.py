@@ -104,8 +104,7 @@ class TorchEngine:
         """
         types = weight_types(self.policy)
         if not self._shares_prompts:
-            with self.policy.precision():
-                check_cached_rows(self.policy)
+            check_cached_rows(self.policy)
         if types not in self._shares_prompts:
             fault = try_shared_prefix(self.policy)
             if fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scorl.errors import UserError
 from scorl.model.adapters import with_adapters
 from scorl.model.layers import check_layers
 from scorl.model.loading import auto_model, load_pretrained
-from scorl.model.policy import Policy
+from scorl.model.policy import Policy, freeze
 from scorl.settings import ModelSettings
 
 __all__ = ["FakePolicy", "build_config", "config_of", "fetch_config"]
@@ -49,12 +50,14 @@ class FakePolicy(Policy):
     """A policy whose weights have shapes and types alone, to be made and used within a `Meter`."""
 
     def __init__(self, settings: ModelSettings, config: Any) -> None:
-        self.path, self.lora = settings.path, settings.lora
+        if settings.lora and settings.lora.load_in_4bit:
+            raise UserError("model.lora.load_in_4bit: is not planned for; the plan without it is an upper bound")
+        self.path, self.lora = settings.path, settings.lora and replace(settings.lora, adapter=None)
         self.device = torch.device("cpu")
         self.dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
         kind = auto_model(config, self.path)
         model = kind.from_config(config, dtype=self.dtype if self.lora else torch.float32)
-        self.model = (with_adapters(model, self.lora) if self.lora else model).eval()
+        self.model = (with_adapters(model, self.lora) if self.lora else freeze(model, settings.frozen)).eval()
 
 
 def config_of(name: str, file: Path | None = None) -> Any:

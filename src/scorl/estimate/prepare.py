@@ -68,7 +68,7 @@ def prepared(
     case = Case(recipe, device, architecture, lengths, on_trace)
     try:
         memory, stages = memory_of(case), stage_plans(case)
-    except (TypeError, RuntimeError, NotImplementedError) as error:  # a model may be anything
+    except (TypeError, RuntimeError, AttributeError, NotImplementedError) as error:  # a model may be anything
         raise UserError(
             f"{recipe.model.path}: {architecture.model_type} models cannot be planned: without weights they "
             f"raise {type(error).__name__}: {error}"

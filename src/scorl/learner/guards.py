@@ -76,7 +76,7 @@ def check_trainable(parameters: Mapping[str, nn.Parameter]) -> None:
     At a learning rate of 5e-6 a bfloat16 weight of 0.02, whose neighbours are 1e-4 away, never changes.
     """
     if not parameters:
-        raise GuardError("no parameter is trainable: nothing would be learned. Are the adapters' targets right?")
+        raise GuardError("no parameter is trainable: nothing would be learned")
     small = {str(p.dtype) for p in parameters.values() if p.dtype != torch.float32}
     if small:
         raise GuardError(

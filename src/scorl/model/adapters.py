@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scorl.errors import UserError
+from scorl.errors import UserError, nearest
 from scorl.settings import LoraSettings
 
-__all__ = ["merge_weight", "name_plainly", "quantization", "with_adapters"]
+__all__ = ["adapters_are_plain", "merge_weight", "name_plainly", "quantization", "with_adapters"]
 
 ROUTERS = r".*\.(router|gate)"
 """What chooses experts; in Llama 4 it is a linear layer of several results, to which no adapter can be added."""
@@ -31,10 +31,43 @@ def with_adapters(model: Any, lora: LoraSettings) -> Any:
         UserError: peft is not installed, or adapters cannot be put there.
     """
     try:
-        from peft import LoraConfig, PeftModel, get_peft_model
+        from peft import PeftModel, get_peft_model
     except ImportError:
         raise UserError("model.lora needs peft: pip install 'scorl[lora]'") from None
-    config = LoraConfig(
+    if lora.adapter is None:
+        _check_names(model, lora)
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers for it
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)  # peft's own
+        torch.manual_seed(0)  # fresh adapters change nothing, but the same run must start from the same ones
+        try:
+            if lora.adapter is not None:
+                adapted = PeftModel.from_pretrained(model, _adapter_folder(lora), is_trainable=True)
+            else:
+                adapted = get_peft_model(model, _config(model, lora))
+        except (ValueError, TypeError, AttributeError, OSError, RuntimeError, re.error) as error:
+            key = "adapter" if lora.adapter else "target_modules"
+            raise UserError(f"model.lora.{key}: {error}") from None
+    _check_output(adapted.get_base_model())
+    _say_what_stays(adapted)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:  # peft makes that of its own, not of modules_to_save
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def adapters_are_plain(policy: Any) -> bool:
+    """Whether adapters are all that is trained, of linear layers alone, and their base model is as it was loaded."""
+    if not policy.lora or policy.lora.load_in_4bit or policy.lora.adapter:
+        return False
+    config = policy.model.peft_config["default"]  # to which peft itself adds the experts of some models
+    return not (config.modules_to_save or config.target_parameters)
+
+
+def _config(model: Any, lora: LoraSettings) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         target_modules=_targets(lora),
@@ -45,22 +78,22 @@ def with_adapters(model: Any, lora: LoraSettings) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers for it
-        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)  # peft's own
-        torch.manual_seed(0)  # fresh adapters change nothing, but the same run must start from the same ones
-        try:
-            if lora.adapter is not None:
-                adapted = PeftModel.from_pretrained(model, _adapter_folder(lora.adapter), is_trainable=True)
-            else:
-                adapted = get_peft_model(model, config)
-        except (ValueError, OSError) as error:
-            key = "adapter" if lora.adapter else "target_modules"
-            raise UserError(f"model.lora.{key}: {error}") from None
-    _check_output(adapted.get_base_model())
-    if lora.adapter is None and not lora.target_parameters:
-        _say_what_stays(adapted)
-    return adapted
+
+
+def _check_names(model: Any, lora: LoraSettings) -> None:
+    """Refuse names that nothing has: peft is silent about them where others match."""
+    targets = _targets(lora)
+    modules, weights = ([name for name, _ in named] for named in (model.named_modules(), model.named_parameters()))
+    wanted = {
+        "target_modules": ([] if isinstance(targets, str) else targets, modules),
+        "target_parameters": (lora.target_parameters, weights),
+        "modules_to_save": (lora.modules_to_save, modules),
+    }
+    for key, (names, there) in wanted.items():
+        for name in names:
+            if not any(f".{other}".endswith(f".{name}") for other in there):
+                known = sorted({other.rpartition(".")[2] for other in there} - {""})
+                raise UserError(f"model.lora.{key}: {name} is nowhere in this model: {nearest(name, known)}")
 
 
 def quantization(lora: LoraSettings | None, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -144,10 +177,27 @@ def _excluded(model: Any, lora: LoraSettings) -> str | None:
     return pattern if found else None
 
 
-def _adapter_folder(name: str) -> str:
+def _adapter_folder(lora: LoraSettings) -> str:
+    """Where the adapters lie that are trained on.
+
+    Raises:
+        UserError: there are none, or of a kind whose weights could not be saved merged.
+    """
+    from peft import PeftConfig
+
+    name = str(lora.adapter)
     path = Path(name).expanduser()
     if path.exists() and not (path / "adapter_config.json").is_file():
         raise UserError(f"model.lora.adapter: {name} has no adapter_config.json, so it is no folder that peft wrote")
+    if lora.target_modules != "all-linear" or lora.target_parameters or lora.modules_to_save:
+        raise UserError("model.lora.adapter: brings targets of its own, so leave out those that model.lora names")
+    config = PeftConfig.from_pretrained(str(path) if path.exists() else name)
+    odd = [key for key in ("use_dora", "lora_bias", "trainable_token_indices") if getattr(config, key, None)]
+    if config.peft_type != "LORA" or odd or getattr(config, "bias", "none") != "none":
+        raise UserError(
+            f"model.lora.adapter: {name} is {config.peft_type}{''.join(f', {key}' for key in odd)}, bias "
+            f"{getattr(config, 'bias', 'none')}; only plain LoRA is trained on. model.path={name} trains from it merged"
+        )
     return str(path) if path.exists() else name
 
 

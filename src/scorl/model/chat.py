@@ -88,7 +88,9 @@ class Chat:
 
         check_template(settings)
         if tokenizer is None:
-            tokenizer = load_pretrained(AutoTokenizer, settings.path)
+            adapter = settings.lora.adapter if settings.lora else None
+            own = adapter is not None and Path(adapter, "tokenizer_config.json").is_file()
+            tokenizer = load_pretrained(AutoTokenizer, adapter if own and adapter else settings.path)
         generation = _generation_config(settings.path)
         rows = getattr(load_config(settings.path).get_text_config(), "vocab_size", None)
         return cls.of(tokenizer, generation.eos_token_id, settings, stop_strings=generation.stop_strings, rows=rows)
@@ -124,6 +126,10 @@ class Chat:
         ends = {tokenizer.eos_token_id, own_end, *(listed or ())} - {None}
         end_ids = frozenset(i for i in ends if rows is None or i < rows)  # others are never written
         stops = template.choose_stop_strings(settings.stop_strings, stop_strings)
+        # A special token is in no text that a verifier reads, so a stop string that is one ends a response as a token.
+        tokens = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if rows is None or i < rows}
+        end_ids |= {tokens[stop] for stop in stops if stop in tokens}
+        stops = tuple(stop for stop in stops if stop not in tokens)
         if not end_ids and not stops:
             raise UserError(
                 f"nothing ends a response of '{tokenizer.name_or_path}': set the tokenizer's eos_token, or eos_token_id"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -27,7 +28,8 @@ HeadKind = Literal["linear", "own"]
 
 def final_logits(decoder: Any, hidden: Tensor) -> Tensor:
     """Logits from the last hidden states, [..., width] -> [..., vocabulary], as the model itself makes them."""
-    logits: Tensor = decoder.get_output_embeddings()(hidden) / logit_divisor(decoder)
+    linear = decoder.get_output_embeddings()
+    logits: Tensor = linear(hidden.to(linear.weight.dtype)) / logit_divisor(decoder)  # Mamba's residuals are float32
     cap = logit_softcap(decoder)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
@@ -59,13 +61,20 @@ def hidden_states(decoder: Any, ids: Tensor) -> Tensor:
     return hidden
 
 
+@dataclass
+class _LayersOutput(MoeModelOutputWithPast):  # type: ignore[misc]
+    """What a model without its head returns, of whatever family."""
+
+    cache_params: Any = None
+
+
 def own_logits(decoder: Any, hidden: Tensor) -> Tensor:
     """Logits of last hidden states, [tokens, width] -> [tokens, vocabulary], by the model's own forward without layers.
 
     Slower than `final_logits`, and right for every head that looks at one token after the other.
     """
     body, ids = backbone(decoder), hidden.new_zeros(1, len(hidden), dtype=torch.long)
-    body.forward = lambda *_, **__: MoeModelOutputWithPast(last_hidden_state=hidden[None])
+    body.forward = lambda *_, **__: _LayersOutput(last_hidden_state=hidden[None])
     try:
         logits: Tensor = decoder(input_ids=ids, use_cache=False).logits[0]
     finally:

@@ -48,7 +48,7 @@ def _unknown_layers(config: Any) -> set[str]:
     kinds = getattr(config.get_text_config(decoder=True), "layer_types", None) or ()
     try:
         layers = DynamicCache(config=config).layers
-    except KeyError as error:  # a kind that transformers itself makes no such cache for
+    except (KeyError, AttributeError, ValueError) as error:  # a kind that transformers itself makes no such cache for
         return {str(error.args[0])}
     known = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
     odd = [

@@ -149,7 +149,7 @@ def _merge_adapter(model: Any, folder: str) -> Any:
         raise UserError(f"{folder}: adapters need peft: pip install 'scorl[lora]'") from None
     try:
         return PeftModel.from_pretrained(model, folder).merge_and_unload()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
         raise UserError(f"{folder}: these adapters do not fit their base model: {error}") from None
 
 
@@ -256,6 +256,8 @@ def _with_adapter(folder: Path) -> ModelFiles:
     hint = f"give it: model.path=BASE model.lora.adapter={folder}, or merge them into it (peft's merge_and_unload)"
     if not base:
         raise UserError(f"{folder}: adapters alone, which do not name their base model; {hint}")
+    if (Path(base).expanduser() / ADAPTER).is_file():
+        raise UserError(f"{folder}: adapters of a model, {base}, that is adapters itself: merge those first")
     try:
         files = resolve_model(base)
     except UserError as error:

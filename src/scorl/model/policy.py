@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from scorl.settings import Dtype, LoraSettings, ModelSettings
 __all__ = [
     "Place",
     "Policy",
+    "freeze",
     "resolve_device",
     "warn_of_slow_matmuls",
 ]
@@ -85,13 +87,14 @@ class Policy:
         else:
             model = load_model(path, held, **quantization(lora, self.dtype, self.device))
         self.lora = lora
-        self.model: Any = (with_adapters(model, lora) if lora else _freeze(model, frozen)).eval()
+        self.model: Any = (with_adapters(model, lora) if lora else freeze(model, frozen)).eval()
         half_on_cpu = self.device.type == "cpu" and dtype != "float32" and has_onednn()  # whose rows are to be filled
         if half_on_cpu or (dtype == "float32" and choose_onednn(onednn, dtype, self.device, count)):
             use_onednn(self.model)
         if self.placed:
             self.model.to(self.device)
-        self.head_kind = _find_head(self.decoder, path, in_4bit=bool(lora and lora.load_in_4bit))
+        with self.precision() if lora else nullcontext():
+            self.head_kind = _find_head(self.decoder, path, in_4bit=bool(lora and lora.load_in_4bit))
 
     @classmethod
     def of(cls, settings: ModelSettings, *, weights: Place = "device", chat: Chat | None = None) -> Policy:
@@ -114,7 +117,8 @@ class Policy:
 
     def precision(self) -> torch.autocast:
         """The context that every forward runs in: half precision computes on float32 weights."""
-        return torch.autocast(self.device.type, self.dtype, enabled=not self.lora and self.dtype != torch.float32)
+        casts = not self.lora or bool(self.lora.modules_to_save)  # what is trained is in float32
+        return torch.autocast(self.device.type, self.dtype, enabled=casts and self.dtype != torch.float32)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -210,15 +214,18 @@ class Policy:
             self.model.save_pretrained(folder, state_dict=dict(self.model.named_parameters()))
 
 
-def _freeze(model: Any, parts: Sequence[str]) -> Any:
-    """The model with weights that are not trained: those with one of these parts in their names."""
+def freeze(model: Any, parts: Sequence[str]) -> Any:
+    """The model with weights that are not trained: those with one of these parts in their names, `mlp.gate` say."""
     for part in parts:
-        weights = [p for name, p in model.named_parameters() if part in name]
+        weights = [p for name, p in model.named_parameters() if f".{part}." in f".{name}."]
         if not weights:
-            names = sorted({".".join(name.split(".")[-3:-1]) for name, _ in model.named_parameters()})
-            raise UserError(f"model.frozen: no weight has '{part}' in its name; there are {', '.join(names)}")
+            modules = [name.split(".")[:-1] for name, _ in model.named_parameters()]
+            names = sorted({".".join(word for word in words[-2:] if not word.isdigit()) for words in modules})
+            raise UserError(f"model.frozen: no weight's name has the part '{part}'; there are {', '.join(names)}")
         for p in weights:
             p.requires_grad_(False)
+    if parts and not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"model.frozen: {', '.join(parts)} are all weights, so nothing would be trained")
     return model
 
 

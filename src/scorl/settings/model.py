@@ -71,7 +71,7 @@ class ModelSettings:
     """Texts that end a response as end tokens do; null: those of the model's generation config and of the templates
     `plain` and `chatml`. The token that completes one is the response's last; a verifier reads what stands before."""
     frozen: tuple[str, ...] = ()
-    """Parts of names: weights with one of them in their name stay as they are in full fine-tuning, as
+    """Whole parts of names: weights with one of them in their name stay as they are in full fine-tuning, as
     `[mlp.gate, mlp.experts]`, the routers and experts of Qwen3's mixtures."""
     onednn: bool | None = None
     """Whether linear layers in float32 multiply by oneDNN on a CPU, in place of MKL; null: models from 100 million

@@ -28,6 +28,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 
 from scorl.engines.vllm.client import Poster
 from scorl.errors import GuardError
+from scorl.model.adapters import adapters_are_plain
 from scorl.model.loading import resolve_model
 from scorl.model.policy import Policy
 from scorl.settings import VllmSettings
@@ -44,8 +45,12 @@ GIB = 2**30
 
 def choose_way(policy: Policy, settings: VllmSettings) -> Way:
     """How this policy's weights reach the server of these settings."""
-    plain = policy.lora and not (policy.lora.modules_to_save or policy.lora.target_parameters or policy.lora.adapter)
-    if plain and not settings.merge_adapters and not settings.url and resolve_model(policy.path).are_plain:
+    if (
+        adapters_are_plain(policy)
+        and not settings.merge_adapters
+        and not settings.url
+        and resolve_model(policy.path).are_plain
+    ):
         return "adapters"
     if policy.device.type != "cuda":
         return "file"
