@@ -75,6 +75,10 @@ def test_rewards_that_are_the_same_in_every_group_are_an_alarm():
     assert kinds([line | {"frac_reward_zero_std": 1.0}] * IDLE) == ["no_reward"]
     assert kinds([line | {"frac_reward_zero_std": 1.0}] * (IDLE - 1) + [line | {"frac_reward_zero_std": 0.9}]) == []
     assert kinds([line | {"frac_reward_zero_std": None}] * IDLE) == []  # one sample
+    assert "every advantage was 0" in find_alarms([line | {"frac_reward_zero_std": 1.0}] * IDLE)[0].statistic
+    halves = rewarded(0.0, 0.0)  # of rewards of -1 and 1
+    assert kinds([halves | {"frac_reward_zero_std": 1.0}] * IDLE) == ["no_reward"]
+    assert kinds([halves | {"frac_reward_zero_std": 1.0}] * (IDLE - 1) + [halves | {"frac_reward_zero_std": 0.5}]) == []
 
 
 def test_a_run_too_short_for_an_alarm_raises_it_at_its_end():

@@ -3,8 +3,10 @@
 import importlib
 import json
 import sys
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.worlds import save_model
@@ -174,8 +176,13 @@ def test_what_is_wrong_with_an_environment_is_told(install):
     with pytest.raises(UserError, match=r"sums-env' raised ModuleNotFoundError.*sums_env.py, line 1"):
         load()
     install(NEW)
-    with pytest.raises(UserError, match=r"every reward failed, the first one raised .*boom"):
-        rewards(load(), "boom", "boom!")
+    task = load()
+    assert [rewards(task, "boom"), rewards(task, *["boom"] * 6)] == [[0], [0] * 6]
+    with pytest.raises(UserError, match=r"all of 8 rewards failed, one raised .*boom"):
+        rewards(task, "boom!")
+    task = load()
+    assert rewards(task, "GOLD", *["boom"] * 20) == [1.25, *[0] * 20]
+    assert rewards(task, *["boom"] * 20) == [0] * 20
 
 
 @older
@@ -185,6 +192,16 @@ def test_an_environment_of_the_older_form(install):
     assert [len(task.split(name).take(None)) for name in ("train", "test")] == [9, 4]
     assert task.split("test").take(1)[0].prompt == (Message(role="system", content="Answer."), user("3 + 3?"))
     assert rewards(task, "GOLD", "GOLD.", "boom") == [1.25, 0.25, 0]
+
+
+def test_an_environment_of_the_older_form_says_which_package_it_needs(install, monkeypatch):
+    package = ModuleType("verifiers")
+    package.__spec__ = ModuleSpec("verifiers", None)
+    monkeypatch.setitem(sys.modules, "verifiers", package)
+    monkeypatch.setattr("scorl.tasks.environment_api.find_spec", lambda name: name == "verifiers")
+    install("def load_environment():\n    import verifiers\n\n    return verifiers.SingleTurnEnv()\n")
+    with pytest.raises(UserError, match=r"pip install 'verifiers<0.2'"):
+        load()
 
 
 @older

@@ -242,6 +242,11 @@ def test_a_step_says_at_how_many_problems_rewards_tell_no_samples_apart(tmp_path
     same = replace(letters(), judge=lambda pairs: [Verdict(0.1, "correct") for _ in pairs])
     (step,) = run(policy, stage(StageTwo(), 2, steps=1), task=same)
     assert step.line()["frac_reward_zero_std"] == 1
+    # The only sample's first attempt is compared with no other: its advantage is its reward, though all are the same.
+    (step,) = run(policy, Stage(Reinforce(), 1, problems=6, samples=1, branches=2), task=same)
+    assert step.line()["frac_reward_zero_std"] == 0
+    (step,) = run(policy, Stage(Reinforce(weights=(0, 0)), 1, problems=6, samples=3))
+    assert step.line()["frac_reward_zero_std"] == 1
 
 
 def test_a_step_says_how_many_attempts_found_the_context_used_up(tmp_path, monkeypatch):

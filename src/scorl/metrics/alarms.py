@@ -43,8 +43,8 @@ ADVICE = {
     "beta_2, Stage II a larger alpha",
     "reward_hack": "first attempts are given up for the second: look for a reward of attempt 2 that reaches attempt 1 "
     "(gamma above 0), or take a smaller alpha or a larger beta_2",
-    "no_reward": "rewards that are all the same teach nothing: look at what is judged (`scorl show RUN`), at the "
-    "gold answers, at max_tokens, and whether the model can solve such problems at all (`scorl evaluate`)",
+    "no_reward": "rewards that tell no samples of a problem apart teach nothing: look at what is judged (`scorl show "
+    "RUN`), the gold answers, max_tokens, and whether the model can solve such problems at all (`scorl evaluate`)",
     "truncated": "attempts that are cut off have no final answer: raise engine.max_tokens, or look for a model that "
     "ends its answers (its chat template and its end token: `scorl doctor MODEL`)",
     "out_of_context": "what stands before an attempt, and the attempt itself, do not fit the model's positions: take a "
@@ -125,18 +125,20 @@ def _find_skip(lines: Sequence[Mapping[str, Any]]) -> Alarm | None:
 
 
 def _find_idle(lines: Sequence[Mapping[str, Any]], needed: int = IDLE) -> list[Alarm | None]:
-    """For so many steps all rewards were 0 or all 1, or the same within each group, or all attempts cut off; steps
-    without attempts pass."""
+    """For so many steps all rewards were 0 or all 1, or no advantage told samples apart, or all attempts were cut off;
+    steps without attempts pass."""
     window = [line for line in lines if line.get("reward_t1") is not None][-needed:]
     if len(window) < needed or lines[-1].get("reward_t1") is None:
         return []
     rewards = {value for line in window for name, value in line.items() if name.startswith("reward_t")} - {None}
     over = f"of the last {needed} steps"
+    useless = [line.get("frac_reward_zero_std") for line in window]
     same = None
-    if rewards in ({0.0}, {1.0}):
+    # Means of 0 or 1 may be those of other rewards, -1 and 1 say, which then give some problems advantages.
+    if rewards in ({0.0}, {1.0}) and all(share in (None, 1) for share in useless):
         same = f"every reward {over} was {min(rewards):g}"
-    elif all(line.get("frac_reward_zero_std") == 1 for line in window):
-        same = f"all samples of a problem had the same rewards, at every problem {over}"
+    elif all(share == 1 for share in useless):
+        same = f"every advantage was 0, at every problem {over}"
     return [
         Alarm("no_reward", same) if same else None,
         Alarm("truncated", f"every attempt {over} was cut off")

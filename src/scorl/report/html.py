@@ -43,7 +43,7 @@ PANELS: tuple[tuple[str, bool, dict[str, str]], ...] = (
         True,
         {"changed": "answer_changed", "cut at the token limit": "truncated", "out of context": "out_of_context"},
     ),
-    ("Problems, %", True, {"all samples with the same rewards": "frac_reward_zero_std"}),
+    ("Problems, %", True, {"every advantage 0": "frac_reward_zero_std"}),
     ("KL to the reference", False, {"attempt {}": "kl_t{}", "verification {}": "kl_v{}", "critique {}": "kl_c{}"}),
     ("Loss", False, {"loss": "loss"}),
     ("Gradient norm", False, {"before clipping": "grad_norm"}),

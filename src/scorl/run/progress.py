@@ -103,7 +103,7 @@ def describe_step(line: Mapping[str, Any], total: int, seconds: float) -> str:
     if divergences:
         parts.append(f"KL {' '.join(divergences)}")
     if line.get("frac_reward_zero_std"):
-        parts.append(f"same rewards {100 * line['frac_reward_zero_std']:.0f}")
+        parts.append(f"no advantage {100 * line['frac_reward_zero_std']:.0f}")
     if line.get("loss") is not None:
         parts.append(f"loss {line['loss']:.3f}")
     parts += [f"ALARM {alarm['kind'].replace('_', ' ')}" for alarm in line.get("alarms", ())]

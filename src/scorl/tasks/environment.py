@@ -25,6 +25,8 @@ from scorl.verifiers.extract_answer import extract_answer
 
 __all__ = ["Verifiers", "verifiers"]
 
+ENDING = 8
+"""Rewards that must have failed, with none that has not, before the task ends the command."""
 AT_ONCE = 64
 """Answers that are scored at a time: a reward may ask a judge over the network."""
 
@@ -74,23 +76,36 @@ def make_problem(rollout: Rollout, settings: Verifiers) -> Problem:
     return Problem(name, (*before, *fill_prompt(settings.prompt, asked["content"])), rollout.answer)
 
 
+@dataclass
+class Record:
+    """What became of the rewards so far, in this process."""
+
+    failed: int = 0
+    worked: int = 0
+
+
 @dataclass(frozen=True)
 class EnvironmentJudge:
     """Scores answers by the environment's own rewards."""
 
     rollouts: Mapping[str, Rollout]
     """By the id of their problem."""
+    record: Record = field(default_factory=Record, compare=False)
 
     def __call__(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """The verdicts in order; a reward that raises gives 0, as it does in the package.
 
         Raises:
-            UserError: it has raised for every answer.
+            UserError: it has raised `ENDING` times, and never has it not.
         """
         rewards = await_elsewhere(self.score_all(pairs))
         failures = [reward for reward in rewards if isinstance(reward, BaseException)]
-        if failures and len(failures) == len(rewards):
-            raise UserError(tell_failure("task 'verifiers': every reward failed, the first one", failures[0]))
+        self.record.failed += len(failures)
+        self.record.worked += len(rewards) - len(failures)
+        if failures and not self.record.worked and self.record.failed >= ENDING:
+            raise UserError(
+                tell_failure(f"task 'verifiers': all of {self.record.failed} rewards failed, one", failures[0])
+            )
         return [make_verdict(reward, text) for reward, (_, text) in zip(rewards, pairs, strict=True)]
 
     async def score_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[float | BaseException]:

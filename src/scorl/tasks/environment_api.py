@@ -1,7 +1,7 @@
 """What the `verifiers` package calls an environment, in its two forms, as prompts and what scores an answer to them.
 
-The older form (up to 0.1) is a module with `load_environment`, which returns a `SingleTurnEnv`; the newer one exports
-a `Taskset`, whose tasks score a trace.
+The older form (gone from verifiers 0.3.1 on) is a module with `load_environment`, which returns a `SingleTurnEnv`; the
+newer one exports a `Taskset`, whose tasks score a trace.
 """
 
 from __future__ import annotations
@@ -78,6 +78,11 @@ def find_module(name: str, what: str) -> ModuleType:
 def read_single_turn(module: ModuleType, args: Mapping[str, Any], what: str) -> Read:
     """The older form."""
     package = importlib.import_module("verifiers")
+    if not hasattr(package, "SingleTurnEnv"):
+        raise UserError(
+            f"{what}: has load_environment, the older form of environments, which this verifiers has no more: "
+            "pip install 'verifiers<0.2'"
+        )
     environment = module.load_environment(**args)
     if not isinstance(environment, package.SingleTurnEnv):
         refuse(what, f"is a {type(environment).__name__}, which takes more than one turn")

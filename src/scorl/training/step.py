@@ -80,10 +80,10 @@ class Step:
         ]
 
     def _frac_reward_zero_std(self) -> float | None:
-        """The share of the groups in which rewards tell no sample from another; None for groups of one."""
-        credited = {id(e.trajectory): tuple(round(c.advantage, 9) for c in e.credits) for e in self.examples}
-        several = [{credited.get(id(t)) for t in group} for group in self.groups if len(group) > 1]
-        return fmean(len(distinct) == 1 for distinct in several) if several else None
+        """The share of the groups in which every advantage is 0; None for groups of one."""
+        credited = {id(e.trajectory) for e in self.examples if any(round(c.advantage, 9) for c in e.credits)}
+        several = [group for group in self.groups if len(group) > 1]
+        return fmean(not any(id(t) in credited for t in group) for group in several) if several else None
 
     def _kl(self) -> dict[str, float | None]:
         labels = self.groups[0][0].labels
