@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.engine_contract import shaken
+from support.lessons import gradient, make_examples
 from support.plain import kl_of_rows
-from support.worlds import letters, save_model, tiny_policy
+from support.worlds import save_model, tiny_policy
 from transformers import AutoConfig, AutoModelForCausalLM, Cohere2Config, GraniteConfig, LlamaForCausalLM
 
-from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.learner import GuardError, Learner
 from scorl.learner.batch import micro_batches
@@ -22,10 +22,7 @@ from scorl.learner.schedule import learning_rate
 from scorl.learner.state import read_state, write_state
 from scorl.model.logprobs import log_probabilities
 from scorl.model.policy import Policy
-from scorl.objectives import StageTwo
-from scorl.rollout import Draws, rollout
-from scorl.seeds import derive
-from scorl.settings import KL_IN, LearnerSettings, LoraSettings, Sampling
+from scorl.settings import KL_IN, LearnerSettings, LoraSettings
 from scorl.trajectory import Credit, TrainingExample
 
 
@@ -43,30 +40,6 @@ SIZES = {
 @pytest.fixture(scope="module")
 def examples(policy):
     return make_examples(policy)
-
-
-def make_examples(policy):
-    """Lessons of different lengths with rewards, so that nothing cancels."""
-    task = letters()
-    draws = Draws(lambda problem, sample, place: derive(problem.id, sample, place), 4, Sampling(max_tokens=6))
-    groups = rollout(TorchEngine(policy), task, task.split("train").draw(5, 0, 0), task.turns(2), draws)
-    rows = [example for group in groups for example in StageTwo()(group)]
-    return [
-        TrainingExample(row.trajectory, tuple(Credit(0.3 * (i % 5) - 0.5, 0.2, 0.1 * (i % 2)) for _ in row.credits))
-        for i, row in enumerate(rows)
-    ]
-
-
-def gradient(policy, examples, settings, drift=0.05):
-    """The gradient of one step against a reference that lies a little apart."""
-    learner = Learner(policy, settings, total=1)
-    torch.manual_seed(0)
-    for parameter in learner.reference.head.parameters():
-        parameter.data += drift * torch.randn_like(parameter)
-    statistics = learner.accumulate_gradients(examples)
-    found = {name: p.grad.clone() for name, p in policy.parameters.items()}
-    learner.optimizer.zero_grad(set_to_none=True)
-    return found, statistics
 
 
 def close(one, other):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.engine_contract import SamplesAPolicy, plain, requests, spoken
 from support.families import save_family
+from support.lessons import gradient, make_examples
 
 from scorl.engines.cache_layers import StateLayer
 from scorl.engines.prefix_support import check_cached_rows
@@ -14,6 +15,7 @@ from scorl.errors import UserError
 from scorl.learner.tree_check import check_tree_support
 from scorl.model.head import hidden_states
 from scorl.model.policy import Policy
+from scorl.settings import LearnerSettings
 
 RECURRENT = [
     "qwen3.5",
@@ -56,6 +58,17 @@ def test_padding_behind_a_row_does_not_reach_it(hybrid):
     for row, states in zip(rows, together, strict=True):
         alone = hidden_states(hybrid.decoder, row[None])[0]
         assert torch.allclose(states[: len(row)], alone, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_gradient_does_not_depend_on_padding_or_checkpointing(hybrid):
+    examples = make_examples(hybrid)
+    together, statistics = gradient(hybrid, examples, LearnerSettings(packing="padded"))
+    assert statistics.gap < 1e-4
+    for more in ({"tokens_per_microbatch": 1}, {"gradient_checkpointing": True}):
+        other, _ = gradient(hybrid, examples, LearnerSettings(packing="padded", **more))
+        for name, expected in together.items():
+            torch.testing.assert_close(other[name], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_it_is_not_learned_from_trees(hybrid):
