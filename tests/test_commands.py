@@ -4,12 +4,16 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from support.worlds import save_model
 from test_metrics import groups
 
 from scorl.cli import main
+from scorl.cli.checks import EXTRAS
+from scorl.errors import MANY, nearest
 from scorl.evaluation import Evaluation
 from scorl.recipe import resolve
 from scorl.recipe.source import shipped_recipes
@@ -77,6 +81,36 @@ def test_a_shipped_recipe_is_printed_as_it_is(scorl):
     code, _, err = scorl("recipes", "countdwn")
     assert code == 2
     assert "did you mean 'countdown'?" in err
+
+
+def test_the_nearest_of_many_words_stands_alone():
+    names = [f"name{n}" for n in range(MANY)]
+    assert nearest("name3x", [*names, "other"]) == "did you mean 'name3'?"
+    assert nearest("name3x", names).startswith("did you mean 'name3'? Allowed: name0, ")
+    assert nearest("x", [*names, "other"]).startswith("Allowed: name0, ")
+
+
+def test_two_things_to_do_in_place_of_training_are_one_too_many(scorl, recipe):
+    code, out, error = scorl("train", recipe, "--dry-run", "--show-prompts")
+    assert (code, out) == (2, "")
+    assert "--dry-run and --show-prompts" in error
+
+
+def test_a_context_that_is_too_long_is_said_once(recipe, tmp_path):
+    folder = save_model(tmp_path / "long")
+    config = Path(folder, "tokenizer_config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_max_length": 128}))
+    recipe.write_text(re.sub(r"model: .*", f"model: {{path: {folder}}}", recipe.read_text()))
+    command = [sys.executable, "-m", "scorl", "train", str(recipe), "task.few_shot=8", "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no problem fits into the model's context" in done.stderr
+    assert "Token indices sequence length" not in done.stderr
+
+
+def test_doctor_looks_for_every_extra():
+    groups = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(EXTRAS) == set(groups["optional-dependencies"]) - {"dev", "docs", "bench"}
 
 
 def test_a_run_without_stages_is_evaluated_as_the_model_that_it_starts_from(scorl, recipe, tmp_path):

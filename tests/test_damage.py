@@ -295,7 +295,14 @@ def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name(model, tmp_pa
     before, after = synced[:published], synced[published:]
     files = [path.relative_to(folder) for path in folder.rglob("*")]
     assert {str(draft / file) for file in files} | {str(draft)} <= set(before)
-    for name in ("steps.jsonl", "attempts/step-000000.jsonl", "attempts/step-000001.jsonl", "attempts"):
+    for name in (
+        "steps.jsonl",
+        "attempts/step-000000.jsonl",
+        "attempts/step-000001.jsonl",
+        "attempts",
+        "held-out/step-000000.jsonl",
+        "held-out",
+    ):
         assert str(tmp_path / "run" / name) in before
     assert str(folder.parent) in after
 

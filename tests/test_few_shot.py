@@ -87,7 +87,8 @@ def test_a_prompt_without_a_question_is_filled_by_columns():
     ("setting", "words"),
     [
         ("few_shot=4", "4 examples and a problem to ask are wanted, but the split 'train' .* has 4 different"),
-        ("few_shot=-1", "few_shot: should be at least 0, not -1"),
+        ("few_shot=-1", "few_shot: should be at least 0 or text or a list, not -1$"),
+        ("few_shot=true", "few_shot: should be a whole number or text or a list, not True$"),
         ("few_shot=nowhere.jsonl", "nowhere.jsonl: no such file"),
         ("few_shot=[{answer: 4}]", r"task.few_shot.0: no column 'question', which the task's prompt has a place for"),
         ("few_shot=[{question: x}]", "task.few_shot.0: no column completion, solution, response, answer with the rep"),

@@ -148,6 +148,13 @@ def test_an_alarm_is_sent_as_a_figure_and_once_in_words(model, wandb, tmp_path):
     assert [row.get("alarms/no_reward") for row in wandb.rows] == [None, 1.0, 1.0]
     assert wandb.alerts == [("alarm: no reward", "step 1: every reward was 0")]
     assert "train/delta" not in wandb.rows[0]
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    (resumed / "steps.jsonl").write_text(json.dumps({"step": 0, "alarms": alarms}) + "\n")
+    with Loggers(whole.recipe, RunDirectory(resumed), {}) as loggers:
+        loggers.start(1)
+        loggers.step({"step": 1, "alarms": alarms})
+    assert len(wandb.alerts) == 1
 
 
 def test_the_environment_says_what_the_recipe_does_not(model, wandb, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """The task reasoning-gym, against the package itself: splits, scores, and answers that are programs."""
 
 import json
+import re
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from support.worlds import save_model
 from scorl import tasks
 from scorl.cli import main
 from scorl.errors import UserError
-from scorl.recipe import resolve_task
+from scorl.recipe import resolve, resolve_task
 from scorl.sandbox.bubblewrap import detect_level
 
 needs_package = pytest.mark.skipif(
@@ -119,6 +121,27 @@ def test_a_data_set_with_nothing_left_to_train_on_is_told():
     task = load("coin_flip", config={"min_trials": 1, "max_trials": 1})
     with pytest.raises(UserError, match="nearly all problems of 'coin_flip' are test problems, of which there are 4"):
         task.split("train").draw(1, 0, 0)
+
+
+@needs_package
+def test_test_problems_that_come_twice_are_counted():
+    with pytest.warns(UserWarning, match="4 of the 100 test problems of 'coin_flip' are different, and are taken"):
+        task = load("coin_flip", config={"min_trials": 1, "max_trials": 1})
+    assert len(task.split("test").take(None)) == 4
+    with warnings.catch_warnings(action="error"):
+        load("gcd", test_size=4)
+
+
+@needs_package
+def test_the_recipe_of_the_documents_has_problems(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text()
+    (block,) = re.findall(r"^```yaml\n((?:(?!```).)*name: reasoning-gym.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "doc.yaml").write_text(block)
+    recipe = resolve(tmp_path / "doc.yaml")
+    task = recipe.build_task()
+    assert len(task.split("test").take(None)) == recipe.task.settings.test_size
+    (problem,) = task.split("train").draw(1, 0, 0)
+    assert task.judge([(problem, problem.solution)])[0].right
 
 
 @needs_package

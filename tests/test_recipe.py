@@ -125,7 +125,7 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["engine=3"], ["engine: should be a mapping of keys", "engine.name"]),
         (["engine.name=vlm"], ["engine.name", "did you mean 'vllm'?"]),
         (["engine.name=vllm", "engine.gpu_memory_utilization=1"], ["engine.gpu_memory_utilization", "less than 1"]),
-        (["model.lora.target_modules=3"], ["model.lora.target_modules: should be text", ": should be a list, not 3"]),
+        (["model.lora.target_modules=3"], ["model.lora.target_modules: should be text or a list, not 3"]),
         (["launcher.name=slurm"], ["launcher.name", "Allowed: local, ray, torchrun"]),
         (["launcher.name=torchrun"], ["launcher.workers", "how many processes torchrun"]),
         (["launcher.workers=0"], ["launcher.workers", "at least 1"]),

@@ -161,6 +161,11 @@ def test_show_marks_what_changed(run: Path) -> None:
     assert "\x1b[" in wide
 
 
+def test_show_reads_the_folder_of_held_out_attempts(run: Path) -> None:
+    (run / "attempts").rename(run / "held-out")
+    assert printed(False, run / "held-out") == printed(False, run, held_out=True) != ""
+
+
 def test_show_filters(run: Path) -> None:
     assert printed(False, run).count("== step") == 3
     assert printed(False, run, limit=1).count("== step") == 1

@@ -8,6 +8,10 @@ from collections.abc import Iterable
 __all__ = ["GuardError", "PeerLostError", "UserError", "nearest"]
 
 
+MANY = 15
+"""Allowed words that are not listed where one of them is near."""
+
+
 class UserError(ValueError):
     """The user's input is at fault; the message says what is wrong, where, and what would be right."""
 
@@ -24,12 +28,14 @@ class PeerLostError(RuntimeError):
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """A hint that names the allowed word nearest to `word` and all allowed words.
+    """A hint that names the allowed word nearest to `word` and all allowed words, unless they are many.
 
     >>> nearest("stepz", ["steps", "samples"])
     "did you mean 'steps'? Allowed: samples, steps"
     """
     names = sorted(allowed)
     close = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Allowed: {', '.join(names)}"
+    hint = f"did you mean '{close[0]}'?" if close else ""
+    if close and len(names) > MANY:
+        return hint
+    return f"{hint} Allowed: {', '.join(names)}".lstrip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -55,10 +55,22 @@ def validated(adapter: TypeAdapter[Kind], values: Any, what: str, faults: Sequen
         kept = adapter.validate_json(json.dumps(values, default=str), strict=True, extra="forbid")
     except ValidationError as error:
         schema = adapter.json_schema()
-        refuse([*faults, *(_line(fault, schema) for fault in error.errors(include_url=False))], what)
+        found = (_line(fault, schema) for fault in error.errors(include_url=False))
+        refuse([*faults, *_joined(found)], what)
         raise
     refuse(faults, what)
     return kept
+
+
+def _joined(lines: Iterable[str]) -> list[str]:
+    """The lines, with those on one value that fits none of several types as one: `should be A or B, not C`."""
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        where, should, rest = line.partition(": should be ")
+        kind, but, given = rest.rpartition(", not ")
+        key = (f"{where}{should}", f"{but}{given}") if should and but else (line, "")
+        wanted.setdefault(key, []).append(kind if should and but else "")
+    return [f"{start}{' or '.join(kinds)}{end}" if end else start for (start, end), kinds in wanted.items()]
 
 
 def refuse(faults: Sequence[str], what: str) -> None:

@@ -22,6 +22,7 @@ from scorl.model.chat import Chat
 from scorl.model.dtype import LARGE, choose_dtype, choose_onednn
 from scorl.model.policy import Policy
 from scorl.model.rates import cpu_rates
+from scorl.run.trackers import MODULES
 from scorl.settings import ModelSettings
 from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, user
 from scorl.verifiers.program import broker_pool
@@ -36,6 +37,8 @@ Finding = tuple[str, str]
 EXTRAS = {
     "math": ("math-verify",),
     "lora": ("peft",),
+    "qlora": ("peft", "bitsandbytes", "accelerate"),
+    "liger": ("liger-kernel",),
     "hub": ("datasets",),
     "parquet": ("pyarrow",),
     "gguf": ("gguf",),
@@ -46,8 +49,6 @@ EXTRAS = {
     "verifiers": ("verifiers",),
 }
 """The optional groups of pyproject.toml and what they bring."""
-MODULES = {"tensorboard": "torch.utils.tensorboard"}
-"""What is imported of packages whose own name is not what is used."""
 
 QUESTION = "What is 2 + 3?"
 

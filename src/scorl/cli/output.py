@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -48,10 +49,16 @@ def speak_plainly() -> None:
 
 
 def quiet() -> None:
-    """No bars of transformers for loading and saving, which would tear our own progress apart."""
+    """No bars of transformers, which would tear our own progress apart, and none of its words on long prompts."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    # What does not fit is counted, or refused, by `check_context`.
+    logging.getLogger("transformers.tokenization_utils_base").addFilter(_is_not_about_length)
+
+
+def _is_not_about_length(record: logging.LogRecord) -> bool:
+    return "sequence length is longer than" not in record.getMessage()
 
 
 def check_writable(path: Path | None) -> None:

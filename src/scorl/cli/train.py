@@ -46,12 +46,15 @@ def train(
 ) -> None:
     """Train by RECIPE: a file, the name of a shipped recipe, or a run directory to resume.
 
-    Keys of the recipe are set as in stages.1.alpha=5.
+    Keys of the recipe are set as in stages.1.alpha=5. A run resumes by `scorl train RUN --resume`, or with a change
+    by `scorl train RUN stages.1.steps=300 --resume`: --resume stands last.
     """
     if recipe is None:  # in `train --resume RUN` the option has taken RUN
         if resume in (None, "yes", "auto"):
             raise UserError("train needs a recipe or a run directory; `scorl recipes` lists the shipped recipes")
         recipe, resume = resume, "yes"
+    if show_prompts and dry_run:
+        raise UserError("--dry-run and --show-prompts are two things to do in place of training: give one of them")
     if show_prompts:
         _show_prompts(recipe, overrides)
         return

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scorl.errors import UserError
-from scorl.run.directory import ATTEMPTS, RunDirectory
+from scorl.run.directory import ATTEMPTS, HELD_OUT, RunDirectory
 from scorl.run.files import Record, read_responses
 
 __all__ = ["read_attempts"]
 
 
 def read_attempts(path: Path | str, step: int | None = None, held_out: bool = False) -> Iterator[Record]:
-    """The attempts of a file, in its order; or of a run directory or its folder of attempts, the newest step first.
+    """The attempts of a file, in its order; or of a run directory or a folder of attempts in it, the newest first.
 
     Args:
         path: of it.
@@ -25,7 +25,8 @@ def read_attempts(path: Path | str, step: int | None = None, held_out: bool = Fa
     """
     path = Path(path)
     if path.is_dir():
-        run = RunDirectory(path.parent if path.name == ATTEMPTS else path)
+        held_out |= path.name == HELD_OUT
+        run = RunDirectory(path.parent if path.name in (ATTEMPTS, HELD_OUT) else path)
         steps = run.attempted_steps(held_out)
         if not steps:
             raise UserError(f"no attempts in {path}: give a run directory with an {ATTEMPTS}/ folder, or a JSONL file")

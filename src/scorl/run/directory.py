@@ -40,7 +40,7 @@ from scorl.run.files import (
 )
 from scorl.run.lock import exclusive
 
-__all__ = ["ATTEMPTS", "RunDirectory"]
+__all__ = ["ATTEMPTS", "HELD_OUT", "RunDirectory"]
 
 STEPS, EVALUATIONS, REPORT, LOCK = "steps.jsonl", "evaluation.json", "report.html", ".lock"
 ATTEMPTS, HELD_OUT, COLLECTED, RANKS = "attempts", "held-out", "collected", "ranks"
@@ -201,11 +201,12 @@ class RunDirectory:
                 handle.write(to_lines([step]))
 
     def sync_steps(self) -> None:
-        """Have the disk keep all steps behind the newest checkpoint, before there is one that follows from them."""
+        """Have the disk keep steps and evaluations behind the newest checkpoint, before one that follows from them."""
         if self.ranks.main:
             since = max(saved_steps(self.path), default=0)
-            attempts = [self._attempts(step) for step in self.attempted_steps() if step >= since]
-            for path in (*attempts, self.path / ATTEMPTS, self.path / STEPS, self.path):
+            written = [(step, held) for held in (False, True) for step in self.attempted_steps(held) if step >= since]
+            files = [self._attempts(*one) for one in written]
+            for path in (*files, *{file.parent for file in files}, self.path / STEPS, self.path):
                 sync(path)
 
     def record_evaluation(self, split: str, latest: Record, attempts: Sequence[Record] = ()) -> None:

@@ -60,6 +60,7 @@ class Loggers:
             tracker, own_name = self._stack.enter_context(TRACKERS[name](run))
             self._directory.record_logger_run(name, own_name)
             self._opened.append(tracker)
+        self._raised |= {alarm["kind"] for step in self._directory.steps() for alarm in step.get("alarms", ())}
         if updates:  # TensorBoard hides what lies at the step where a run resumes, and nobody measures it again
             for evaluation in self._directory.evaluations().values():
                 if evaluation["step"] == updates:

@@ -16,7 +16,7 @@ from scorl.recipe.sections import Recipe
 from scorl.recipe.source import RECIPE_FILE
 from scorl.run.directory import RunDirectory
 
-__all__ = ["TRACKERS", "TrackedRun", "Tracker", "check_trackers"]
+__all__ = ["MODULES", "TRACKERS", "TrackedRun", "Tracker", "check_trackers"]
 
 AXIS = "train/global_step"
 """What Weights & Biases lays figures over, as transformers names it."""
@@ -200,6 +200,7 @@ TRACKERS: dict[str, Callable[[TrackedRun], AbstractContextManager[tuple[Tracker,
 """The names that recipes use; each opens a tracker, and says what it calls the run."""
 
 MODULES = {"tensorboard": "torch.utils.tensorboard"}
+"""What is imported of packages whose own name is not what is used."""
 INSTALL = {"": "pip install 'scorl[loggers]'", "mlflow": "pip install mlflow"}
 HINTS = {
     "wandb": "(WANDB_MODE=offline keeps the run on this disk, `wandb sync` sends it later)",

@@ -7,6 +7,7 @@ trained on.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
@@ -48,7 +49,7 @@ class ReasoningGym:
     """The data set's own settings, but for seed and size. Of `composite`: datasets, a list of name, weight
     and config."""
     test_size: Annotated[int, Ge(1)] = 100
-    """Test problems, all of which are made when the task is."""
+    """Test problems, all of which are made when the task is; those that come again are left out, with a warning."""
     prompt: str = PROMPT
     """The first prompt; `{question}` is filled in."""
     correction: str = CORRECTION
@@ -93,6 +94,12 @@ def reasoning_gym(settings: ReasoningGym) -> Task:
     check(settings)
     entries = load_dataset(settings, derive("reasoning-gym", "test"), settings.test_size)
     test = list({problem.id: problem for problem in (make_problem(one, settings) for one in entries)}.values())
+    if len(test) < settings.test_size:
+        warnings.warn(
+            f"task 'reasoning-gym': {len(test)} of the {settings.test_size} test problems of '{settings.dataset}' are "
+            "different, and are taken",
+            stacklevel=2,
+        )
     train = Generated(settings, frozenset(problem.answer.entry["question"] for problem in test))
     judge = partial(gym.judge, dataset=settings.dataset, config=settings.config)
     return Task("reasoning-gym", {"train": train, "test": Finite(test)}, settings.correction, judge)
