@@ -50,7 +50,7 @@ def check_context(
     if hopeless == len(problems):
         raise UserError(
             f"no problem fits into the model's context of {positions} positions: what is asked takes {_range(prompts)}"
-            f" tokens by itself, so that there is no room for {len(turns) + 1} responses; take a model with a longer"
+            f" tokens by itself, so that there is no room for {max(written)} responses; take a model with a longer"
             " context, or shorter prompts"
         )
     over = [
