@@ -8,7 +8,7 @@ from collections.abc import Iterable
 __all__ = ["GuardError", "PeerLostError", "UserError", "nearest"]
 
 
-MANY = 15
+MANY = 24
 """Allowed words that are not listed where one of them is near."""
 
 
