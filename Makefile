@@ -8,7 +8,7 @@
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
 # make test-tasks   the tasks reasoning-gym and verifiers against these packages, in an environment of its own
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
-# make test-models   every architecture of docs/models.md, whose table it writes: six minutes
+# make test-models   every architecture of docs/models.md, whose table it writes: two minutes
 # make test-gpu    ten minutes on a GPU, with vLLM in .venv-vllm where it is there; skipped without one, and prints what ran
 # make bench-gpu-model   a model of one H100: the real code at real shapes on a pretend GPU, some minutes, no GPU, no hub
 # make bench-gpu   speed and memory on the GPU that is there: the cases of bench-gpu-model, some minutes, no hub
