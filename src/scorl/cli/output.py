@@ -50,9 +50,12 @@ def speak_plainly() -> None:
 
 def quiet() -> None:
     """No bars of transformers, which would tear our own progress apart, and none of its words on long prompts."""
+    import torch
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    if not torch.cuda.is_available():  # the kernels that it misses for recurrent layers are for GPUs
+        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     # What does not fit is counted, or refused, by `check_context`.
     logging.getLogger("transformers.tokenization_utils_base").addFilter(_is_not_about_length)
 
