@@ -45,21 +45,19 @@ WANTED = {
 Schema = Mapping[str, Any]
 
 
-def validated(adapter: TypeAdapter[Kind], values: Any, what: str, faults: Sequence[str] = ()) -> Kind:
+def validated(adapter: TypeAdapter[Kind], values: Any, what: str) -> Kind:
     """What the values describe; JSON is the form in which strict types and lists for tuples agree.
 
     Raises:
-        UserError: everything that is wrong, `faults` first, a line each, with the key's path.
+        UserError: everything that is wrong, a line each, with the key's path.
     """
     try:
-        kept = adapter.validate_json(json.dumps(values, default=str), strict=True, extra="forbid")
+        return adapter.validate_json(json.dumps(values, default=str), strict=True, extra="forbid")
     except ValidationError as error:
         schema = adapter.json_schema()
         found = (_line(fault, schema) for fault in error.errors(include_url=False))
-        refuse([*faults, *_joined(found)], what)
+        refuse(_joined(found), what)
         raise
-    refuse(faults, what)
-    return kept
 
 
 def _joined(lines: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Keys by their former names: a user's recipe is told the new name, a run's own file is read as if it had it."""
+"""Keys by their former names, which are read as the present ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from scorl.errors import UserError
 
 __all__ = ["RENAMED", "leaves", "rename"]
 
@@ -47,9 +49,15 @@ def rename(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
     >>> rename({"learner": {"clip": 1.0}})
     ({'learner': {'max_grad_norm': 1.0}}, ['learner.clip: is called max_grad_norm now'])
+
+    Raises:
+        UserError: a key is there by both names.
     """
     renamed = [_present(path, value) for path, value in leaves(values)]
     lines = [line for _, _, line in renamed if line]
+    present = [path for path, _, _ in renamed if path]
+    if both := [line for path, _, line in renamed if line and present.count(path) > 1]:
+        raise UserError("\n  ".join(f"{line}, and is there by both names" for line in both))
     return (_nested((path, value) for path, value, _ in renamed if path), lines) if lines else (values, [])
 
 

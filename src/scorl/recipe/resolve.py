@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -71,8 +72,8 @@ def resolve_sampler(
     """
     # Not the template itself: a checkpoint has that in its tokenizer.
     chat = {key: getattr(trained, key) for key in CHAT_KEYS} if trained else {}
-    values, former = rename(assign({"model": {"path": model, **chat}, "engine": {"name": engine}}, overrides))
-    return validated(TypeAdapter(Sampler), values, f"engine '{engine}'", former)
+    values = assign({"model": {"path": model, **chat}, "engine": {"name": engine}}, overrides)
+    return validated(TypeAdapter(Sampler), _with_present_names(values), f"engine '{engine}'")
 
 
 def differences(started: Recipe, other: Recipe) -> list[str]:
@@ -104,11 +105,19 @@ def is_longer(other: Recipe, started: Recipe) -> bool:
     return (longer or len(other.stages) > here) and not differences(started, same)
 
 
+def _with_present_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The mapping of a recipe in which former names are the present ones, each of which is said."""
+    values, lines = rename(values)
+    for line in lines:
+        warnings.warn(line, stacklevel=4)
+    return values
+
+
 def _resolved(values: dict[str, Any], what: str) -> Recipe:
-    values, former = rename(values)
+    values = _with_present_names(values)
     task = values.get("task")
     tasks = find_tasks(task.get("name") if isinstance(task, dict) else None)
     values |= {name: choice.with_name(values[name]) for name, choice in CHOICES.items() if name in values}
-    recipe = validated(adapter(tasks), values, what, former)
+    recipe = validated(adapter(tasks), values, what)
     refuse(contradictions(recipe), what)
     return recipe
