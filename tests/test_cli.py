@@ -44,19 +44,6 @@ LINE = {
 EVALUATE = ["evaluate", "scorl:countdown-base", "--task", "countdown"]
 
 
-@pytest.fixture
-def scorl(capsys):
-    """Runs a command; its exit code, what it wrote to stdout and to stderr."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        return caught.value.code, *capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"))

@@ -11,26 +11,12 @@ import pytest
 from support.worlds import save_model
 from test_metrics import groups
 
-from scorl.cli import main
 from scorl.cli.checks import EXTRAS
 from scorl.errors import MANY, nearest
 from scorl.evaluation import Evaluation
 from scorl.recipe import resolve
 from scorl.recipe.source import shipped_recipes
 from scorl.settings import EvaluationSettings
-
-
-@pytest.fixture
-def scorl(capsys):
-    """Runs a command; its exit code, what it wrote to stdout and to stderr."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        return caught.value.code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import pytest
 from support.templates import chat_of
 from support.worlds import save_model
 
-from scorl.cli import main
 from scorl.errors import UserError
 from scorl.model.context import check_context, max_positions, usable_positions
 from scorl.settings import ScriptedSettings, TorchSettings, VllmSettings
@@ -94,19 +93,6 @@ def test_the_limit_is_that_of_the_text():
 
 
 # The commands.
-
-
-@pytest.fixture
-def scorl(capsys):
-    """Runs a command; its exit code, and what it wrote to stdout and to stderr."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        return caught.value.code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from support.worlds import save_model
 
 from scorl import tasks
-from scorl.cli import main
 from scorl.errors import UserError
 from scorl.recipe import TaskChoice, json_schema, resolve, resolve_task
 from scorl.tasks.own import RESERVED
@@ -67,19 +66,6 @@ def model(tmp_path_factory):
 def recipe(write, model):
     Path("r.yaml").write_text(RECIPE.format(model=model), encoding="utf-8")
     return "r.yaml"
-
-
-@pytest.fixture
-def scorl(capsys):
-    """Runs a command; its exit code, what it wrote to stdout and to stderr."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        return caught.value.code, *capsys.readouterr()
-
-    return run
 
 
 def test_rows_become_problems_and_a_tenth_is_held_out(write):
