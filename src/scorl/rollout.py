@@ -1,6 +1,7 @@
 """Rollout: ask, let the model answer, tell it that there might be an error, let it answer again; then judge.
 
     groups = converse(engine, problems, turns, draws)         # what was said; needs no task
+    groups = extend(engine, groups, turns, draws)             # the same first attempts, and other turns
     groups = judge(task, turns, groups)                       # the same with verdicts
     groups = rollout(engine, task, problems, turns, draws)    # both
 
@@ -14,15 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scorl.engines.engine import Engine, Request, Sample
+from scorl.engines.engine import Dialogue, Engine, Request, Sample
 from scorl.errors import UserError
-from scorl.model.chat import Chat
 from scorl.settings import Sampling
 from scorl.tasks.task import Task
 from scorl.tasks.turns import Turn
 from scorl.trajectory import AttemptText, Group, Problem, Response, Role, Trajectory, Verdict
 
-__all__ = ["Draws", "OfflineAttempts", "SeedOf", "converse", "demonstrate", "judge", "rollout"]
+__all__ = ["Draws", "OfflineAttempts", "SeedOf", "converse", "demonstrate", "extend", "judge", "rollout"]
 
 SeedOf = Callable[[Problem, int, int], int]
 """The seed of (problem, sample, place in the conversation); samples of a problem that is drawn twice are counted on."""
@@ -94,13 +94,26 @@ def converse(
         raise UserError(f"problem {problems[0].id} brings its own first attempt: take 2 attempts or more")
     rows = _open(engine, _first_rows(engine.chat, problems, draws), draws, keep=bool(turns))
     rows = [replace(r, number=r.number * draws.branches + b, branch=b) for r in rows for b in range(draws.branches)]
-    for left, turn in zip(reversed(range(len(turns))), turns, strict=True):
-        progress(len(turns) - left)
-        asked = [row.asked(engine.chat, turn.message) for row in rows]
-        rows = _write(engine, asked, draws, keep=left > 0, role=turn.role)
-    trajectories = [Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch) for r in rows]
-    size = draws.samples * draws.branches
-    return [trajectories[i : i + size] for i in range(0, len(trajectories), size)]
+    return _continue(engine, rows, turns, draws, progress)
+
+
+def extend(
+    engine: Engine,
+    groups: Sequence[Group],
+    turns: Sequence[Turn],
+    draws: Draws,
+    progress: Callable[[int], None] = lambda written: None,
+) -> list[Group]:
+    """The same first attempts, verdicts and all, continued by these turns; what followed them before is left out.
+
+    `groups` are what `converse` gave for the same draws; the rest is as there.
+    """
+    rows = [
+        _Row(t.problem, t.sample * draws.branches + t.branch, t.responses[0].prompt_ids, t.responses[:1], t.branch)
+        for group in groups
+        for t in group
+    ]
+    return _continue(engine, rows, turns, draws, progress)
 
 
 def judge(task: Task, turns: Sequence[Turn], groups: Sequence[Group]) -> list[Group]:
@@ -110,7 +123,11 @@ def judge(task: Task, turns: Sequence[Turn], groups: Sequence[Group]) -> list[Gr
     """
     # Branches share the very object of their first attempt, so that it is judged once.
     attempts = {
-        id(a): (t.problem, a, number) for group in groups for t in group for number, a in enumerate(t.attempts, 1)
+        id(a): (t.problem, a, number)
+        for group in groups
+        for t in group
+        for number, a in enumerate(t.attempts, 1)
+        if a.verdict is None
     }
     verdicts = task.judge([(problem, AttemptText(attempt, number)) for problem, attempt, number in attempts.values()])
     judged = {
@@ -125,7 +142,7 @@ def _judge_all(trajectory: Trajectory, judged: Mapping[int, Response], turns: Se
     attempt = trajectory.responses[0]
     for place, response in enumerate(trajectory.responses):
         if response.role == "attempt":
-            attempt = judged[id(response)]
+            attempt = judged.get(id(response), response)
             yield attempt
         elif response.role == "verification":
             claim = turns[place - 1].claim(response.text)
@@ -142,7 +159,7 @@ def _judge_claim(claim: bool | None, right: bool) -> Verdict:
     return Verdict(float(agrees), "correct" if agrees else "incorrect", answer="right" if claim else "wrong")
 
 
-def demonstrate(chat: Chat, task: Task, problems: Sequence[Problem]) -> list[Group]:
+def demonstrate(chat: Dialogue, task: Task, problems: Sequence[Problem]) -> list[Group]:
     """The reference solutions as first attempts, one trajectory a problem, judged like any other.
 
     Raises:
@@ -177,28 +194,52 @@ class _Row:
         self, sample: Sample, text: str, role: Role = "attempt", policy: int = 0, offline: bool = False
     ) -> _Row:
         response = Response(
-            self.prompt_ids, sample.ids, sample.logprobs, text, sample.finish, None, role, policy, offline
+            self.prompt_ids,
+            sample.ids,
+            sample.logprobs,
+            text,
+            sample.finish,
+            None,
+            role,
+            policy,
+            offline,
+            sample.tokens,
         )
         return replace(self, responses=(*self.responses, response))
 
-    def brought(self, chat: Chat) -> _Row:
+    def brought(self, chat: Dialogue) -> _Row:
         """With the first attempt that its problem brings."""
         text = self.problem.first_attempt or ""
         return self.answered(_as_sample(chat, text), text, offline=True)
 
-    def asked(self, chat: Chat, message: str) -> _Row:
+    def asked(self, chat: Dialogue, turn: Turn) -> _Row:
         """With the user's next message."""
         before = sum(m["role"] == "user" for m in self.problem.prompt) + self.place - 1
-        return replace(self, prompt_ids=chat.follow(self.prompt_ids, self.responses[-1].ids, message, turn=before))
+        return replace(
+            self, prompt_ids=chat.follow(self.prompt_ids, self.responses[-1].ids, turn.ask(self.problem), turn=before)
+        )
 
 
-def _as_sample(chat: Chat, text: str) -> Sample:
+def _continue(
+    engine: Engine, rows: Sequence[_Row], turns: Sequence[Turn], draws: Draws, progress: Callable[[int], None]
+) -> list[Group]:
+    """The groups of rows that have their first attempts, with the responses to all turns."""
+    for left, turn in zip(reversed(range(len(turns))), turns, strict=True):
+        progress(len(turns) - left)
+        asked = [row.asked(engine.chat, turn) for row in rows]
+        rows = _write(engine, asked, draws, keep=left > 0, role=turn.role)
+    trajectories = [Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch) for r in rows]
+    size = draws.samples * draws.branches
+    return [trajectories[i : i + size] for i in range(0, len(trajectories), size)]
+
+
+def _as_sample(chat: Dialogue, text: str) -> Sample:
     """A text that nobody sampled, as if somebody had."""
     ids = chat.reply(text)
     return Sample(ids, (0.0,) * len(ids), "stop")
 
 
-def _first_rows(chat: Chat, problems: Sequence[Problem], draws: Draws) -> list[_Row]:
+def _first_rows(chat: Dialogue, problems: Sequence[Problem], draws: Draws) -> list[_Row]:
     """A row for every sample; a problem that comes again gets new sample numbers, so other seeds."""
     seen = Counter(problem.id for problem in draws.before)
     rows = []

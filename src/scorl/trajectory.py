@@ -108,6 +108,15 @@ class Response:
     """How many updates the policy had seen when it wrote this."""
     offline: bool = False
     """Whether another policy wrote it, or the problem brought it: context, never trained on."""
+    counted: int | None = None
+    """Its tokens as an endpoint counts them, whose ids are none; -1: it does not say."""
+
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens it took; None: nobody knows, as of a text that was written elsewhere."""
+        if self.counted is not None:
+            return self.counted if self.counted >= 0 else None
+        return len(self.ids) if self.ids or not self.text else None
 
     @property
     def reward(self) -> float:

@@ -45,5 +45,5 @@ def turns_of(problem: Problem, task: Task, chat: Chat, attempts: int) -> Iterato
     yield ids
     for number, turn in enumerate(task.turns(attempts)):
         written = problem.first_attempt if number == 0 and problem.first_attempt else ANSWER
-        ids = chat.follow(ids, chat.reply(written), turn.message, turn=asked + number)
+        ids = chat.follow(ids, chat.reply(written), turn.ask(problem), turn=asked + number)
         yield ids

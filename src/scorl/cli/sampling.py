@@ -12,7 +12,7 @@ from scorl.engines import ENGINES
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
-    from scorl.model.chat import Chat
+    from scorl.engines.engine import Dialogue
     from scorl.recipe.sampler import Sampler
     from scorl.tasks.task import Task
     from scorl.trajectory import Problem
@@ -56,12 +56,15 @@ def resolve_sampler(model: str, engine: str, settings: Sequence[str]) -> Sampler
 
 
 def warn_of_context(
-    sampler: Sampler, chat: Chat, task: Task, problems: Sequence[Problem], attempts: int, max_tokens: int
+    sampler: Sampler, chat: Dialogue, task: Task, problems: Sequence[Problem], attempts: int, max_tokens: int
 ) -> None:
-    """See `check_context`."""
+    """See `check_context`; nothing is known of what an endpoint takes."""
+    from scorl.model.chat import Chat
     from scorl.model.context import check_context, usable_positions
     from scorl.model.loading import load_config
 
+    if not isinstance(chat, Chat):
+        return
     positions = usable_positions(sampler.engine.settings, load_config(sampler.model.path))
     if warning := check_context(chat, problems, task.turns(attempts), max_tokens, positions):
         warnings.warn(warning, stacklevel=2)

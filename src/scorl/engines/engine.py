@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from scorl.model.chat import Chat
-from scorl.trajectory import Finish
+from scorl.trajectory import Finish, Message
 
-__all__ = ["Arithmetic", "Engine", "OwnWeights", "Request", "Sample", "token_budgets"]
+__all__ = ["Arithmetic", "Dialogue", "Engine", "OwnWeights", "Request", "Sample", "token_budgets"]
 
 Arithmetic = Literal["same", "other", "none"]
 """How an engine comes to its log-probabilities: by the policy's own modules (`same`), by another implementation of the
@@ -31,14 +30,38 @@ class Sample:
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
+    tokens: int | None = None
+    """How many tokens the response took, where `ids` are none; -1: nobody says."""
+
+
+class Dialogue(Protocol):
+    """Conversations as ids: `scorl.model.chat.Chat` of a model that is loaded here, or messages for one that is not."""
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """What is asked first."""
+        ...
+
+    def follow(
+        self, prompt_ids: Sequence[int], sample_ids: Sequence[int], message: str, turn: int = 1
+    ) -> tuple[int, ...]:
+        """What is asked next: begins with `prompt_ids + sample_ids`; `turn` user messages came before this one."""
+        ...
+
+    def reply(self, text: str) -> tuple[int, ...]:
+        """An answer as if a model had written it."""
+        ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What a verifier reads of a response."""
+        ...
 
 
 class Engine(Protocol):
     """Writes responses with the current policy."""
 
     @property
-    def chat(self) -> Chat:
-        """Makes the prompts of this engine's model, and says what ends its responses."""
+    def chat(self) -> Dialogue:
+        """Makes the prompts of this engine's model, and reads its responses."""
         ...
 
     @property

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scorl.engines.engine import Arithmetic, Engine, Request, Sample
-from scorl.model.chat import Chat
+from scorl.engines.engine import Arithmetic, Dialogue, Engine, Request, Sample
 from scorl.model.reference import Reference
 
 __all__ = ["ReferenceEngine"]
@@ -20,7 +19,7 @@ class ReferenceEngine:
     reference: Reference
 
     @property
-    def chat(self) -> Chat:
+    def chat(self) -> Dialogue:
         """The chat of the engine."""
         return self.engine.chat
 

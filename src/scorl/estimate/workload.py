@@ -108,7 +108,7 @@ def lengths_of(
     if warning := check_context(chat, problems, turns, limit, positions):
         warnings.warn(warning, stacklevel=2)
     rendered = mean(len(chat.prompt(problem.prompt)) for problem in problems)
-    between = [len(chat.follow((), (), turn.message, i)) for i, turn in enumerate(task.turns(2), 1)]
+    between = [len(chat.follow((), (), turn.ask(problems[0]), i)) for i, turn in enumerate(task.turns(2), 1)]
     return Lengths(prompt or ceil(rendered), ceil(mean(between)), response, limit)
 
 

@@ -118,7 +118,7 @@ def _terms(trajectory: Trajectory) -> Terms:
     terms["edit_ratio"] = (edit_ratio(pair[0].text, pair[1].text), 1) if len(pair) == 2 else (0, 0)
     terms["truncated"] = (sum(a.finish == "length" for a in attempts), len(attempts))
     responses = zip(trajectory.labels, trajectory.responses, strict=True)
-    terms |= {f"tokens_{label}": (len(response.ids), 1) for label, response in responses}
+    terms |= {f"tokens_{label}": _known(response.tokens) for label, response in responses}
     terms.setdefault("tokens_t2", (0, 0))
     return terms | _verification_terms(trajectory)
 
@@ -132,6 +132,10 @@ def _verification_terms(trajectory: Trajectory) -> Terms:
         final = [response for response in trajectory.reached if response.role == "attempt"][-1]
         terms["accuracy_selective"] = (final.right, 1)
     return terms
+
+
+def _known(number: int | None) -> tuple[float, float]:
+    return (0, 0) if number is None else (number, 1)
 
 
 def _changed(trajectory: Trajectory) -> bool:

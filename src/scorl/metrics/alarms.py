@@ -103,7 +103,7 @@ def describe_alarms(lines: Sequence[Mapping[str, Any]], done: bool = False) -> l
 def share_out_of_context(groups: Iterable[Group], max_tokens: int) -> float:
     """The share of the attempts that ended by neither an end token nor the token limit: no position was left."""
     attempts = [attempt for group in groups for t in group for attempt in t.attempts]
-    return fmean(a.finish == "length" and len(a.ids) < max_tokens for a in attempts)
+    return fmean(a.finish == "length" and a.tokens is not None and a.tokens < max_tokens for a in attempts)
 
 
 def find_crowded(share: float | None) -> Alarm | None:

@@ -78,7 +78,7 @@ def _prompt_tokens(chat: Chat, problem: Problem, turns: Sequence[Turn]) -> int:
     """
     asked = sum(message["role"] == "user" for message in problem.prompt)
     brought = () if problem.first_attempt is None else chat.reply(problem.first_attempt)
-    between = (len(chat.follow((), (), turn.message, asked + place)) for place, turn in enumerate(turns))
+    between = (len(chat.follow((), (), turn.ask(problem), asked + place)) for place, turn in enumerate(turns))
     return len(chat.prompt(problem.prompt)) + len(brought) + sum(between)
 
 

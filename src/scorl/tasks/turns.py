@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from scorl.trajectory import Role
+from scorl.trajectory import Problem, Role
 
 __all__ = ["TURNS", "Correction", "SelfRefine", "Turn", "Turns", "Verification", "read_claim"]
 
@@ -36,10 +36,15 @@ def read_claim(text: str) -> bool | None:
 class Turn:
     """A message of the user, and what the model's response to it is."""
 
-    message: str
+    message: str | None
+    """What it says; None: the problem once more, in its own words."""
     role: Role = "attempt"
     claim: Callable[[str], bool | None] = read_claim
     """Reads a verification; see `read_claim`."""
+
+    def ask(self, problem: Problem) -> str:
+        """What is said about a problem."""
+        return problem.prompt[-1]["content"] if self.message is None else self.message
 
 
 class Turns(Protocol):
