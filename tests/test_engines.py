@@ -11,6 +11,7 @@ from support.worlds import tiny_policy
 from scorl.distributed.ranks import ALONE
 from scorl.engines import ENGINES, Request, ScriptedEngine
 from scorl.engines.kv_cache import CachedRows
+from scorl.engines.pieces import ShownText
 from scorl.engines.prefix_cache import PrefixCache
 from scorl.engines.sampling import sample_tokens
 from scorl.engines.shared_prefix import SharedPrefix, concatenate_prefixes
@@ -286,3 +287,35 @@ def test_adapters_switched_off_are_other_weights(tmp_path):
     with policy.model.disable_adapter():
         assert policy.fingerprint() != on
     assert policy.fingerprint() == on
+
+
+class Spelled:
+    """A chat whose tokens are bytes, and that stops at a text."""
+
+    def __init__(self, *stop_strings):
+        self.stop_strings = stop_strings
+
+    def text(self, ids):
+        text = bytes(ids).decode(errors="replace")
+        return min((text.split(stop)[0] for stop in self.stop_strings), key=len, default=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "pieces"),
+    [
+        ("né€", (), ["n", "é", "€"]),
+        ("ab\nUser: more", ("\nUser:",), ["a", "b"]),
+        ("a\nb", ("\nUser:",), ["a", "\nb"]),
+        (b"a\xff", (), ["a", "\ufffd"]),
+        (b"\xe2b", (), ["\ufffdb"]),
+        ("\x1b[2J", (), ["\x1b", "[", "2", "J"]),
+    ],
+)
+def test_text_is_shown_as_soon_as_it_is_certain(text, stops, pieces):
+    ids = list(text if isinstance(text, bytes) else text.encode())
+    found = []
+    shown = ShownText(Spelled(*stops), found.append)
+    for n in range(1, len(ids) + 1):
+        shown.grow(ids[:n])
+    shown.grow(ids, ended=True)
+    assert found == pieces

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from scorl.engines import Request, Sample
+from scorl.engines import Request, Sample, Streaming
 from scorl.model.logprobs import log_probabilities
 
 
@@ -56,6 +56,10 @@ def moved(policy, by=0.1):
         parameter.data.copy_(own[name])
 
 
+def sampled(engine, request):
+    return engine.sample([request], temperature=1.0, max_tokens=8)[0]
+
+
 class Engine:
     """What holds for every engine."""
 
@@ -88,6 +92,29 @@ class Engine:
 
     def test_it_brings_the_chat_of_its_model(self, engine, policy):
         assert engine.chat is policy.chat
+
+    def test_what_streams_is_the_sample_and_its_text(self, engine, policy):
+        if not isinstance(engine, Streaming):
+            pytest.skip("writes responses whole")
+        for request in requests(policy, 6):
+            pieces = []
+            sample = engine.stream(request, pieces.append, temperature=1.0, max_tokens=8)
+            assert same([sample], engine.sample([request], temperature=1.0, max_tokens=8))
+            assert "".join(pieces) == engine.chat.text(sample.ids)
+            assert all(pieces)
+
+    def test_who_stops_listening_stops_the_response(self, engine, policy):
+        if not isinstance(engine, Streaming):
+            pytest.skip("writes responses whole")
+
+        def hang_up(piece):
+            raise ConnectionError(piece)
+
+        request = next(r for r in requests(policy, 40) if engine.chat.text(sampled(engine, r).ids))
+        before = sampled(engine, request)
+        with pytest.raises(ConnectionError):
+            engine.stream(request, hang_up, temperature=1.0, max_tokens=8, keep=True)
+        assert same([sampled(engine, request)], [before])
 
     def test_no_request_no_sample(self, engine):
         assert engine.sample([], temperature=1.0, max_tokens=4) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scorl.distributed.ranks import Ranks
-from scorl.engines.engine import Engine, Request, Sample
+from scorl.engines.engine import Engine, Request, Sample, Streaming
 from scorl.engines.scripted import ScriptedEngine
 from scorl.engines.vllm.installed import check_installed
 from scorl.model.chat import Chat
@@ -32,6 +32,7 @@ __all__ = [
     "Request",
     "Sample",
     "ScriptedEngine",
+    "Streaming",
     "choose_engine",
     "vllm_is_installed",
 ]

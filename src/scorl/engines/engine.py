@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from scorl.trajectory import Finish, Message
 
-__all__ = ["Arithmetic", "Dialogue", "Engine", "OwnWeights", "Request", "Sample", "token_budgets"]
+__all__ = ["Arithmetic", "Dialogue", "Engine", "OwnWeights", "Request", "Sample", "Streaming", "token_budgets"]
 
 Arithmetic = Literal["same", "other", "none"]
 """How an engine comes to its log-probabilities: by the policy's own modules (`same`), by another implementation of the
@@ -113,6 +113,21 @@ class OwnWeights(Protocol):
 
     def sleep(self) -> None:
         """Leave the memory to the learner; the weights may be forgotten."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What an engine has besides that shows a response while it is written."""
+
+    def stream(
+        self, request: Request, show: Callable[[str], None], *, temperature: float, max_tokens: int, keep: bool = False
+    ) -> Sample:
+        """The sample that `sample` returns for a request; `show` is told its text in pieces, as they are written.
+
+        The pieces together are the text of the sample. No piece is empty or ends within a character; what is in them is
+        the model's, control characters included. What `show` raises ends the response, and goes on to the caller.
+        """
         ...
 
 

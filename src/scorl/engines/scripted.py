@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from scorl.engines.engine import Arithmetic, Request, Sample
+from scorl.engines.pieces import ShownText
 from scorl.errors import UserError, nearest
 from scorl.model.chat import Chat
 
@@ -64,6 +65,16 @@ class ScriptedEngine:
     ) -> list[Sample]:
         """One written answer for each request, in order; at temperature 0 every request has seed 0."""
         return [self._sample_one(r.prompt_ids, r.seed if temperature > 0 else 0, max_tokens) for r in requests]
+
+    def stream(
+        self, request: Request, show: Callable[[str], None], *, temperature: float, max_tokens: int, keep: bool = False
+    ) -> Sample:
+        """The written answer, token by token."""
+        (sample,) = self.sample([request], temperature=temperature, max_tokens=max_tokens)
+        text = ShownText(self.chat, show)
+        for n in range(1, len(sample.ids) + 1):
+            text.grow(sample.ids[:n], ended=n == len(sample.ids))
+        return sample
 
     def _sample_one(self, prompt_ids: tuple[int, ...], seed: int, max_tokens: int) -> Sample:
         ids = self.chat.reply(self._respond(self.chat.show(prompt_ids), seed))

@@ -9,7 +9,7 @@ batch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from scorl.engines.engine import Arithmetic, Request, Sample, token_budgets
 from scorl.engines.kv_cache import CachedRows, concatenate_rows
+from scorl.engines.pieces import ShownText, Watch
 from scorl.engines.prefix_cache import PrefixCache
 from scorl.engines.prefix_support import check_cached_rows, try_shared_prefix, unmaskable_layers, weight_types
 from scorl.engines.sampling import sample_tokens, uniform_numbers
@@ -73,6 +74,20 @@ class TorchEngine:
         self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
     ) -> list[Sample]:
         """See `scorl.engines.engine.Engine.sample`."""
+        return self._sample(requests, temperature, max_tokens, keep)
+
+    def stream(
+        self, request: Request, show: Callable[[str], None], *, temperature: float, max_tokens: int, keep: bool = False
+    ) -> Sample:
+        """See `scorl.engines.engine.Streaming.stream`."""
+        text = ShownText(self.chat, show)
+        (sample,) = self._sample([request], temperature, max_tokens, keep, lambda ids: text.grow(ids[0]))
+        text.grow(sample.ids, ended=True)
+        return sample
+
+    def _sample(
+        self, requests: Sequence[Request], temperature: float, max_tokens: int, keep: bool, watch: Watch | None = None
+    ) -> list[Sample]:
         share = self._can_share_prompts()
         attention = cascade_attention(self.policy.decoder) if share else nullcontext()
         # In inference mode autocast caches nothing, and would cast all weights anew for every token.
@@ -81,7 +96,7 @@ class TorchEngine:
             last_turn, this_turn = self._prefix_caches(keep)
             budgets = token_budgets(requests, max_tokens, self.policy.max_positions)
             call = _Call(self.policy, requests, budgets, temperature, last_turn, this_turn, share)
-            samples = call.run(self.batch_size)
+            samples = call.run(self.batch_size, watch)
             if this_turn is not None:
                 this_turn.finish()
         self._prefixes = this_turn
@@ -93,7 +108,7 @@ class TorchEngine:
         if self._prefixes is None and not keep:
             return None, None  # without the fingerprint, which reads all weights
         fingerprint = self.policy.fingerprint()
-        last_turn = self._prefixes if fingerprint == self._fingerprint else None
+        last_turn = self._prefixes = self._prefixes if fingerprint == self._fingerprint else None
         self._fingerprint = fingerprint
         return last_turn, PrefixCache(self.prefix_cache_bytes) if keep else None
 
@@ -161,7 +176,7 @@ class _Call:
         self.ids: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
 
-    def run(self, batch_size: int) -> list[Sample]:
+    def run(self, batch_size: int, watch: Watch | None = None) -> list[Sample]:
         """Decode all requests; the short ones first, so that prompts of one length are computed together."""
         waiting = [i for i in range(len(self.requests)) if self.budgets[i]]
         waiting.sort(key=lambda i: len(self.requests[i].prompt_ids), reverse=True)
@@ -174,6 +189,8 @@ class _Call:
                 batch = self._admit(batch, admitted)
             assert batch is not None
             batch = self._step(batch)
+            if watch:
+                watch(self.ids)
         return [
             Sample(tuple(ids), tuple(logprobs), "stop" if ids and self.chat.ends(ids) else "length")
             for ids, logprobs in zip(self.ids, self.logprobs, strict=True)

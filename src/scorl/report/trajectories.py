@@ -20,6 +20,7 @@ __all__ = [
     "attempts_of",
     "flip_class",
     "gather_trajectories",
+    "make_visible",
     "mark_changes",
     "present",
     "select",
@@ -111,9 +112,9 @@ def present(responses: list[Record]) -> ShownTrajectory:
         for response in responses
     )
     place = f"step {first['step']}, problem {first['problem']}, sample {first['sample']}"
-    heading = _visible(f"{place}: {FLIPS[flip]}" if flip else place)
-    gold = _visible(first["gold"]) if "gold" in first else None
-    return ShownTrajectory(heading, flip, _visible(first.get("question", "")), gold, tuple(shown))
+    heading = make_visible(f"{place}: {FLIPS[flip]}" if flip else place)
+    gold = make_visible(first["gold"]) if "gold" in first else None
+    return ShownTrajectory(heading, flip, make_visible(first.get("question", "")), gold, tuple(shown))
 
 
 def mark_changes(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
@@ -143,12 +144,12 @@ def _merge(pieces: list[Piece]) -> list[Piece]:
 def _mark_attempts(attempts: list[Record]) -> list[list[Piece]]:
     if len(attempts) < 2:
         return [[_unmarked(attempt)] for attempt in attempts]
-    pairs = [mark_changes(*pair) for pair in pairwise(_visible(attempt["text"]) for attempt in attempts)]
+    pairs = [mark_changes(*pair) for pair in pairwise(make_visible(attempt["text"]) for attempt in attempts)]
     return [pairs[0][0], *(new for _, new in pairs)]
 
 
 def _unmarked(response: Record) -> Piece:
-    return _visible(response["text"]), ""
+    return make_visible(response["text"]), ""
 
 
 def _label(response: Record) -> str:
@@ -158,7 +159,7 @@ def _label(response: Record) -> str:
     said = "" if outcome is None else f": {outcome}"
     reason = f" ({response['reason']})" if response.get("reason") else ""
     cut = ", cut at the token limit" if response["finish"] == "length" else ""
-    return _visible(name + said + reason + cut)
+    return make_visible(name + said + reason + cut)
 
 
 def _role(response: Record) -> str:
@@ -175,6 +176,6 @@ def _is_right(response: Record) -> bool | None:
     return None if response["reward"] is None else bool(response["reward"] >= 0.5)
 
 
-def _visible(text: str) -> str:
+def make_visible(text: str) -> str:
     """The text without control characters, which a model may write and a terminal would obey."""
     return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
