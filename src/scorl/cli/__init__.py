@@ -17,9 +17,11 @@ from scorl.cli.compare import compare
 from scorl.cli.diff import diff
 from scorl.cli.doctor import doctor
 from scorl.cli.evaluate import evaluate
+from scorl.cli.export_eval import export_eval
 from scorl.cli.judge import judge
 from scorl.cli.output import speak_plainly
 from scorl.cli.plan import plan
+from scorl.cli.push import push
 from scorl.cli.recipes import recipes, schema
 from scorl.cli.show import report, show
 from scorl.cli.train import train
@@ -41,7 +43,10 @@ def commands() -> None:
     """Train a language model to correct its own answers (SCoRe), and measure whether it learned to."""
 
 
-for command in (train, evaluate, compare, diff, judge, collect_repairs, show, report, plan, doctor, recipes, schema):
+for command in (
+    *(train, evaluate, compare, diff, judge, collect_repairs, show, report, plan, doctor, recipes, schema),
+    *(push, export_eval),
+):
     commands.add_command(command)
 
 

@@ -180,6 +180,7 @@ def _by_ray(recipe: Recipe, directory: RunDirectory) -> RunResult:
 
 
 def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
+    from scorl.hub.card import describe_checkpoint
     from scorl.model.dtype import explain_dtype
     from scorl.model.loading import count_parameters
     from scorl.run.build import build, versions
@@ -214,7 +215,9 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
             progress(record)
             loggers.step(record)
 
-        return run_recipe(built, directory, on_step, progress.between, notify, loggers.start, loggers.evaluation)
+        describe = partial(describe_checkpoint, RunDirectory(out))
+        listeners = (on_step, progress.between, notify, loggers.start, loggers.evaluation)
+        return run_recipe(built, directory, *listeners, describe=describe)
 
 
 def _report_end(result: RunResult, recipe: Recipe) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["has_chat_template"]
+__all__ = ["has_chat_template", "read_text_values"]
 
 TEMPLATE = b"tokenizer.chat_template"
 STRING, ARRAY = 8, 9
@@ -18,12 +19,37 @@ def has_chat_template(path: Path) -> bool | None:
     """Whether a GGUF file brings a chat template; None: it is no GGUF file that can be read."""
     try:
         with path.open("rb") as file:
-            magic, version, _, pairs = struct.unpack("<4sIQQ", file.read(24))
-            if magic != b"GGUF" or version < 2:
-                return None
-            return any(_read_key(file) == TEMPLATE for _ in range(pairs))
-    except (OSError, struct.error, KeyError):
+            return any(_read_key(file) == TEMPLATE for _ in _pairs(file))
+    except (OSError, ValueError, struct.error, KeyError):
         return None
+
+
+def read_text_values(path: Path, keys: Collection[str]) -> dict[str, str]:
+    """Those of some values that a GGUF file has and that are texts; what cannot be read has none."""
+    found: dict[str, str] = {}
+    try:
+        with path.open("rb") as file:
+            for _ in _pairs(file):
+                key, kind = file.read(_number(file, "<Q")).decode(), _number(file, "<I")
+                if key in keys and kind == STRING:
+                    found[key] = file.read(_number(file, "<Q")).decode()
+                else:
+                    _skip(file, kind)
+    except (OSError, ValueError, struct.error, KeyError):
+        return found
+    return found
+
+
+def _pairs(file: BinaryIO) -> Iterator[int]:
+    """The numbers of the keys that follow, before the first of which the file then stands.
+
+    Raises:
+        ValueError: it is no GGUF file, or of the first version.
+    """
+    magic, version, _, pairs = struct.unpack("<4sIQQ", file.read(24))
+    if magic != b"GGUF" or version < 2:
+        raise ValueError("no GGUF file")
+    yield from range(pairs)
 
 
 def _read_key(file: BinaryIO) -> bytes:

@@ -15,18 +15,21 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.version import __version__
 
-__all__ = ["MANIFEST", "TRAINER", "check_model_files", "find_damage", "read_manifest", "write_manifest"]
+__all__ = ["CARD", "MANIFEST", "TRAINER", "check_model_files", "find_damage", "read_manifest", "write_manifest"]
 
 TRAINER = "trainer"
 """The folder of a checkpoint for what is not the model's."""
 MANIFEST = f"{TRAINER}/manifest.json"
+CARD = "README.md"
+"""The model card: people write in theirs, so it is in no list of files, and never damaged."""
 FORMAT = 2
 """Of checkpoints. 1 had the trainer's state in a `state.pt`, and no manifest."""
 
 
 def write_manifest(folder: Path, training_reward: float | None) -> None:
-    """List every file of a checkpoint, and note the mean reward while it was trained."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """List every file of a checkpoint but its card, and note the mean reward while it was trained."""
+    files_there = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = sorted(name for name in files_there if name != CARD)
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha} for name, sha in _hashes(folder, names)}
     manifest = {"format": FORMAT, "scorl": __version__, "training_reward": training_reward, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

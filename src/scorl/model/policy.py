@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -205,13 +205,16 @@ class Policy:
             config.dtype = str(dtype).removeprefix("torch.")
             config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        complete_folder(folder, self.chat.end_ids)
 
     def save_adapters(self, folder: Path) -> None:
         """Write the adapters alone, as peft does."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # FSDP2 takes back what it has gathered where it is asked for a state dict
-            self.model.save_pretrained(folder, state_dict=dict(self.model.named_parameters()))
+            weights = dict(self.model.named_parameters())
+            # No embeddings beside their adapters: peft would ask the hub whether they have grown
+            self.model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
 
 
 def freeze(model: Any, parts: Sequence[str]) -> Any:
@@ -227,6 +230,24 @@ def freeze(model: Any, parts: Sequence[str]) -> Any:
     if parts and not any(p.requires_grad for p in model.parameters()):
         raise UserError(f"model.frozen: {', '.join(parts)} are all weights, so nothing would be trained")
     return model
+
+
+def complete_folder(folder: Path, end_ids: Collection[int]) -> None:
+    """Have a saved model end its responses where it was trained to, and be readable by whoever reads the rest.
+
+    Others know the ends from the generation config, which names none that the chat template alone writes.
+    """
+    from transformers import GenerationConfig
+
+    path = folder / "generation_config.json"
+    generation = GenerationConfig.from_pretrained(folder) if path.is_file() else GenerationConfig()
+    listed = generation.eos_token_id
+    if end_ids and set(end_ids) != set([listed] if isinstance(listed, int) else listed or ()):
+        generation.eos_token_id = sorted(end_ids) if len(end_ids) > 1 else min(end_ids)
+        generation.save_pretrained(folder)
+    mode = (folder / "config.json").stat().st_mode  # safetensors writes files that their owner alone may read
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(mode)
 
 
 def _find_head(decoder: Any, path: str, in_4bit: bool) -> HeadKind:

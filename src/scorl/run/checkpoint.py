@@ -1,6 +1,8 @@
 """Checkpoints: an ordinary Hugging Face folder, and beside its files what the trainer needs to resume bit-for-bit.
 
     checkpoints/step-40/            config.json, model.safetensors, tokenizer files: `from_pretrained` loads it
+    checkpoints/step-40/README.md   its model card, where whoever runs the run describes it
+    checkpoints/step-40/adapter/    of a run that trains adapters, unless they lie in shards: they by themselves (peft)
     checkpoints/step-40/trainer/    the learner's state (scorl.learner.state), manifest.json (scorl.model.manifest)
     checkpoints/step-20/            an older one keeps the Hugging Face folder and the manifest, and no state
     checkpoints/step-60.damaged/    a newer one that was found damaged when the run resumed
@@ -26,12 +28,17 @@ from scorl.distributed.ranks import Ranks
 from scorl.errors import UserError
 from scorl.learner import Learner
 from scorl.learner.state import read_state, take_state
-from scorl.model.manifest import MANIFEST, TRAINER, find_damage, read_manifest, write_manifest
+from scorl.model.loading import saved_steps
+from scorl.model.manifest import CARD, MANIFEST, TRAINER, find_damage, read_manifest, write_manifest
 from scorl.run.directory import RunDirectory
 from scorl.run.files import replacing, sync, sync_tree, write_whole
 from scorl.settings import CheckpointSettings
 
-__all__ = ["Saver", "load", "prune"]
+__all__ = ["ADAPTER", "Describe", "Saver", "load", "prune"]
+
+Describe = Callable[[Path, int], str]
+ADAPTER = "adapter"
+"""The folder of a checkpoint for adapters by themselves."""
 
 
 class Saver:
@@ -41,10 +48,17 @@ class Saver:
         directory: of the run.
         learner: policy and trainer state.
         settings: of the recipe.
+        describe: the text of a checkpoint's model card, from its folder and the updates before it.
     """
 
-    def __init__(self, directory: RunDirectory, learner: Learner, settings: CheckpointSettings) -> None:
-        self._directory, self._learner, self._settings = directory, learner, settings
+    def __init__(
+        self,
+        directory: RunDirectory,
+        learner: Learner,
+        settings: CheckpointSettings,
+        describe: Describe | None = None,
+    ) -> None:
+        self._directory, self._learner, self._settings, self._describe = directory, learner, settings, describe
         self._ranks: Ranks | None = None
         """For the thread that writes."""
         self._writing: Future[None] | None = None
@@ -62,7 +76,8 @@ class Saver:
         """
         self.finish()
         learner, later = self._learner, self._settings.async_save
-        folder = self._directory.checkpoint(learner.updates)
+        updates = learner.updates
+        folder = self._directory.checkpoint(updates)
         draft = folder.with_name(f".{folder.name}.draft")
         if learner.ranks.main:
             shutil.rmtree(draft, ignore_errors=True)
@@ -70,10 +85,14 @@ class Saver:
         learner.ranks.barrier("the folder of a checkpoint")
         dtype = getattr(torch, self._settings.save_dtype) if self._settings.save_dtype else None
         weights, state = learner.strategy.export(dtype, later), take_state(learner, later)
+        if learner.ranks.main and learner.policy.lora and not learner.policy.is_sharded:
+            learner.policy.save_adapters(draft / ADAPTER)
+            (draft / ADAPTER / CARD).unlink(missing_ok=True)  # peft's own, which names folders of this machine
 
         def write(ranks: Ranks) -> None:
             if ranks.main:
                 learner.policy.write(draft, weights, dtype)
+                self._write_card(draft, updates)
             state.write(draft / TRAINER, ranks)
             ranks.barrier("all shards of a checkpoint")
             if ranks.main:
@@ -87,12 +106,23 @@ class Saver:
             write(learner.ranks)
             prune(self._directory, self._settings)
 
+    def describe(self) -> None:
+        """Write the newest checkpoint's card anew, behind an evaluation; `finish` does for one not there yet."""
+        if self._learner.ranks.main and self._writing is None:
+            for newest in saved_steps(self._directory.path)[-1:]:
+                self._write_card(self._directory.checkpoint(newest), newest)
+
+    def _write_card(self, folder: Path, updates: int) -> None:
+        if self._describe:
+            write_whole(folder / CARD, self._describe(folder, updates))
+
     def finish(self) -> None:
         """Wait until the checkpoint that is being written has its name; what went wrong with it is raised here."""
         if self._writing is not None:
             self.wait()
             self._learner.ranks.barrier("the checkpoint that was written meanwhile")
             prune(self._directory, self._settings)
+            self.describe()
 
     def wait(self) -> None:
         """As `finish`, but of this rank alone: others may be about to end."""

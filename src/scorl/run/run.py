@@ -53,6 +53,7 @@ def run_recipe(
     notify: Callable[[str], None] = lambda sentence: None,
     on_start: Callable[[int], None] = lambda updates: None,
     on_evaluation: Callable[[Record], None] = lambda latest: None,
+    describe: checkpoint.Describe | None = None,
 ) -> RunResult:
     """Run a recipe in a directory, from the newest checkpoint where there is one.
 
@@ -64,6 +65,7 @@ def run_recipe(
         notify: is told what a resumed run finds that is not as it was.
         on_start: is told of the updates that are made already, before anything is measured.
         on_evaluation: is given each evaluation when it is written.
+        describe: writes the model cards of checkpoints, from a folder and the updates before it; None: they have none.
     """
     with directory.lock():
         directory.start(built.recipe.dump(versions(built)))
@@ -71,7 +73,7 @@ def run_recipe(
         resume(built, directory, learner, notify)
         on_start(learner.updates)
         with interruptible() as asked_to_stop:
-            saver = checkpoint.Saver(directory, learner, built.recipe.checkpoint)
+            saver = checkpoint.Saver(directory, learner, built.recipe.checkpoint, describe)
             listeners = (on_step, on_progress, on_evaluation)
             interrupted = not _Run(built, directory, learner, saver, *listeners, asked_to_stop).finish()
         alarms = describe_alarms(directory.steps(), done=not interrupted)
@@ -180,6 +182,7 @@ class _Run:
             latest["fixed"] = {name: fixed[name] for name in ("metrics", "mcnemar_p", "outcomes")}
         attempts = [record for group in evaluation.groups for t in group for record in response_records(updates, t)]
         self.directory.record_evaluation(settings.split, latest, attempts)
+        self.saver.describe()
         self.on_evaluation(latest)
 
     def measure(self, offline: OfflineAttempts | None = None) -> Evaluation:

@@ -1,0 +1,66 @@
+"""`scorl export-eval`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from scorl.cli.output import open_output
+from scorl.errors import UserError
+
+if TYPE_CHECKING:
+    from scorl.evaluation import Summary
+
+__all__ = ["export_eval"]
+
+
+@click.command("export-eval")
+@click.argument("source", metavar="EVALUATION_OR_RUN", type=click.Path(path_type=Path, exists=True))
+@click.option("--dataset", metavar="OWNER/NAME", help="The problems' data set on the hub.  [default: that of the task]")
+@click.option("--date", type=click.DateTime(["%Y-%m-%d"]), help="Of the evaluation.  [default: that of the file]")
+@click.option("--source-url", metavar="URL", help="Where the evaluation can be looked up.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: stdout]")
+def export_eval(
+    source: Path, dataset: str | None, date: datetime | None, source_url: str | None, out: Path | None
+) -> None:
+    """Write an evaluation in the hub's form, for .eval_results/TASK.yaml in a model's repository.
+
+    Three results: accuracy_t1, accuracy_t2 and delta, in percent, with the setup and the wording in their notes.
+    """
+    from scorl.hub.eval_results import dataset_of, day_of, to_entries, to_yaml
+
+    summary, file = _read(source)
+    dataset = dataset or dataset_of(summary)
+    if dataset is None:
+        raise UserError(
+            f"{source}: no data set on the hub is known for the task {summary['task']}: --dataset OWNER/NAME"
+        )
+    day = date.date().isoformat() if date else day_of(file)
+    with open_output(out) as handle:
+        handle.write(to_yaml(to_entries(summary, dataset, date=day, source_url=source_url)))
+
+
+def _read(source: Path) -> tuple[Summary, Path]:
+    """The evaluation in a file, or the latest one of a run, and the file that it is in."""
+    from scorl.hub.card import latest_evaluation
+    from scorl.run.directory import EVALUATIONS, RunDirectory
+
+    if source.is_dir():
+        run = RunDirectory(source)
+        summary = latest_evaluation(run) if run.has_recipe else None
+        if summary is None:
+            raise UserError(f"{source}: no run directory, or none with an evaluation")
+        return summary, run.path / EVALUATIONS
+    needed = {"metrics", "task", "split", "problems", "samples", "temperature", "max_tokens"}
+    try:
+        summary = json.loads(source.read_text(encoding="utf-8"))
+        lacking = sorted(needed - summary.keys())
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{source}: is no evaluation as `scorl evaluate --out` writes it: {error}") from None
+    if lacking:
+        raise UserError(f"{source}: is no evaluation as `scorl evaluate --out` writes it: no {', '.join(lacking)}")
+    return summary, source

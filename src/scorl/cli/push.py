@@ -1,0 +1,69 @@
+"""`scorl push`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import click
+
+__all__ = ["push"]
+
+
+@click.command()
+@click.argument("source", metavar="RUN_OR_CHECKPOINT")
+@click.argument("repo_id", metavar="OWNER/NAME")
+@click.option(
+    "--dry-run",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write what would be uploaded into this folder, and upload nothing.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Of the weights. auto: the type that the run computed in.",
+)
+@click.option("--adapter", is_flag=True, help="The adapters of a LoRA run by themselves, in place of merged weights.")
+@click.option(
+    "--dataset",
+    metavar="OWNER/NAME",
+    help="The problems' data set on the hub, for the results.  [default: that of the task]",
+)
+@click.option("--private", is_flag=True, help="Make a repository that others cannot see.")
+@click.option("--revision", metavar="BRANCH", help="Upload to this branch, which is made where it is not there.")
+def push(
+    source: str,
+    repo_id: str,
+    folder: Path | None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"],
+    adapter: bool,
+    dataset: str | None,
+    private: bool,
+    revision: str | None,
+) -> None:
+    """Upload a checkpoint (of a run: the newest) to the Hugging Face hub: model, tokenizer, card and results.
+
+    The trainer's state stays here.
+    """
+    from scorl.hub.folder import collect_files, find_checkpoint, measure, write_files
+    from scorl.hub.push import check_repo_id, upload
+
+    for name in (repo_id, dataset):
+        if name is not None:
+            check_repo_id(name)
+    checkpoint = find_checkpoint(source)
+    with TemporaryDirectory() as scratch:
+        files = collect_files(checkpoint, repo_id, Path(scratch), dtype=dtype, adapter=adapter, dataset=dataset)
+        for name, content in files.items():
+            click.echo(f"{measure(content):>15,}  {name}")
+        click.echo(f"{sum(map(measure, files.values())):>15,}  bytes in all, of {checkpoint.folder.name}")
+        if folder:
+            write_files(files, folder)
+            click.echo(f"written to {folder}; nothing was uploaded")
+        else:
+            click.echo(f"uploaded: {upload(files, repo_id, private=private, revision=revision)}")
