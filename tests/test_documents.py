@@ -132,6 +132,7 @@ WRITES = {
     "report": r"^runs/alpha-5/report\.html$",
     "schema": r'"\$schema": "https://json-schema\.org/',
     "show": r"\battempt 2\b",
+    "solve": r"^attempt 2\n(.+\n)+\nfinal answer$",
     "train": r"^done: read runs/[\w-]+/report\.html",
 }
 """A line that each command of the first pages writes, to stdout or stderr."""

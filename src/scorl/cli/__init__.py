@@ -24,6 +24,7 @@ from scorl.cli.plan import plan
 from scorl.cli.push import push
 from scorl.cli.recipes import recipes, schema
 from scorl.cli.show import report, show
+from scorl.cli.solve import solve
 from scorl.cli.train import train
 from scorl.distributed.ranks import exit_process, launched_rank
 from scorl.errors import GuardError, PeerLostError, UserError
@@ -45,7 +46,7 @@ def commands() -> None:
 
 for command in (
     *(train, evaluate, compare, diff, judge, collect_repairs, show, report, plan, doctor, recipes, schema),
-    *(push, export_eval),
+    *(push, export_eval, solve),
 ):
     commands.add_command(command)
 

@@ -27,11 +27,14 @@ from scorl.settings import (
     Sampling,
 )
 from scorl.tasks import TASKS, find_task
+from scorl.tasks.asking import correction_of, pose_question
+from scorl.tasks.data import Finite
 from scorl.tasks.few_shot import show_examples
 from scorl.tasks.own_code import is_own_code
 from scorl.tasks.task import Task
 from scorl.tasks.turns import TURNS, Correction, Turns
 from scorl.training.stage import Stage
+from scorl.trajectory import Problem
 
 __all__ = [
     "CHOICES",
@@ -42,6 +45,9 @@ __all__ = [
     "adapter",
     "find_tasks",
 ]
+
+ASKED = "asked"
+"""The split of a question of the user's own."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,27 @@ class TaskChoice:
 
     def build(self) -> Task:
         """The task itself, its files read."""
-        task = find_task(self.name)[1](self.settings)
+        task = self._in_context(find_task(self.name)[1](self.settings))
+        return replace(task, settings=to_jsonable_python(find_tasks(self.name).write(self)))
+
+    def pose(self, question: str) -> Problem:
+        """A question of the user's own as this task asks; its files are read where few-shot examples are drawn from
+        them alone.
+
+        Raises:
+            UserError: the task cannot read the question.
+        """
+        asked = {ASKED: Finite([pose_question(self.settings, question)])}
+        drawn = isinstance(self.few_shot, int) and self.few_shot > 0
+        splits = {**find_task(self.name)[1](self.settings).splits, **asked} if drawn else asked
+        task = self._in_context(Task(self.name, splits, correction_of(self.settings), judge=lambda pairs: []))
+        return task.split(ASKED).take(None)[0]
+
+    def _in_context(self, task: Task) -> Task:
+        """The task with what stands before its problems."""
         if self.few_shot:
             task = show_examples(task, self.settings, self.few_shot, self.split, self.few_shot_seed)
-        task = task.with_system_prompt(self.system_prompt) if self.system_prompt else task
-        return replace(task, settings=to_jsonable_python(find_tasks(self.name).write(self)))
+        return task.with_system_prompt(self.system_prompt) if self.system_prompt else task
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from annotated_types import Interval
 from scorl.errors import UserError
 from scorl.tasks.task import Problems, Task
 from scorl.verifiers import program
+from scorl.verifiers.extract_code import extract_program
 from scorl.verifiers.program import SECONDS
 
 __all__ = ["CORRECTION", "ProgramSettings", "Seconds", "as_block", "defines_check", "read_pairs", "read_tests"]
@@ -49,6 +50,10 @@ class ProgramSettings:
         for place in self.fills:
             if place not in self.prompt:
                 raise UserError(f"{self.task}: the prompt {self.prompt!r} does not contain {place}")
+
+    def find_answer(self, response: str) -> str | None:
+        """The program in a response."""
+        return extract_program(response)
 
     def make_task(self, splits: Mapping[str, Problems]) -> Task:
         """The task with these problems, whose answers are `Examination`s."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -21,7 +22,8 @@ from scorl.seeds import derive
 from scorl.tasks.endless import Endless
 from scorl.tasks.task import Problems, Task
 from scorl.trajectory import Problem, user
-from scorl.verifiers.countdown import Step, judge, write_steps
+from scorl.verifiers.countdown import Step, find_steps, judge, write_steps
+from scorl.verifiers.thoughts import remove_thoughts
 
 __all__ = ["CORRECTION", "PROMPT", "Countdown", "CountdownProblems", "countdown", "find_solutions", "list_steps"]
 
@@ -36,6 +38,10 @@ CORRECTION = (
 BUCKETS = {"test": range(2), "validation": range(2, 3), "train": range(3, 8), "pretraining": range(8, 20)}
 """Twentieths of all problems; the shipped base model has read those of `pretraining` and no others."""
 TRIES = 2000
+ASKED = re.compile(
+    r"[^\d]*(?P<target>\d+)\b[^\d]*[^\W\d_][^\d]*(?P<numbers>\d+(?:(?:[\s,;]+|\s*,?\s+and\s+)\d+)+)\b", re.IGNORECASE
+)
+"""A question in people's words: the target, words, and the numbers, of which there are at least two."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,24 @@ class Countdown:
             if name not in self.prompt:
                 raise UserError(f"countdown: the prompt does not contain {name}")
 
+    def pose_question(self, question: str) -> str:
+        """The prompt of a question such as `Reach 36 with the numbers 12 11 7 4.`, the target before the numbers.
+
+        Raises:
+            UserError: there is no target and no numbers behind it.
+        """
+        found = ASKED.match(question)
+        if found is None:
+            raise UserError(
+                f"countdown asks like 'Reach 36 with the numbers 12 11 7 4', not {question!r:.80}: the target, "
+                "then words, then at least two numbers"
+            )
+        return write_prompt(self, re.findall(r"\d+", found["numbers"]), found["target"])
+
+    def find_answer(self, response: str) -> str | None:
+        """The last run of steps in a response."""
+        return write_steps(find_steps(remove_thoughts(response))) or None
+
     def asks_for(self, target: int, steps: int) -> bool:
         """Whether a target that takes so many steps is one of the task's."""
         return self.lowest_target <= target <= self.highest_target and steps >= self.fewest_steps
@@ -109,10 +133,15 @@ def countdown(settings: Countdown | None = None) -> Task:
 
 def make_problem(settings: Countdown, numbers: Sequence[int], target: int, steps: Sequence[Step]) -> Problem:
     """A problem in the task's wording, with these steps as its reference solution."""
-    text = settings.prompt.replace("{numbers}", " ".join(map(str, numbers))).replace("{target}", str(target))
+    text = write_prompt(settings, list(map(str, numbers)), str(target))
     name = "-".join(map(str, sorted(numbers)))
     answer = {"numbers": list(numbers), "target": target}
     return Problem(f"countdown-{name}-to-{target}", (user(text),), answer, write_steps(steps))
+
+
+def write_prompt(settings: Countdown, numbers: Sequence[str], target: str) -> str:
+    """A problem in the task's wording."""
+    return settings.prompt.replace("{numbers}", " ".join(numbers)).replace("{target}", target)
 
 
 def bucket_of(numbers: Sequence[int], target: int) -> int:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from annotated_types import Interval
 
+from scorl.errors import UserError
 from scorl.seeds import derive
 from scorl.tasks.coding import ProgramSettings
 from scorl.tasks.endless import Endless
@@ -76,6 +78,17 @@ class Functions(ProgramSettings):
     prompt: str = PROMPT
     """The first prompt; `{examples}` is filled in."""
     correction: str = CORRECTION
+
+    def pose_question(self, question: str) -> str:
+        """The prompt of a question that names values, such as `f(2)=7 f(5)=13`.
+
+        Raises:
+            UserError: it names none.
+        """
+        examples = re.findall(r"f\(\d+\)\s*=\s*\d+", question)
+        if not examples:
+            raise UserError(f"functions asks for values like 'f(2)=7 f(5)=13 f(1)=5', not {question!r:.80}")
+        return self.prompt.replace("{examples}", " ".join(re.sub(r"\s", "", one) for one in examples))
 
 
 @dataclass(frozen=True)
