@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import json
 import re
 import subprocess
@@ -14,6 +17,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support.report_runs import read_page
 from test_metrics import groups, trajectory
 
 from scorl.errors import UserError
@@ -131,9 +135,8 @@ def test_verifications_and_what_they_leave_have_readable_names(run: Path) -> Non
     assert labels[-3:] == ["accuracy, verification 1", "accuracy, selective revision", "tokens, verification 1"]
     older = {**AFTER.summary(), "step": -1}
     (run / "evaluation.json").write_text(json.dumps({"test": {**summary, "history": [older, summary]}}))
-    text = write_report(run).read_text()
-    assert ">verification 1</text>" in text
-    assert ">selective revision</text>" in text
+    (accuracy, *_) = read_page(write_report(run))["runs"][0]["held_out"]
+    assert [one["name"] for one in accuracy["series"][-2:]] == ["verification 1", "selective revision"]
 
 
 def test_changes_are_marked_word_by_word() -> None:
@@ -208,9 +211,9 @@ def test_every_response_is_shown_in_its_order_with_its_role(run: Path) -> None:
     marks = [{mark for _, mark in response.pieces} for response in shown.responses]
     assert marks == [{"", "gone"}, {""}, {"", "new"}, {""}]
     (run / "attempts" / "step-000005.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
-    for text in (write_report(run).read_text(), printed(False, run, flip="fixed")):
-        places = [text.index(response.label) for response in shown.responses]
-        assert places == sorted(places)
+    text = printed(False, run, flip="fixed")
+    places = [text.index(response.label) for response in shown.responses]
+    assert places == sorted(places)
 
 
 class Page(HTMLParser):
@@ -220,9 +223,11 @@ class Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.loads: list[str] = []
+        self.scripts: list[str | None] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.loads += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "srcset", "action")]
+        self.scripts += [dict(attrs).get("type")] if tag == "script" else []
         if tag not in ("meta",):
             self.open.append(tag)
 
@@ -240,19 +245,27 @@ def test_the_report_is_one_sound_file_that_loads_nothing(run: Path) -> None:
     page.feed(text)
     assert (page.open, page.loads) == ([], [])
     assert path == run / "report.html"
-    assert "<script" not in text
+    assert page.scripts == ["text/plain", "text/plain", None, "module"]
     assert "url(" not in text
-    assert "nan" not in re.sub(r"<style>.*</style>", "", text)
-    for wanted in (
-        "Delta(t1, t2)",
-        "+30.0",
-        "before -30.0",
-        "two &lt;b&gt;",
-        "<ins>16</ins>",
-        "x &lt; y &amp; [bold]",
-    ):
+    for wanted in ("Delta(t1, t2)", "+30.0", "before -30.0", "two &lt;b&gt;", "# &lt;seed&gt;"):
         assert wanted in text, wanted
-    assert "# &lt;seed&gt;" in text
+    data = read_page(path)
+    (loss,) = (panel for panel in data["runs"][0]["training"] if panel["title"] == "Loss")
+    assert loss["series"][0]["y"] == [0.0, 0.1, None, 0.3, 0.4, 0.5]
+    assert {"21-5=16", "x < y & [bold]\x1b[31m!"} <= set(data["attempts"][0]["strings"])
+
+
+def test_the_policy_lets_the_page_run_its_own_scripts_and_load_nothing(run: Path) -> None:
+    text = write_report(run).read_text()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    kinds = dict(part.split(" ", 1) for part in html.unescape(policy).split("; "))
+    assert kinds["default-src"] == "'none'"
+    assert "unsafe" not in policy
+    for kind, tag in (("script-src", r"<script(?: type=.module.)?>"), ("style-src", "<style>")):
+        blocks = re.findall(rf"{tag}(.*?)</{kind.split('-')[0]}>", text, re.DOTALL)
+        hashes = [base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks]
+        assert kinds[kind].split() == [f"'sha256-{digest}'" for digest in hashes]
+        assert len(blocks) == 2
 
 
 def test_nothing_that_was_written_becomes_markup(tmp_path: Path) -> None:
@@ -270,8 +283,10 @@ def test_nothing_that_was_written_becomes_markup(tmp_path: Path) -> None:
     page = Page()
     page.feed(text)
     assert page.open == []
-    assert "<script" not in text
-    assert text.count("&lt;script&gt;") >= 12
+    assert page.scripts == ["text/plain", "text/plain", None, "module"]
+    assert text.count("&lt;script&gt;") >= 5
+    assert f"{evil} one" not in text
+    assert f"{evil} one" in read_page(run / "report.html")["attempts"][0]["strings"]
 
 
 def test_a_run_that_has_just_begun_has_a_report(run: Path) -> None:

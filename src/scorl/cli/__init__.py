@@ -23,7 +23,8 @@ from scorl.cli.output import speak_plainly
 from scorl.cli.plan import plan
 from scorl.cli.push import push
 from scorl.cli.recipes import recipes, schema
-from scorl.cli.show import report, show
+from scorl.cli.report import report
+from scorl.cli.show import show
 from scorl.cli.solve import solve
 from scorl.cli.train import train
 from scorl.distributed.ranks import exit_process, launched_rank

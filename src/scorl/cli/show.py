@@ -1,4 +1,4 @@
-"""`scorl show` and `scorl report`."""
+"""`scorl show`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["report", "show"]
+__all__ = ["show"]
 
 RUN = click.Path(path_type=Path, exists=True)
 
@@ -27,12 +27,3 @@ def show(run: Path, flip: str | None, step: int | None, held_out: bool, problem:
     console = Console()
     if not show_trajectories(run, console, flip=flip, step=step, problem=problem, held_out=held_out, limit=limit):
         click.echo("no trajectory fits", err=True)
-
-
-@click.command()
-@click.argument("run", type=RUN)
-def report(run: Path) -> None:
-    """Write RUN/report.html: one file, no network needed."""
-    from scorl.report import write_report
-
-    click.echo(write_report(run))

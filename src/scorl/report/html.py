@@ -1,160 +1,124 @@
-"""The report of a run: one self-contained HTML file, readable without a network, in light and in dark.
+"""The report: one self-contained HTML file, readable without a network, in light and in dark.
 
-What stands in it is gathered here, how it looks is in `report.html.j2`, `report.css` and `chart.css`.
+What stands in it is gathered in `gather.py`, how it looks and works is in `page/`. Data is JSON, gzip and base64 in
+elements that no browser runs or shows: nothing that a model wrote is markup, and a Content-Security-Policy lets the
+page run its own scripts, by their hashes, and load nothing.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from scorl.errors import UserError
-from scorl.metrics import HEADLINES
-from scorl.report.chart import Mark, Series, draw_chart
-from scorl.report.svg import Drawing
-from scorl.report.table import tabulate_change, tabulate_evaluation
-from scorl.report.trajectories import FLIPS, ShownTrajectory, flip_class, gather_trajectories, present
+from scorl.report.gather import MEGABYTES, Gathered, gather
 from scorl.run.directory import RunDirectory
-from scorl.run.files import Record
+from scorl.run.files import write_whole
+from scorl.version import __version__
 
-__all__ = ["write_report"]
+__all__ = ["render_report", "write_report"]
 
-EXAMPLES = 2
-"""Trajectories shown of each flip class."""
-LATEST = 4
-"""Steps, from the newest on, that are searched for them."""
-
-ACCURACIES = {
-    "attempt {}": "accuracy_t{}",
-    "verification {}": "accuracy_v{}",
-    "selective revision": "accuracy_selective",
-}
-PANELS: tuple[tuple[str, bool, dict[str, str]], ...] = (
-    ("Accuracy, %", True, ACCURACIES),
-    ("Delta(t1, t2), %", True, {"attempt 2 less attempt 1": "delta"}),
-    ("Flips, %", True, {"wrong, then right": "incorrect_to_correct", "right, then wrong": "correct_to_incorrect"}),
-    (
-        "Answers, %",
-        True,
-        {"changed": "answer_changed", "cut at the token limit": "truncated", "out of context": "out_of_context"},
-    ),
-    ("Problems, %", True, {"every advantage 0": "frac_reward_zero_std"}),
-    ("KL to the reference", False, {"attempt {}": "kl_t{}", "verification {}": "kl_v{}", "critique {}": "kl_c{}"}),
-    ("Loss", False, {"loss": "loss"}),
-    ("Gradient norm", False, {"before clipping": "grad_norm"}),
-    ("Tokens per step", False, {"tokens": "tokens"}),
-    ("Seconds per step", False, {phase: f"seconds.{phase}" for phase in ("sample", "judge", "learn")}),
+SCRIPTS = (
+    "dom.js",
+    "data.js",
+    "search.js",
+    "diff.js",
+    "list.js",
+    "detail.js",
+    "filters.js",
+    "browser.js",
+    "chart.js",
+    "curves.js",
+    "bars.js",
+    "main.js",
 )
-"""Charts of steps.jsonl: title, whether in percent, and the keys by the names of their curves; {}: every number."""
+"""The page's own scripts in their order; together they are one module."""
+LIBRARY, LIBRARY_STYLE = "vendor/uPlot.iife.min.js", "vendor/uPlot.min.css"
+"""uPlot 1.6.32 (MIT, licence beside it): curves with a cursor, zoom and logarithmic axes."""
 
 
-def write_report(path: Path | str) -> Path:
-    """Writes the report into a run directory and returns its path; what is not there yet is left out.
+@dataclass(frozen=True)
+class Asset:
+    """Text of a script or style that stands in the page."""
+
+    text: str
+
+    @property
+    def source(self) -> str:
+        """How the policy names it."""
+        digest = hashlib.sha256(self.text.encode()).digest()
+        return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def write_report(paths: Path | str | Sequence[Path], out: Path | None = None, megabytes: int = MEGABYTES) -> Path:
+    """Writes the report of a run directory, or of several, and returns its path; what is not there yet is left out.
+
+    Args:
+        paths: of runs, or of folders of `scorl compare` and `scorl scale`.
+        out: the file; None: in the run directory, of several report.html in this folder.
+        megabytes: of attempts that it takes whole; of more it takes each n-th step.
 
     Raises:
-        UserError: the directory holds no steps and no evaluations.
+        UserError: a directory holds no steps and no evaluations.
     """
-    run = RunDirectory(Path(path))
-    steps, evaluations = _read_steps(run), run.evaluations()
-    if not steps and not evaluations:
-        raise UserError(f"{path} is no run directory: it holds neither steps nor evaluations")
-    marks = _find_stages(steps)
-    page = _load_template().render(
-        name=run.path.resolve().name,
-        steps=len(steps),
-        stages=[name for _, name in marks],
-        tables=[_tabulate(split, latest) for split, latest in evaluations.items()],
-        held_out=_without_empty(_draw_evaluations(split, latest, marks) for split, latest in evaluations.items()),
-        curves=_without_empty(_draw_steps(*panel, steps, marks) for panel in PANELS),
-        examples=_choose_examples(run),
-        recipe=run.recipe_text(),
+    several = [Path(paths)] if isinstance(paths, Path | str) else list(paths)
+    page = render_report(gather(several, megabytes))
+    if out:
+        write_whole(out, page)
+        return out
+    return RunDirectory(several[0] if len(several) == 1 else Path()).write_report(page)
+
+
+def render_report(gathered: Gathered) -> str:
+    """The page."""
+    scripts = [Asset(_read(LIBRARY)), Asset("\n".join(map(_read, SCRIPTS)))]
+    styles = [Asset(_read(LIBRARY_STYLE)), Asset(_read("report.css"))]
+    charts = {
+        "runs": [run.charts for run in gathered.runs],
+        "comparison": gathered.comparison,
+        "scaling": gathered.scaling,
+    }
+    return _load_template().render(
+        gathered=gathered,
+        policy=_state_policy(scripts, styles),
+        scripts=scripts,
+        styles=styles,
+        charts=_pack(charts),
+        attempts=[_pack(run.attempts) for run in gathered.runs],
+        version=__version__,
     )
-    return run.write_report(page)
+
+
+def _state_policy(scripts: Sequence[Asset], styles: Sequence[Asset]) -> str:
+    sources = (
+        f"{kind}-src {' '.join(one.source for one in of)}" for kind, of in (("script", scripts), ("style", styles))
+    )
+    return "; ".join(["default-src 'none'", *sources, "base-uri 'none'", "form-action 'none'"])
+
+
+def _pack(data: Any) -> str:
+    """JSON in ASCII, with lone surrogates as escapes, compressed, in an alphabet without markup."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
+
+
+def _read(name: str) -> str:
+    return files("scorl.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def _load_template() -> Template:
     return Environment(
-        loader=PackageLoader("scorl", "report"),
-        autoescape=True,  # whatever the template's name; drawings bring their own markup, by `__html__`
+        loader=PackageLoader("scorl.report", "page"),
+        autoescape=True,  # whatever the template's name; scripts and styles are marked as our own there
         undefined=StrictUndefined,  # a name that is misspelt is an error, not an empty place
         trim_blocks=True,
         lstrip_blocks=True,
     ).get_template("report.html.j2")
-
-
-def _read_steps(run: RunDirectory) -> list[Record]:
-    steps = {step["step"]: step for step in run.steps()}
-    return [steps[number] for number in sorted(steps)]
-
-
-def _find_stages(steps: list[Record]) -> list[Mark]:
-    """The first step of every stage and the stage's name."""
-    changes = [b for a, b in pairwise(steps) if a["stage"] != b["stage"]]
-    return [(step["step"], str(step["stage"])) for step in [*steps[:1], *changes]]
-
-
-def _tabulate(split: str, latest: Record) -> dict[str, Any]:
-    """The latest evaluation beside the first; by itself where there is no other."""
-    first = latest.get("history", [latest])[0]
-    if first["step"] == latest["step"]:
-        return {"title": f"{split}, step {latest['step']}", "tiles": [], "grid": tabulate_evaluation(latest)}
-    return {
-        "title": f"{split}: step {first['step']} and step {latest['step']}",
-        "tiles": list(_make_tiles(first["metrics"], latest["metrics"])),
-        "grid": tabulate_change(first, latest),
-    }
-
-
-def _make_tiles(before: Record, after: Record) -> Iterator[dict[str, str]]:
-    """The headline figures in percent, with those before."""
-    for label, name in HEADLINES.items():
-        old, new = before[name]["value"], after[name]["value"]
-        if old is not None and new is not None:
-            sign = "+z" if name == "delta" else ""
-            yield {"label": label, "after": f"{100 * new:{sign}.1f}", "before": f"{100 * old:{sign}.1f}"}
-
-
-def _draw_evaluations(split: str, latest: Record, marks: list[Mark]) -> Drawing | None:
-    history, series = latest.get("history", [latest]), []
-    for name, key in _match_keys(ACCURACIES, latest["metrics"]):
-        values = [(entry["step"], entry["metrics"][key]) for entry in history if key in entry["metrics"]]
-        points = [(step, m["value"]) for step, m in values]
-        series.append(Series(name, points, [(step, m["low"], m["high"]) for step, m in values if m["low"] is not None]))
-    return draw_chart(f"Accuracy on {split}, %", series, marks, percent=True)
-
-
-def _draw_steps(
-    title: str, percent: bool, keys: dict[str, str], steps: list[Record], marks: list[Mark]
-) -> Drawing | None:
-    flat = [step | {f"seconds.{phase}": s for phase, s in (step.get("seconds") or {}).items()} for step in steps]
-    there = {key: None for step in flat for key in step}
-    series = [Series(name, [(step["step"], step.get(key)) for step in flat]) for name, key in _match_keys(keys, there)]
-    return draw_chart(title, series, marks, percent)
-
-
-def _match_keys(keys: Mapping[str, str], there: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The (name, key) of those that are there, whichever numbers stand in place of {}."""
-    for name, key in keys.items():
-        pattern = re.compile(re.escape(key).replace(r"\{\}", r"(\d+)"))
-        for one in there:
-            if match := pattern.fullmatch(one):
-                yield name.format(*match.groups()), one
-
-
-def _without_empty(charts: Iterable[Drawing | None]) -> list[Drawing]:
-    return [chart for chart in charts if chart]
-
-
-def _choose_examples(run: RunDirectory) -> list[ShownTrajectory]:
-    """A few trajectories of every flip class, the newest first."""
-    chosen: dict[str, list[ShownTrajectory]] = {flip: [] for flip in FLIPS}
-    for step in reversed(run.attempted_steps()[-LATEST:]):
-        for responses in gather_trajectories(run.attempts([step])):
-            if (flip := flip_class(responses)) and len(chosen[flip]) < EXAMPLES:
-                chosen[flip].append(present(responses))
-    return [trajectory for several in chosen.values() for trajectory in several]

@@ -94,6 +94,10 @@ class RunDirectory:
         """The folder of what a stage collected at its start."""
         return self.path / COLLECTED / f"stage-{stage}"
 
+    def attempts_file(self, step: int, held_out: bool = False) -> Path:
+        """The file of a step's attempts, or of those of the evaluation after so many updates."""
+        return self.path / (HELD_OUT if held_out else ATTEMPTS) / f"step-{step:06d}.jsonl"
+
     # What is there
 
     @property
@@ -151,13 +155,13 @@ class RunDirectory:
 
     def attempted_steps(self, held_out: bool = False) -> list[int]:
         """The steps whose attempts are there, or the updates after which there are those of an evaluation, in order."""
-        numbers = (path.stem.removeprefix("step-") for path in self._attempts(0, held_out).parent.glob("step-*.jsonl"))
+        numbers = [path.stem[len("step-") :] for path in self.attempts_file(0, held_out).parent.glob("step-*.jsonl")]
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def attempts(self, steps: Iterable[int] | None = None, held_out: bool = False) -> Iterator[Record]:
         """The records of the attempts of some steps, or of all; or those of evaluations."""
         for step in self.attempted_steps(held_out) if steps is None else steps:
-            yield from read_responses(self._attempts(step, held_out))
+            yield from read_responses(self.attempts_file(step, held_out))
 
     def collection(self, stage: int, index: int) -> list[Record] | None:
         """The trajectories that a stage collected for its step `index`; None: it has not yet."""
@@ -205,7 +209,7 @@ class RunDirectory:
         if self.ranks.main:
             since = max(saved_steps(self.path), default=0)
             written = [(step, held) for held in (False, True) for step in self.attempted_steps(held) if step >= since]
-            files = [self._attempts(*one) for one in written]
+            files = [self.attempts_file(*one) for one in written]
             for path in (*files, *{file.parent for file in files}, self.path / STEPS, self.path):
                 sync(path)
 
@@ -253,7 +257,7 @@ class RunDirectory:
         for held_out in (False, True):  # an evaluation belongs to the updates before it
             for step in self.attempted_steps(held_out):
                 if step >= updates + held_out:
-                    self._attempts(step, held_out).unlink()
+                    self.attempts_file(step, held_out).unlink()
         if evaluations := self._evaluations():
             earlier = {split: _latest_until(updates, latest["history"]) for split, latest in evaluations.items()}
             self._write_evaluations({split: latest for split, latest in earlier.items() if latest})
@@ -278,11 +282,8 @@ class RunDirectory:
     def _write_evaluations(self, evaluations: dict[str, Any]) -> None:
         write_whole(self.path / EVALUATIONS, json.dumps(evaluations, indent=1) + "\n")
 
-    def _attempts(self, step: int, held_out: bool = False) -> Path:
-        return self.path / (HELD_OUT if held_out else ATTEMPTS) / f"step-{step:06d}.jsonl"
-
     def _write_attempts(self, step: int, attempts: Sequence[Record], held_out: bool = False) -> None:
-        path = self._attempts(step, held_out)
+        path = self.attempts_file(step, held_out)
         path.parent.mkdir(exist_ok=True)
         write_whole(path, to_lines(attempts), durable=False)
 

@@ -1,0 +1,36 @@
+"""`scorl report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["report"]
+
+RUN = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=RUN, metavar="RUN...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file.  [default: report.html in RUN; of several, in this folder]",
+)
+@click.option(
+    "--megabytes",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Of recorded attempts that are taken whole; of more, those of every 2nd, 3rd, ... step.",
+)
+def report(runs: tuple[Path, ...], out: Path | None, megabytes: int) -> None:
+    """Write report.html of RUN: every attempt, curves, tables; one file, no network needed.
+
+    Of several RUNs the curves are laid over each other. A RUN may also be a folder that `scorl compare` or
+    `scorl scale` wrote.
+    """
+    from scorl.report import write_report
+
+    click.echo(write_report(runs, out, megabytes))

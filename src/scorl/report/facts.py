@@ -1,0 +1,64 @@
+"""What a run is, in a few words each: model, task, seed, stages, time, versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from scorl.report.packing import list_files
+from scorl.run.directory import RunDirectory
+from scorl.run.files import Record
+from scorl.run.progress import format_duration
+
+__all__ = ["describe_run", "read_recipe"]
+
+
+def read_recipe(run: RunDirectory) -> dict[str, Any]:
+    """The recipe as it stands, of any version; empty where it is none."""
+    try:
+        recipe = yaml.safe_load(run.recipe_text())
+    except yaml.YAMLError:
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def describe_run(
+    run: RunDirectory, steps: Sequence[Record], stages: Sequence[tuple[int, str]], evaluations: Mapping[str, Record]
+) -> list[tuple[str, str]]:
+    """(what, its value) of all that the files say."""
+    return [(name, value) for name, value in _describe(run, steps, stages, evaluations) if value]
+
+
+def _describe(
+    run: RunDirectory, steps: Sequence[Record], stages: Sequence[tuple[int, str]], evaluations: Mapping[str, Record]
+) -> Iterator[tuple[str, str]]:
+    recipe = read_recipe(run)
+    evaluation = next(iter(evaluations.values()), {})
+    yield "model", _pick(recipe, "model", "path") or str(evaluation.get("model", ""))
+    yield "task", _pick(recipe, "task", "name") or str(evaluation.get("task", ""))
+    yield "steps", f"{len(steps)} steps: {', then '.join(name for _, name in stages)}" if stages else "none yet"
+    yield "seed", _pick(recipe, "seed") or _pick(recipe, "run", "seed")
+    seconds = sum(sum((step.get("seconds") or {}).values()) for step in steps)
+    yield "time in steps", format_duration(seconds) if seconds else ""
+    yield "written", _describe_times(run)
+    versions = recipe.get("versions")
+    if isinstance(versions, dict):
+        yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _pick(recipe: Any, *keys: str) -> str:
+    for key in keys:
+        recipe = recipe.get(key) if isinstance(recipe, dict) else None
+    return "" if recipe is None else str(recipe)
+
+
+def _describe_times(run: RunDirectory) -> str:
+    """When the attempts of the first and of the newest step were written, as the dates of their files say."""
+    written = [run.attempts_file(*file).stat().st_mtime for file in list_files(run)]
+    if not written:
+        return ""
+    first, last = (datetime.fromtimestamp(seconds, UTC) for seconds in (min(written), max(written)))
+    return f"{first:%Y-%m-%d %H:%M} to {last:{'' if first.date() == last.date() else '%Y-%m-%d '}%H:%M} UTC"
