@@ -209,3 +209,14 @@ def test_the_p_of_few_seeds_is_no_smaller_than_a_t_test() -> None:
 @pytest.mark.parametrize(("t", "degrees"), [(12.7062, 1), (4.302653, 2), (2.776445, 4), (2.570582, 5), (2.228139, 10)])
 def test_students_tail_against_its_table(t: float, degrees: int) -> None:
     assert student_tail(t, degrees) == pytest.approx(0.05, abs=1e-5)
+
+
+def test_the_ceiling_is_made_of_its_rates_in_every_resample() -> None:
+    words = {str(n): word for n, word in enumerate(["01", "00", "00", "11", "11", "10"] * 10)}
+    interval = metrics.bootstrap_intervals([metrics.tally_outcomes(words)])["ceiling"]
+    assert interval.value == pytest.approx(0.5)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert 0.2 < interval.low < 0.4 < 0.6 < interval.high < 0.8
+    steady = metrics.bootstrap_intervals([metrics.tally_outcomes({"a": "01", "b": "11"})])["ceiling"]
+    assert (steady.value, steady.high) == (1.0, 1.0)

@@ -34,7 +34,8 @@ def test_five_problems_by_hand() -> None:
     assert measured["incorrect_to_correct"] == 2 / 5
     assert measured["correct_to_incorrect"] == 1 / 5
     assert measured["fix_rate"] == 2 / 3
-    assert measured["break_rate"] == 1 / 2
+    assert (measured["break_rate"], measured["keep_rate"]) == (1 / 2, 1 / 2)
+    assert measured["ceiling"] == pytest.approx((2 / 3) / (2 / 3 + 1 / 2))
     assert measured["answer_changed"] == 3 / 5
     assert measured["truncated"] == 0
     assert measured["tokens_t1"] == measured["tokens_t2"] == len("answer 0")
@@ -54,6 +55,30 @@ def test_delta_is_what_was_fixed_less_what_was_broken(rights: list[list[str]]) -
 def test_conditional_rates_are_undefined_where_their_condition_never_holds() -> None:
     assert metrics.measure(groups("11", "10"))["fix_rate"] is None
     assert metrics.measure(groups("00", "01"))["break_rate"] is None
+    assert metrics.measure(groups("00", "01"))["ceiling"] is None
+    assert metrics.measure(groups("00", "11"))["ceiling"] is None  # nothing moves
+    assert metrics.measure(groups("00", "10"))["ceiling"] == 0
+
+
+@given(st.lists(st.sampled_from(["00", "01", "10", "11"]), min_size=1, max_size=20))
+def test_correcting_pays_below_the_ceiling(rights: list[str]) -> None:
+    """Delta > 0 iff @t1 < f / (f + 1 - k) iff f / (1 - k) > @t1 / (1 - @t1), the test of arXiv 2604.22273."""
+    m = metrics.measure(groups(*rights))
+    if (ceiling := m["ceiling"]) is not None:
+        difference = ceiling - (m["accuracy_t1"] or 0)
+        assert (difference > 1e-12) == ((m["delta"] or 0) > 0)
+
+
+def test_two_samples_beside_two_attempts() -> None:
+    """Of r r w and a blank: six pairs; a right one in all but w-blank; votes: rr, and twice r-blank, and twice half."""
+    samples = [
+        Trajectory(Problem("a", (user("?"),)), k, (attempt(0, right, answer=answer),))
+        for k, (right, answer) in enumerate([(True, "4"), (True, "4"), (False, "5"), (False, None)])
+    ]
+    measured = metrics.measure([samples])
+    assert measured["pass_2"] == pytest.approx(5 / 6)
+    assert measured["majority_2"] == pytest.approx((1 + 2 + 2 / 2) / 6)
+    assert "pass_2" not in metrics.measure([samples[:1]])
 
 
 def test_a_single_attempt_leaves_the_pair_undefined() -> None:
@@ -61,7 +86,7 @@ def test_a_single_attempt_leaves_the_pair_undefined() -> None:
     assert single.keys() == pair.keys()
     assert (single["accuracy_t1"], single["truncated"]) == (0.5, 0)
     undefined = {"accuracy_t2", "tokens_t2", "delta", "incorrect_to_correct", "correct_to_incorrect"}
-    undefined |= {"fix_rate", "break_rate", "answer_changed", "edit_ratio"}
+    undefined |= {"fix_rate", "keep_rate", "break_rate", "ceiling", "answer_changed", "edit_ratio"}
     assert {name for name, value in single.items() if value is None} == undefined
 
 

@@ -2,22 +2,23 @@
 
 Every metric is a sum over problems divided by another sum over problems: accuracy divides by the number of
 samples, the fix rate by the number of wrong first attempts. A `Tally` keeps both sums per problem, so that
-measuring is one division and a bootstrap one matrix product.
+measuring is one division and a bootstrap one matrix product. The ceiling alone is made of two such ratios.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scorl.metrics.edits import answer_changed, edit_ratio
-from scorl.trajectory import Group, Trajectory
+from scorl.trajectory import Group, Response, Trajectory
 
-__all__ = ["HEADLINES", "Tally", "edit_ratios", "measure", "outcomes", "tally", "tally_outcomes"]
+__all__ = ["HEADLINES", "Tally", "edit_ratios", "measure", "outcomes", "ratios", "tally", "tally_outcomes"]
 
 Terms = dict[str, tuple[float, float]]
 """What one trajectory adds to the numerator and the denominator of each metric."""
@@ -38,10 +39,14 @@ PAIR = (
     "incorrect_to_correct",
     "correct_to_incorrect",
     "fix_rate",
+    "keep_rate",
     "break_rate",
+    "ceiling",
     "answer_changed",
 )
 """The metrics that need a second attempt; without one they are undefined (0 / 0)."""
+
+CEILING = "ceiling"
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,27 @@ class Tally:
 
     def values(self) -> dict[str, float | None]:
         """Each metric over all problems; None where it is undefined."""
-        sums = zip(self.names, self.top.sum(axis=0).tolist(), self.bottom.sum(axis=0).tolist(), strict=True)
-        return {name: top / bottom if bottom else None for name, top, bottom in sums}
+        values, defined = ratios(self.names, self.top.sum(axis=0), self.bottom.sum(axis=0))
+        rows = zip(self.names, values.tolist(), defined.tolist(), strict=True)
+        return {name: value if there else None for name, value, there in rows}
+
+
+def ratios(
+    names: Sequence[str], top: NDArray[np.float64], bottom: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The metrics of sums, [..., metrics] each, and where they are defined.
+
+    The ceiling is f / (f + 1 - k), f the fix rate and 1 - k the break rate: the accuracy that more and more
+    corrections with these rates would come to (arXiv 2508.16456).
+    """
+    defined = bottom > 0
+    values = np.divide(top, bottom, out=np.zeros_like(top), where=defined)
+    if CEILING in names:
+        fix, broken, ceiling = (names.index(name) for name in ("fix_rate", "break_rate", CEILING))
+        moved = values[..., fix] + values[..., broken]
+        defined[..., ceiling] = defined[..., fix] & defined[..., broken] & (moved > 0)
+        values[..., ceiling] = np.divide(values[..., fix], moved, out=np.zeros_like(moved), where=moved > 0)
+    return values, defined
 
 
 def measure(groups: Iterable[Group]) -> dict[str, float | None]:
@@ -73,7 +97,13 @@ def tally(groups: Iterable[Group]) -> Tally:
     Raises:
         ValueError: there is no trajectory.
     """
-    return _collect((t.problem.id, _terms(t)) for group in groups for t in group)
+    rows = [(t.problem.id, t) for group in groups for t in group]
+    terms = _collect((problem, _terms(t)) for problem, t in rows)
+    firsts: dict[str, list[Response]] = {}
+    for problem, t in rows:
+        if not t.branch:
+            firsts.setdefault(problem, []).append(t.attempts[0])
+    return _with_pairs(terms, [firsts[problem] for problem in terms.problems])
 
 
 def outcomes(groups: Iterable[Group]) -> dict[str, str]:
@@ -154,9 +184,37 @@ def _flip_terms(right: Sequence[bool], changed: bool) -> Terms:
         "incorrect_to_correct": (fixed, 1),
         "correct_to_incorrect": (broken, 1),
         "fix_rate": (fixed, not first),
+        "keep_rate": (first and second, first),
         "break_rate": (broken, first),
+        CEILING: (0, 1),
         "answer_changed": (changed, 1),
     }
+
+
+def _with_pairs(tally: Tally, firsts: Sequence[Sequence[Response]]) -> Tally:
+    """With what two first attempts are worth, of each problem's samples: as many responses as two attempts in turn."""
+    if min(map(len, firsts)) < 2:
+        return tally
+    worth = np.array([_rate_pairs(samples) for samples in firsts])
+    return Tally(
+        tally.problems,
+        (*tally.names, "pass_2", "majority_2"),
+        top=np.hstack([tally.top, worth]),
+        bottom=np.hstack([tally.bottom, np.ones_like(worth)]),
+    )
+
+
+def _rate_pairs(samples: Sequence[Response]) -> tuple[float, float]:
+    """How often two of a problem's samples hold a right one, and how often their vote is right; a tie counts half.
+
+    A sample without an answer has no vote, so that the other decides.
+    """
+    right = sum(attempt.right for attempt in samples)
+    blank = sum(
+        not attempt.right and (attempt.verdict is None or attempt.verdict.answer is None) for attempt in samples
+    )
+    wrong, pairs = len(samples) - right, comb(len(samples), 2)
+    return 1 - comb(wrong, 2) / pairs, (comb(right, 2) + right * blank + right * (wrong - blank) / 2) / pairs
 
 
 def _collect(rows: Iterable[tuple[str, Terms]]) -> Tally:

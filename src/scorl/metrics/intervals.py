@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scorl.metrics.accuracy import Tally, tally
+from scorl.metrics.accuracy import Tally, ratios, tally
 from scorl.metrics.significance import t_test, wilson
 from scorl.trajectory import Group
 
@@ -64,8 +64,10 @@ def bootstrap_intervals(tallies: Sequence[Tally], seed: int = 0, resamples: int 
     """
     names = _shared_names(tallies)
     sums = _stack(tallies, tallies[0].problems, names)
-    (means,) = _resample([sums], seed, resamples)
-    return {name: _interval(name, _values(sums, k), means[:, k], _counting(sums, k)) for k, name in enumerate(names)}
+    (means,) = _resample(names, [sums], seed, resamples)
+    return {
+        name: _interval(name, _values(names, sums, k), means[:, k], _counting(sums, k)) for k, name in enumerate(names)
+    }
 
 
 def bootstrap_differences(
@@ -85,10 +87,10 @@ def bootstrap_differences(
         raise ValueError("paired differences need as many seeds on both sides, or one")
     names, problems = _shared_names([*before, *after]), before[0].problems
     old, new = (_stack(side, problems, names) for side in (before, after))
-    old_means, new_means = _resample([old, new], seed, resamples)
+    old_means, new_means = _resample(names, [old, new], seed, resamples)
     changes = new_means - old_means
     return {
-        name: _difference(name, _values(old, k), _values(new, k), changes[:, k], len(problems))
+        name: _difference(name, _values(names, old, k), _values(names, new, k), changes[:, k], len(problems))
         for k, name in enumerate(names)
     }
 
@@ -110,11 +112,11 @@ def _stack(tallies: Sequence[Tally], problems: Sequence[str], names: Sequence[st
     return np.stack(tops), np.stack(bottoms)
 
 
-def _resample(sides: Sequence[Sums], seed: int, resamples: int) -> list[Array]:
+def _resample(names: Sequence[str], sides: Sequence[Sums], seed: int, resamples: int) -> list[Array]:
     """Each side's mean over seeds of each metric [resamples, metrics]; all sides draw the same problems and seeds."""
     seeds, problems = max(len(top) for top, _ in sides), sides[0][0].shape[1]
     chunks = [
-        [_means(side, drawn_problems, drawn_seeds if len(side[0]) == seeds else None) for side in sides]
+        [_means(names, side, drawn_problems, drawn_seeds if len(side[0]) == seeds else None) for side in sides]
         for drawn_problems, drawn_seeds in _draw(seeds, problems, seed, resamples)
     ]
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
@@ -137,21 +139,21 @@ def _count_draws(rng: np.random.Generator, resamples: int, n: int) -> Array:
     return np.bincount(cells.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
 
 
-def _means(sums: Sums, problems: Array, seeds: Array | None) -> Array:
+def _means(names: Sequence[str], sums: Sums, problems: Array, seeds: Array | None) -> Array:
     """The mean over drawn seeds of the ratio over drawn problems [resamples, metrics]; NaN where it is undefined."""
     above, below = (np.tensordot(problems, part, axes=(1, 1)) for part in sums)  # [resamples, seeds, metrics]
     # a seed in which a drawn metric is undefined (no wrong first attempt, say) has no weight in that resample
-    ratios = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-    weights = (below > 0) * (1.0 if seeds is None else seeds[:, :, None])
-    total, weighted = weights.sum(axis=1), (weights * ratios).sum(axis=1)
+    values, defined = ratios(names, above, below)
+    weights = defined * (1.0 if seeds is None else seeds[:, :, None])
+    total, weighted = weights.sum(axis=1), (weights * values).sum(axis=1)
     means: Array = np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0)
     return means
 
 
-def _values(sums: Sums, metric: int) -> list[float]:
+def _values(names: Sequence[str], sums: Sums, metric: int) -> list[float]:
     """A metric of each seed in which it is defined."""
-    tops, bottoms = (part[:, :, metric].sum(axis=1).tolist() for part in sums)
-    return [top / bottom for top, bottom in zip(tops, bottoms, strict=True) if bottom]
+    values, defined = ratios(names, *(part.sum(axis=1) for part in sums))
+    return [float(value) for value in values[defined[:, metric], metric]]
 
 
 def _counting(sums: Sums, metric: int) -> int:

@@ -16,6 +16,9 @@ from scorl.trajectory import Group, TrainingExample
 
 __all__ = ["Step"]
 
+OF_EVALUATIONS = ("tokens", "fix_rate", "keep_rate", "break_rate", "ceiling", "edit_ratio", "pass_", "majority_")
+"""How the names of metrics begin that a step's line leaves to evaluations."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -46,7 +49,7 @@ class Step:
         """The step's line of `steps.jsonl`; what is undefined (flips of a single attempt, say) is null."""
         sampled = self.stage.objective.source == "policy"
         measured = metrics.measure(self.groups)
-        kept = [n for n in measured if not n.startswith(("tokens", "fix_rate", "break_rate", "edit_ratio"))]
+        kept = [name for name in measured if not name.startswith(OF_EVALUATIONS)]
         responses = [response for group in self.groups for t in group for response in t.responses]
         return {
             "step": self.index,
