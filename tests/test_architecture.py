@@ -14,7 +14,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("objectives", "metrics", "sandbox", "verifiers"),
     ("tasks",),
     ("model", "engines", "learner", "rollout"),
-    ("training", "evaluation", "inference", "recipe", "run"),
+    ("training", "evaluation", "panel", "answers", "inference", "recipe", "run"),
     ("report", "compare", "estimate", "hub", "cli", "harness", "__main__"),
 ]
 """From the ground up; a module imports from its own floor only what stands to its left, or is in its own folder."""

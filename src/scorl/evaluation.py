@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from math import isnan
 from typing import Any
 
 from scorl import metrics
 from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines.engine import Engine
 from scorl.errors import UserError
-from scorl.rollout import Draws, OfflineAttempts, rollout
+from scorl.rollout import Draws, OfflineAttempts, extend, judge, rollout
 from scorl.seeds import derive
 from scorl.settings import EvaluationSettings, Sampling
 from scorl.tasks.task import Task
+from scorl.tasks.turns import Turn
 from scorl.trajectory import Group, Problem
 
-__all__ = ["Evaluation", "Summary", "evaluate"]
+__all__ = ["Evaluation", "Progress", "Summary", "converse_all", "evaluate", "hash_problems"]
 
 Summary = dict[str, Any]
 """An evaluation as JSON: what it was of, `metrics` as {name: {value, low, high}}, `mcnemar_p`, `outcomes`."""
+
+Progress = Callable[[int, int], None]
+"""Is told (problems done, problems in all); one with half of its responses is half done."""
 
 CHUNK = 64
 """Problems that a rank asks at once, or as many as fill its engine's batch; results do not depend on it."""
@@ -35,10 +41,15 @@ class Evaluation:
     task: str
     settings: EvaluationSettings
     attempts: int
-    max_tokens: int
-    seed: int
+    max_tokens: int | None
+    """Of each response; None, as the seed's and a temperature of NaN: of answers that say no more of themselves."""
+    seed: int | None
     groups: tuple[Group, ...]
     task_settings: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[str | None, ...] = ()
+    """What was said between the attempts; None: the problem once more."""
+    wording: str | None = None
+    """The name of these messages, of a panel of several."""
 
     def summary(self) -> Summary:
         """The evaluation as JSON, without its texts; rates are fractions, undefined ones null.
@@ -55,7 +66,9 @@ class Evaluation:
             "problems": len(self.groups),
             "problems_hash": hash_problems(group[0].problem for group in self.groups),
             "attempts": self.attempts,
-            "temperature": self.settings.temperature,
+            "wording": self.wording,
+            "messages": list(self.messages),
+            "temperature": None if isnan(self.settings.temperature) else self.settings.temperature,
             "samples": self.settings.samples,
             "max_tokens": self.max_tokens,
             "seed": self.seed,
@@ -76,7 +89,7 @@ def evaluate(
     max_tokens: int = 256,
     seed: int = 0,
     offline: OfflineAttempts | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Sample and judge `attempts` attempts at held-out problems.
@@ -90,13 +103,42 @@ def evaluate(
         max_tokens: the longest response.
         seed: of draws at a temperature above 0.
         offline: who writes first attempts in the model's place.
-        progress: is told (problems done, problems in all); one with half of its attempts is half done.
+        progress: see `Progress`.
         ranks: share the problems; each has the whole result.
 
     Raises:
         UserError: the task has no such split, or there is no problem to evaluate on.
     """
     settings = settings or EvaluationSettings()
+    turns = task.turns(attempts)
+    (groups,) = converse_all(
+        engine,
+        task,
+        [turns],
+        settings,
+        max_tokens=max_tokens,
+        seed=seed,
+        offline=offline,
+        progress=progress,
+        ranks=ranks,
+    )
+    messages = tuple(turn.message for turn in turns)
+    return Evaluation(model, task.name, settings, attempts, max_tokens, seed, groups, task.settings, messages)
+
+
+def converse_all(
+    engine: Engine,
+    task: Task,
+    conversations: Sequence[Sequence[Turn]],
+    settings: EvaluationSettings,
+    *,
+    max_tokens: int,
+    seed: int,
+    offline: OfflineAttempts | None = None,
+    progress: Progress | None = None,
+    ranks: Ranks = ALONE,
+) -> list[tuple[Group, ...]]:
+    """The judged groups of each of these conversations, which share their first attempts; the rest as `evaluate`."""
     problems = task.split(settings.split).take(settings.problems)
     if not problems:
         limit = "" if settings.problems is None else f", of which {settings.problems} are to be taken"
@@ -105,22 +147,46 @@ def evaluate(
     def draw_seed(problem: Problem, sample: int, place: int) -> int:
         return derive(seed, "evaluate", problem.id, sample, place)
 
-    turns, tell = task.turns(attempts), progress or (lambda done, total: None)
+    tell, responses = progress or (lambda done, total: None), 1 + sum(map(len, conversations))
     size = ranks.size * max(CHUNK, engine.batch_size // settings.samples)
-    groups: list[Group] = []
+    everything: list[list[Group]] = [[] for _ in conversations]
     for start in range(0, len(problems), size):
         chunk = problems[start : start + size]
         share = ranks.shard(len(chunk))
         before, sampling = chunk[: share.start], Sampling(settings.temperature, max_tokens)
         draws = Draws(draw_seed, settings.samples, sampling, offline=offline, before=before)
 
-        def written(responses: int, start: int = start, asked: int = len(chunk)) -> None:
-            tell(start + asked * responses // (len(turns) + 1), len(problems))
+        def written(done: int, start: int = start, asked: int = len(chunk)) -> None:
+            tell(start + asked * done // responses, len(problems))
 
-        judged = rollout(engine, task, chunk[share], turns, draws, written)
-        groups += ranks.all_concat(judged, "a part of the evaluation")
-        tell(len(groups), len(problems))
-    return Evaluation(model, task.name, settings, attempts, max_tokens, seed, tuple(groups), task.settings)
+        for groups, judged in zip(
+            everything, _converse_chunk(engine, task, conversations, chunk[share], draws, written), strict=True
+        ):
+            groups += ranks.all_concat(judged, "a part of the evaluation")
+        tell(start + len(chunk), len(problems))
+    return [tuple(groups) for groups in everything]
+
+
+def _converse_chunk(
+    engine: Engine,
+    task: Task,
+    conversations: Sequence[Sequence[Turn]],
+    problems: Sequence[Problem],
+    draws: Draws,
+    written: Callable[[int], None],
+) -> list[list[Group]]:
+    """The judged groups of each conversation; `written` is told the responses that each problem has so far."""
+    first = rollout(engine, task, problems, conversations[0], draws, written)
+    everything, done = [first], len(conversations[0])
+    for turns in conversations[1:]:
+        more = extend(engine, first, turns, draws, partial(_add, written, done))
+        everything.append(judge(task, turns, more))
+        done += len(turns)
+    return everything
+
+
+def _add(written: Callable[[int], None], before: int, responses: int) -> None:
+    written(before + responses)
 
 
 def hash_problems(problems: Iterable[Problem]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from scorl.cli.output import check_writable, open_output, quiet
+from scorl.cli.output import check_writable, count_problems, open_output, quiet
 from scorl.cli.sampling import engine_option, resolve_sampler, split_settings, warn_of_context
 
 __all__ = ["collect_repairs"]
@@ -68,7 +68,7 @@ def collect_repairs(
         attempts=1,
         max_tokens=max_tokens,
         seed=seed,
-        progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
+        progress=count_problems(),
     )
     lines, fates = collect_wrong_programs(evaluation.groups)
     with open_output(out) as handle:

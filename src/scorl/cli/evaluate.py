@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from scorl.cli.output import check_writable, open_output, print_grid, quiet
+from scorl.cli.output import check_writable, count_problems, open_output, print_grid, quiet
 from scorl.cli.sampling import engine_option, resolve_sampler, split_settings, warn_of_context
 from scorl.errors import UserError
+from scorl.settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from scorl.evaluation import Evaluation
     from scorl.recipe import TaskChoice
+    from scorl.recipe.sampler import Sampler
     from scorl.tasks.task import Task
 
 __all__ = ["evaluate"]
@@ -36,6 +38,7 @@ COUNT = click.IntRange(min=1)
 @click.option("--max-tokens", type=COUNT, help="Longest response.  [default: the run's own, else 256]")
 @click.option("--limit", type=COUNT, help="Only the first so many problems.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--wordings", metavar="NAMES", help="all, some of the panel's with commas between, or FILE.yaml.")
 @click.option("--out", type=FILE, help="Write the metrics as JSON.")
 @click.option("--attempts-out", type=FILE, help="Write every attempt as a JSON line.")
 def evaluate(
@@ -50,47 +53,104 @@ def evaluate(
     max_tokens: int | None,
     limit: int | None,
     seed: int,
+    wordings: str | None,
     out: Path | None,
     attempts_out: Path | None,
 ) -> None:
     """Measure self-correction of MODEL: a folder, a hub name, scorl:NAME, pypi:PACKAGE, or a run directory.
 
+    A JSONL file of answers that exist already needs no model: lines of {"id", "attempts": [...], "model", "wording",
+    "sampling"}, of which the first two are needed.
+
+    --wordings asks for the second attempt in several wordings, all after the same first attempts: neutral (the task's
+    own), verify_first, suggestive, again, and placebo, which asks the problem once more without a hint.
+
     Settings are given as a recipe has them: the task's as in path=data/svamp, the engine's as in
     engine.batch_size=64, the model's as in model.dtype=bfloat16. The engine vllm loads the model in its own server,
     so that it is in memory once.
     """
-    of_sampler, of_task = split_settings(settings)
-    sampler = resolve_sampler(model, engine, of_sampler)
-    task, own_max_tokens = _task(model, task_name, of_task)
-    task.split(split)
     for path in (out, attempts_out):
         check_writable(path)
-    sampler.check()
+    if model.endswith(".jsonl"):
+        evaluations = _of_answers(Path(model), task_name, settings, split)
+    else:
+        of_sampler, of_task = split_settings(settings)
+        sampler = resolve_sampler(model, engine, of_sampler)
+        task, own_max_tokens = _task(model, task_name, of_task)
+        task.split(split)
+        sampler.check()
+        measured = EvaluationSettings(problems=limit, temperature=temperature, samples=samples, split=split)
+        longest = max_tokens or own_max_tokens
+        evaluations = _sample(sampler, task, measured, model, attempts, longest, seed, wordings)
+    _show(evaluations)
+    _write(evaluations, out, attempts_out)
 
+
+def _of_answers(file: Path, task_name: str | None, settings: Sequence[str], split: str) -> list[Evaluation]:
+    """The evaluations of a file of answers."""
+    from scorl.answers import evaluate_answers
+    from scorl.recipe import resolve_task
+
+    if not file.is_file():
+        raise UserError(f"{file}: no such file of answers")
+    if task_name is None:
+        raise UserError("--task is missing: it judges the answers")
+    choice = resolve_task(task_name, settings)
+    _check_split(choice, settings)
+    task = choice.build()
+    evaluations = evaluate_answers(file, task, split)
+    there = len(task.split(split).take(None))
+    for evaluation in evaluations:
+        if (answered := len(evaluation.groups)) < there:
+            name = " ".join(filter(None, (evaluation.model, evaluation.wording)))
+            click.echo(f"{name}: answers to {answered} of the {there} problems of '{split}'", err=True)
+    return evaluations
+
+
+def _sample(
+    sampler: Sampler,
+    task: Task,
+    settings: EvaluationSettings,
+    model: str,
+    attempts: int,
+    max_tokens: int,
+    seed: int,
+    wordings: str | None,
+) -> list[Evaluation]:
+    """The evaluation of a model, or those of each wording."""
     from scorl.evaluation import evaluate as measure
-    from scorl.metrics import ADVICE, find_crowded, share_out_of_context
-    from scorl.report import tabulate_evaluation
-    from scorl.settings import EvaluationSettings
+    from scorl.panel import evaluate_panel
+    from scorl.tasks.wordings import choose_wordings
 
+    chosen = choose_wordings(task, wordings) if wordings else {}
     quiet()
     loaded = sampler.build()
-    longest, problems = max_tokens or own_max_tokens, task.split(split).take(limit)
-    warn_of_context(sampler, loaded.chat, task, problems, attempts, longest)
-    evaluation = measure(
-        loaded,
-        task,
-        EvaluationSettings(problems=limit, temperature=temperature, samples=samples, split=split),
-        model=model,
-        attempts=attempts,
-        max_tokens=longest,
-        seed=seed,
-        progress=lambda done, total: click.echo(f"{done}/{total} problems", err=True),
+    warn_of_context(
+        sampler, loaded.chat, task, task.split(settings.split).take(settings.problems), attempts, max_tokens
     )
-    print_grid(tabulate_evaluation(evaluation))
-    if alarm := find_crowded(share_out_of_context(evaluation.groups, longest)):
-        advice = ADVICE[alarm.kind].replace("engine.max_tokens", "--max-tokens")
-        click.echo(f"alarm: {alarm.statistic}. To try: {advice}", err=True)
-    _write(evaluation, out, attempts_out)
+    how: dict[str, Any] = {"model": model, "attempts": attempts, "max_tokens": max_tokens, "seed": seed}
+    if chosen:
+        panel = evaluate_panel(loaded, task, chosen, settings, progress=count_problems(), **how)
+        return list(panel.evaluations.values())
+    return [measure(loaded, task, settings, progress=count_problems(), **how)]
+
+
+def _show(evaluations: Sequence[Evaluation]) -> None:
+    """A table for each evaluation, or one for each model that was asked in several wordings; and an alarm."""
+    from scorl.metrics import ADVICE, find_crowded, share_out_of_context
+    from scorl.panel import panels_of
+    from scorl.report import tabulate_evaluation, tabulate_panel
+
+    for panel in panels_of(evaluations):
+        one, *others = panel.evaluations.values()
+        print_grid(tabulate_panel(panel) if others else tabulate_evaluation(one))
+    for evaluation in evaluations:
+        if evaluation.max_tokens and (
+            alarm := find_crowded(share_out_of_context(evaluation.groups, evaluation.max_tokens))
+        ):
+            advice = ADVICE[alarm.kind].replace("engine.max_tokens", "--max-tokens")
+            click.echo(f"alarm: {alarm.statistic}. To try: {advice}", err=True)
+            break
 
 
 def _task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, int]:
@@ -121,14 +181,17 @@ def _check_split(task: TaskChoice, settings: Sequence[str]) -> None:
         )
 
 
-def _write(evaluation: Evaluation, out: Path | None, attempts_out: Path | None) -> None:
+def _write(evaluations: Sequence[Evaluation], out: Path | None, attempts_out: Path | None) -> None:
+    """One evaluation as its summary, several as a list of panels; and every attempt."""
+    from scorl.panel import panels_of
     from scorl.run.files import response_records
 
     if out:
+        summaries = [panel.summary() for panel in panels_of(evaluations)]
         with open_output(out) as handle:
-            handle.write(json.dumps(evaluation.summary(), indent=1) + "\n")
+            handle.write(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=1) + "\n")
     if attempts_out:
-        trajectories = [trajectory for group in evaluation.groups for trajectory in group]
-        lines = (record for t in trajectories for record in response_records(0, t))
+        named = [(e.wording, t) for e in evaluations for group in e.groups for t in group]
+        lines = (record | {"wording": w} if w else record for w, t in named for record in response_records(0, t))
         with open_output(attempts_out) as handle:
             handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

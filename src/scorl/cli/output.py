@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from scorl.errors import UserError
 from scorl.run.files import replacing
+from scorl.run.progress import format_duration
 
 if TYPE_CHECKING:
     from scorl.report.table import Grid
 
-__all__ = ["check_writable", "open_output", "print_grid", "quiet", "speak_plainly"]
+__all__ = ["check_writable", "count_problems", "open_output", "print_grid", "quiet", "speak_plainly"]
 
 
 @contextmanager
@@ -62,6 +64,25 @@ def quiet() -> None:
 
 def _is_not_about_length(record: logging.LogRecord) -> bool:
     return "sequence length is longer than" not in record.getMessage()
+
+
+def count_problems() -> Callable[[int, int], None]:
+    """A progress that says on stderr how many problems are done, how fast, and how long the rest takes.
+
+    Every two seconds at most, and at the end.
+    """
+    began = said = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if done < total and now - said < 2:
+            return
+        said, spent = now, max(now - began, 1e-9)
+        left = f", {format_duration(spent / done * (total - done))} left" if 0 < done < total else ""
+        print(f"{done}/{total} problems, {done / spent:.2g} a second{left}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def check_writable(path: Path | None) -> None:

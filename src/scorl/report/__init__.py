@@ -1,6 +1,7 @@
 """What people look at: tables, trajectories, and the report of a run."""
 
 from scorl.report.html import write_report
+from scorl.report.panel import tabulate_panel
 from scorl.report.show import show_trajectories
 from scorl.report.table import tabulate_change, tabulate_evaluation, to_markdown, to_rich
 
@@ -8,6 +9,7 @@ __all__ = [
     "show_trajectories",
     "tabulate_change",
     "tabulate_evaluation",
+    "tabulate_panel",
     "to_markdown",
     "to_rich",
     "write_report",

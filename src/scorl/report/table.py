@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,17 @@ from scorl.metrics import Difference, bootstrap_differences, tally_outcomes
 if TYPE_CHECKING:  # reading a run's files needs no model, hence no torch
     from scorl.evaluation import Evaluation, Summary
 
-__all__ = ["Grid", "tabulate_change", "tabulate_evaluation", "to_markdown", "to_rich"]
+__all__ = [
+    "Grid",
+    "describe",
+    "format_interval",
+    "format_p",
+    "format_value",
+    "tabulate_change",
+    "tabulate_evaluation",
+    "to_markdown",
+    "to_rich",
+]
 
 LABELS = {
     "accuracy_selective": "accuracy, selective revision",
@@ -49,13 +60,13 @@ def tabulate_evaluation(evaluation: Evaluation | Summary) -> Grid:
     summary = _summarize(evaluation)
     defined = {name: m for name, m in summary["metrics"].items() if m["value"] is not None}
     rows = tuple(
-        (label_metric(name), _format_value(name, m["value"]), _format_interval(name, m)) for name, m in defined.items()
+        (label_metric(name), format_value(name, m["value"]), format_interval(name, m)) for name, m in defined.items()
     )
     p = summary["mcnemar_p"]
     notes = (
-        ("Rates in percent.",) if p is None else (f"Rates in percent. Delta(t1, t2), exact McNemar: p {_format_p(p)}.",)
+        ("Rates in percent.",) if p is None else (f"Rates in percent. Delta(t1, t2), exact McNemar: p {format_p(p)}.",)
     )
-    return Grid(_describe(summary), ("metric", "value", "95% interval"), rows, notes)
+    return Grid(describe(summary), ("metric", "value", "95% interval"), rows, notes)
 
 
 def tabulate_change(before: Evaluation | Summary, after: Evaluation | Summary) -> Grid:
@@ -68,9 +79,9 @@ def tabulate_change(before: Evaluation | Summary, after: Evaluation | Summary) -
     how = "is paired by problem" if changes else "has no interval: the two are not about the same problems"
     notes = [f"Rates in percent, 95% intervals by bootstrap over problems. The change {how}."]
     if old["mcnemar_p"] is not None and new["mcnemar_p"] is not None:
-        tests = f"before p {_format_p(old['mcnemar_p'])}, after p {_format_p(new['mcnemar_p'])}"
+        tests = f"before p {format_p(old['mcnemar_p'])}, after p {format_p(new['mcnemar_p'])}"
         notes.append(f"Delta(t1, t2), exact McNemar: {tests}.")
-    return Grid(_describe(new), ("metric", "before", "after", "change", "p"), rows, tuple(notes))
+    return Grid(describe(new), ("metric", "before", "after", "change", "p"), rows, tuple(notes))
 
 
 def to_markdown(grid: Grid) -> str:
@@ -115,12 +126,12 @@ def label_metric(name: str) -> str:
 def _make_row(name: str, old: dict[str, Any], new: dict[str, Any], change: Difference | None) -> tuple[str, ...]:
     cells = ["undefined" if m["value"] is None else _format_measured(name, m) for m in (old, new)]
     if change and change.value is not None:
-        span = _format_interval(name, {"low": change.low, "high": change.high}, signed=True)
-        p = _format_p(change.p).removeprefix("= ")
-        return (label_metric(name), *cells, f"{_format_value(name, change.value, signed=True)} {span}", p)
+        span = format_interval(name, {"low": change.low, "high": change.high}, signed=True)
+        p = format_p(change.p).removeprefix("= ")
+        return (label_metric(name), *cells, f"{format_value(name, change.value, signed=True)} {span}", p)
     if old["value"] is None or new["value"] is None:
         return (label_metric(name), *cells, "", "")
-    return (label_metric(name), *cells, _format_value(name, new["value"] - old["value"], signed=True), "")
+    return (label_metric(name), *cells, format_value(name, new["value"] - old["value"], signed=True), "")
 
 
 def _pair(old: Summary, new: Summary) -> dict[str, Difference]:
@@ -136,14 +147,16 @@ def _summarize(evaluation: Evaluation | Summary) -> Summary:
     return evaluation if isinstance(evaluation, dict) else evaluation.summary()
 
 
-def _describe(s: Summary) -> str:
+def describe(s: Summary) -> str:
+    """What an evaluation is of, as a title."""
+    said = "unknown" if s["temperature"] is None else f"{s['temperature']:g}"
     return (
         f"{s['model']} on {s['task']} ({s['split']}): {s['problems']} problems, "
-        f"{s['samples']} sample{'s' * (s['samples'] > 1)} each, temperature {s['temperature']:g}"
+        f"{s['samples']} sample{'s' * (s['samples'] > 1)} each, temperature {said}"
     )
 
 
-def _format_value(name: str, value: float, signed: bool = False) -> str:
+def format_value(name: str, value: float, signed: bool = False) -> str:
     """A rate in percent, a ratio with three digits, a number of tokens with one."""
     sign = "+z" if signed or name.startswith("delta") else ""
     if name == "edit_ratio":
@@ -152,16 +165,18 @@ def _format_value(name: str, value: float, signed: bool = False) -> str:
 
 
 def _format_measured(name: str, measured: dict[str, Any]) -> str:
-    return f"{_format_value(name, measured['value'])} {_format_interval(name, measured)}"
+    return f"{format_value(name, measured['value'])} {format_interval(name, measured)}"
 
 
-def _format_interval(name: str, interval: dict[str, Any], signed: bool = False) -> str:
+def format_interval(name: str, interval: Mapping[str, Any], signed: bool = False) -> str:
+    """Its bounds as `format_value` writes them; empty where there are none."""
     if interval["low"] is None:
         return ""
-    return f"[{_format_value(name, interval['low'], signed)}, {_format_value(name, interval['high'], signed)}]"
+    return f"[{format_value(name, interval['low'], signed)}, {format_value(name, interval['high'], signed)}]"
 
 
-def _format_p(p: float | None) -> str:
+def format_p(p: float | None) -> str:
+    """`= 0.012`, or `< 0.001`; empty where there is none."""
     if p is None:
         return ""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
