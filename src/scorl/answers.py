@@ -2,14 +2,14 @@
 
 {"id": "gsm8k-7", "attempts": ["The answer is 4.", "It is 5."], "model": "m", "wording": "neutral", "sampling": {...}}
 
-Several lines with the same id, model and wording are several samples; `sampling` may have `temperature` and `max_tokens`.
+Several lines with the same id, model and wording are several samples. `sampling` may say `temperature`, `max_tokens`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from scorl.trajectory import Group, Problem, Response, Trajectory
 
 __all__ = ["evaluate_answers"]
 
-KEYS = ("id", "attempts", "model", "wording", "sampling")
-
 
 @dataclass(frozen=True)
 class Line:
@@ -36,6 +34,9 @@ class Line:
     model: str
     wording: str | None
     sampling: Mapping[str, Any]
+
+
+KEYS = tuple(field.name for field in fields(Line) if field.name != "where")
 
 
 def evaluate_answers(path: Path, task: Task, split: str) -> list[Evaluation]:

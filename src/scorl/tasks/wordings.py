@@ -76,6 +76,8 @@ def _turns(name: str, own: Correction) -> Turns:
 
 
 def _read(path: Path) -> Mapping[str, str]:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file of wordings")
     try:
         texts = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
