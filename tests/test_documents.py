@@ -133,6 +133,7 @@ WRITES = {
     "schema": r'"\$schema": "https://json-schema\.org/',
     "show": r"\battempt 2\b",
     "solve": r"^attempt 2\n(.+\n)+\nfinal answer$",
+    "watch": r"^held-out after 2 updates: ",
     "train": r"^done: read runs/[\w-]+/report\.html",
 }
 """A line that each command of the first pages writes, to stdout or stderr."""

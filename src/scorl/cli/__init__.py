@@ -27,6 +27,7 @@ from scorl.cli.report import report
 from scorl.cli.show import show
 from scorl.cli.solve import solve
 from scorl.cli.train import train
+from scorl.cli.watch import watch
 from scorl.distributed.ranks import exit_process, launched_rank
 from scorl.errors import GuardError, PeerLostError, UserError
 from scorl.parent import end_with_launcher
@@ -47,7 +48,7 @@ def commands() -> None:
 
 for command in (
     *(train, evaluate, compare, diff, judge, collect_repairs, show, report, plan, doctor, recipes, schema),
-    *(push, export_eval, solve),
+    *(push, export_eval, solve, watch),
 ):
     commands.add_command(command)
 

@@ -40,7 +40,7 @@ from scorl.run.files import (
 )
 from scorl.run.lock import exclusive
 
-__all__ = ["ATTEMPTS", "EVALUATIONS", "HELD_OUT", "RunDirectory"]
+__all__ = ["ATTEMPTS", "EVALUATIONS", "HELD_OUT", "STEPS", "RunDirectory"]
 
 STEPS, EVALUATIONS, REPORT, LOCK = "steps.jsonl", "evaluation.json", "report.html", ".lock"
 ATTEMPTS, HELD_OUT, COLLECTED, RANKS = "attempts", "held-out", "collected", "ranks"
