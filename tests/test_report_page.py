@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.report_runs import attempt_lines, write_run
 
-from scorl.report import write_report
+from scorl.report import gather, save_report, write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -265,7 +265,7 @@ def test_curves_say_their_values_and_take_a_logarithmic_axis(visit: Any, report:
 
 def test_several_runs_are_laid_over_each_other(visit: Any, tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, steps) for name, steps in (("mine", 6), ("yours", 4))]
-    one = visit(write_report(runs, tmp_path / "both.html"))
+    one = visit(save_report(gather(runs), runs, tmp_path / "both.html"))
     assert one.counts()["all"] == "56"
     one.page.select_option("[aria-label='all runs']", label="yours")
     assert one.counts()["all"] == "24"

@@ -19,18 +19,28 @@ RUN = click.Path(path_type=Path, exists=True, file_okay=False)
     help="The file.  [default: report.html in RUN; of several, in this folder]",
 )
 @click.option(
+    "--figures",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also write figures for papers there, SVG and PDF (the extra `figures`).",
+)
+@click.option(
     "--megabytes",
     type=click.IntRange(min=1),
     default=256,
     show_default=True,
     help="Of recorded attempts that are taken whole; of more, those of every 2nd, 3rd, ... step.",
 )
-def report(runs: tuple[Path, ...], out: Path | None, megabytes: int) -> None:
+def report(runs: tuple[Path, ...], out: Path | None, figures: Path | None, megabytes: int) -> None:
     """Write report.html of RUN: every attempt, curves, tables; one file, no network needed.
 
     Of several RUNs the curves are laid over each other. A RUN may also be a folder that `scorl compare` or
     `scorl scale` wrote.
     """
-    from scorl.report import write_report
+    from scorl.report import gather, save_report, write_figures
 
-    click.echo(write_report(runs, out, megabytes))
+    gathered = gather(runs, megabytes)
+    click.echo(save_report(gathered, runs, out))
+    if figures:
+        for path in write_figures(gathered, figures):
+            click.echo(path)

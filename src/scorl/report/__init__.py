@@ -1,16 +1,22 @@
 """What people look at: tables, trajectories, and the report of a run."""
 
-from scorl.report.html import write_report
+from scorl.report.figures import write_figures
+from scorl.report.gather import Gathered, gather
+from scorl.report.html import save_report, write_report
 from scorl.report.panel import tabulate_panel
 from scorl.report.show import show_trajectories
 from scorl.report.table import tabulate_change, tabulate_evaluation, to_markdown, to_rich
 
 __all__ = [
+    "Gathered",
+    "gather",
+    "save_report",
     "show_trajectories",
     "tabulate_change",
     "tabulate_evaluation",
     "tabulate_panel",
     "to_markdown",
     "to_rich",
+    "write_figures",
     "write_report",
 ]

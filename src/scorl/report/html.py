@@ -19,12 +19,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from scorl.report.gather import MEGABYTES, Gathered, gather
+from scorl.report.gather import Gathered, gather
 from scorl.run.directory import RunDirectory
 from scorl.run.files import write_whole
 from scorl.version import __version__
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["render_report", "save_report", "write_report"]
 
 SCRIPTS = (
     "dom.js",
@@ -58,23 +58,30 @@ class Asset:
         return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def write_report(paths: Path | str | Sequence[Path], out: Path | None = None, megabytes: int = MEGABYTES) -> Path:
-    """Writes the report of a run directory, or of several, and returns its path; what is not there yet is left out.
-
-    Args:
-        paths: of runs, or of folders of `scorl compare` and `scorl scale`.
-        out: the file; None: in the run directory, of several report.html in this folder.
-        megabytes: of attempts that it takes whole; of more it takes each n-th step.
+def write_report(path: Path | str) -> Path:
+    """Writes the report of a run directory into it and returns its path; what is not there yet is left out.
 
     Raises:
-        UserError: a directory holds no steps and no evaluations.
+        UserError: the directory holds no steps and no evaluations.
     """
-    several = [Path(paths)] if isinstance(paths, Path | str) else list(paths)
-    page = render_report(gather(several, megabytes))
+    paths = [Path(path)]
+    return save_report(gather(paths), paths)
+
+
+def save_report(gathered: Gathered, paths: Sequence[Path], out: Path | None = None) -> Path:
+    """Writes the report of runs, or of folders of comparisons and scaling results, and returns its path.
+
+    Args:
+        gathered: its data.
+        paths: what it is of.
+        out: the file; None: report.html, of one folder in it, of several in this one.
+    """
+    page = render_report(gathered)
     if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, page)
         return out
-    return RunDirectory(several[0] if len(several) == 1 else Path()).write_report(page)
+    return RunDirectory(paths[0] if len(paths) == 1 else Path()).write_report(page)
 
 
 def render_report(gathered: Gathered) -> str:
