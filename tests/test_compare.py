@@ -3,18 +3,18 @@
 import json
 import subprocess
 import sys
-from xml.etree import ElementTree
 
 import pytest
 import torch
 
-from scorl.compare import METHODS, draw_figure, jobs, parse_arms, plan_runs, summarize_runs, tabulate_comparison
+from scorl.compare import METHODS, jobs, parse_arms, plan_runs, summarize_runs, tabulate_comparison
 from scorl.compare.arms import Arm
 from scorl.errors import UserError
 from scorl.metrics import tally_outcomes
 from scorl.model.rates import CpuRates
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star
 from scorl.recipe import decide, resolve
+from scorl.report import gather
 from scorl.tasks.turns import SelfRefine
 
 RECIPE = resolve("countdown")
@@ -73,6 +73,8 @@ def finished(run, outcomes, fixed=None):
     tally = tally_outcomes(outcomes)
     assert tally.problems
     evaluation = {"step": run.recipe.steps, "problems": len(outcomes), "outcomes": outcomes, "metrics": {}}
+    evaluation |= {"model": "tiny", "task": "countdown", "split": "test", "samples": 1, "temperature": 0.0}
+    evaluation |= {"mcnemar_p": None}
     evaluation["edit_ratios"] = dict.fromkeys(outcomes, 0.25)
     if fixed:
         evaluation["fixed"] = {"outcomes": fixed}
@@ -106,38 +108,38 @@ def test_the_table_of_finished_runs(tmp_path):
     json.dumps(arms_json)
 
 
-def test_the_figure_is_one_file_with_every_panel(tmp_path):
-    runs = plan_runs(RECIPE, parse_arms("base,score,score:stages.1.alpha=0:model.path=<b>"), 1, tmp_path)
+def test_the_report_of_a_comparison_has_every_figure(tmp_path):
+    runs = plan_runs(RECIPE, parse_arms("base,score,score:stages.1.alpha=0:model.path=<b>"), 2, tmp_path)
     for run in runs:
         finished(run, {f"p{i}": "01" if i % 2 else "00" for i in range(40)}, fixed={"p0": "01", "p1": "10"})
-    score = runs[1].directory
-    steps = [{"step": n, "accuracy_t1": 0.25, "accuracy_t2": 0.5, "answer_changed": 0.75} for n in range(3)]
-    (score / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
-    (score / "attempts").mkdir()
-    attempts = [{"step": 2, "problem": "p", "sample": 0, "turn": turn, "text": "ab"[turn]} for turn in (0, 1)]
-    (score / "attempts" / "step-000002.jsonl").write_text("".join(json.dumps(line) + "\n" for line in attempts))
-    text = draw_figure(summarize_runs(runs), runs).as_file()
-    svg = ElementTree.fromstring(text)
-    texts = ["".join(shape.itertext()) for shape in svg.iter("{http://www.w3.org/2000/svg}text")]
-    for title in (
-        "Accuracy, %",
-        "Flips, % of all problems",
-        "Accuracy in training, %: attempt 1 dotted",
-        "Answers changed in training, %",
-        "Edit-distance ratio of the two attempts",
-        "Wrong first attempts that are corrected, %",
-    ):
-        assert title in texts
-    assert "SCoRe, stages.1.alpha=0, model.path=<b>" in texts
-    assert "<b>" not in text
+    steps = [{"step": n, "stage": "one", "accuracy_t1": 0.25, "accuracy_t2": 0.5} for n in range(3)]
+    (runs[1].directory / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    (tmp_path / "compare.json").write_text(json.dumps(summarize_runs(runs).as_dict()))
+    gathered = gather([tmp_path])
+    assert [run.name for run in gathered.runs] == ["base", runs[1].arm.name, runs[2].arm.name]
+    titles = [chart["title"] for chart in gathered.comparison["charts"]]
+    assert titles == [
+        "Accuracy",
+        "Delta(t1, t2)",
+        "Flips, of all problems",
+        "Wrong first attempts that are corrected",
+    ]
+    accuracy, *_, corrected = gathered.comparison["charts"]
+    assert [row["label"] for row in accuracy["rows"]][2] == "SCoRe, stages.1.alpha=0, model.path=<b>"
+    assert accuracy["rows"][1]["bars"][1][0] == 50
+    assert [bar[0] for bar in corrected["rows"][0]["bars"]] == [100, 50]
+    assert [run.charts["training"][0]["title"] for run in gathered.runs if run.charts["training"]] == ["Accuracy"]
 
 
-def test_a_figure_leaves_out_what_is_not_there(tmp_path):
+def test_a_report_of_a_comparison_leaves_out_what_is_not_there(tmp_path):
     runs = plan_runs(RECIPE, parse_arms("base"), 1, tmp_path)
     finished(runs[0], {"p": "01"})
-    figure = draw_figure(summarize_runs(runs), runs)
-    titles = [shape.text for group in figure.shapes for shape in group if shape.get("class") == "title"]
-    assert titles == ["Accuracy, %", "Flips, % of all problems", "Edit-distance ratio of the two attempts"]
+    (tmp_path / "compare.json").write_text(json.dumps(summarize_runs(runs).as_dict()))
+    charts = gather([tmp_path]).comparison["charts"]
+    assert [chart["title"] for chart in charts] == ["Accuracy", "Delta(t1, t2)", "Flips, of all problems"]
+    (tmp_path / "compare.json").write_text("{}")
+    with pytest.raises(UserError, match=r"compare.json has no arms"):
+        gather([tmp_path])
 
 
 def test_seeds_that_did_not_end_are_left_out_on_both_sides(tmp_path):

@@ -23,7 +23,6 @@ from test_metrics import groups, trajectory
 from scorl.errors import UserError
 from scorl.evaluation import Evaluation
 from scorl.report import show_trajectories, tabulate_change, tabulate_evaluation, to_markdown, to_rich, write_report
-from scorl.report.chart import Series, draw_chart
 from scorl.report.trajectories import gather_trajectories, mark_changes, present
 from scorl.run.files import response_records
 from scorl.settings import EvaluationSettings
@@ -297,38 +296,6 @@ def test_a_run_that_has_just_begun_has_a_report(run: Path) -> None:
     (run / "steps.jsonl").unlink()
     with pytest.raises(UserError, match="no run directory"):
         write_report(run)
-
-
-def test_a_chart_breaks_where_a_value_is_missing() -> None:
-    whole = Series("a", [(0, 1.0), (1, 2.0), (2, None), (3, 1.0), (4, 1.5)])
-    chart = draw_chart("loss", [whole, Series("b", [(0, None)])])
-    assert chart is not None
-    assert [shape.tag for shape in chart.shapes].count("polyline") == 2
-    assert draw_chart("nothing", [Series("a", [(0, None), (1, float("nan"))])]) is None
-    flat = draw_chart("all zero", [Series("a", [(0, 0.0), (1, 0.0)])])
-    assert flat is not None
-    assert [shape.tag for shape in flat.shapes].count("polyline") == 1
-
-
-def test_a_chart_puts_values_where_its_axes_say() -> None:
-    chart = draw_chart("share, %", [Series("a", [(0, 0.0), (10, 0.5)], [(10, 0.25, 0.75)])], percent=True)
-    assert chart is not None
-    texts = {shape.text: shape.attrib for shape in chart.shapes if shape.tag == "text"}
-    (curve,) = (shape for shape in chart.shapes if shape.tag == "polyline")
-    (x0, y0), (x1, y1) = (map(float, spot.split(",")) for spot in curve.attrib["points"].split())
-    assert [x0, x1] == pytest.approx([float(texts[tick]["x"]) for tick in ("0", "10")], abs=0.1)
-    twenty, eighty = (float(texts[tick]["y"]) - 3.5 for tick in ("20", "80"))
-    height = {share: twenty + (share - 20) / 60 * (eighty - twenty) for share in (0, 25, 50, 75)}
-    assert [y0, y1] == pytest.approx([height[0], height[50]], abs=0.2)
-    (span,) = (shape for shape in chart.shapes if "span" in shape.attrib["class"])
-    assert [float(span.attrib[end]) for end in ("y1", "y2")] == pytest.approx([height[25], height[75]], abs=0.2)
-
-
-def test_curves_of_one_name_have_one_key() -> None:
-    twice = [Series("a", [(0, 1.0)], style="s1"), Series("a", [(0, 2.0)], style="s1 dotted"), Series("b", [(0, 0.0)])]
-    chart = draw_chart("loss", twice)
-    assert chart is not None
-    assert [shape.text for shape in chart.shapes if shape.attrib["class"] == "key"] == ["a", "b"]
 
 
 def test_reading_a_run_does_not_wait_for_torch() -> None:

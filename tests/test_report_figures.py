@@ -39,7 +39,7 @@ def test_several_runs_share_a_figure_and_comparisons_have_theirs(tmp_path: Path)
     rate, other = {"mean": 0.5, "low": 0.4, "high": 0.6}, {"mean": 0.5, "low": None, "high": None}
     arms = {
         name: {"label": label, "metrics": {"accuracy_t1": rate, "accuracy_t2": other, "delta": rate}, "fixed": {}}
-        for name, label in (("score", "SCoRe"), ("star", "STaR $D$"))
+        for name, label in (("score", "SCoRe"), ("star", "STaR $\\D$"))
     }
     for name in arms:
         write_run(tmp_path / name / "seed-0")

@@ -34,12 +34,12 @@ def compare(
     """Train every method of the paper by one SCoRe RECIPE and write one table.
 
     The runs are ordinary run directories below OUT; those that are there are reused, those that were interrupted
-    resume. OUT gets table.md, compare.json and compare.svg.
+    resume. OUT gets table.md, compare.json and report.html.
     """
     from scorl.cli.train import default_folder
-    from scorl.compare import draw_figure, parse_arms, plan_runs, summarize_runs, tabulate_comparison
+    from scorl.compare import parse_arms, plan_runs, summarize_runs, tabulate_comparison
     from scorl.recipe import resolve
-    from scorl.report import to_markdown
+    from scorl.report import to_markdown, write_report
     from scorl.run.files import write_whole
 
     place = out or default_folder(recipe).with_name(f"compare-{default_folder(recipe).name}")
@@ -57,8 +57,7 @@ def compare(
     write_whole(place / "compare.json", json.dumps(comparison.as_dict(), indent=1) + "\n")
     write_whole(place / "table.md", to_markdown(grid))
     print_grid(grid)
-    write_whole(place / "compare.svg", draw_figure(comparison, runs).as_file())
-    click.echo(f"done: table.md, compare.json and compare.svg in {place}", err=True)
+    click.echo(f"done: read {write_report(place)}; table.md and compare.json are beside it", err=True)
     if failed:
         click.echo(
             f"{len(failed)} runs failed, and the table is without them: {', '.join(r.name for r in failed)}", err=True

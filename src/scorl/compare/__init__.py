@@ -7,7 +7,6 @@ comparison = summarize_runs(runs)                   # means over seeds, interval
 """
 
 from scorl.compare.arms import Arm, parse_arms
-from scorl.compare.figure import draw_figure
 from scorl.compare.jobs import Run, execute_runs, plan_runs
 from scorl.compare.methods import METHODS
 from scorl.compare.results import ArmResult, Comparison, summarize_runs
@@ -19,7 +18,6 @@ __all__ = [
     "ArmResult",
     "Comparison",
     "Run",
-    "draw_figure",
     "execute_runs",
     "parse_arms",
     "plan_runs",

@@ -25,6 +25,8 @@ __all__ = ["write_figures"]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's, which readers with any colour vision tell apart."""
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+MOST = len(COLOURS)
+"""Runs that one figure can hold: of more, a comparison's say, give those whose curves are wanted."""
 WIDTH, HEIGHT = 3.4, 2.3
 """Inches: a column of a paper."""
 STYLE: dict[Any, Any] = {
@@ -44,6 +46,7 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 7,
     "legend.handlelength": 2.2,
     "pdf.fonttype": 42,  # letters stay letters
+    "text.parse_math": False,  # names are text, whatever is in them
     "svg.hashsalt": "scorl",  # the same data gives the same file
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.02,
@@ -83,7 +86,7 @@ def _list_figures(gathered: Gathered) -> Iterator[tuple[str, tuple[float, float]
     runs = [run.charts for run in gathered.runs]
     size = (WIDTH, HEIGHT)
     for name, (title, label) in CURVES.items():
-        if any(_find_panels(run, title) for run in runs):
+        if len(runs) <= MOST and any(_find_panels(run, title) for run in runs):
             yield name, size, partial(_draw_curves, runs, title, label)
     for run in runs:
         for edits in run["edits"]:
@@ -101,7 +104,7 @@ def _draw_curves(runs: Sequence[Mapping[str, Any]], title: str, label: str, axes
     for k, run in enumerate(runs):
         for kind, panel in _find_panels(run, title):
             for j, one in enumerate(panel["series"]):
-                colour, dash = (COLOURS[k % 8], DASHES[j % 4]) if len(runs) > 1 else (COLOURS[j % 8], "-")
+                colour, dash = (COLOURS[k % MOST], DASHES[j % 4]) if len(runs) > 1 else (COLOURS[j % MOST], "-")
                 name = f"{run['name']}, {one['name']}" if len(runs) > 1 else one["name"]
                 if kind == "training":
                     axes.plot(one["x"], _smooth(one["y"]), color=colour, linestyle=dash, label=name)
@@ -164,7 +167,7 @@ def _draw_bars(chart: Mapping[str, Any], axes: Axes) -> None:
 def _draw_scaling(scaling: Mapping[str, Any], axes: Axes) -> None:
     """Accuracy by the number of samples, on a logarithmic axis."""
     for k, one in enumerate(one for one in scaling["series"] if one["name"] != "difference"):
-        _draw_intervals(axes, one, COLOURS[k % 8], DASHES[k % 4], one["name"])  # type: ignore[arg-type]
+        _draw_intervals(axes, one, COLOURS[k % MOST], DASHES[k % 4], one["name"])  # type: ignore[arg-type]
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("samples a problem")
