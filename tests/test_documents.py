@@ -17,8 +17,8 @@ import mdformat
 import pytest
 
 from scorl.cli import commands, main
-from scorl.cli.sampling import split_settings
-from scorl.recipe import resolve, resolve_sampler, resolve_task, shipped_recipes
+from scorl.cli.sampling import ENDPOINT, resolve_sampler, split_settings
+from scorl.recipe import resolve, resolve_task, shipped_recipes
 from scorl.recipe.renamed import RENAMED
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +112,8 @@ def test_every_command_parses_and_its_settings_resolve(page, line, folder):
     if name == "evaluate" and task:
         of_sampler, of_task = split_settings(values.get("settings", ()))
         resolve_task(task, of_task)
-        resolve_sampler(values["model"], values.get("engine", "torch"), of_sampler)
+        default = "auto" if ENDPOINT.fullmatch(values["model"]) else "torch"
+        resolve_sampler(values["model"], values.get("engine", default), of_sampler)
 
 
 def test_every_command_is_on_the_start_page():
@@ -146,6 +147,8 @@ def test_the_commands_of_the_first_pages_run_in_their_order(page, folder, capsys
         arguments = words(line)
         if arguments[0] == "collect-repairs":
             continue  # wants MBPP's file; test_tasks_programs.py runs it
+        if arguments[1:] and ENDPOINT.fullmatch(arguments[1]):
+            continue  # wants an endpoint; test_openai.py has one
         if arguments[0] == "train" and arguments[1] in shipped_recipes():
             arguments[2:2] = SMALL
         if arguments[0] == "evaluate":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import isnan
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from scorl import metrics
 from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines.engine import Engine
+from scorl.engines.usage import Usage, usage_of
 from scorl.errors import UserError
 from scorl.rollout import Draws, OfflineAttempts, extend, judge, rollout
 from scorl.seeds import derive
@@ -50,6 +51,8 @@ class Evaluation:
     """What was said between the attempts; None: the problem once more."""
     wording: str | None = None
     """The name of these messages, of a panel of several."""
+    usage: Usage | None = None
+    """What the answers took, of an engine that counts it; those of all wordings of a panel together."""
 
     def summary(self) -> Summary:
         """The evaluation as JSON, without its texts; rates are fractions, undefined ones null.
@@ -76,6 +79,7 @@ class Evaluation:
             "mcnemar_p": metrics.delta_p(self.groups),
             "outcomes": metrics.outcomes(self.groups),
             "edit_ratios": metrics.edit_ratios(self.groups),
+            **({"usage": asdict(self.usage)} if self.usage else {}),
         }
 
 
@@ -123,7 +127,8 @@ def evaluate(
         ranks=ranks,
     )
     messages = tuple(turn.message for turn in turns)
-    return Evaluation(model, task.name, settings, attempts, max_tokens, seed, groups, task.settings, messages)
+    about = Evaluation(model, task.name, settings, attempts, max_tokens, seed, groups, task.settings, messages)
+    return replace(about, usage=usage_of(engine))
 
 
 def converse_all(

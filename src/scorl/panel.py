@@ -12,6 +12,7 @@ from typing import Any
 
 from scorl import metrics
 from scorl.engines.engine import Engine
+from scorl.engines.usage import usage_of
 from scorl.evaluation import Evaluation, Progress, converse_all
 from scorl.metrics import Difference, Interval
 from scorl.settings import EvaluationSettings
@@ -88,6 +89,7 @@ def evaluate_panel(
     turns = [turns(task.correction, attempts) for turns in wordings.values()]
     everything = converse_all(engine, task, turns, settings, max_tokens=max_tokens, seed=seed, progress=progress)
     about = Evaluation(model, task.name, settings, attempts, max_tokens, seed, (), task.settings)
+    about = replace(about, usage=usage_of(engine))
     return Panel(
         {
             name: replace(about, groups=groups, messages=tuple(turn.message for turn in said), wording=name)

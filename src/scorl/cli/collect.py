@@ -8,7 +8,14 @@ from pathlib import Path
 import click
 
 from scorl.cli.output import check_writable, count_problems, open_output, quiet
-from scorl.cli.sampling import engine_option, resolve_sampler, split_settings, warn_of_context
+from scorl.cli.sampling import (
+    build_engine,
+    engine_option,
+    resolve_sampler,
+    say_usage,
+    split_settings,
+    warn_of_context,
+)
 
 __all__ = ["collect_repairs"]
 
@@ -58,7 +65,7 @@ def collect_repairs(
     from scorl.tasks.repairs import collect_wrong_programs
 
     quiet()
-    loaded = sampler.build()
+    loaded = build_engine(sampler)
     warn_of_context(sampler, loaded.chat, task, task.split(split).take(limit), 1, max_tokens)
     evaluation = evaluate(
         loaded,
@@ -70,6 +77,7 @@ def collect_repairs(
         seed=seed,
         progress=count_problems(),
     )
+    say_usage(loaded)
     lines, fates = collect_wrong_programs(evaluation.groups)
     with open_output(out) as handle:
         handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

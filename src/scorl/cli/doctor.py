@@ -7,7 +7,8 @@ from itertools import chain
 import click
 
 from scorl.cli.output import quiet
-from scorl.cli.sampling import resolve_sampler
+from scorl.cli.sampling import ENDPOINT, resolve_sampler
+from scorl.errors import UserError
 
 __all__ = ["doctor"]
 
@@ -23,6 +24,8 @@ def doctor(model: str | None, settings: tuple[str, ...]) -> None:
     from scorl.cli.checks import check_installation, check_model, check_rates, check_sandbox
     from scorl.model.chat import Chat
 
+    if model and ENDPOINT.fullmatch(model):
+        raise UserError(f"{model} is elsewhere, and there is nothing of it to look at here: scorl evaluate asks it")
     quiet()
     chosen = resolve_sampler(model, "torch", settings).model if model else None
     # The chat is read before this machine is measured: what is wrong with it shows at once.

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import check_writable, count_problems, open_output, print_grid, quiet
-from scorl.cli.sampling import engine_option, resolve_sampler, split_settings, warn_of_context
+from scorl.cli.sampling import (
+    build_engine,
+    engine_option,
+    resolve_sampler,
+    say_usage,
+    split_settings,
+    warn_of_context,
+)
 from scorl.errors import UserError
 from scorl.settings import EvaluationSettings
 
@@ -57,7 +64,8 @@ def evaluate(
     out: Path | None,
     attempts_out: Path | None,
 ) -> None:
-    """Measure self-correction of MODEL: a folder, a hub name, scorl:NAME, pypi:PACKAGE, or a run directory.
+    """Measure self-correction of MODEL: a folder, a hub name, scorl:NAME, pypi:PACKAGE, a run directory, or
+    openai:MODEL@URL, a model behind any endpoint that speaks OpenAI's protocol.
 
     A JSONL file of answers that exist already needs no model: lines of {"id", "attempts": [...], "model", "wording",
     "sampling"}, of which the first two are needed.
@@ -124,15 +132,18 @@ def _sample(
 
     chosen = choose_wordings(task, wordings) if wordings else {}
     quiet()
-    loaded = sampler.build()
+    loaded = build_engine(sampler)
     warn_of_context(
         sampler, loaded.chat, task, task.split(settings.split).take(settings.problems), attempts, max_tokens
     )
     how: dict[str, Any] = {"model": model, "attempts": attempts, "max_tokens": max_tokens, "seed": seed}
     if chosen:
         panel = evaluate_panel(loaded, task, chosen, settings, progress=count_problems(), **how)
-        return list(panel.evaluations.values())
-    return [measure(loaded, task, settings, progress=count_problems(), **how)]
+        evaluations = list(panel.evaluations.values())
+    else:
+        evaluations = [measure(loaded, task, settings, progress=count_problems(), **how)]
+    say_usage(loaded)
+    return evaluations
 
 
 def _show(evaluations: Sequence[Evaluation]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from scorl.engines import ENGINES
+from scorl.engines import ENGINES, Engine
+from scorl.engines.usage import Metered
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +19,19 @@ if TYPE_CHECKING:
     from scorl.tasks.task import Task
     from scorl.trajectory import Problem
 
-__all__ = ["engine_option", "resolve_sampler", "split_settings", "warn_of_context"]
+__all__ = [
+    "ENDPOINT",
+    "build_engine",
+    "engine_option",
+    "resolve_sampler",
+    "say_usage",
+    "split_settings",
+    "warn_of_context",
+]
+
+ENDPOINT = re.compile(r"openai:(?P<model>.+?)(?:@(?P<url>https?://.+))?")
+"""A model that is named by where it is asked."""
+NO_SCHEME = re.compile(r".*@(?P<address>localhost\b.*|[\w.-]+:\d+.*)")
 
 engine_option = click.option(
     "--engine",
@@ -36,14 +50,16 @@ def split_settings(settings: tuple[str, ...]) -> tuple[list[str], list[str]]:
 
 
 def resolve_sampler(model: str, engine: str, settings: Sequence[str]) -> Sampler:
-    """The model and the engine; a model that a run trained is asked as there.
+    """The model and the engine; a model that a run trained is asked as there, and openai:MODEL@URL at its endpoint.
 
     Raises:
-        UserError: the run has no checkpoint yet.
+        UserError: the run has no checkpoint yet, or something is said of an endpoint's model that is not here.
     """
     from scorl import recipe
     from scorl.run.directory import RunDirectory
 
+    if ENDPOINT.fullmatch(model) or ENGINES[engine].is_endpoint:
+        return recipe.resolve_sampler(*_endpoint(model, engine, settings))
     run = RunDirectory.of_model(model)
     if run is None:
         return recipe.resolve_sampler(model, engine, settings)
@@ -53,6 +69,36 @@ def resolve_sampler(model: str, engine: str, settings: Sequence[str]) -> Sampler
     elif not run.saved_steps():
         raise UserError(f"{run.path}: this run has saved no checkpoint yet: scorl train {run.path} --resume")
     return recipe.resolve_sampler(model, engine, settings, trained=trained)
+
+
+def _endpoint(model: str, engine: str, settings: Sequence[str]) -> tuple[str, str, list[str]]:
+    """What `recipe.resolve_sampler` takes, for a model that is elsewhere."""
+    parts = ENDPOINT.fullmatch(model)
+    if parts and engine not in ("auto", "openai"):
+        raise UserError(f"{model} is asked at its endpoint, and not sampled by --engine {engine}: leave that out")
+    if parts and not parts["url"] and (address := NO_SCHEME.fullmatch(parts["model"])):
+        raise UserError(f"{model}: write the URL whole, as in @http://{address['address']}")
+    if of_model := [setting for setting in settings if setting.startswith("model.")]:
+        raise UserError(
+            f"{of_model[0]}: the model is elsewhere, and so is its chat template; fields of a request are given as in "
+            "engine.extra_body.chat_template_kwargs.enable_thinking=false"
+        )
+    url = [f"engine.base_url={parts['url']}"] if parts and parts["url"] else []
+    return parts["model"] if parts else model, "openai", [*url, *settings]
+
+
+def build_engine(sampler: Sampler) -> Engine:
+    """The engine; where answers are kept because they are paid for, it is said where."""
+    engine = sampler.build()
+    if isinstance(engine, Metered):
+        click.echo(engine.describe(), err=True)
+    return engine
+
+
+def say_usage(engine: Engine) -> None:
+    """What the answers took that are paid for."""
+    if isinstance(engine, Metered):
+        click.echo(str(engine.usage), err=True)
 
 
 def warn_of_context(

@@ -6,6 +6,7 @@ A new engine is a settings dataclass, a class that keeps the protocol `Engine`, 
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from scorl.distributed.ranks import Ranks
 from scorl.engines.engine import Engine, Request, Sample, Streaming
 from scorl.engines.scripted import ScriptedEngine
 from scorl.engines.vllm.installed import check_installed
+from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.loading import resolve_model
-from scorl.settings import AutoSettings, ModelSettings, ScriptedSettings, TorchSettings, VllmSettings
+from scorl.settings import AutoSettings, ModelSettings, OpenAISettings, ScriptedSettings, TorchSettings, VllmSettings
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +51,8 @@ class EngineKind:
     of these ranks."""
     check: Callable[[Any], None] = lambda settings: None
     """Raises `UserError` where an engine of these settings cannot run here, before a model is loaded."""
+    is_endpoint: bool = False
+    """Whether it asks a model that is elsewhere: neither tokenizer nor weights are here, and nothing can be trained."""
 
 
 # The builders import what needs torch when they are called: names and settings must not wait for it.
@@ -77,6 +81,12 @@ def _scripted(settings: ScriptedSettings, model: ModelSettings, policy: Policy |
     return ScriptedEngine.load_answers(chat, Path(settings.answers))
 
 
+def _openai(settings: OpenAISettings, model: ModelSettings, policy: Policy | None, ranks: Ranks) -> Engine:
+    from scorl.engines.openai.engine import OpenAIEngine
+
+    return OpenAIEngine(model.path, settings)
+
+
 def _auto(settings: AutoSettings, model: ModelSettings, policy: Policy | None, ranks: Ranks) -> Engine:
     from scorl.model.policy import resolve_device
 
@@ -89,10 +99,18 @@ def _check_vllm(settings: VllmSettings) -> None:
         check_installed(settings.python)
 
 
+def _check_openai(settings: OpenAISettings) -> None:
+    if importlib.util.find_spec("openai") is None:
+        raise UserError("the engine openai needs OpenAI's client: pip install 'scorl[openai]'")
+    if not (settings.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")):
+        raise UserError("OpenAI's own API wants a key in OPENAI_API_KEY; another is named as in openai:MODEL@URL")
+
+
 ENGINES = {
     "auto": EngineKind(AutoSettings, _auto),
     "torch": EngineKind(TorchSettings, _torch),
     "vllm": EngineKind(VllmSettings, _vllm, _check_vllm),
+    "openai": EngineKind(OpenAISettings, _openai, _check_openai, is_endpoint=True),
     "scripted": EngineKind(ScriptedSettings, _scripted),
 }
 """The engines by the names that recipes and commands use."""

@@ -6,6 +6,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 
+from scorl.engines import ENGINES
 from scorl.recipe.sections import Recipe
 from scorl.training.stage import Stage
 
@@ -29,6 +30,11 @@ def _stage(path: str, stage: Stage) -> Iterator[str]:
 
 def _sampling(recipe: Recipe) -> Iterator[str]:
     engine = recipe.engine
+    if ENGINES[engine.name].is_endpoint:
+        yield (
+            f"engine.name: {engine.name} asks a model whose weights are elsewhere, so there is nothing to train; "
+            "measure it with scorl evaluate openai:MODEL@URL"
+        )
     if engine.temperature <= 0:
         yield "engine.temperature: greedy samples of a problem are all alike and teach nothing; 1.0 is usual"
     if recipe.evaluation.split in (recipe.task.split, "all"):

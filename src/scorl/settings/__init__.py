@@ -1,6 +1,6 @@
 """The settings that recipes write down, with what the paper leaves open decided and documented."""
 
-from scorl.settings.engines import AutoSettings, Sampling, ScriptedSettings, TorchSettings, VllmSettings
+from scorl.settings.engines import AutoSettings, OpenAISettings, Sampling, ScriptedSettings, TorchSettings, VllmSettings
 from scorl.settings.learner import IMPORTANCE_CAP, KL_IN, LearnerSettings, Packing
 from scorl.settings.model import Dtype, LoraSettings, ModelSettings
 from scorl.settings.run import CheckpointSettings, EvaluationSettings, Gpu, LoggerName, LoggingSettings
@@ -18,6 +18,7 @@ __all__ = [
     "LoggingSettings",
     "LoraSettings",
     "ModelSettings",
+    "OpenAISettings",
     "Packing",
     "Sampling",
     "ScriptedSettings",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Interval
 
 from scorl.errors import UserError
 
-__all__ = ["AutoSettings", "Sampling", "ScriptedSettings", "TorchSettings", "VllmSettings"]
+__all__ = ["AutoSettings", "OpenAISettings", "Sampling", "ScriptedSettings", "TorchSettings", "VllmSettings"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,44 @@ class VllmSettings:
     def is_elsewhere(self) -> bool:
         """Whether the server shares no GPU with a learner, and serves all of them."""
         return self.url is not None or self.gpus is not None
+
+
+@dataclass(frozen=True)
+class OpenAISettings:
+    """Ask a model behind an endpoint that speaks OpenAI's protocol, to measure it: there are no weights to train
+    (docs/endpoints.md). The key is read from the variable OPENAI_API_KEY."""
+
+    base_url: str | None = None
+    """The API, say `http://127.0.0.1:8000/v1`; of a URL without a path `/v1` is meant. null: the variable
+    OPENAI_BASE_URL, else OpenAI's own."""
+    concurrency: Annotated[int, Ge(1)] = 8
+    """Requests under way at once."""
+    timeout: Annotated[float, Gt(0)] = 600.0
+    """Seconds that an answer may take."""
+    max_retries: Annotated[int, Ge(0)] = 10
+    """How often a request is sent again that found no server, or one that is busy or failed: after as long as its
+    Retry-After says, up to two minutes, else after half a second, which doubles up to 8."""
+    max_requests: Annotated[int, Ge(1)] | None = None
+    """The most requests of one start; what the journal answers is none, and sending one again is none either."""
+    max_total_tokens: Annotated[int, Ge(1)] | None = None
+    """The most tokens of one start, prompts and answers together, as the server counts them; requests under way when
+    they are used up still end."""
+    responses: str | None = None
+    """The journal, a JSONL file: each answer is appended to it as it comes, and what stands there is not asked again.
+    null: one for each URL and model in the user's cache folder."""
+    extra_body: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Further fields of each request, say `{chat_template_kwargs: {enable_thinking: false}}`."""
+
+    def __post_init__(self) -> None:
+        if self.base_url is None:
+            return
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError("engine.base_url: this is no address of an API; http://127.0.0.1:8000/v1 would be one")
+        if parts.username or parts.password or parts.query:
+            raise UserError("engine.base_url: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
+        if parts.path in ("", "/"):
+            object.__setattr__(self, "base_url", f"{parts.scheme}://{parts.netloc}/v1")
 
 
 @dataclass(frozen=True)

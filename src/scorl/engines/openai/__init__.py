@@ -1,0 +1,1 @@
+"""The engine `openai`: models behind endpoints that speak OpenAI's protocol."""

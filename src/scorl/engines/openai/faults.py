@@ -1,0 +1,90 @@
+"""What went wrong with an endpoint, as a sentence that says what would be right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    NotFoundError,
+    OpenAIError,
+    PermissionDeniedError,
+    RateLimitError,
+)
+
+from scorl.errors import nearest
+
+__all__ = ["explain", "server_words"]
+
+LONG = 300
+"""The most characters that are repeated of what a server says."""
+CONTEXT = ("context length", "context window", "context size", "context_length", "maximum context", "max_model_len")
+"""One of them is in what servers say of a conversation that does not fit."""
+
+
+def explain(error: Exception, url: str, model: str, has_key: bool, models: Callable[[], Sequence[str]]) -> str:
+    """A sentence about an error of the client; `models` asks the server what models it has."""
+    match error:
+        case APITimeoutError():
+            return f"{url} has not answered in time: a longer engine.timeout, or a lower engine.concurrency"
+        case APIConnectionError():
+            return f"no server answers at {url}: {error.__cause__ or error}"
+        case AuthenticationError() | PermissionDeniedError():
+            # Not what the server says: hosted ones repeat parts of the key.
+            key = "refuses the key in OPENAI_API_KEY" if has_key else "wants a key: set OPENAI_API_KEY"
+            return f"{url} {key} ({error.status_code})"
+        case NotFoundError():
+            return _explain_not_found(error, url, model, models)
+        case RateLimitError():
+            return f"{url} takes no more requests for now, also after engine.max_retries: {server_words(error)}"
+        case APIStatusError():
+            return f"{url} {_explain_status(error)}"
+        case _:
+            return f"{url} does not speak OpenAI's protocol: {_shorten(str(error))}"
+
+
+def _explain_not_found(error: APIStatusError, url: str, model: str, models: Callable[[], Sequence[str]]) -> str:
+    try:
+        known = models()
+    except OpenAIError:
+        known = ()
+    if known and model not in known:
+        return f"{url} has no model '{model}': {nearest(model, known)}"
+    return (
+        f"{url} has no chat completions, or no model '{model}' (404: {server_words(error)}); a URL mostly ends in /v1"
+    )
+
+
+def _explain_status(error: APIStatusError) -> str:
+    said = server_words(error)
+    if error.status_code < 500 and any(word in said.lower() for word in CONTEXT):
+        return f"says that a conversation does not fit into the model's context; a lower --max-tokens may help: {said}"
+    if error.status_code < 500:
+        return f"refuses the request ({error.status_code}): {said}"
+    return f"failed ({error.status_code}), also after engine.max_retries: {said}"
+
+
+def server_words(error: APIStatusError) -> str:
+    """What a server says in its error, shortened: its message alone, never what it was sent."""
+    body: Any = error.body
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body.get("error") or body
+    if isinstance(body, list):  # of FastAPI: where and what, and the whole request
+        body = "; ".join(_field_words(item) for item in body)
+    return _shorten(body if isinstance(body, str) else json.dumps(body, default=str))
+
+
+def _field_words(item: Any) -> str:
+    return f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg')}" if isinstance(item, dict) else str(item)
+
+
+def _shorten(text: str) -> str:
+    if "<html" in text[:1000].lower() or "<!doctype" in text[:1000].lower():
+        return "a web page in place of JSON"
+    text = " ".join(text.split())
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
