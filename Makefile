@@ -6,6 +6,7 @@
 # make docs    the documentation site in site/, with every link checked
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
+# make test-loggers   TensorBoard, Weights & Biases (offline) and Trackio themselves, in an environment of its own
 # make test-tasks   the tasks reasoning-gym and verifiers against these packages, in an environment of its own
 # make test-inspect   the task scorl/self_correction and the provider scorl against inspect-ai: likewise
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
@@ -26,9 +27,10 @@ PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 RAY := .venv-ray
 VLLM := .venv-vllm
 TASKS := .venv-tasks
+LOGGERS := .venv-loggers
 INSPECT := .venv-inspect
 
-.PHONY: setup demo test lint format docs test-kills test-ray test-tasks test-inspect test-vllm test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs test-kills test-ray test-tasks test-loggers test-inspect test-vllm test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -71,6 +73,14 @@ $(RAY)/.installed: pyproject.toml constraints.txt
 
 test-ray: $(RAY)/.installed
 	$(RAY)/bin/pytest tests/test_ray.py
+
+$(LOGGERS)/.installed: pyproject.toml constraints.txt
+	test -x $(LOGGERS)/bin/python || $(PYTHON) -m venv $(LOGGERS)
+	$(LOGGERS)/bin/python -m pip install -c constraints.txt -e '.[dev,loggers]'
+	touch $@
+
+test-loggers: $(LOGGERS)/.installed
+	$(LOGGERS)/bin/pytest tests/test_loggers.py
 
 $(TASKS)/.installed: pyproject.toml constraints.txt
 	test -x $(TASKS)/bin/python || $(PYTHON) -m venv $(TASKS)

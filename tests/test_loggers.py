@@ -17,9 +17,9 @@ from scorl.objectives import Reinforce, StageOne
 from scorl.recipe import differences
 from scorl.run.build import BuiltRecipe, versions
 from scorl.run.directory import RunDirectory
-from scorl.run.loggers import Loggers
+from scorl.run.loggers import Loggers, tabulate_attempts
 from scorl.run.run import run_recipe
-from scorl.run.trackers import check_trackers
+from scorl.run.trackers import TRACKERS, TrackedRun, check_trackers
 from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings, LoggingSettings
 from scorl.training.stage import Stage
 
@@ -71,6 +71,10 @@ class FakeWandb(ModuleType):
 
     class errors:  # noqa: N801 - as wandb has it
         class Error(Exception): ...
+
+    @staticmethod
+    def Table(columns, data):  # noqa: N802
+        return columns, data
 
     def __init__(self, key: bool = True):
         super().__init__("wandb")
@@ -125,6 +129,59 @@ def test_wandb_is_sent_steps_evaluations_and_the_recipe(model, wandb, tmp_path):
         assert row["eval_interval/accuracy_t2_low"] == metric["low"]
     assert ("*", {"step_metric": "train/global_step", "step_sync": True}) in wandb.metrics
     assert wandb.ends == [0]
+
+
+def test_each_evaluation_has_a_table_of_the_same_problems(model, wandb, tmp_path):
+    run(tmp_path / "run", built(model, "wandb", logging=replace(LOGGING, problems=2)))
+    tables = {row["train/global_step"]: row["eval/attempts"] for row in wandb.rows if "eval/attempts" in row}
+    assert list(tables) == [0, 2, 4, 6]
+    held_out = list(RunDirectory(tmp_path / "run").attempts([6], held_out=True))
+    columns, data = tables[6]
+    assert columns == ["problem", "question", "gold", "attempt 1", "verdict 1", "attempt 2", "verdict 2"]
+    assert [row[:3] for row in data] == [["letters-a", "say a", "a"], ["letters-b", "say b", "b"]]
+    assert [text for row in data for text in (row[3], row[5])] == [line["text"] for line in held_out[:4]]
+    wandb.rows.clear()
+    run(tmp_path / "none", built(model, "wandb", logging=replace(LOGGING, problems=0)))
+    assert not any("eval/attempts" in row for row in wandb.rows)
+
+
+def attempt(problem: str, turn: int, text: str, **others) -> dict:
+    line = {
+        "problem": problem,
+        "sample": 0,
+        "turn": turn,
+        "text": text,
+        "verdict": "incorrect",
+        "reason": "",
+        "gold": 4,
+    }
+    return line | {"question": "What?", "role": "attempt", "branch": 0, **others}
+
+
+def test_a_table_has_first_samples_of_first_problems_in_plain_utf_8():
+    lines = [
+        attempt("a", 0, "one\0\ud800"),
+        attempt("a", 0, "a critique", role="critique"),
+        attempt("a", 1, "two", reason="5 is not 4"),
+        attempt("a", 0, "another sample", sample=1),
+        attempt("b", 0, "three"),
+        attempt("c", 0, "four"),
+    ]
+    first, second = tabulate_attempts(lines, 2)
+    assert first == {
+        **{"problem": "a", "question": "What?", "gold": "4", "attempt 1": "one\\0\\ud800", "verdict 1": "incorrect"},
+        **{"attempt 2": "two", "verdict 2": "incorrect (5 is not 4)"},
+    }
+    assert second["attempt 1"] == "three"
+
+
+HOSTILE = "```\n</code></pre><script>alert(1)</script>\n\n# heading\n[x](javascript:alert(1))"
+
+
+def opened(name: str, model: str, folder: Path):
+    folder.mkdir()
+    whole = built(model, name)
+    return TRACKERS[name](TrackedRun(RunDirectory(folder), whole.recipe, {}, 1, None))
 
 
 def test_a_resumed_run_goes_on_in_the_same_one(model, wandb, tmp_path):
@@ -215,6 +272,25 @@ def test_tensorboard_shows_each_step_once_after_a_resume(model, tmp_path):
     steps = {tag: [event.step for event in events.Scalars(tag)] for tag in ("train/reward_t2", "eval/accuracy_t2")}
     assert steps == {"train/reward_t2": [0, 1, 2, 3, 4, 5], "eval/accuracy_t2": [0, 2, 4, 6]}
     assert "recipe/text_summary" in events.Tags()["tensors"]
+    shown = [event.step for event in events.Tensors("eval/attempts/text_summary")]
+    assert sorted(set(shown)) == [0, 2, 4, 6]
+
+
+def test_tensorboard_shows_what_models_write_as_code(model, tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed: pip install 'scorl[loggers]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugin_util import markdown_to_safe_html
+
+    with opened("tensorboard", model, tmp_path / "run") as (tracker, _):
+        tracker.tabulate(
+            1, "eval/attempts", [{"problem": "a", "attempt 1": HOSTILE}, {"problem": "b", "attempt 1": ""}]
+        )
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    (event,) = events.Tensors("eval/attempts/text_summary")
+    page = markdown_to_safe_html(event.tensor_proto.string_val[0])
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert not re.search(r"<script|<h1|<a ", page)
 
 
 def test_wandb_itself_keeps_a_resumed_run_under_one_id(model, tmp_path, monkeypatch):
@@ -224,6 +300,11 @@ def test_wandb_itself_keeps_a_resumed_run_under_one_id(model, tmp_path, monkeypa
     killed_and_resumed(tmp_path / "run", built(model, "wandb"))
     parts = {path.name.rpartition("-")[2] for path in (tmp_path / "run" / "wandb").glob("offline-run-*")}
     assert parts == {json.loads((tmp_path / "run" / "loggers.json").read_text())["wandb"]}
+    tables = list((tmp_path / "run" / "wandb").glob("offline-run-*/files/media/table/eval/attempts_*.table.json"))
+    assert len(tables) >= 4
+    for table in map(json.loads, (path.read_text() for path in tables)):
+        assert table["columns"][:4] == ["problem", "question", "gold", "attempt 1"]
+        assert [row[0] for row in table["data"]] == ["letters-a", "letters-b", "letters-c"]
 
 
 def test_trackio_itself_goes_on_in_the_same_run(model, tmp_path, monkeypatch):
@@ -236,6 +317,28 @@ def test_trackio_itself_goes_on_in_the_same_run(model, tmp_path, monkeypatch):
     assert SQLiteStorage.get_runs("letters") == ["first"]
     steps = [row["step"] for row in SQLiteStorage.get_logs("letters", "first") if "train/loss" in row]
     assert sorted(set(steps)) == [0, 1, 2, 3, 4, 5]
+    tables = {
+        row["step"]: row["eval/attempts"]
+        for row in SQLiteStorage.get_logs("letters", "first")
+        if "eval/attempts" in row
+    }
+    assert sorted(tables) == [0, 2, 4, 6]
+    assert [row["question"] for row in tables[6]["_value"]] == ["say a", "say b", "say c"]
+    assert "&lt;" in tables[6]["_value"][0]["attempt 1"] or "<" not in tables[6]["_value"][0]["attempt 1"]
+
+
+def test_trackio_gets_no_html_of_models(model, tmp_path, monkeypatch):
+    pytest.importorskip("trackio", reason="trackio is not installed: pip install 'scorl[loggers]'")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "trackio")
+    monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
+    with opened("trackio", model, tmp_path / "run") as (tracker, name):
+        tracker.tabulate(1, "eval/attempts", [{"problem": "a", "attempt 1": HOSTILE}])
+    (row,) = (row for row in SQLiteStorage.get_logs("letters", name) if "eval/attempts" in row)
+    (shown,) = row["eval/attempts"]["_value"]
+    assert "&lt;script&gt;" in shown["attempt 1"]
+    assert "<" not in shown["attempt 1"]
 
 
 def test_mlflow_itself_goes_on_in_the_same_run(model, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
     train/...           the figures of a line of steps.jsonl; train/stage counts the stages from 0
     eval/...            a held-out evaluation's metrics; eval_interval/... their bounds, eval_fixed/... of `fixed`
+    eval/attempts       the attempts at the first held-out problems, a table for each evaluation
     alarms/KIND         1 in the steps that raise it; the first time in words as well
 
 The axis is the number of updates that the policy has seen, so that an evaluation stands beside the step that its policy
@@ -10,7 +11,7 @@ sampled. A run that resumes goes on in the loggers' own runs, whose names are ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -20,7 +21,7 @@ from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
 from scorl.run.trackers import TRACKERS, TrackedRun, Tracker
 
-__all__ = ["Loggers"]
+__all__ = ["Loggers", "tabulate_attempts"]
 
 
 class Loggers:
@@ -80,6 +81,11 @@ class Loggers:
     def evaluation(self, latest: Record) -> None:
         """Send an evaluation, which says its `step`."""
         self._log(latest["step"], dict(name_evaluation(latest)))
+        if limit := self._recipe.logging.problems:
+            attempts = self._directory.attempts([latest["step"]], held_out=True)
+            if rows := tabulate_attempts(attempts, limit):
+                for tracker in self._opened:
+                    tracker.tabulate(latest["step"], "eval/attempts", rows)
 
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
         for tracker in self._opened:
@@ -102,6 +108,28 @@ def name_evaluation(latest: Record) -> Iterator[tuple[str, float]]:
         yield from flatten({f"{prefix}/mcnemar_p": about.get("mcnemar_p")})
     bounds = ((name, end, metric[end]) for name, metric in latest["metrics"].items() for end in ("low", "high"))
     yield from flatten({f"eval_interval/{name}_{end}": value for name, end, value in bounds})
+
+
+def tabulate_attempts(records: Iterable[Record], limit: int) -> list[dict[str, str]]:
+    """The attempts at the first so many problems, of each its first sample: a row a problem, in plain UTF-8."""
+    rows: dict[str, dict[str, str]] = {}
+    for record in records:
+        problem = record["problem"]
+        if problem not in rows and len(rows) == limit:
+            break
+        if record["sample"] or record.get("branch") or record.get("role", "attempt") != "attempt":
+            continue
+        asked = {"problem": problem, "question": record.get("question", ""), "gold": record.get("gold", "")}
+        number, reason = record["turn"] + 1, record.get("reason")
+        verdict = f"{record['verdict']} ({reason})" if reason else str(record["verdict"])
+        row = rows.setdefault(problem, {name: _clean(text) for name, text in asked.items()})
+        row |= {f"attempt {number}": _clean(record["text"]), f"verdict {number}": _clean(verdict)}
+    return list(rows.values())
+
+
+def _clean(text: Any) -> str:
+    """Without what is no character, which some loggers refuse."""
+    return str(text).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

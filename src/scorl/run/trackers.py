@@ -1,12 +1,16 @@
-"""TensorBoard, Weights & Biases, Trackio and MLflow: how each is opened, told of figures and words, and resumed."""
+"""TensorBoard, Weights & Biases, Trackio and MLflow: each opened, told of figures, words and tables, and resumed.
+
+What models write goes into tables; to whatever shows it, it may be hostile.
+"""
 
 from __future__ import annotations
 
+import html
 import importlib
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +20,14 @@ from scorl.recipe.sections import Recipe
 from scorl.recipe.source import RECIPE_FILE
 from scorl.run.directory import RunDirectory
 
-__all__ = ["MODULES", "TRACKERS", "TrackedRun", "Tracker", "check_trackers"]
+__all__ = ["MODULES", "TRACKERS", "Rows", "TrackedRun", "Tracker", "check_trackers"]
 
 AXIS = "train/global_step"
 """What Weights & Biases lays figures over, as transformers names it."""
+
+
+Rows = Sequence[Mapping[str, str]]
+"""A table: in each row the same columns."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Tracker:
     """Takes a step and its figures."""
     say: Callable[[int, str, str], None]
     """Takes a step, a title and a text."""
+    tabulate: Callable[[int, str, Rows], None]
+    """Takes a step, a name and a table."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +103,14 @@ def _open_tensorboard(run: TrackedRun) -> Iterator[tuple[Tracker, str]]:
         for name, value in figures.items():
             writer.add_scalar(name, value, step)
 
+    def say(step: int, title: str, text: str) -> None:
+        writer.add_text(title, text, step)
+
+    def tabulate(step: int, name: str, rows: Rows) -> None:
+        writer.add_text(name, "\n\n---\n\n".join(map(_as_code, rows)), step)
+
     try:
-        yield Tracker(log, lambda step, title, text: writer.add_text(title, text, step)), run.directory.tensorboard.name
+        yield Tracker(log, say, tabulate), run.directory.tensorboard.name
     finally:
         writer.close()
 
@@ -126,6 +142,7 @@ def _open_wandb(run: TrackedRun) -> Iterator[tuple[Tracker, str]]:
             Tracker(
                 lambda step, figures: opened.log({**figures, AXIS: step}),
                 lambda step, title, text: opened.alert(title, f"step {step}: {text}"),
+                lambda step, name, rows: opened.log({name: wandb.Table(*_divide(rows)), AXIS: step}),
             ),
             own_id,
         )
@@ -150,6 +167,8 @@ def _open_trackio(run: TrackedRun) -> Iterator[tuple[Tracker, str]]:
             Tracker(
                 lambda step, figures: trackio.log(dict(figures), step=step),
                 lambda step, title, text: trackio.alert(title, f"step {step}: {text}"),
+                # Trackio shows texts as Markdown with HTML in it.
+                lambda step, name, rows: trackio.log({name: trackio.Table(*_divide(rows, html.escape))}, step=step),
             ),
             str(opened.name),  # not the one that was asked for, where another run has it
         )
@@ -176,11 +195,28 @@ def _open_mlflow(run: TrackedRun) -> Iterator[tuple[Tracker, str]]:
             Tracker(
                 lambda step, figures: mlflow.log_metrics(dict(figures), step=step),
                 lambda step, title, text: mlflow.set_tag(title.replace(":", ""), f"step {step}: {text}"),
+                lambda step, name, rows: mlflow.log_table(_in_columns(rows), f"{name}-{step:06d}.json"),
             ),
             opened.info.run_id,
         )
     finally:
         mlflow.end_run("FAILED" if sys.exc_info()[0] else "FINISHED")
+
+
+def _as_code(row: Mapping[str, str]) -> str:
+    """A row of a table as Markdown in which no text means anything: every line of it is indented code."""
+    return "\n\n".join(
+        f"{name}:\n\n" + "\n".join(f"    {line}" for line in text.splitlines()) for name, text in row.items()
+    )
+
+
+def _divide(rows: Rows, change: Callable[[str], str] = str) -> tuple[list[str], list[list[str]]]:
+    """A table's columns, and the texts of its rows."""
+    return list(rows[0]), [[change(text) for text in row.values()] for row in rows]
+
+
+def _in_columns(rows: Rows) -> dict[str, list[str]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _name_leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

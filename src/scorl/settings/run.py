@@ -34,6 +34,8 @@ class LoggingSettings:
     """What the run is shown together with, say the seeds of one experiment."""
     tags: tuple[str, ...] = ()
     """By which Weights & Biases and MLflow find the run."""
+    problems: Annotated[int, Ge(0)] = 8
+    """The first held-out problems whose attempts the loggers get as a table with each evaluation; 0: none."""
 
 
 @dataclass(frozen=True)
