@@ -102,6 +102,17 @@ def test_every_attempt_is_asked_for_and_no_verdict_is_told(tmp_path):
     assert log.samples[0].metadata["problem"] == log.samples[0].id
 
 
+@pytest.mark.parametrize(
+    ("wording", "said"), [("suggestive", "That is wrong"), ("placebo", "What is"), ("neutral", "Go!")]
+)
+def test_a_wording_of_the_panel_is_said(tmp_path, wording, said):
+    model, seen = canned(lambda chat: "2")
+    evaluate(tmp_path, model, **own_task(tmp_path), wording=wording, correction="Go!", limit=1)
+    assert [role for role, _ in seen[-1]] == ["user", "assistant", "user"]
+    assert seen[-1][-1][1].startswith(said)
+    assert said != "What is" or seen[-1][-1] == seen[-1][0]
+
+
 def test_standard_errors_are_clustered_by_problem(tmp_path):
     firsts = {"1": list("2229"), "2": list("3933"), "3": list("4999")}  # right are 2, 3 and 4
 
@@ -174,6 +185,8 @@ def test_each_epoch_is_another_draw_and_a_seed_repeats_them(tmp_path):
         ({"task": "countdwn"}, "did you mean 'countdown'"),
         ({"task": "countdown", "numbrs": 3}, "did you mean 'numbers'"),
         ({"task": "countdown", "split": "tests"}, "has no split 'tests'"),
+        ({"wording": "suggestiv"}, "did you mean 'suggestive'"),
+        ({"wording": "all"}, "one wording, not 5"),
     ],
 )
 def test_a_mistake_is_told_without_a_traceback(arguments, text):

@@ -2,7 +2,7 @@
 
     inspect eval scorl/self_correction --model openai/MODEL -T task=gsm8k -T path=data/gsm8k -T attempts=2
 
-Any scorl task and split; between two attempts the user says what scorl's own evaluation says.
+Any scorl task and split; between two attempts the user says what the task says, or one of `WORDINGS`.
 All attempts are made, whatever the verdict, and all are judged by the task's own verifier. docs/inspect.md
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import inspect_ai
@@ -32,6 +33,7 @@ from scorl.recipe import resolve_task
 from scorl.rollout import judge
 from scorl.tasks.task import Task
 from scorl.tasks.turns import Turn
+from scorl.tasks.wordings import choose_wordings
 from scorl.trajectory import Finish, Group, Problem, Response, Trajectory
 
 __all__ = ["ask_again", "scorl", "self_correction", "verdicts"]
@@ -56,6 +58,7 @@ def self_correction(
     task: str = "countdown",
     split: str = "test",
     attempts: int = 2,
+    wording: str | None = None,
     limit: int | None = None,
     **settings: Any,
 ) -> inspect_ai.Task:
@@ -65,11 +68,12 @@ def self_correction(
         task: one of scorl's, or `file.py:Class`.
         split: which problems.
         attempts: at each.
+        wording: what the user says between two attempts, one of `WORDINGS`; None: what the task says.
         limit: only the first so many problems.
         settings: of the task, as its recipe has them.
     """
     try:
-        built = build(task, settings)
+        built = build(task, settings, wording)
         problems = built.split(split).take(limit)
         turns = built.turns(attempts)
     except UserError as error:
@@ -82,13 +86,19 @@ def self_correction(
     )
 
 
-def build(name: str, settings: dict[str, Any]) -> Task:
-    """A task of scorl's.
+def build(name: str, settings: dict[str, Any], wording: str | None = None) -> Task:
+    """A task of scorl's, in its own wording or another.
 
     Raises:
-        UserError: there is none, or a setting or its data are wrong.
+        UserError: there is none, or a setting, the wording or the task's data are wrong.
     """
-    return resolve_task(name, [f"{key}={json.dumps(value)}" for key, value in settings.items()]).build()
+    task = resolve_task(name, [f"{key}={json.dumps(value)}" for key, value in settings.items()]).build()
+    if wording is None:
+        return task
+    chosen = choose_wordings(task, wording)
+    if len(chosen) > 1:
+        raise UserError(f"an evaluation has one wording, not {len(chosen)}: take one of {', '.join(chosen)}")
+    return replace(task, between=chosen.popitem()[1])
 
 
 def make_sample(problem: Problem) -> Sample:
