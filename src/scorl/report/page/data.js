@@ -11,9 +11,9 @@ const FLIPS = {
 
 /** What an element holds. */
 async function unpack(element) {
-  const packed = atob(element.textContent);
+  const packed = element.textContent;
   element.remove();
-  const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+  const bytes = Uint8Array.fromBase64?.(packed) ?? Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
   return new Response(stream).json();
 }
