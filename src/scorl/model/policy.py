@@ -205,7 +205,7 @@ class Policy:
             config.dtype = str(dtype).removeprefix("torch.")
             config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        complete_folder(folder, self.chat.end_ids)
+        complete_folder(Path(folder), self.chat.end_ids)
 
     def save_adapters(self, folder: Path) -> None:
         """Write the adapters alone, as peft does."""
