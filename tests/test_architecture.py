@@ -15,7 +15,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("tasks",),
     ("model", "engines", "learner", "rollout"),
     ("training", "evaluation", "panel", "answers", "inference", "recipe", "run"),
-    ("report", "compare", "estimate", "hub", "cli", "harness", "__main__"),
+    ("report", "compare", "estimate", "hub", "serve", "cli", "harness", "__main__"),
 ]
 """From the ground up; a module imports from its own floor only what stands to its left, or is in its own folder."""
 ORDER = {room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}

@@ -15,8 +15,10 @@ from scorl.errors import UserError
 
 if TYPE_CHECKING:
     from scorl.engines.engine import Dialogue
+    from scorl.recipe import TaskChoice
     from scorl.recipe.sampler import Sampler
     from scorl.tasks.task import Task
+    from scorl.tasks.turns import Turns
     from scorl.trajectory import Problem
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "build_engine",
     "engine_option",
     "resolve_sampler",
+    "resolve_wording",
     "say_usage",
     "split_settings",
     "warn_of_context",
@@ -99,6 +102,32 @@ def say_usage(engine: Engine) -> None:
     """What the answers took that are paid for."""
     if isinstance(engine, Metered):
         click.echo(str(engine.usage), err=True)
+
+
+def resolve_wording(
+    model: str | None, task: str | None, settings: Sequence[str] = ()
+) -> tuple[TaskChoice, Turns, int | None]:
+    """In whose words a question of the user's own is asked and corrected, and the longest response where a run says so.
+
+    Args:
+        model: a run asks as it was trained, unless another task is named.
+        task: by name; None: the run's, else none, and questions are asked as they are.
+        settings: of the task.
+    """
+    from scorl.recipe import TaskChoice, resolve, resolve_task
+    from scorl.recipe.source import load
+    from scorl.run.directory import RunDirectory
+    from scorl.tasks.turns import Correction
+
+    run = RunDirectory.of_model(model) if model else None
+    if run is not None and task in (None, load(run.path)["task"]["name"]):
+        recipe = resolve(run.path, settings)
+        return recipe.task, recipe.turns, recipe.engine.max_tokens
+    if task is not None:
+        return resolve_task(task, settings), Correction(), None
+    if settings:
+        raise UserError(f"{settings[0]}: of which task? --task is missing")
+    return TaskChoice("question"), Correction(), None
 
 
 def warn_of_context(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import quiet
-from scorl.cli.sampling import build_engine, engine_option, resolve_sampler, split_settings
+from scorl.cli.sampling import build_engine, engine_option, resolve_sampler, resolve_wording, split_settings
 from scorl.errors import UserError
 from scorl.text_files import decode_text
 
@@ -80,7 +80,8 @@ def solve(
         raise UserError("at --temperature 0 all samples are the same, and there is nothing to vote on")
     of_sampler, of_task = split_settings(settings)
     sampler = resolve_sampler(model, engine, of_sampler)
-    task, turns, own_max_tokens = _task(model, task_name, of_task)
+    task, turns, own_max_tokens = resolve_wording(model, task_name, of_task)
+    longest = max_tokens or own_max_tokens or MAX_TOKENS
     if source is not None or (question is None and not sys.stdin.isatty()):
         question = _read_question(source)
     if question is not None:
@@ -97,7 +98,7 @@ def solve(
         task if system is None else replace(task, system_prompt=system),
         turns,
         attempts,
-        Sampling(temperature, max_tokens or own_max_tokens),
+        Sampling(temperature, longest),
         samples,
         seed,
         None if as_json else Console(highlight=False),
@@ -229,24 +230,6 @@ def _check(question: str) -> str:
     if not question.strip():
         raise UserError("the question is empty")
     return question.strip()
-
-
-def _task(model: str, name: str | None, settings: Sequence[str]) -> tuple[TaskChoice, Turns, int]:
-    """The task in whose words a question is asked, what is said between attempts, and the longest response."""
-    from scorl.recipe import TaskChoice, resolve, resolve_task
-    from scorl.recipe.source import load
-    from scorl.run.directory import RunDirectory
-    from scorl.tasks.turns import Correction
-
-    run = RunDirectory.of_model(model)
-    if run is not None and name in (None, load(run.path)["task"]["name"]):
-        recipe = resolve(run.path, settings)
-        return recipe.task, recipe.turns, recipe.engine.max_tokens
-    if name is not None:
-        return resolve_task(name, settings), Correction(), MAX_TOKENS
-    if settings:
-        raise UserError(f"{settings[0]}: of which task? --task is missing")
-    return TaskChoice("question"), Correction(), MAX_TOKENS
 
 
 def _read_lines() -> Iterator[str]:

@@ -1,0 +1,125 @@
+"""`scorl serve`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import ipaddress
+import os
+from functools import partial
+from urllib.parse import urlsplit
+
+import click
+
+from scorl.cli.sampling import resolve_wording
+from scorl.errors import UserError
+
+__all__ = ["serve"]
+
+COUNT = click.IntRange(min=1)
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@click.command()
+@click.option("--upstream", required=True, metavar="URL", help="The API that is asked, as in http://127.0.0.1:8000/v1.")
+@click.option("--model", help="The one model that is served.  [default: whichever the upstream serves]")
+@click.option("--attempts", type=COUNT, default=2, show_default=True)
+@click.option("--samples", type=COUNT, default=1, show_default=True, help="Ask so many times; the last attempts vote.")
+@click.option("--correction", metavar="TEXT", help="What is said between attempts.")
+@click.option("--task", "task_name", help="Say between attempts what this task says.")
+@click.option("--run", metavar="RUN", help="Say what was said when this run was trained.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8100, show_default=True)
+@click.option("--api-key-env", metavar="NAME", help="Callers have to bring the key in this variable.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, help="Seconds."
+)
+@click.option("--max-concurrency", type=COUNT, default=16, show_default=True, help="Requests at once.")
+@click.option("--max-body", type=COUNT, default=1 << 20, show_default=True, help="Bytes of a request.")
+def serve(
+    upstream: str,
+    model: str | None,
+    attempts: int,
+    samples: int,
+    correction: str | None,
+    task_name: str | None,
+    run: str | None,
+    host: str,
+    port: int,
+    api_key_env: str | None,
+    timeout: float,
+    max_concurrency: int,
+    max_body: int,
+) -> None:
+    """Put self-correction in front of an OpenAI-compatible server: ask it, correct it, return the last attempt.
+
+    The upstream's key is read from OPENAI_API_KEY. The earlier attempts stand in the field `scorl` of an answer.
+    """
+    if sum(given is not None for given in (correction, task_name, run)) > 1:
+        raise UserError("--correction, --task and --run each say what is said between attempts: give one of them")
+    if missing := [name for name in ("openai", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
+        raise UserError(f"scorl serve needs {', '.join(missing)}: pip install 'scorl[serve]'")
+    if run is not None:
+        _check_run(run)
+    task, turns, _ = resolve_wording(run, task_name)
+
+    import uvicorn
+
+    from scorl.serve.app import make_app
+    from scorl.serve.settings import ServeSettings
+    from scorl.tasks.asking import correction_of, find_answer
+
+    settings = ServeSettings(
+        upstream=_check_url(upstream),
+        turns=turns(correction or correction_of(task.settings), attempts),
+        model=model,
+        samples=samples,
+        find_answer=partial(find_answer, task.settings),
+        upstream_key=os.environ.get("OPENAI_API_KEY"),
+        api_key=_read_key(api_key_env),
+        max_body=max_body,
+        timeout=timeout,
+        max_concurrency=max_concurrency,
+        hosts=LOOPBACK if _is_loopback(host) else ("*",),
+    )
+    if not _is_loopback(host):
+        open_to = (
+            "to all who can reach it" if api_key_env is None else "to all who know the key, which they send in clear"
+        )
+        click.echo(f"warning: {host} is not this machine alone: the upstream is open {open_to}", err=True)
+    shown = f"[{host}]" if ":" in host else host
+    click.echo(f"http://{shown}:{port}/v1 asks {settings.upstream} {attempts} times; Ctrl-C ends it", err=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.run(make_app(settings), host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
+    click.echo("stopped", err=True)
+
+
+def _check_url(url: str) -> str:
+    """The upstream's API; of a URL without a path `/v1` is meant."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError("--upstream: this is no address of an API; http://127.0.0.1:8000/v1 would be one")
+    if parts.username or parts.password or parts.query:
+        raise UserError("--upstream: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
+    return url if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/v1"
+
+
+def _check_run(run: str) -> None:
+    from scorl.run.directory import RunDirectory
+
+    if RunDirectory.of_model(run) is None:
+        raise UserError(f"--run: {run} is no run directory")
+
+
+def _read_key(name: str | None) -> str | None:
+    if name is None:
+        return None
+    if not os.environ.get(name):
+        raise UserError(f"--api-key-env: the variable {name} is empty or not set")
+    return os.environ[name]
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

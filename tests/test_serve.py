@@ -1,0 +1,491 @@
+"""`scorl serve`: the official client on one side, an upstream that does as it is told on the other."""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+openai = pytest.importorskip("openai")
+uvicorn = pytest.importorskip("uvicorn")
+starlette = pytest.importorskip("starlette.applications")
+
+from starlette.responses import JSONResponse, StreamingResponse  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+
+from scorl.serve.app import make_app  # noqa: E402
+from scorl.serve.settings import ServeSettings  # noqa: E402
+from scorl.tasks.turns import Correction, Turn, Verification  # noqa: E402
+
+AGAIN = "There might be an error in the answer above."
+FIRST, SECOND = "6*6 is 35. é€", "6*6 is 36. é€"
+
+
+class FakeUpstream:
+    """Answers by what it is asked, and takes down what it was asked."""
+
+    def __init__(self):
+        self.asked, self.keys, self.cancelled, self.status, self.delay = [], [], 0, 200, 0.0
+        self.answer = lambda body: FIRST if self.users(body) == 1 else SECOND
+        self.error, self.headers, self.breaks = {"error": {"message": "no such thing"}}, {}, False
+        routes = [Route("/v1/chat/completions", self.complete, methods=["POST"]), Route("/v1/models", self.models)]
+        self.app = starlette.Starlette(routes=routes)
+
+    @staticmethod
+    def users(body):
+        return sum(message["role"] == "user" for message in body["messages"])
+
+    async def models(self, request):
+        return JSONResponse(
+            {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "me"}]}
+        )
+
+    async def complete(self, request):
+        body = await request.json()
+        self.asked.append(body)
+        self.keys.append(request.headers.get("authorization"))
+        if self.status != 200:
+            return JSONResponse(self.error, self.status, self.headers)
+        if not body.get("stream"):
+            await self.wait(request)
+            message = {"role": "assistant", "content": self.answer(body)}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            return JSONResponse(
+                {"id": "1", "object": "chat.completion", "choices": [choice], "usage": self.usage(body)}
+            )
+        return StreamingResponse(self.events(request, body), media_type="text/event-stream")
+
+    def usage(self, body):
+        prompt = 10 * self.users(body)
+        return {"prompt_tokens": prompt, "completion_tokens": 5, "total_tokens": prompt + 5}
+
+    async def wait(self, request):
+        try:
+            for _ in range(int(self.delay / 0.02)):
+                if await request.is_disconnected():
+                    raise asyncio.CancelledError
+                await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def events(self, request, body):
+        head = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+        for letter in self.answer(body):
+            choice = {"index": 0, "delta": {"content": letter}, "finish_reason": None}
+            yield f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
+            await self.wait(request)
+            if self.breaks and letter == "5":
+                yield f"data: {json.dumps({'error': {'message': 'the GPU fell off'}})}\n\n"
+                return
+        end = {"index": 0, "delta": {}, "finish_reason": "length"}
+        yield f"data: {json.dumps({**head, 'choices': [end]})}\n\n"
+        yield f"data: {json.dumps({**head, 'choices': [], 'usage': self.usage(body)})}\n\n"
+        yield "data: [DONE]\n\n"
+
+
+@contextmanager
+def running(app):
+    """An application behind a port of this machine."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def upstream():
+    return FakeUpstream()
+
+
+@pytest.fixture
+def serving(upstream):
+    """Runs a proxy with such settings in front of the upstream; gives the official client of it."""
+
+    @contextmanager
+    def serve(turns=None, **settings):
+        turns = Correction()(AGAIN, 2) if turns is None else turns
+        with running(upstream.app) as behind:
+            told = ServeSettings(f"http://127.0.0.1:{behind}/v1", turns, **settings)
+            with running(make_app(told)) as port:
+                yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="key", max_retries=0)
+
+    return serve
+
+
+def ask(client, text="6 * 6?", **fields):
+    return client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}], **fields)
+
+
+def port_of(client):
+    return client.base_url.port
+
+
+def post(client, body, headers=(), path="/v1/chat/completions"):
+    """A request by hand: its status, headers and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(client), timeout=20)
+    connection.request("POST", path, body, {"content-type": "application/json", **dict(headers)})
+    response = connection.getresponse()
+    return response.status, dict(response.getheaders()), json.loads(response.read())
+
+
+def eventually(condition):
+    for _ in range(300):
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+# Answers
+
+
+def test_the_last_attempt_is_the_answer_and_the_first_stands_in_a_field(serving, upstream):
+    with serving() as client:
+        said = ask(client, temperature=0.3, max_tokens=20, seed=4, stop=["x"], extra_body={"top_k": 5})
+    assert said.choices[0].message.content == SECOND
+    assert said.choices[0].message.reasoning_content == FIRST
+    assert said.choices[0].finish_reason == "stop"
+    assert [(a["role"], a["content"]) for a in said.scorl["attempts"]] == [("attempt", FIRST), ("attempt", SECOND)]
+    assert (said.usage.prompt_tokens, said.usage.completion_tokens, said.usage.total_tokens) == (30, 10, 40)
+    first, second = upstream.asked
+    assert second["messages"] == [
+        *first["messages"],
+        {"role": "assistant", "content": FIRST},
+        {"role": "user", "content": AGAIN},
+    ]
+    for asked in upstream.asked:
+        passed = {"model": "m", "temperature": 0.3, "max_tokens": 20, "seed": 4, "stop": ["x"], "top_k": 5}
+        assert passed.items() <= asked.items()
+
+
+def test_a_stream_shows_the_first_attempt_as_reasoning_and_the_last_as_content(serving, upstream):
+    with serving() as client:
+        chunks = list(ask(client, stream=True, stream_options={"include_usage": True}))
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert "".join(getattr(d, "reasoning_content", None) or "" for d in deltas) == FIRST
+    assert "".join(d.content or "" for d in deltas) == SECOND
+    assert len(deltas) > len(FIRST) + len(SECOND)
+    assert chunks[-2].choices[0].finish_reason == "length"
+    assert [a["content"] for a in chunks[-2].scorl["attempts"]] == [FIRST, SECOND]
+    assert chunks[-1].usage.total_tokens == 40
+
+
+def test_the_first_attempt_streams_while_it_is_written(serving, upstream):
+    upstream.delay = 0.1
+    with serving() as client:
+        stream = iter(ask(client, stream=True))
+        next(stream)
+        assert next(stream).choices[0].delta.reasoning_content == "6"
+        assert len(upstream.asked) == 1
+        stream.close()
+
+
+def test_samples_vote(serving, upstream):
+    answers = iter(["so 1", "so 2", "so 3", "so 4", "so 8", "so 7", "so 7", ""])
+    upstream.answer = lambda body: next(answers)
+    with serving(samples=4) as client:
+        said = ask(client, temperature=0.7, seed=10)
+        assert said.choices[0].message.content == "so 7"
+        assert said.scorl["votes"] == [{"answer": "7", "samples": 2}, {"answer": "8", "samples": 1}]
+        assert said.usage.completion_tokens == 8 * 5
+        assert {asked["seed"] for asked in upstream.asked} == {10, 11, 12, 13}
+        with pytest.raises(openai.BadRequestError, match="nothing to vote on"):
+            ask(client, temperature=0)
+        answers = iter(["so 1", "so 2"] * 4)
+        upstream.answer = lambda body: "so 1" if upstream.users(body) == 1 else "so 2"
+        chunks = list(ask(client, stream=True))
+    assert [d for c in chunks if (d := c.choices[0].delta.content)] == ["so 2"]
+
+
+def test_a_verification_that_says_right_ends_the_conversation(serving, upstream):
+    upstream.answer = lambda body: "Verdict: right" if upstream.users(body) == 2 else "36"
+    with serving(Verification()(AGAIN, 3)) as client:
+        said = ask(client)
+        assert said.choices[0].message.content == "36"
+        assert [a["role"] for a in said.scorl["attempts"]] == ["attempt", "verification"]
+        chunks = list(ask(client, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "36"
+
+
+def test_one_attempt_and_a_placebo(serving, upstream):
+    with serving(()) as client:
+        assert ask(client).choices[0].message.content == FIRST
+        assert "reasoning_content" not in ask(client).choices[0].message.model_dump()
+    with serving((Turn(None),)) as client:
+        ask(client, "what?")
+    assert upstream.asked[-1]["messages"][-1] == {"role": "user", "content": "what?"}
+
+
+def test_content_in_parts_and_a_system_message(serving, upstream):
+    parts = [{"type": "text", "text": "6 * "}, {"type": "text", "text": "6?"}]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+    with serving() as client:
+        client.chat.completions.create(model="m", messages=messages)
+    assert upstream.asked[0]["messages"] == [messages[0], {"role": "user", "content": "6 * 6?"}]
+
+
+def test_models_and_health(serving, upstream):
+    with serving() as client:
+        assert [model.id for model in client.models.list()] == ["m"]
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(client))
+        connection.request("GET", "/health")
+        assert json.loads(connection.getresponse().read()) == {"status": "ok"}
+    with serving(model="mine") as client:
+        assert [model.id for model in client.models.list()] == ["mine"]
+        with pytest.raises(openai.NotFoundError, match="no model 'm' here"):
+            ask(client)
+
+
+def test_usage_is_left_out_where_the_upstream_counts_nothing(serving, upstream):
+    upstream.usage = lambda body: None
+    with serving() as client:
+        assert ask(client).usage is None
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools: this proxy asks for text twice"),
+        ({"n": 2}, "n: this proxy returns one choice"),
+        ({"logprobs": True}, "logprobs: "),
+        ({"temperature": 3}, "temperature: "),
+        ({"temperature": "warm"}, "temperature: "),
+        ({"max_tokens": 0}, "max_tokens: "),
+        ({"top_n": 3}, "top_n: unknown here"),
+        ({"messages": []}, "messages: "),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "content"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "the last one has to be the user's"),
+    ],
+)
+def test_wrong_fields_get_a_sentence_in_openai_s_shape(serving, upstream, fields, said):
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
+    with serving() as client:
+        status, _, answer = post(client, json.dumps(body))
+        assert status == 400
+        assert said in answer["error"]["message"]
+        assert answer["error"]["type"] == "invalid_request_error"
+        assert answer["error"]["param"].startswith(next(iter(fields)))
+    assert upstream.asked == []
+
+
+def test_fields_that_ask_for_nothing_are_taken(serving, upstream):
+    nothing = {"tools": [], "n": 1, "logprobs": False, "store": False, "metadata": {"a": "b"}, "temperature": None}
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **nothing}
+    with serving() as client:
+        assert post(client, json.dumps(body))[0] == 200
+    assert set(upstream.asked[0]) == {"model", "messages"}
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"", b'{"model": "m"}', b"[" * 100_000])
+def test_what_is_no_request(serving, body):
+    with serving() as client:
+        status, _, answer = post(client, body)
+    assert status == 400
+    assert answer["error"]["message"]
+
+
+def test_routes_that_are_none(serving):
+    with serving() as client:
+        assert post(client, b"{}", path="/v1/embeddings")[0] == 404
+        assert post(client, b"{}", path="/v1/models")[0] == 405
+        assert post(client, b"{}", {"content-type": "text/plain"})[0] == 415  # what a page in a browser may send
+
+
+def test_other_names_of_this_machine_are_refused(serving):
+    with serving() as client:
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(client))
+        connection.request("GET", "/health", headers={"host": "evil.example"})
+        assert connection.getresponse().status == 400
+
+
+# Limits
+
+
+def test_a_long_body_is_refused_before_it_is_read(serving, upstream):
+    with serving(max_body=1000) as client:
+        status, _, answer = post(client, b'{"model": "' + b"m" * 1000)
+        assert status == 413
+        assert "1000 bytes" in answer["error"]["message"]
+        with socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as endless:
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            endless.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            endless.sendall(b"800\r\n" + b"x" * 0x800 + b"\r\n")
+            assert endless.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_an_upstream_that_is_too_slow(serving, upstream):
+    upstream.delay = 30.0
+    with serving(timeout=0.3) as client:
+        with pytest.raises(openai.APIStatusError, match=r"within 0\.3 seconds") as caught:
+            ask(client)
+        assert caught.value.status_code == 504
+        assert eventually(lambda: upstream.cancelled == 1)
+        with pytest.raises(openai.APIError, match=r"within 0\.3 seconds"):
+            list(ask(client, stream=True))
+
+
+def test_a_body_that_does_not_come(serving):
+    with serving(timeout=0.3) as client, socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as slow:
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        slow.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_too_many_at_once_are_told_to_come_again(serving, upstream, stream):
+    upstream.delay = 0.5
+    with serving(max_concurrency=1) as client:
+        thread = threading.Thread(target=lambda: list(ask(client, stream=stream)))
+        thread.start()
+        assert eventually(lambda: upstream.asked)
+        with pytest.raises(openai.RateLimitError, match="as many as this proxy takes") as caught:
+            ask(client)
+        assert caught.value.response.headers["retry-after"] == "1"
+        upstream.delay = 0.0
+        thread.join()
+        assert ask(client).choices
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_hangs_up_ends_the_question_upstream(serving, upstream, stream):
+    upstream.delay = 20.0
+    with serving(max_concurrency=1) as client:
+        body = {"model": "m", "stream": stream, "messages": [{"role": "user", "content": "x"}]}
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(client))
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        assert eventually(lambda: upstream.asked)
+        time.sleep(0.2)
+        connection.close() if connection.sock is None else connection.sock.close()
+        assert eventually(lambda: upstream.cancelled == 1)
+        upstream.delay = 0.0
+        assert ask(client).choices  # and its place is free
+
+
+# The upstream's errors
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (400, openai.BadRequestError, "the upstream says: no such thing"),
+        (404, openai.NotFoundError, "the upstream says: no such thing"),
+        (401, openai.InternalServerError, "does not take the key of this proxy"),
+        (500, openai.InternalServerError, "the upstream says: no such thing"),
+        (429, openai.RateLimitError, "the upstream says: no such thing"),
+    ],
+)
+def test_errors_of_the_upstream(serving, upstream, status, error, said, monkeypatch):
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.01)
+    upstream.status, upstream.headers = status, {"retry-after": "0.01"}
+    with serving() as client, pytest.raises(error, match=said) as caught:
+        ask(client)
+    if status == 429:
+        assert caught.value.response.headers["retry-after"] == "0.01"
+
+
+def test_an_upstream_that_breaks_off_or_is_not_there(serving, upstream):
+    upstream.breaks = True
+    with serving() as client, pytest.raises(openai.APIError, match="broke off"):
+        list(ask(client, stream=True))
+    with running(make_app(ServeSettings("http://127.0.0.1:9/v1", ()))) as port:
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="key", max_retries=0)
+        with pytest.raises(openai.InternalServerError, match="cannot be reached"):
+            ask(client)
+
+
+# Keys
+
+
+def test_keys_go_where_they_belong_and_nowhere_else(serving, upstream):
+    settings = {"api_key": "secret-of-callers", "upstream_key": "secret-of-upstream"}
+    assert "secret" not in repr(ServeSettings("http://127.0.0.1:9/v1", (), **settings))
+    with serving(**settings) as client:
+        with pytest.raises(openai.AuthenticationError, match="wrong or missing API key"):
+            ask(client)
+        with pytest.raises(openai.AuthenticationError):
+            client.models.list()
+        assert upstream.asked == []
+        ask(client.with_options(api_key="secret-of-callers"))
+    assert upstream.keys == ["Bearer secret-of-upstream"] * 2
+
+
+# The command
+
+
+def test_the_command_serves_until_it_is_interrupted(upstream):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with running(upstream.app) as behind:
+        command = [
+            "scorl",
+            "serve",
+            "--upstream",
+            f"http://127.0.0.1:{behind}",
+            "--port",
+            str(port),
+            "--task",
+            "countdown",
+        ]
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OPENAI_API_KEY": "secret-of-upstream"},
+        )
+        client = openai.OpenAI(base_url=f"http://localhost:{port}/v1", api_key="key", max_retries=20)
+        assert ask(client).choices[0].message.content == SECOND
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1]
+    assert process.returncode == 0
+    assert said.endswith("stopped\n")
+    assert "Traceback" not in said
+    assert "secret" not in said
+    assert upstream.asked[1]["messages"][-1]["content"].startswith("There might be an error in the solution above.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--upstream", "8000"], "this is no address of an API"),
+        (["--upstream", "http://a:b@c/v1"], "a key goes into OPENAI_API_KEY"),
+        (["--upstream", "http://a", "--task", "countdown", "--correction", "x"], "give one of them"),
+        (["--upstream", "http://a", "--run", "nowhere"], "no run directory"),
+        (["--upstream", "http://a", "--api-key-env", "NOT_THERE"], "NOT_THERE is empty"),
+        (["--upstream", "http://a", "--task", "contdown"], "countdown"),
+    ],
+)
+def test_mistakes_are_said(scorl, arguments, said):
+    code, _, err = scorl("serve", *arguments)
+    assert code == 2
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("host", "warns"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)]
+)
+def test_who_opens_it_to_others_is_told(scorl, monkeypatch, host, warns):
+    monkeypatch.setattr("uvicorn.run", lambda *arguments, **named: None)
+    code, _, err = scorl("serve", "--upstream", "http://127.0.0.1:9", "--host", host)
+    assert code == 0
+    assert ("is not this machine alone" in err) == warns
