@@ -14,7 +14,7 @@ from scorl.metrics import tally_outcomes
 from scorl.model.rates import CpuRates
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star
 from scorl.recipe import decide, resolve
-from scorl.report import gather
+from scorl.report import gather_report
 from scorl.tasks.turns import SelfRefine
 
 RECIPE = resolve("countdown")
@@ -115,7 +115,7 @@ def test_the_report_of_a_comparison_has_every_figure(tmp_path):
     steps = [{"step": n, "stage": "one", "accuracy_t1": 0.25, "accuracy_t2": 0.5} for n in range(3)]
     (runs[1].directory / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     (tmp_path / "compare.json").write_text(json.dumps(summarize_runs(runs).as_dict()))
-    gathered = gather([tmp_path])
+    gathered = gather_report([tmp_path])
     assert [run.name for run in gathered.runs] == ["base", runs[1].arm.name, runs[2].arm.name]
     titles = [chart["title"] for chart in gathered.comparison["charts"]]
     assert titles == [
@@ -135,11 +135,11 @@ def test_a_report_of_a_comparison_leaves_out_what_is_not_there(tmp_path):
     runs = plan_runs(RECIPE, parse_arms("base"), 1, tmp_path)
     finished(runs[0], {"p": "01"})
     (tmp_path / "compare.json").write_text(json.dumps(summarize_runs(runs).as_dict()))
-    charts = gather([tmp_path]).comparison["charts"]
+    charts = gather_report([tmp_path]).comparison["charts"]
     assert [chart["title"] for chart in charts] == ["Accuracy", "Delta(t1, t2)", "Flips, of all problems"]
     (tmp_path / "compare.json").write_text("{}")
     with pytest.raises(UserError, match=r"compare.json has no arms"):
-        gather([tmp_path])
+        gather_report([tmp_path])
 
 
 def test_seeds_that_did_not_end_are_left_out_on_both_sides(tmp_path):

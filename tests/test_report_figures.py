@@ -12,7 +12,7 @@ from support.report_runs import write_run
 
 from scorl.cli import main
 from scorl.errors import UserError
-from scorl.report import gather, write_figures
+from scorl.report import gather_report, write_figures
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
@@ -24,14 +24,14 @@ def words(figure: Path) -> str:
 
 def test_every_figure_is_there_as_svg_and_pdf(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
-    paths = write_figures(gather([run]), tmp_path / "figures")
+    paths = write_figures(gather_report([run]), tmp_path / "figures")
     assert [path.name for path in paths[::2]] == ["accuracy.svg", "flips.svg", "kl.svg", "edits-test.svg"]
     assert [path.suffix for path in paths] == [".svg", ".pdf"] * 4
     for text in ("training step", "accuracy (%)", "attempt 1", "attempt 2"):
         assert text in words(paths[0])
     assert "mine" not in words(paths[0])
     assert paths[1].read_bytes().startswith(b"%PDF")
-    again = write_figures(gather([run]), tmp_path / "again")
+    again = write_figures(gather_report([run]), tmp_path / "again")
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again]
 
 
@@ -46,11 +46,11 @@ def test_several_runs_share_a_figure_and_comparisons_have_theirs(tmp_path: Path)
     points = {str(k): {"value": 0.1 * k, "low": 0.0, "high": 0.5} for k in (1, 2, 4)}
     (tmp_path / "compare.json").write_text(json.dumps({"about": {}, "arms": arms}))
     (tmp_path / "scale.json").write_text(json.dumps({"arms": {"parallel": points, "corrected": points}}))
-    paths = {path.name: path for path in write_figures(gather([tmp_path]), tmp_path / "figures")}
-    assert {"comparison-accuracy.svg", "comparison-delta-t1-t2.pdf", "scaling.svg"} <= paths.keys()
+    paths = {path.name: path for path in write_figures(gather_report([tmp_path]), tmp_path / "figures")}
+    assert {"comparison-accuracy.svg", "comparison-delta-t1-t2.pdf", "scaling-accuracy.svg"} <= paths.keys()
     assert {"edits-test-score.svg", "edits-test-star.svg"} <= paths.keys()
     assert "score, attempt 1" in words(paths["accuracy.svg"])
-    assert "samples a problem" in words(paths["scaling.svg"])
+    assert "samples a problem" in words(paths["scaling-accuracy.svg"])
 
 
 def test_the_command_writes_them_and_says_what_is_missing(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -64,7 +64,7 @@ def test_the_command_writes_them_and_says_what_is_missing(tmp_path: Path, monkey
     bare.mkdir()
     (bare / "steps.jsonl").write_text('{"step": 0, "stage": "one"}\n')
     with pytest.raises(UserError, match="nothing to draw"):
-        write_figures(gather([bare]), tmp_path / "none")
+        write_figures(gather_report([bare]), tmp_path / "none")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert _run("report", run, "--figures", tmp_path / "more") == 2
     assert "pip install 'scorl[figures]'" in capsys.readouterr().err

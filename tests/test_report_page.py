@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.report_runs import attempt_lines, write_run
 
-from scorl.report import gather, save_report, write_report
+from scorl.report import gather_report, save_report, write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -265,7 +265,7 @@ def test_curves_say_their_values_and_take_a_logarithmic_axis(visit: Any, report:
 
 def test_several_runs_are_laid_over_each_other(visit: Any, tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, steps) for name, steps in (("mine", 6), ("yours", 4))]
-    one = visit(save_report(gather(runs), runs, tmp_path / "both.html"))
+    one = visit(save_report(gather_report(runs), runs, tmp_path / "both.html"))
     assert one.counts()["all"] == "56"
     one.page.select_option("[aria-label='all runs']", label="yours")
     assert one.counts()["all"] == "24"
@@ -321,3 +321,26 @@ def test_a_run_that_has_just_begun(visit: Any, tmp_path: Path) -> None:
     one = visit(write_report(tmp_path))
     assert "No attempts are recorded" in one.page.locator("#attempts").inner_text()
     assert not one.page.locator("#tabs a[href='#recipe']").count()
+
+
+def test_the_address_says_what_is_asked_for(visit: Any, report: Path) -> None:
+    one = visit(report)
+    one.page.click(".chip.fixed")
+    one.page.fill("[type=search]", "held & 6?")
+    one.rows()
+    address = one.page.evaluate("location.hash")
+    assert address == "#attempts?search=held+%26+6%3F&flip=fixed"
+    again = visit(report, address.removeprefix("#"))
+    again.rows()
+    assert again.page.input_value("[type=search]") == "held & 6?"
+    assert again.page.locator(".chip[aria-pressed=true]").get_attribute("title") == "wrong, then right"
+
+
+def test_tables_can_be_read_without_scripts(browser: Any, report: Path) -> None:
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(report.as_uri())
+    text = page.locator("main").inner_text()
+    assert "Delta(t1, t2)" in text
+    assert "seed: 7" in text
+    assert "scripts, which are switched off here" in text
+    page.context.close()

@@ -37,9 +37,9 @@ def report(runs: tuple[Path, ...], out: Path | None, figures: Path | None, megab
     Of several RUNs the curves are laid over each other. A RUN may also be a folder that `scorl compare` or
     `scorl scale` wrote.
     """
-    from scorl.report import gather, save_report, write_figures
+    from scorl.report import gather_report, save_report, write_figures
 
-    gathered = gather(runs, megabytes)
+    gathered = gather_report(runs, megabytes)
     click.echo(save_report(gathered, runs, out))
     if figures:
         for path in write_figures(gathered, figures):

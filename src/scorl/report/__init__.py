@@ -1,7 +1,7 @@
 """What people look at: tables, trajectories, and the report of a run."""
 
 from scorl.report.figures import write_figures
-from scorl.report.gather import Gathered, gather
+from scorl.report.gather import Gathered, gather_report
 from scorl.report.html import save_report, write_report
 from scorl.report.panel import tabulate_panel
 from scorl.report.show import show_trajectories
@@ -9,7 +9,7 @@ from scorl.report.table import tabulate_change, tabulate_evaluation, to_markdown
 
 __all__ = [
     "Gathered",
-    "gather",
+    "gather_report",
     "save_report",
     "show_trajectories",
     "tabulate_change",

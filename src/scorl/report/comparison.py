@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,9 @@ def read_comparison(path: Path) -> Record | None:
 
 
 def read_scaling(path: Path) -> Record | None:
-    """scale.json as curves: {"model", "task", "series": [{"name", "x", "y", "low", "high"}]}, in percent by budget.
+    """scale.json as curves: {"model", "task", "panels": [{"title", "series": [{"name", "x", "y", "low", "high"}]}]}.
 
-    None: there is no such file.
+    Values are in percent by the number of samples. None: there is no such file.
 
     Raises:
         UserError: the file is none of `scorl scale`.
@@ -80,22 +80,20 @@ def read_scaling(path: Path) -> Record | None:
     arms = found.get("arms")
     if not isinstance(arms, dict):
         raise UserError(f"{path / 'scale.json'} has no arms; `scorl scale` writes it anew")
-    series = [{"name": name, **_make_curve(points)} for name, points in [*arms.items(), *_find_difference(found)]]
-    return {
-        **{key: str(found.get(key, "")) for key in ("model", "task")},
-        "series": [one for one in series if one["x"]],
-    }
+    panels = {"Accuracy": arms, "Difference": {"difference": found.get("difference")}}
+    drawn = [
+        {"title": title, "series": [{"name": name} | curve for name, p in of.items() if (curve := _make_curve(p))["x"]]}
+        for title, of in panels.items()
+    ]
+    about = {key: str(found.get(key, "")) for key in ("model", "task")}
+    return {**about, "panels": [panel for panel in drawn if panel["series"]]}
 
 
-def _find_difference(found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The difference of the arms, where it is one of each budget."""
-    difference = found.get("difference")
-    if isinstance(difference, dict) and difference and all(str(key).isdecimal() for key in difference):
-        yield "difference", difference
-
-
-def _make_curve(points: Mapping[str, Any]) -> Record:
-    there = sorted((int(k), p) for k, p in points.items() if isinstance(p, dict) and p.get("value") is not None)
+def _make_curve(points: Any) -> Record:
+    """A curve of {number of samples: {"value", "low", "high"}}; without points where it is none."""
+    numbered = points.items() if isinstance(points, dict) else ()
+    values = {int(k): p for k, p in numbered if k.isdecimal() and isinstance(p, dict) and p.get("value") is not None}
+    there = sorted(values.items())
     ends = {name: [_percent(p.get(name)) for _, p in there] for name in ("low", "high")}
     return {"x": [k for k, _ in there], "y": [_percent(p["value"]) for _, p in there], **ends}
 

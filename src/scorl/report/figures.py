@@ -95,8 +95,8 @@ def _list_figures(gathered: Gathered) -> Iterator[tuple[str, tuple[float, float]
     for chart in (gathered.comparison or {"charts": []})["charts"]:
         height = 0.55 + 0.13 * (1 + len(chart["keys"])) * len(chart["rows"])
         yield _slug(f"comparison {chart['title']}"), (WIDTH, height), partial(_draw_bars, chart)
-    if gathered.scaling and gathered.scaling["series"]:
-        yield "scaling", size, partial(_draw_scaling, gathered.scaling)
+    for panel in (gathered.scaling or {"panels": []})["panels"]:
+        yield _slug(f"scaling {panel['title']}"), size, partial(_draw_scaling, panel)
 
 
 def _draw_curves(runs: Sequence[Mapping[str, Any]], title: str, label: str, axes: Axes) -> None:
@@ -164,14 +164,14 @@ def _draw_bars(chart: Mapping[str, Any], axes: Axes) -> None:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
 
-def _draw_scaling(scaling: Mapping[str, Any], axes: Axes) -> None:
-    """Accuracy by the number of samples, on a logarithmic axis."""
-    for k, one in enumerate(one for one in scaling["series"] if one["name"] != "difference"):
+def _draw_scaling(panel: Mapping[str, Any], axes: Axes) -> None:
+    """Accuracies, or their difference, by the number of samples, on a logarithmic axis."""
+    for k, one in enumerate(panel["series"]):
         _draw_intervals(axes, one, COLOURS[k % MOST], DASHES[k % 4], one["name"])  # type: ignore[arg-type]
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("samples a problem")
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel(f"{panel['title'].lower()} (%)")
     _place_legend(axes)
 
 

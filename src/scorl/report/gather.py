@@ -20,7 +20,7 @@ from scorl.report.table import Grid, tabulate_change, tabulate_evaluation
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
 
-__all__ = ["MEGABYTES", "Gathered", "RunData", "gather"]
+__all__ = ["MEGABYTES", "Gathered", "RunData", "gather_report"]
 
 MEGABYTES = 256
 """Of files of attempts that a report takes whole; of more it takes every second step, or third, ..."""
@@ -51,10 +51,16 @@ class Gathered:
     comparison: Record | None = None
     scaling: Record | None = None
     every: int = 1
-    """Each so manieth step's attempts are there."""
+    """Of every n-th step the attempts are there."""
+
+    @property
+    def nth(self) -> str:
+        """`2nd`, as `every` is said."""
+        teens = self.every % 100 in (11, 12, 13)
+        return f"{self.every}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(self.every % 10, 'th')}"
 
 
-def gather(paths: Sequence[Path], megabytes: int = MEGABYTES) -> Gathered:
+def gather_report(paths: Sequence[Path], megabytes: int = MEGABYTES) -> Gathered:
     """The data of run directories, or of folders of comparisons and scaling results.
 
     Args:

@@ -19,7 +19,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from scorl.report.gather import Gathered, gather
+from scorl.report.gather import Gathered, gather_report
 from scorl.run.directory import RunDirectory
 from scorl.run.files import write_whole
 from scorl.version import __version__
@@ -65,7 +65,7 @@ def write_report(path: Path | str) -> Path:
         UserError: the directory holds no steps and no evaluations.
     """
     paths = [Path(path)]
-    return save_report(gather(paths), paths)
+    return save_report(gather_report(paths), paths)
 
 
 def save_report(gathered: Gathered, paths: Sequence[Path], out: Path | None = None) -> Path:

@@ -43,7 +43,7 @@ def count_bytes(run: RunDirectory) -> int:
 
 
 def choose_files(run: RunDirectory, every: int) -> list[File]:
-    """Every so manieth step of training and every evaluation likewise, from the newest back, and the first of each."""
+    """Every n-th step of training and n-th evaluation, from the newest back, and the first of each."""
     chosen = set()
     for held_out in (True, False):
         steps = run.attempted_steps(held_out)[::-1]

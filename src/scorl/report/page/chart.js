@@ -19,24 +19,45 @@ function colour(name) {
 function drawChart(element, series, options) {
   const data = uPlot.join(series.map((one) => [one.x, one.y]));
   const tip = el('div', { className: 'tip', hidden: true });
-  const ink = colour('soft'), rule = colour('rule');
-  const axis = { stroke: ink, grid: { stroke: rule, width: 1 }, ticks: { show: false }, font: '11px system-ui', size: 28 };
-  const plot = new uPlot({
-    width: Math.max(element.clientWidth, 200),
-    height: options.height ?? 200,
-    padding: [22, 8, 0, 0],
-    legend: { show: false },
-    cursor: { ...(options.axis ? {} : { sync: { key: together.key } }), points: { size: 6 }, y: false },
-    scales: { x: { time: false, ...(options.axis?.scale ?? {}) }, y: chooseScale(series, options) },
-    axes: [{ ...axis, grid: { show: false }, ...(options.axis?.axes ?? {}) },
-      { ...axis, size: 44, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : short(tick, 3))) }],
-    series: [{}, ...series.map((one) => makeSeries(one, options))],
-    plugins: [{ hooks: {
-      drawAxes: (u) => drawMarks(u, options),
-      draw: (u) => series.forEach((one) => drawIntervals(u, one)),
-      setCursor: (u) => showTip(u, tip, series, options),
-    } }],
-  }, data, element);
+  const ink = colour('soft'),
+    rule = colour('rule');
+  const axis = {
+    stroke: ink,
+    grid: { stroke: rule, width: 1 },
+    ticks: { show: false },
+    font: '11px system-ui',
+    size: 28,
+  };
+  const plot = new uPlot(
+    {
+      width: Math.max(element.clientWidth, 200),
+      height: options.height ?? 200,
+      padding: [22, 8, 0, 0],
+      legend: { show: false },
+      cursor: { ...(options.axis ? {} : { sync: { key: together.key } }), points: { size: 6 }, y: false },
+      scales: { x: { time: false, ...(options.axis?.scale ?? {}) }, y: chooseScale(series, options) },
+      axes: [
+        { ...axis, grid: { show: false }, ...(options.axis?.axes ?? {}) },
+        {
+          ...axis,
+          size: 44,
+          values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : short(tick, 3))),
+        },
+      ],
+      series: [{}, ...series.map((one) => makeSeries(one, options))],
+      plugins: [
+        {
+          hooks: {
+            drawAxes: (u) => drawMarks(u, options),
+            draw: (u) => series.forEach((one) => drawIntervals(u, one)),
+            setCursor: (u) => showTip(u, tip, series, options),
+          },
+        },
+      ],
+    },
+    data,
+    element,
+  );
   plot.over.append(tip);
   return plot;
 }
@@ -44,9 +65,13 @@ function drawChart(element, series, options) {
 /** An axis with room for intervals, from 0 where values are rates; a logarithmic one bends to take values below 0. */
 function chooseScale(series, { log, percent }) {
   const ends = series.flatMap((one) => [...(one.low ?? []), ...(one.high ?? [])]).filter((y) => y !== null);
-  const least = series.flatMap((one) => one.y).reduce((low, y) => (y === null ? low : Math.min(low, y)), Infinity);
+  const least = series
+    .flatMap((one) => one.y)
+    .reduce((low, y) => (y === null ? low : Math.min(low, y)), Infinity);
   if (log) return { distr: least > 0 ? 3 : 4, log: 10 };
-  return { range: (_, low, high) => widen(Math.min(low, ...ends, ...(percent ? [0] : [])), Math.max(high, ...ends)) };
+  return {
+    range: (_, low, high) => widen(Math.min(low, ...ends, ...(percent ? [0] : [])), Math.max(high, ...ends)),
+  };
 }
 
 /** A range with round ends; around a single value with some room. */
@@ -58,9 +83,15 @@ function widen(low, high) {
 function makeSeries(one, { steps }) {
   const stroke = one.colour;
   return {
-    label: one.name, stroke, width: one.raw ? 1 : 2, alpha: one.raw ? 0.28 : 1, dash: one.dash,
+    label: one.name,
+    stroke,
+    width: one.raw ? 1 : 2,
+    alpha: one.raw ? 0.28 : 1,
+    dash: one.dash,
     points: { show: one.x.length < 12 && !steps, size: 6, fill: stroke },
-    ...(steps ? { paths: uPlot.paths.stepped({ align: 1 }), fill: one.dash ? undefined : withAlpha(stroke, 0.18) } : {}),
+    ...(steps
+      ? { paths: uPlot.paths.stepped({ align: 1 }), fill: one.dash ? undefined : withAlpha(stroke, 0.18) }
+      : {}),
   };
 }
 
@@ -71,7 +102,8 @@ function withAlpha(rgb, alpha) {
 /** 95% intervals as lines; a little beside their places, so that those of two series do not hide each other. */
 function drawIntervals(u, one) {
   if (!one.low) return;
-  const { ctx } = u, wide = devicePixelRatio;
+  const { ctx } = u,
+    wide = devicePixelRatio;
   ctx.save();
   Object.assign(ctx, { strokeStyle: one.colour, lineWidth: 1.5 * wide });
   ctx.beginPath();
@@ -87,23 +119,32 @@ function drawIntervals(u, one) {
 
 /** Where stages begin, with their names, and where alarms were raised. */
 function drawMarks(u, { stages = [], alarms = [] }) {
-  const { ctx, bbox } = u, wide = devicePixelRatio, inside = ([x]) => x >= u.scales.x.min && x <= u.scales.x.max;
+  const { ctx, bbox } = u,
+    wide = devicePixelRatio,
+    inside = ([x]) => x >= u.scales.x.min && x <= u.scales.x.max;
   let free = bbox.left;
   ctx.save();
   const ink = colour('soft');
   Object.assign(ctx, {
-    font: `${10 * wide}px system-ui`, fillStyle: ink, strokeStyle: ink, lineWidth: wide, textAlign: 'left', textBaseline: 'alphabetic',
+    font: `${10 * wide}px system-ui`,
+    fillStyle: ink,
+    strokeStyle: ink,
+    lineWidth: wide,
+    textAlign: 'left',
+    textBaseline: 'alphabetic',
   });
   ctx.setLineDash([2 * wide, 3 * wide]);
   for (const [step, name] of stages.filter(inside)) {
-    const x = u.valToPos(step, 'x', true), words = visible(name);
+    const x = u.valToPos(step, 'x', true),
+      words = visible(name);
     drawLine(ctx, x, bbox.top - 8 * wide, x, bbox.top + bbox.height);
     if (x >= free) ctx.fillText(words, x + 3 * wide, bbox.top - 3 * wide);
     free = Math.max(free, x + 8 * wide + ctx.measureText(words).width);
   }
   ctx.fillStyle = colour('wrong');
   for (const [step] of alarms.filter(inside)) {
-    const x = u.valToPos(step, 'x', true), y = bbox.top + bbox.height;
+    const x = u.valToPos(step, 'x', true),
+      y = bbox.top + bbox.height;
     ctx.beginPath();
     ctx.moveTo(x - 3 * wide, y);
     ctx.lineTo(x + 3 * wide, y);
@@ -128,18 +169,33 @@ function showTip(u, tip, series, { unit, axis, alarms = [] }) {
   const x = u.data[0][idx];
   const lines = series.flatMap((one, k) => {
     const value = u.data[k + 1][idx];
-    return one.raw || value === null || value === undefined || !u.series[k + 1].show ? [] : [drawTipLine(one, x, value, unit)];
+    return one.raw || value === null || value === undefined || !u.series[k + 1].show
+      ? []
+      : [drawTipLine(one, x, value, unit)];
   });
-  const raised = alarms.filter(([step]) => step === x).map(([, kind]) => el('p', { className: 'alarm' }, visible(kind.replaceAll('_', ' '))));
+  const raised = alarms
+    .filter(([step]) => step === x)
+    .map(([, kind]) => el('p', { className: 'alarm' }, visible(kind.replaceAll('_', ' '))));
   tip.replaceChildren(el('b', {}, axis?.name ? axis.name(x) : `step ${x}`), ...lines, ...raised);
   const half = u.over.clientWidth / 2;
-  Object.assign(tip.style, left < half ? { left: `${left + 12}px`, right: 'auto' } : { left: 'auto', right: `${2 * half - left + 12}px` });
+  Object.assign(
+    tip.style,
+    left < half
+      ? { left: `${left + 12}px`, right: 'auto' }
+      : { left: 'auto', right: `${2 * half - left + 12}px` },
+  );
 }
 
 function drawTipLine(one, x, value, unit) {
   const k = one.low ? one.x.indexOf(x) : -1;
   const interval = k >= 0 && one.low[k] !== null ? ` [${short(one.low[k])}, ${short(one.high[k])}]` : '';
-  return el('p', {}, makeSwatch(one), visible(one.name), el('span', {}, `${short(value)}${unit === '%' ? ' %' : ''}${interval}`));
+  return el(
+    'p',
+    {},
+    makeSwatch(one),
+    visible(one.name),
+    el('span', {}, `${short(value)}${unit === '%' ? ' %' : ''}${interval}`),
+  );
 }
 
 /** The key of a series. */

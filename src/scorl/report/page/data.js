@@ -13,7 +13,8 @@ const FLIPS = {
 async function unpack(element) {
   const packed = element.textContent;
   element.remove();
-  const bytes = Uint8Array.fromBase64?.(packed) ?? Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+  const bytes =
+    Uint8Array.fromBase64?.(packed) ?? Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
   return new Response(stream).json();
 }
@@ -23,7 +24,15 @@ async function unpack(element) {
  * Columns of texts hold places in `strings`, -1 for none; the responses of trajectory i are first[i] to first[i + 1].
  */
 function joinAttempts(packs) {
-  const table = { strings: [], runs: packs.length, size: 0, run: [], first: [0], trajectories: {}, responses: {} };
+  const table = {
+    strings: [],
+    runs: packs.length,
+    size: 0,
+    run: [],
+    first: [0],
+    trajectories: {},
+    responses: {},
+  };
   packs.forEach((pack, run) => {
     const offset = table.strings.length;
     table.strings = offset ? table.strings.concat(pack.strings) : pack.strings;
@@ -56,7 +65,10 @@ function readTrajectory(table, i) {
   const { trajectories, responses, first } = table;
   const found = { run: table.run[i], responses: [] };
   for (const name of Object.keys(trajectories)) {
-    if (name !== 'responses') found[name] = TEXT_COLUMNS.includes(name) ? textOf(table, trajectories, name, i) : trajectories[name][i];
+    if (name !== 'responses')
+      found[name] = TEXT_COLUMNS.includes(name)
+        ? textOf(table, trajectories, name, i)
+        : trajectories[name][i];
   }
   for (let k = first[i]; k < first[i + 1]; k++) {
     const response = {};

@@ -7,12 +7,22 @@ function markChanges(first, second) {
   const a = first.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
   const b = second.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
   const kept = joinSpaces(matchWords(a, b), a, b);
-  return [toPieces(a, kept.map(([i]) => i)), toPieces(b, kept.map(([, j]) => j))];
+  return [
+    toPieces(
+      a,
+      kept.map(([i]) => i),
+    ),
+    toPieces(
+      b,
+      kept.map(([, j]) => j),
+    ),
+  ];
 }
 
 /** The pairs (i, j) of words that stay, in order. */
 function matchWords(a, b) {
-  let start = 0, ends = [a.length, b.length];
+  let start = 0,
+    ends = [a.length, b.length];
   while (start < Math.min(...ends) && a[start] === b[start]) start++;
   while (start < Math.min(...ends) && a[ends[0] - 1] === b[ends[1] - 1]) ends = ends.map((end) => end - 1);
   const middle = findPath(a.slice(start, ends[0]), b.slice(start, ends[1]));
@@ -24,7 +34,8 @@ function matchWords(a, b) {
 
 /** The longest common subsequence as pairs; none where too much changed. */
 function findPath(a, b) {
-  const reach = new Map([[1, 0]]), history = [];
+  const reach = new Map([[1, 0]]),
+    history = [];
   for (let edits = 0; edits <= Math.min(a.length + b.length, MOST_CHANGES); edits++) {
     history.push(new Map(reach));
     for (let k = -edits; k <= edits; k += 2) {
@@ -40,9 +51,11 @@ function findPath(a, b) {
 
 function walkBack(history, a, b) {
   const pairs = [];
-  let x = a.length, y = b.length;
+  let x = a.length,
+    y = b.length;
   for (let edits = history.length - 1; edits >= 0; edits--) {
-    const reach = history[edits], k = x - y;
+    const reach = history[edits],
+      k = x - y;
     const down = k === -edits || (k !== edits && reach.get(k - 1) < reach.get(k + 1));
     const from = edits ? reach.get(down ? k + 1 : k - 1) : 0;
     const start = edits ? [from, from - (down ? k + 1 : k - 1)] : [0, 0];
@@ -66,9 +79,11 @@ function joinSpaces(pairs, a, b) {
 }
 
 function toPieces(words, kept) {
-  const stays = new Set(kept), pieces = [];
+  const stays = new Set(kept),
+    pieces = [];
   words.forEach((word, k) => {
-    const changed = !stays.has(k), last = pieces[pieces.length - 1];
+    const changed = !stays.has(k),
+      last = pieces[pieces.length - 1];
     if (last && last[1] === changed) last[0] += word;
     else pieces.push([word, changed]);
   });

@@ -2,7 +2,8 @@
 
 const REPLACED = '\uFFFD';
 // Controls but tab and line feed, lone surrogates, and what changes the direction of text around it.
-const UNSEEN = /[\x00-\x08\x0B-\x1F\x7F-\x9F\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]|[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g;
+const UNSEEN =
+  /[\x00-\x08\x0B-\x1F\x7F-\x9F\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]|[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g;
 
 /** Text as it may be shown. */
 function visible(text) {
@@ -24,8 +25,11 @@ function withAttributes(element, attributes) {
 
 /** A select with options of [value, label] and what to call when it changes. */
 function select(label, options, onchange) {
-  const element = el('select', { onchange: () => onchange(element.value) },
-    options.map(([value, text]) => el('option', { value }, visible(text))));
+  const element = el(
+    'select',
+    { onchange: () => onchange(element.value) },
+    options.map(([value, text]) => el('option', { value }, visible(text))),
+  );
   return withAttributes(element, { 'aria-label': label });
 }
 
@@ -41,6 +45,9 @@ function eachFrame(action) {
   return () => {
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => { waiting = false; action(); });
+    requestAnimationFrame(() => {
+      waiting = false;
+      action();
+    });
   };
 }

@@ -8,20 +8,27 @@ const SPARE = 8; // rows kept above and below
  * draw(item, place) makes a row's element; choose(item, place) is told of a choice by click or key.
  */
 function makeList(element, draw, choose) {
-  const spacer = el('div', { className: 'spacer' }), window_ = el('div', { className: 'window' });
+  const spacer = el('div', { className: 'spacer' }),
+    shown = el('div', { className: 'window' });
   element.append(spacer);
-  spacer.append(window_);
+  spacer.append(shown);
   const list = { items: [], chosen: -1 };
   const render = () => {
     const from = Math.max(0, Math.floor(element.scrollTop / ROW) - SPARE);
-    const to = Math.min(list.items.length, Math.ceil((element.scrollTop + element.clientHeight) / ROW) + SPARE);
-    window_.style.transform = `translateY(${from * ROW}px)`;
-    window_.replaceChildren(...list.items.slice(from, to).map((item, k) => makeRow(item, from + k)));
+    const to = Math.min(
+      list.items.length,
+      Math.ceil((element.scrollTop + element.clientHeight) / ROW) + SPARE,
+    );
+    shown.style.transform = `translateY(${from * ROW}px)`;
+    shown.replaceChildren(...list.items.slice(from, to).map((item, k) => makeRow(item, from + k)));
   };
   const makeRow = (item, place) => {
     const row = withAttributes(draw(item, place), {
-      role: 'option', id: `row-${place}`, 'aria-selected': place === list.chosen,
-      'aria-posinset': place + 1, 'aria-setsize': list.items.length,
+      role: 'option',
+      id: `row-${place}`,
+      'aria-selected': place === list.chosen,
+      'aria-posinset': place + 1,
+      'aria-setsize': list.items.length,
     });
     row.onclick = () => list.choose(place);
     return row;
@@ -48,7 +55,8 @@ function makeList(element, draw, choose) {
 }
 
 function reveal(element, place) {
-  const top = place * ROW, bottom = top + ROW - element.clientHeight;
+  const top = place * ROW,
+    bottom = top + ROW - element.clientHeight;
   if (element.scrollTop > top) element.scrollTop = top;
   else if (element.scrollTop < bottom) element.scrollTop = bottom;
 }

@@ -7,22 +7,40 @@ async function start() {
   const names = charts.runs.map((run) => run.name);
   const tabs = {
     curves: charts.runs.length ? makeCurves(document.getElementById('curves'), charts.runs) : null,
-    compare: charts.comparison || charts.scaling ? makeComparison(document.getElementById('compare'), charts) : null,
+    compare:
+      charts.comparison || charts.scaling ? makeComparison(document.getElementById('compare'), charts) : null,
   };
-  const drawn = new Set(), browser = { made: null };
-  const redraw = () => { drawn.clear(); open(); };
+  const drawn = new Set(),
+    browser = { made: null };
+  const redraw = () => {
+    drawn.clear();
+    open();
+  };
   const open = async () => {
     const name = showTab();
-    if (tabs[name] && !drawn.has(name)) { drawn.add(name); tabs[name].draw(); }
+    if (tabs[name] && !drawn.has(name)) {
+      drawn.add(name);
+      tabs[name].draw();
+    }
     if (name === 'attempts') await openAttempts(browser, names);
   };
   makeTabs((id) => (id in tabs ? tabs[id] !== null : id !== 'attempts' || names.length > 0));
   makeTheme(redraw);
   addEventListener('hashchange', open);
-  addEventListener('resize', eachFrame(() => Object.values(tabs).forEach((tab) => tab?.resize())));
+  addEventListener(
+    'resize',
+    eachFrame(() => Object.values(tabs).forEach((tab) => tab?.resize())),
+  );
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw);
   addEventListener('keydown', (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || !browser.made || location.hash !== '#attempts') return;
+    if (
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      !browser.made ||
+      document.body.dataset.tab !== 'attempts'
+    )
+      return;
     if (steer(browser.made, event)) event.preventDefault();
   });
   await open();
@@ -31,7 +49,7 @@ async function start() {
 
 /** The attempts are unpacked when they are first asked for. */
 async function openAttempts(browser, names) {
-  if (browser.made) return;
+  if (browser.made) return writeAddress(browser.made.filters.asked);
   const element = document.getElementById('attempts');
   browser.made = false;
   element.replaceChildren(el('p', { className: 'note' }, 'unpacking the attempts ...'));
@@ -54,7 +72,8 @@ function makeTabs(isThere) {
 
 /** Show the tab that the address names; its name. */
 function showTab() {
-  const sections = [...document.querySelectorAll('.tab')], name = location.hash.slice(1).split('?')[0];
+  const sections = [...document.querySelectorAll('.tab')],
+    name = location.hash.slice(1).split('?')[0];
   const shown = sections.find((section) => section.id === name) ?? sections[0];
   for (const section of sections) section.hidden = section !== shown;
   for (const link of document.querySelectorAll('#tabs a')) {
@@ -74,7 +93,11 @@ function makeTheme(redraw) {
     button.textContent = ['◐', '☀', '☾'][theme];
     button.title = `colours: ${['as the system', 'light', 'dark'][theme]}`;
   };
-  button.onclick = () => { theme = (theme + 1) % THEMES.length; apply(); redraw(); };
+  button.onclick = () => {
+    theme = (theme + 1) % THEMES.length;
+    apply();
+    redraw();
+  };
   button.hidden = false;
   apply();
 }

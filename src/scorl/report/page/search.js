@@ -28,8 +28,10 @@ function findTexts(strings, pattern) {
  */
 function filterTrajectories(table, asked) {
   const tests = listTests(table, asked);
-  const flips = table.trajectories.flip, wanted = asked.flip ? table.strings.indexOf(asked.flip) : null;
-  const rows = [], counts = new Map();
+  const flips = table.trajectories.flip,
+    wanted = asked.flip ? table.strings.indexOf(asked.flip) : null;
+  const rows = [],
+    counts = new Map();
   for (let i = 0; i < table.size; i++) {
     if (!tests.every((test) => test(i))) continue;
     counts.set(flips[i], (counts.get(flips[i]) ?? 0) + 1);
@@ -54,7 +56,8 @@ function countFlips(table, counts) {
 }
 
 function listTests(table, asked) {
-  const { trajectories: t } = table, tests = [];
+  const { trajectories: t } = table,
+    tests = [];
   const same = (name, text) => tests.push((i) => textOf(table, t, name, i) === text);
   if (asked.kind) tests.push((i) => t.held_out[i] === (asked.kind === 'held-out' ? 1 : 0));
   if (asked.run !== '') tests.push((i) => table.run[i] === Number(asked.run));
@@ -62,7 +65,10 @@ function listTests(table, asked) {
   if (asked.problem) same('problem', asked.problem);
   if (asked.from !== '') tests.push((i) => t.step[i] >= Number(asked.from));
   if (asked.to !== '') tests.push((i) => t.step[i] <= Number(asked.to));
-  if (asked.verdict) tests.push((i) => someResponse(table, i, (k) => textOf(table, table.responses, 'verdict', k) === asked.verdict));
+  if (asked.verdict)
+    tests.push((i) =>
+      someResponse(table, i, (k) => textOf(table, table.responses, 'verdict', k) === asked.verdict),
+    );
   if (asked.reward) tests.push((i) => isRight(lastReward(table, i)) === (asked.reward === 'right'));
   const pattern = patternOf(asked.search);
   if (pattern) tests.push(makeTextTest(table, findTexts(table.strings, pattern)));
@@ -71,7 +77,8 @@ function listTests(table, asked) {
 
 function makeTextTest(table, hits) {
   const { trajectories: t, responses: r } = table;
-  const has = (columns, names, row) => names.some((name) => columns[name][row] >= 0 && hits[columns[name][row]]);
+  const has = (columns, names, row) =>
+    names.some((name) => columns[name][row] >= 0 && hits[columns[name][row]]);
   return (i) => has(t, SEARCHED, i) || someResponse(table, i, (k) => has(r, SEARCHED_RESPONSES, k));
 }
 

@@ -1,0 +1,128 @@
+"""What a report gathers: attempts as columns, histograms, flips by difficulty, what it leaves out of long runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.report_runs import attempt_lines, read_page, write_run
+
+from scorl.cli import commands
+from scorl.errors import UserError
+from scorl.report import gather_report, save_report
+from scorl.report.comparison import read_scaling
+from scorl.report.distributions import gather_difficulty, gather_edits
+from scorl.report.gather import MEGABYTES
+from scorl.report.packing import average_lengths, choose_files, pack_attempts, read_flips
+from scorl.run.directory import RunDirectory
+
+
+def pack(path: Path, *steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Packed attempts of steps that have such lines."""
+    run = RunDirectory(path)
+    for step, lines in enumerate(steps):
+        run.record_step({"step": step, "stage": "one"}, lines)
+    return pack_attempts(run, choose_files(run, 1), [(0, "one")])
+
+
+def test_attempts_become_columns_with_every_text_once(tmp_path: Path) -> None:
+    same = attempt_lines(0, "p", 0, ("same", "same"), "01", question="why \ud800?")
+    packed = pack(tmp_path, same, attempt_lines(1, "p", 0, ("same",), "1", question="why \ud800?", tokens=None))
+    strings, trajectories, responses = packed["strings"], packed["trajectories"], packed["responses"]
+    assert len(set(strings)) == len(strings)
+    assert trajectories["step"] == [1, 0]
+    assert trajectories["responses"] == [1, 2]
+    assert [strings[k] if k >= 0 else None for k in trajectories["flip"]] == [None, "fixed"]
+    assert [strings[k] for k in responses["text"]] == ["same"] * 3
+    assert responses["tokens"] == [None, 4, 4]
+    assert responses["reward"] == [1, 0, 1]
+    assert "why \ud800?" in strings
+    assert json.loads(json.dumps(packed)) == packed
+    assert list(read_flips(packed)) == [(0, "p", "fixed")]
+    assert average_lengths(packed) == {0: {"tokens_t1": 4, "tokens_t2": 4}}
+
+
+def test_lines_of_old_runs_lack_much(tmp_path: Path) -> None:
+    line = {"step": 0, "problem": "p", "sample": 0, "turn": 0, "text": "x", "reward": None, "finish": "stop"}
+    packed = pack(tmp_path, [line])
+    responses = packed["responses"]
+    assert (responses["reward"], responses["reason"], responses["advantage"]) == ([None], [-1], [None])
+    assert packed["strings"][responses["role"][0]] == "attempt"
+
+
+def test_of_a_long_run_every_nth_step_is_taken_and_that_is_said(tmp_path: Path, monkeypatch) -> None:
+    run = RunDirectory(write_run(tmp_path / "run", steps=7))
+    assert choose_files(run, 1)[:3] == [(7, True), (6, False), (5, False)]
+    assert choose_files(run, 3) == [(7, True), (6, False), (3, False), (0, False), (0, True)]
+    monkeypatch.setattr("scorl.report.gather.count_bytes", lambda run: 2**20 * 5)
+    gathered = gather_report([run.path], megabytes=2)
+    assert gathered.every == 3
+    report = save_report(gathered, [run.path])
+    assert "The attempts of every 3rd step" in report.read_text()
+    (packed,) = read_page(report)["attempts"]
+    assert sorted(set(packed["trajectories"]["step"])) == [0, 3, 6, 7]
+    (option,) = (p for p in commands.commands["report"].params if p.name == "megabytes")
+    assert option.default == MEGABYTES
+
+
+def test_edit_ratios_of_the_first_and_last_evaluation() -> None:
+    ends = [{"step": step, "edit_ratios": ratios} for step, ratios in ((0, {"a": 0.0, "b": 1.0}), (9, {"a": 0.52}))]
+    middle = {"step": 4, "edit_ratios": {"a": 0.9}}
+    (found,) = gather_edits({"test": ends[-1] | {"history": [ends[0], middle, ends[-1]]}})
+    first, last = (one["shares"] for one in found["series"])
+    assert (first[0], first[-1], sum(first)) == (50, 50, 100)
+    assert [k for k, share in enumerate(last) if share] == [10]
+    assert gather_edits({"test": {"step": 0}}) == []
+
+
+def test_flips_are_counted_by_how_hard_problems_are(tmp_path: Path) -> None:
+    def group(problem: str, *rewards: str) -> list[dict]:
+        return [line for k, word in enumerate(rewards) for line in attempt_lines(0, problem, k, "ab", word)]
+
+    lines = [*group("countdown-1-2-3-to-4", "01", "00", "11", "10"), *group("countdown-1-2-to-4", "01", "01")]
+    packed = pack(tmp_path, lines)
+    history = [{"step": 0, "outcomes": {"a": "00", "b": "11 00", "c": "1"}}]
+    latest = {"step": 5, "outcomes": {"a": "01*", "b": "10 11", "new": "11"}}
+    own, numbers, before = gather_difficulty(packed, {"test": latest | {"history": [*history, latest]}})
+    assert own["rows"] == [
+        {"label": "right: none", "fixed": 2, "broken": 0, "right": 0, "wrong": 0},
+        {"label": "right: up to a half", "fixed": 1, "broken": 1, "right": 1, "wrong": 1},
+    ]
+    assert [(row["label"], row["fixed"]) for row in numbers["rows"]] == [("2 numbers", 2), ("3 numbers", 1)]
+    assert before["rows"] == [
+        {"label": "right: none", "fixed": 1, "broken": 0, "right": 0, "wrong": 0},
+        {"label": "right: up to a half", "fixed": 0, "broken": 1, "right": 1, "wrong": 0},
+    ]
+
+
+def test_a_run_is_described_by_its_files(tmp_path: Path) -> None:
+    (run,) = gather_report([write_run(tmp_path / "run", alarm=True)]).runs
+    facts = dict(run.facts)
+    assert (facts["model"], facts["task"], facts["seed"]) == ("tiny", "countdown", "7")
+    assert facts["steps"] == "6 steps: one, then two"
+    assert facts["time in steps"] == "0:18"
+    assert facts["written"].endswith("UTC")
+    assert run.charts["stages"] == [(0, "one"), (3, "two")]
+    assert run.charts["alarms"] == [(4, "collapse", "nothing changes")]
+    assert any("collapse in 1 steps" in sentence for sentence in run.alarms)
+    (lengths,) = (panel for panel in run.charts["training"] if panel["title"] == "Tokens per attempt")
+    assert [one["name"] for one in lengths["series"]] == ["attempt 1", "attempt 2"]
+
+
+def test_scaling_takes_the_arms_and_the_difference_that_are_there(tmp_path: Path) -> None:
+    points = {"8": {"value": 0.6, "low": 0.5, "high": 0.7}, "1": {"value": 0.4}, "2": {"value": None}}
+    found = {"model": "m", "arms": {"parallel": points, "none": {}}, "difference": {"8": {"value": -0.1}}}
+    (tmp_path / "scale.json").write_text(json.dumps(found))
+    scaling = read_scaling(tmp_path)
+    assert scaling is not None
+    accuracy, difference = scaling["panels"]
+    curve = {"name": "parallel", "x": [1, 8], "y": [40, 60], "low": [None, 50], "high": [None, 70]}
+    assert accuracy == {"title": "Accuracy", "series": [curve]}
+    assert difference["series"][0]["y"] == [-10]
+    (tmp_path / "scale.json").write_text(json.dumps({**found, "difference": {"value": 0.1}}))
+    assert [panel["title"] for panel in (read_scaling(tmp_path) or {})["panels"]] == ["Accuracy"]
+    (tmp_path / "scale.json").write_text("[]")
+    with pytest.raises(UserError, match=r"scale.json is no JSON object"):
+        gather_report([tmp_path])
