@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from rich.console import Console
@@ -16,7 +17,7 @@ from scorl.inference.solving import count_votes, final_attempt, solve
 from scorl.recipe import TaskChoice
 from scorl.report.trajectories import mark_changes
 from scorl.settings import Sampling
-from scorl.tasks.asking import find_answer, pose_question
+from scorl.tasks.asking import find_answer, name_answer, pose_question
 from scorl.tasks.countdown import Countdown, make_problem
 from scorl.tasks.functions import Functions
 from scorl.tasks.grade_school import Gsm8k
@@ -149,8 +150,10 @@ def test_a_verification_that_says_right_ends_the_conversation(policy, claim, fin
 
 
 def test_votes():
-    assert count_votes(["1", None, "2", "2", "1", "3"]) == [("1", 2), ("2", 2), ("3", 1)]
+    assert count_votes(["1", None, "2", "2", "1", "3"]) == [("1", 2, 0), ("2", 2, 2), ("3", 1, 5)]
     assert count_votes([None]) == []
+    assert count_votes(["1/3", "0.5", r"\frac{1}{2}"], partial(name_answer, None)) == [("0.5", 2, 1), ("1/3", 1, 0)]
+    assert name_answer(Countdown(), "1*2=2 2*3=6") == "1*2=2 2*3=6"
 
 
 # Writing

@@ -67,7 +67,7 @@ def serve(
 
     from scorl.serve.app import make_app
     from scorl.serve.settings import ServeSettings
-    from scorl.tasks.asking import correction_of, find_answer
+    from scorl.tasks.asking import correction_of, find_answer, name_answer
 
     settings = ServeSettings(
         upstream=_check_url(upstream),
@@ -75,6 +75,7 @@ def serve(
         model=model,
         samples=samples,
         find_answer=partial(find_answer, task.settings),
+        name_answer=partial(name_answer, task.settings),
         upstream_key=os.environ.get("OPENAI_API_KEY"),
         api_key=_read_key(api_key_env),
         max_body=max_body,

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,8 +153,7 @@ class Asking:
             click.echo(json.dumps(record, ensure_ascii=False))
             return
         if self.samples > 1:
-            winner = next((one for one in record["samples"] if one["answer"] == record["answer"]), record["samples"][0])
-            for response in winner["responses"]:
+            for response in record["samples"][record["shown"]]["responses"]:
                 transcript.begin()
                 transcript.hear(response["text"])
                 transcript.end(response["finish"])
@@ -166,14 +166,16 @@ class Asking:
     def _describe(self, question: str, problem: Problem, group: Group) -> dict[str, Any]:
         """The answer to a question as JSON."""
         from scorl.inference.solving import count_votes
+        from scorl.tasks.asking import name_answer
 
         samples = [self._describe_sample(trajectory) for trajectory in group]
-        votes = count_votes([sample["answer"] for sample in samples])
+        votes = count_votes([sample["answer"] for sample in samples], partial(name_answer, self.task.settings))
         return {
             "question": question,
             "prompt": list(problem.prompt),
-            "answer": votes[0][0] if votes else None,
-            "votes": [{"answer": answer, "samples": count} for answer, count in votes],
+            "answer": votes[0].answer if votes else None,
+            "votes": [{"answer": vote.answer, "samples": vote.samples} for vote in votes],
+            "shown": votes[0].first if votes else 0,
             "samples": samples,
         }
 

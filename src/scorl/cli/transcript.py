@@ -49,16 +49,19 @@ class Transcript:
         name = "attempt" if self._role == "attempt" else f"{self._role} of attempt"
         self.console.print(Text(f"{name} {self._attempt}", style="bold"))
         if self.console.is_terminal:
-            self._live = Live(console=self.console, refresh_per_second=FRAMES_PER_SECOND, transient=True)
+            self._live = Live(
+                console=self.console,
+                get_renderable=self._tail,
+                refresh_per_second=FRAMES_PER_SECOND,
+                transient=True,
+            )
             self._live.start()
 
     def hear(self, piece: str) -> None:
         """Some of the response, without what a terminal would obey."""
         piece = make_visible(piece)
         self._text += piece
-        if self._live:
-            self._live.update(self._tail())
-        elif not self._is_compared:
+        if not self._live and not self._is_compared:
             self.console.print(Text(piece), end="", soft_wrap=True)
 
     def end(self, finish: Finish) -> None:

@@ -2,15 +2,14 @@
 
 group = solve(engine, problem, turns, Sampling(0.0, 256))              # of one sample
 group = solve(engine, problem, turns, sampling, listener=transcript)   # which hears it
-votes = count_votes([find_answer(final_attempt(t, turns).text) for t in group])
+votes = count_votes([extract_answer(final_attempt(t, turns).text) for t in group])
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from scorl.engines.engine import Arithmetic, Dialogue, Engine, Request, Sample, Streaming
 from scorl.rollout import Draws, converse
@@ -19,7 +18,7 @@ from scorl.settings import Sampling
 from scorl.tasks.turns import Turn
 from scorl.trajectory import Finish, Group, Problem, Response, Trajectory
 
-__all__ = ["Listener", "count_votes", "final_attempt", "solve"]
+__all__ = ["Listener", "Vote", "count_votes", "final_attempt", "solve"]
 
 
 class Listener(Protocol):
@@ -36,6 +35,14 @@ class Listener(Protocol):
     def end(self, finish: Finish) -> None:
         """It has ended, and why."""
         ...
+
+
+class Vote(NamedTuple):
+    """An answer, how many samples gave it, and the place of the first of them."""
+
+    answer: str
+    samples: int
+    first: int
 
 
 def solve(
@@ -78,9 +85,19 @@ def final_attempt(trajectory: Trajectory, turns: Sequence[Turn]) -> Response:
     return attempt
 
 
-def count_votes(answers: Sequence[str | None]) -> list[tuple[str, int]]:
-    """The different answers with how many gave them, the most frequent first, and of equals the one given first."""
-    return Counter(answer for answer in answers if answer is not None).most_common()
+def count_votes(answers: Sequence[str | None], name: Callable[[str], str] = str) -> list[Vote]:
+    """The different answers, the most frequent first, and of equally frequent ones the one given first.
+
+    Args:
+        answers: of the samples; None: there is none, and no vote.
+        name: the same for equal answers.
+    """
+    places: dict[str, list[int]] = {}
+    for place, answer in enumerate(answers):
+        if answer is not None:
+            places.setdefault(name(answer), []).append(place)
+    votes = [Vote(str(answers[same[0]]), len(same), same[0]) for same in places.values()]
+    return sorted(votes, key=lambda vote: -vote.samples)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scorl.inference.solving import count_votes
+from scorl.inference.solving import Vote, count_votes
 from scorl.serve.protocol import ChatRequest, NoAnswerError
 from scorl.serve.settings import ServeSettings
 from scorl.serve.upstream import Reply, TokenSum, Upstream
@@ -39,7 +39,7 @@ class Corrected:
     responses: Sequence[Said]
     """Of the conversation that counts."""
     final: Reply
-    votes: Sequence[tuple[str, int]]
+    votes: Sequence[Vote]
     usage: TokenSum
     samples: int
 
@@ -50,7 +50,7 @@ class Corrected:
 
     def as_dict(self) -> dict[str, Any]:
         """The field `scorl`."""
-        votes = [{"answer": answer, "samples": count} for answer, count in self.votes]
+        votes = [{"answer": vote.answer, "samples": vote.samples} for vote in self.votes]
         return {"attempts": [said.as_dict() for said in self.responses], "samples": self.samples, "votes": votes}
 
 
@@ -74,8 +74,8 @@ async def correct(settings: ServeSettings, upstream: Upstream, request: ChatRequ
     for said in (said for responses in conversations for said in responses):
         usage.add(said.reply.usage)
     answers = [settings.find_answer(final.text) for final in finals] if settings.samples > 1 else []
-    votes = count_votes(answers)
-    winner = answers.index(votes[0][0]) if votes else 0
+    votes = count_votes(answers, settings.name_answer)
+    winner = votes[0].first if votes else 0
     corrected = Corrected(conversations[winner], finals[winner], votes, usage, settings.samples)
     if tell and heard is None:
         tell("reasoning_content", corrected.reasoning)

@@ -24,7 +24,9 @@ class ServeSettings:
     samples: int = 1
     """Conversations for each request, of which the most frequent final answer is returned."""
     find_answer: Callable[[str], str | None] = extract_answer
-    """Finds what votes are counted by."""
+    """Finds the final answer of a response."""
+    name_answer: Callable[[str], str] = str
+    """Names it, for the votes: the same for equal answers."""
     upstream_key: str | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     """What callers have to bring; None: nothing."""

@@ -12,9 +12,11 @@ from typing import Any
 
 from scorl.tasks.files import CORRECTION
 from scorl.trajectory import Problem, user
+from scorl.verifiers import math
 from scorl.verifiers.extract_answer import extract_answer
+from scorl.verifiers.normalize import normalize
 
-__all__ = ["correction_of", "find_answer", "pose_question"]
+__all__ = ["correction_of", "find_answer", "name_answer", "pose_question"]
 
 QUESTION = "{question}"
 
@@ -44,6 +46,11 @@ def find_answer(settings: Any, response: str) -> str | None:
     find = getattr(settings, "find_answer", extract_answer)
     answer: str | None = find(response)
     return answer
+
+
+def name_answer(settings: Any, answer: str) -> str:
+    """What equal answers have in common: in mathematics 0.5 and 1/2 are one; a task's own count by their text."""
+    return answer if hasattr(settings, "find_answer") else math.name_answer(normalize(answer))
 
 
 def correction_of(settings: Any) -> str:
