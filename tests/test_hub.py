@@ -19,11 +19,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from scorl.cli import main
 from scorl.hub.base import find_base, redact
 from scorl.hub.card import describe_checkpoint
-from scorl.hub.eval_results import to_entries, to_yaml
+from scorl.hub.eval_results import dataset_of, to_entries, to_yaml
 from scorl.hub.folder import find_checkpoint
 from scorl.hub.weights import cast_file, cast_index
 from scorl.model.loading import load_model
 from scorl.model.policy import Policy, complete_folder
+from scorl.model.template import TEMPLATES
 from scorl.recipe.source import load
 from scorl.run.directory import RunDirectory
 
@@ -252,6 +253,22 @@ def test_behind_a_run_stands_the_model_that_it_started_from(run, tmp_path):
     assert redact({"path": "~/data/x.jsonl", "prompt": "1/2 of it"}) == {"path": "x.jsonl", "prompt": "1/2 of it"}
 
 
+def test_a_card_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch, recwarn):
+    def fail(*given):
+        raise KeyError("anything")
+
+    monkeypatch.setattr("scorl.hub.card.describe_checkpoint", fail)
+    assert scorl("train", "countdown", *SMALL, "--out", tmp_path / "run") == 0
+    assert any("README.md is not written: KeyError" in str(warning.message) for warning in recwarn)
+    assert not (tmp_path / "run" / "checkpoints" / "step-2" / "README.md").exists()
+
+
+def test_a_base_whose_card_is_broken_has_no_licence(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "README.md").write_text("---\nlicense: [mit\n---\n")
+    assert find_base(str(tmp_path)).licence == {}
+
+
 def test_hostile_wording_stays_inside_its_block(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, symlinks=True)
@@ -292,6 +309,35 @@ def test_an_evaluation_of_a_known_data_set_names_it(run):
         yaml.safe_load(to_yaml(to_entries(latest, "openai/gsm8k", source_url="https://x")))
     )
     assert (first.dataset_id, first.source_url, first.source_name) == ("openai/gsm8k", "https://x", "scorl")
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "dataset"),
+    [
+        ("gsm8k", None, "openai/gsm8k"),
+        ("gsm8k", "data/mine", None),
+        ("files", "someone/problems", "someone/problems"),
+        ("files", "data/mine.jsonl", None),
+        ("countdown", None, None),
+    ],
+)
+def test_a_data_set_is_named_where_it_is_known(task, path, dataset):
+    assert dataset_of({"task": task, "task_settings": {"path": path}}) == dataset
+
+
+def test_results_on_a_split_of_ours_say_so(run):
+    latest = json.loads((run / "evaluation.json").read_text())["test"] | {"task": "svamp"}
+    assert "(of scorl, not of the data set)" in to_entries(latest, "ChilleD/SVAMP")[0].notes
+
+
+def test_the_code_of_a_card_ends_responses_where_texts_end_them(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, symlinks=True)
+    folder = copy / "checkpoints" / "step-2"
+    (folder / "chat_template.jinja").write_text(TEMPLATES["plain"])
+    text = describe_checkpoint(RunDirectory(copy), folder, 2)
+    assert r"stop_strings=['\nUser:'], tokenizer=tokenizer)" in text
+    assert r"return text.split('\nUser:')[0]" in text
 
 
 class FakeHub(BaseHTTPRequestHandler):

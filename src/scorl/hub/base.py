@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from scorl.errors import UserError
 from scorl.model.gguf_header import read_text_values
 from scorl.model.hub import hub_is_reachable
@@ -115,6 +117,6 @@ def _read_licence(card: Path) -> dict[str, str]:
 
     try:
         said = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     return {key: str(said[key]) for key in LICENCE_KEYS if isinstance(said.get(key), str)}

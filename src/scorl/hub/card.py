@@ -161,7 +161,7 @@ def _describe_asking(
         ),
         "generation_arguments": ", ".join(f"{key}={value!r}" for key, value in generation.items())
         + (f", stop_strings={stops!r}, tokenizer=tokenizer" if stops else ""),
-        "strip": "".join(f".removesuffix({stop!r})" for stop in stops),
+        "strip": "".join(f".split({stop!r})[0]" for stop in stops),
         "question": json.dumps(question),
         "system": f'{{"role": "system", "content": {json.dumps(system)}}}, ' if system else "",
         "message_list": "[" + ", ".join("question" if m is None else json.dumps(m) for m in messages) + "]",

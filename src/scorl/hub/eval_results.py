@@ -31,17 +31,20 @@ DATASETS = {
     "svamp": "ChilleD/SVAMP",
 }
 """Where the held-out problems of a task come from, on the hub."""
+OWN_SPLIT = ("svamp",)
+"""Tasks whose split is not that of the data set."""
+LOCAL_FILE = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow)(\.gz)?$")
 METRICS = ("accuracy_t1", "accuracy_t2", "delta")
 """What is exported, each as a task of its own."""
 
 
 def dataset_of(summary: Summary) -> str | None:
-    """The data set on the hub that an evaluation took its problems from; None: none that is known."""
-    settings = summary.get("task_settings") or {}
-    path = settings.get("path")
-    if summary["task"] == "files" and isinstance(path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
-        return path if not path.endswith((".jsonl", ".json", ".csv", ".parquet")) else None
-    return DATASETS.get(summary["task"])
+    """The data set on the hub that an evaluation took its problems from; None: none that is known, or a local file."""
+    path = (summary.get("task_settings") or {}).get("path")
+    if path is None:
+        return DATASETS.get(summary["task"])
+    named = isinstance(path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path)
+    return path if summary["task"] == "files" and named and not LOCAL_FILE.search(path) else None
 
 
 def to_entries(
@@ -90,7 +93,8 @@ def describe_setup(summary: Summary) -> str:
     samples, said = summary["samples"], find_messages(summary.get("task_settings") or {})
     words = " | ".join("(the question again)" if message is None else message for message in said or ())
     parts = [
-        f"{summary['problems']} problems of the split {summary['split']}",
+        f"{summary['problems']} problems of the split {summary['split']}"
+        f"{' (of scorl, not of the data set)' * (summary['task'] in OWN_SPLIT)}",
         f"{samples} sample{'s' * (samples > 1)} each at temperature {summary['temperature']:g}",
         f"at most {summary['max_tokens']} tokens an attempt",
         *([f"between the attempts the user says: {' '.join(words.split())}"] if words else []),

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -114,7 +115,10 @@ class Saver:
 
     def _write_card(self, folder: Path, updates: int) -> None:
         if self._describe:
-            write_whole(folder / CARD, self._describe(folder, updates))
+            try:
+                write_whole(folder / CARD, self._describe(folder, updates))
+            except Exception as error:  # a run of days does not end for the lack of a card
+                warnings.warn(f"{folder / CARD} is not written: {type(error).__name__}: {error}", stacklevel=2)
 
     def finish(self) -> None:
         """Wait until the checkpoint that is being written has its name; what went wrong with it is raised here."""
