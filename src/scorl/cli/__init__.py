@@ -24,6 +24,7 @@ from scorl.cli.plan import plan
 from scorl.cli.push import push
 from scorl.cli.recipes import recipes, schema
 from scorl.cli.report import report
+from scorl.cli.scale import scale
 from scorl.cli.serve import serve
 from scorl.cli.show import show
 from scorl.cli.solve import solve
@@ -49,7 +50,7 @@ def commands() -> None:
 
 for command in (
     *(train, evaluate, compare, diff, judge, collect_repairs, show, report, plan, doctor, recipes, schema),
-    *(push, export_eval, solve, serve, watch),
+    *(export_eval, push, scale, serve, solve, watch),
 ):
     commands.add_command(command)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scorl.recipe.sampler import Sampler
     from scorl.tasks.task import Task
 
-__all__ = ["evaluate"]
+__all__ = ["choose_task", "evaluate"]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 COUNT = click.IntRange(min=1)
@@ -84,7 +84,7 @@ def evaluate(
     else:
         of_sampler, of_task = split_settings(settings)
         sampler = resolve_sampler(model, engine, of_sampler)
-        task, own_max_tokens = _task(model, task_name, of_task)
+        task, own_max_tokens = choose_task(model, task_name, of_task)
         task.split(split)
         sampler.check()
         measured = EvaluationSettings(problems=limit, temperature=temperature, samples=samples, split=split)
@@ -164,7 +164,7 @@ def _show(evaluations: Sequence[Evaluation]) -> None:
             break
 
 
-def _task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, int]:
+def choose_task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, int]:
     """The task and the longest response: a run directory's own, unless another task is named."""
     from scorl.recipe import resolve, resolve_task
     from scorl.recipe.source import load

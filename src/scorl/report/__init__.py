@@ -4,6 +4,7 @@ from scorl.report.figures import write_figures
 from scorl.report.gather import Gathered, gather_report
 from scorl.report.html import save_report, write_report
 from scorl.report.panel import tabulate_panel
+from scorl.report.scaling import tabulate_scaling
 from scorl.report.show import show_trajectories
 from scorl.report.table import tabulate_change, tabulate_evaluation, to_markdown, to_rich
 
@@ -15,6 +16,7 @@ __all__ = [
     "tabulate_change",
     "tabulate_evaluation",
     "tabulate_panel",
+    "tabulate_scaling",
     "to_markdown",
     "to_rich",
     "write_figures",

@@ -19,7 +19,7 @@ from scorl.verifiers.extract_answer import extract_answer, extract_reference
 from scorl.verifiers.normalize import normalize, parse_number, same_number
 from scorl.verifiers.workers import Check, CheckResult, compare_all
 
-__all__ = ["judge", "judge_numbers", "name_answer", "verify"]
+__all__ = ["judge", "judge_answers", "judge_numbers", "name_answer", "verify"]
 
 SECONDS = 3.0
 """Wall time for one symbolic comparison."""
