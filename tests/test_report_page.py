@@ -14,6 +14,7 @@ import pytest
 from support.report_runs import attempt_lines, write_run
 
 from scorl.report import gather_report, save_report, write_report
+from scorl.report.trajectories import mark_changes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -148,6 +149,28 @@ def test_what_changed_is_marked_and_all_of_an_attempt_is_shown(visit: Any, repor
         for text, value in zip((first, second), values, strict=True):
             assert f"{name}\n{value}" in text or f"{name} {value}" in text, (name, text)
     assert ("incorrect" in first, "correct" in second) == (True, True)
+
+
+PAIRS = [
+    ("7*3=21 21-5=17", "7*3=21 21-5=16"),
+    ("so it is", "I think so"),
+    ("one two", "six ten"),
+    ("if x:\n    return 1", "if x:\n        return 1"),
+    ("same", "same"),
+    ("", "new \N{GREEK SMALL LETTER ALPHA}\N{COMBINING ACUTE ACCENT} \N{GRINNING FACE}"),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=range(len(PAIRS)))
+def test_words_are_marked_as_in_the_terminal(visit: Any, tmp_path: Path, pair: tuple[str, str]) -> None:
+    run = write_run(tmp_path / "run", extra=attempt_lines(5, "the pair", 0, pair, "01"))
+    one = visit(write_report(run), "attempts?problem=the+pair")
+    one.page.locator(".row").click()
+    pieces = "(all) => all.map((pre) => [...pre.childNodes].map((one) => [one.textContent, one.nodeName]))"
+    names = {"": "#text", "gone": "DEL", "new": "INS"}
+    wanted = [[[text, names[mark]] for text, mark in side] for side in mark_changes(*pair)]
+    found = one.page.locator(".responses pre").evaluate_all(pieces)
+    assert [[piece for piece in side if piece[0]] for side in found] == wanted
 
 
 def test_keys_steer(visit: Any, report: Path) -> None:

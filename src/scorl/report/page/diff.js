@@ -2,21 +2,25 @@
 
 const MOST_CHANGES = 1000; // more, and all counts as changed
 
+const WORD = /([\p{L}\p{N}_]+|[^\s\p{L}\p{N}_])/u;
+
 /** Both texts in pieces of [text, changed]. */
 function markChanges(first, second) {
-  const a = first.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
-  const b = second.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
-  const kept = joinSpaces(matchWords(a, b), a, b);
-  return [
-    toPieces(
-      a,
-      kept.map(([i]) => i),
-    ),
-    toPieces(
-      b,
-      kept.map(([, j]) => j),
-    ),
-  ];
+  const a = first.split(WORD);
+  const b = second.split(WORD); // gap, word, gap, word, ..., gap
+  const isWord = (_, k) => k % 2;
+  const pairs = matchWords(a.filter(isWord), b.filter(isWord));
+  const stays = [new Set(), new Set()];
+  const keep = (i, j) => {
+    if (a[i] !== b[j]) return;
+    stays[0].add(i);
+    stays[1].add(j);
+  };
+  // a word that stays keeps the gaps around it, where they are the same; those between two changes change
+  for (const [i, j] of [[-1, -1], ...pairs, [(a.length - 1) / 2, (b.length - 1) / 2]]) {
+    for (const shift of [0, 1, 2]) keep(2 * i + shift, 2 * j + shift);
+  }
+  return [toPieces(a, stays[0]), toPieces(b, stays[1])];
 }
 
 /** The pairs (i, j) of words that stay, in order. */
@@ -66,26 +70,13 @@ function walkBack(history, a, b) {
   return pairs.reverse();
 }
 
-/** Without a space that stands alone between two changes: it belongs to the change. */
-function joinSpaces(pairs, a, b) {
-  const follows = (one, other) => one[0] + 1 === other[0] && one[1] + 1 === other[1];
-  const ends = [[-1, -1], ...pairs, [a.length, b.length]];
-  return pairs.filter(([i], n) => {
-    if (a[i].trim()) return true;
-    const changedBefore = !follows(ends[n], ends[n + 1]) && n > 0;
-    const changedAfter = !follows(ends[n + 1], ends[n + 2]) && n < pairs.length - 1;
-    return !(changedBefore && changedAfter);
-  });
-}
-
-function toPieces(words, kept) {
-  const stays = new Set(kept),
-    pieces = [];
-  words.forEach((word, k) => {
-    const changed = !stays.has(k),
-      last = pieces[pieces.length - 1];
-    if (last && last[1] === changed) last[0] += word;
-    else pieces.push([word, changed]);
+function toPieces(parts, stays) {
+  const pieces = [];
+  parts.forEach((part, k) => {
+    const changed = !stays.has(k);
+    const last = pieces.at(-1);
+    if (last?.[1] === changed) last[0] += part;
+    else if (part) pieces.push([part, changed]);
   });
   return pieces;
 }
