@@ -256,6 +256,14 @@ def test_addresses(url, said):
     assert "secret" not in str(caught.value)
 
 
+def test_an_address_from_the_environment_is_checked_alike(server, engine, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url.removesuffix("/v1"))
+    assert ask(engine(base_url=None), "q") == ["answer to: q"]
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:secret@there/v1")
+    with pytest.raises(UserError, match="no name, password or query"):
+        engine(base_url=None)
+
+
 def test_an_address_without_a_path_means_v1():
     assert OpenAISettings(base_url="http://there:8000").base_url == "http://there:8000/v1"
     assert OpenAISettings(base_url="http://there:8000/api/").base_url == "http://there:8000/api/"
@@ -405,6 +413,22 @@ def test_the_command_measures_and_says_what_it_took(scorl, server, tmp_path):
     assert (code, again) == (0, table)
     assert "12 requests (12 answered before)" in said
     assert len(server.bodies) == 12
+
+
+def test_a_panel_of_wordings_asks_for_first_attempts_once(scorl, server, tmp_path):
+    code, _, said = evaluate(scorl, server, "--wordings", "neutral,placebo", "--out", tmp_path / "panel.json")
+    assert code == 0, said
+    assert "18 requests (0 answered before)" in said
+    assert len(server.bodies) == 18
+    questions = [body["messages"] for body in server.bodies if len(body["messages"]) == 3]
+    assert any(first == again for first, _, again in questions)  # the placebo is the question once more
+
+
+def test_solve_streams_both_attempts(scorl, server):
+    code, out, said = scorl("solve", f"openai:small-model@{server.url}", "What is 2 + 2?")
+    assert code == 0, said
+    assert "answer to: What is 2 + 2?" in out
+    assert [(body["stream"], len(body["messages"])) for body in server.bodies] == [(True, 1), (True, 3)]
 
 
 @pytest.mark.parametrize(

@@ -111,11 +111,11 @@ class OpenAISettings:
     def __post_init__(self) -> None:
         if self.base_url is None:
             return
-        parts = urlsplit(self.base_url)
+        parts, where = urlsplit(self.base_url), "engine.base_url (or OPENAI_BASE_URL)"
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError("engine.base_url: this is no address of an API; http://127.0.0.1:8000/v1 would be one")
+            raise UserError(f"{where} is no address of an API; http://127.0.0.1:8000/v1 would be one")
         if parts.username or parts.password or parts.query:
-            raise UserError("engine.base_url: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
+            raise UserError(f"{where}: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
         if parts.path in ("", "/"):
             object.__setattr__(self, "base_url", f"{parts.scheme}://{parts.netloc}/v1")
 

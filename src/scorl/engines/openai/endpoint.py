@@ -35,14 +35,19 @@ FALLBACKS = {
 
 
 class Endpoint:
-    """A model behind a URL. Back-off and Retry-After are the client's."""
+    """A model behind a URL. Back-off and Retry-After are the client's.
+
+    Raises:
+        UserError: the URL is none, or has a secret in it.
+    """
 
     def __init__(self, model: str, settings: OpenAISettings) -> None:
         self.model, self._settings = model, settings
         self._key = os.environ.get("OPENAI_API_KEY")
+        named = OpenAISettings(base_url=settings.base_url or os.environ.get("OPENAI_BASE_URL") or None)
         self._client = OpenAI(
             api_key=self._key or "none",  # the client wants one, and many servers do not
-            base_url=settings.base_url,
+            base_url=named.base_url,
             timeout=settings.timeout,
             max_retries=settings.max_retries,
         )
