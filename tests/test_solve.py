@@ -253,6 +253,16 @@ def test_a_line_of_json(asked):
     assert {r["finish"] for r in sample["responses"]} == {"stop"}
 
 
+def test_json_is_inert_in_a_terminal(scorl, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({"prompt_contains": "", "response": "36"}))
+    question = "what\x9b31m?"
+    _, out, _ = scorl("solve", MODEL, question, "--engine", "scripted", f"engine.answers={path}", "--json")
+    assert out.isascii()
+    assert out.rstrip("\n").isprintable()
+    assert json.loads(out)["question"] == question
+
+
 def test_samples_vote(scorl, tmp_path):
     path = tmp_path / "answers.jsonl"
     wrong, right = {"prompt_contains": "", "response": "so 1"}, {"prompt_contains": "", "response": "so 2"}

@@ -150,7 +150,7 @@ class Asking:
                 transcript.close()
         record = self._describe(question, problem, group)
         if transcript is None:
-            click.echo(json.dumps(record, ensure_ascii=False))
+            click.echo(json.dumps(record))  # in ASCII, of which no terminal obeys anything
             return
         if self.samples > 1:
             for response in record["samples"][record["shown"]]["responses"]:
