@@ -11,7 +11,7 @@ import click
 
 from scorl.cli.evaluate import choose_task
 from scorl.cli.output import check_writable, count_problems, print_grid, quiet
-from scorl.cli.sampling import engine_option, resolve_sampler, split_settings, warn_of_context
+from scorl.cli.sampling import build_engine, engine_option, resolve_sampler, split_settings, warn_of_context
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _sample(
 
     def build() -> Engine:
         quiet()
-        engine = sampler.build()
+        engine = build_engine(sampler)
         warn_of_context(sampler, engine.chat, task, problems, about["attempts"], about["max_tokens"])
         return engine
 
