@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import mdformat
 import pytest
+from support.endpoint import FakeEndpoint
 
 from scorl.cli import commands, main
 from scorl.cli.sampling import ENDPOINT, resolve_sampler, split_settings
@@ -24,10 +25,12 @@ from scorl.recipe.renamed import RENAMED
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "scorl"
 DOCS = ROOT / "docs"
-README, START = ROOT / "README.md", DOCS / "start.md"
+README, START, TUTORIAL = ROOT / "README.md", DOCS / "start.md", DOCS / "tutorial.md"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
 FRAGMENTS = {"chat.md", "metrics.md"}
 """Their Python is about objects that the reader has: it does not run by itself."""
+SERVED = "http://localhost:8000/v1"
+"""Where the pages have a server."""
 SHIPPED_MODEL = PACKAGE / "models" / "countdown-base" / "config.json"
 SMALL = [
     *(f"stages.{i}.{key}" for i in (0, 1) for key in ("steps=1", "problems=2", "samples=2")),
@@ -130,7 +133,8 @@ WRITES = {
     "plan": r"^Fits: [\d.]+ GiB can be filled",
     "push": r"^written to pushed; nothing was uploaded$",
     "recipes": r"^countdown$",
-    "report": r"^runs/alpha-5/report\.html$",
+    "report": r"^runs/[\w-]+/report\.html$",
+    "scale": r"^\| 4 +\| +[\d.]+ \[",
     "schema": r'"\$schema": "https://json-schema\.org/',
     "show": r"\battempt 2\b",
     "solve": r"^attempt 2\n(.+\n)+\nfinal answer$",
@@ -140,27 +144,42 @@ WRITES = {
 """A line that each command of the first pages writes, to stdout or stderr."""
 
 
+@pytest.fixture
+def endpoint(tmp_path_factory, monkeypatch):
+    """The URL of an endpoint, whose answers are kept for this test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    with FakeEndpoint(lambda body: "8*2=16 16-3=13") as running:
+        yield running.url
+
+
+def shorten(arguments: list[str]) -> list[str]:
+    """A command with numbers that take a second."""
+    name, *rest = arguments
+    if name == "train" and (rest[0] in shipped_recipes() or Path(rest[0]).is_file()):
+        return [name, rest[0], *SMALL, *rest[1:]]
+    if "--flip" in rest:  # so few attempts may hold none of its kind
+        del rest[(flip := rest.index("--flip")) : flip + 2]
+    return [name, *rest, *SHORT.get(name, ())]
+
+
+ELSEWHERE = {"collect-repairs": "test_tasks_programs.py has MBPP's file", "serve": "test_serve.py stops it"}
+"""What runs in other tests."""
+SHORT = {"evaluate": ("--limit", "2"), "scale": ("--limit", "2", "--budget", "4")}
+
+
 @needs_model
-@pytest.mark.parametrize("page", [README, START], ids=lambda page: page.name)
-def test_the_commands_of_the_first_pages_run_in_their_order(page, folder, capsys):
+@pytest.mark.parametrize("page", [README, START, TUTORIAL], ids=lambda page: page.name)
+def test_the_commands_of_the_first_pages_run_in_their_order(page, folder, endpoint, capsys):
     for line in shell_lines(page):
-        arguments = words(line)
-        if arguments[0] == "collect-repairs":
-            continue  # wants MBPP's file; test_tasks_programs.py runs it
-        if arguments[1:] and ENDPOINT.fullmatch(arguments[1]):
-            continue  # wants an endpoint; test_openai.py has one
-        if arguments[0] == "serve":
-            continue  # until it is stopped; test_serve.py runs it
-        if arguments[0] == "train" and arguments[1] in shipped_recipes():
-            arguments[2:2] = SMALL
-        if arguments[0] == "evaluate":
-            arguments += ["--limit", "2"]
-        if "--flip" in arguments:  # so few attempts may hold none of its kind
-            del arguments[(flip := arguments.index("--flip")) : flip + 2]
+        arguments = words(line.replace(SERVED, endpoint))
+        if arguments[0] in ELSEWHERE:
+            continue
         with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 0, line
-        assert re.search(WRITES[arguments[0]], "\n".join(capsys.readouterr()), re.MULTILINE), line
+            main(shorten(arguments))
+        written = "\n".join(capsys.readouterr())
+        assert ended.value.code == 0, f"{line}: {written}"
+        told = r"^  prompt 2: \d+ tokens" if "--show-prompts" in arguments else WRITES[arguments[0]]
+        assert re.search(told, written, re.MULTILINE), line
     check_run(next(folder.glob("runs/*")))
 
 
@@ -296,6 +315,16 @@ def test_the_site_builds_and_its_links_and_anchors_lead_somewhere(tmp_path):
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     )
     assert built.returncode == 0, built.stderr
+
+
+def test_the_notebook_is_the_tutorial():
+    """Its cells; what they wrote is from a run of it."""
+    kept = json.loads((DOCS / "tutorial.ipynb").read_text())["cells"]
+    made = runpy.run_path(DOCS / "notebook.py")["cells"]()
+    assert [(c["cell_type"], c["source"]) for c in kept] == [(c["cell_type"], c["source"]) for c in made]
+    assert all(c["outputs"] for c in kept if "scorl " in c["source"] and "outputs" in c), (
+        "run: python docs/notebook.py --run"
+    )
 
 
 def test_the_figures_are_those_of_the_recorded_results():
