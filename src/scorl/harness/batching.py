@@ -58,10 +58,9 @@ class SharedCalls(Generic[Job, Result]):
             async with self._lock:
                 if not mine.results:
                     await anyio.sleep(GATHER_SECONDS)
-                    await self._do_all(list(self._waiting))
+                    await self._do_all([each for each in self._waiting if not each.results])
         finally:
-            if mine in self._waiting:
-                self._waiting.remove(mine)
+            self._waiting.remove(mine)
         return mine.results[0]
 
     async def _do_all(self, batch: list[_Waiting[Job, Result]]) -> None:
@@ -71,4 +70,3 @@ class SharedCalls(Generic[Job, Result]):
             raise report(error) from None
         for each, result in zip(batch, results, strict=True):
             each.results.append(result)
-            self._waiting.remove(each)

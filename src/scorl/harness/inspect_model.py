@@ -117,7 +117,7 @@ class ScorlModel(ModelAPI):
             source="generate",
             metadata={IDS: list(sample.ids)},
         )
-        written = len(sample.ids)
+        written = len(sample.ids) if sample.tokens is None else max(sample.tokens, 0)
         return ModelOutput(
             model=self.model_name,
             choices=[ChatCompletionChoice(message=message, stop_reason=STOP_REASONS[sample.finish])],
@@ -164,7 +164,8 @@ def make_prompt(engine: Engine, messages: Sequence[ChatMessage]) -> tuple[int, .
     chat = [Message(role=m.role, content=m.text) for m in messages]
     answers = [i for i, m in enumerate(messages) if (m.metadata or {}).get(IDS)]
     start = answers[0] if answers else len(messages)
-    if any(m["role"] != ("assistant", "user")[i % 2] for i, m in enumerate(chat[start:])):
+    behind = [m["role"] for m in chat[start:]]
+    if behind != ["assistant", "user"] * (len(behind) // 2):
         return engine.chat.prompt(chat)  # no turns that alternate
     prompt = engine.chat.prompt(chat[:start])
     for place in range(start, len(messages), 2):
