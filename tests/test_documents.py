@@ -127,7 +127,7 @@ WRITES = {
     "compare": r"^runs/compare-countdown/score/seed-\d: score_stage_one 80, score_stage_two 160$",
     "diff": r"^before: evaluation\.json, runs/alpha-5$",
     "doctor": r"^model +LlamaForCausalLM, 348,288 parameters",
-    "evaluate": r"^\| accuracy@t2 +\| +[\d.]+ \|",
+    "evaluate": r"^\| (accuracy@t2|neutral) +\| +[\d.]+ \|",
     "export-eval": r"^    task_id: accuracy_t2$",
     "judge": r'^\{"id": "b", "reward": 0\.0, .* is false"\}$',
     "plan": r"^Fits: [\d.]+ GiB can be filled",
