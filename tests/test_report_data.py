@@ -111,17 +111,27 @@ def test_a_run_is_described_by_its_files(tmp_path: Path) -> None:
     assert [one["name"] for one in lengths["series"]] == ["attempt 1", "attempt 2"]
 
 
+def test_a_recorded_scaling_is_drawn_with_its_differences(tmp_path: Path) -> None:
+    recorded = Path(__file__).parents[1] / "docs" / "results" / "scale-countdown-trained.json"
+    (tmp_path / "scale.json").write_bytes(recorded.read_bytes())
+    scaling = read_scaling(tmp_path)
+    assert scaling is not None
+    names = [[one["name"] for one in panel["series"]] for panel in scaling["panels"]]
+    assert names[0] == ["parallel", "corrected once", "corrected 2 times", "corrected 3 times", "any of them right"]
+    assert names[1] == names[0][1:4]
+
+
 def test_scaling_takes_the_arms_and_the_difference_that_are_there(tmp_path: Path) -> None:
     points = {"8": {"value": 0.6, "low": 0.5, "high": 0.7}, "1": {"value": 0.4}, "2": {"value": None}}
-    found = {"model": "m", "arms": {"parallel": points, "none": {}}, "difference": {"8": {"value": -0.1}}}
+    found = {"model": "m", "arms": {"parallel": points, "none": {}}, "difference": {"corrected once": {"8": {"value": -0.1}}}}
     (tmp_path / "scale.json").write_text(json.dumps(found))
     scaling = read_scaling(tmp_path)
     assert scaling is not None
     accuracy, difference = scaling["panels"]
     curve = {"name": "parallel", "x": [1, 8], "y": [40, 60], "low": [None, 50], "high": [None, 70]}
     assert accuracy == {"title": "Accuracy", "series": [curve]}
-    assert difference["series"][0]["y"] == [-10]
-    (tmp_path / "scale.json").write_text(json.dumps({**found, "difference": {"value": 0.1}}))
+    assert (difference["series"][0]["name"], difference["series"][0]["y"]) == ("corrected once", [-10])
+    (tmp_path / "scale.json").write_text(json.dumps({**found, "difference": {}}))
     assert [panel["title"] for panel in (read_scaling(tmp_path) or {})["panels"]] == ["Accuracy"]
     (tmp_path / "scale.json").write_text("[]")
     with pytest.raises(UserError, match=r"scale.json is no JSON object"):

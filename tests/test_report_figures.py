@@ -50,7 +50,7 @@ def test_several_runs_share_a_figure_and_comparisons_have_theirs(tmp_path: Path)
     assert {"comparison-accuracy.svg", "comparison-delta-t1-t2.pdf", "scaling-accuracy.svg"} <= paths.keys()
     assert {"edits-test-score.svg", "edits-test-star.svg"} <= paths.keys()
     assert "score, attempt 1" in words(paths["accuracy.svg"])
-    assert "samples a problem" in words(paths["scaling-accuracy.svg"])
+    assert "responses a problem" in words(paths["scaling-accuracy.svg"])
 
 
 def test_the_command_writes_them_and_says_what_is_missing(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -69,7 +69,7 @@ def read_comparison(path: Path) -> Record | None:
 def read_scaling(path: Path) -> Record | None:
     """scale.json as curves: {"model", "task", "panels": [{"title", "series": [{"name", "x", "y", "low", "high"}]}]}.
 
-    Values are in percent by the number of samples. None: there is no such file.
+    Values are in percent by the number of responses. None: there is no such file.
 
     Raises:
         UserError: the file is none of `scorl scale`.
@@ -80,7 +80,8 @@ def read_scaling(path: Path) -> Record | None:
     arms = found.get("arms")
     if not isinstance(arms, dict):
         raise UserError(f"{path / 'scale.json'} has no arms; `scorl scale` writes it anew")
-    panels = {"Accuracy": arms, "Difference": {"difference": found.get("difference")}}
+    differences = found.get("difference")
+    panels = {"Accuracy": arms, "Less parallel samples": differences if isinstance(differences, dict) else {}}
     drawn = [
         {"title": title, "series": [{"name": name} | curve for name, p in of.items() if (curve := _make_curve(p))["x"]]}
         for title, of in panels.items()
@@ -90,7 +91,7 @@ def read_scaling(path: Path) -> Record | None:
 
 
 def _make_curve(points: Any) -> Record:
-    """A curve of {number of samples: {"value", "low", "high"}}; without points where it is none."""
+    """A curve of {number of responses: {"value", "low", "high"}}; without points where it is none."""
     numbered = points.items() if isinstance(points, dict) else ()
     values = {int(k): p for k, p in numbered if k.isdecimal() and isinstance(p, dict) and p.get("value") is not None}
     there = sorted(values.items())

@@ -165,12 +165,12 @@ def _draw_bars(chart: Mapping[str, Any], axes: Axes) -> None:
 
 
 def _draw_scaling(panel: Mapping[str, Any], axes: Axes) -> None:
-    """Accuracies, or their difference, by the number of samples, on a logarithmic axis."""
+    """Accuracies, or their difference, by the number of responses, on a logarithmic axis."""
     for k, one in enumerate(panel["series"]):
         _draw_intervals(axes, one, COLOURS[k % MOST], DASHES[k % 4], one["name"])  # type: ignore[arg-type]
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("samples a problem")
+    axes.set_xlabel("responses a problem")
     axes.set_ylabel(f"{panel['title'].lower()} (%)")
     _place_legend(axes)
 

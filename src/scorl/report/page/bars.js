@@ -136,7 +136,7 @@ function drawScaling({ model, task, panels }, state) {
   const axis = {
     scale: { distr: 3, log: 2 },
     axes: { values: (_, ticks) => ticks.map((tick) => String(tick)) },
-    name: (x) => `${x} samples`,
+    name: (x) => `${x} responses`,
   };
   return [
     el('h2', {}, 'Inference-time scaling'),
