@@ -1,4 +1,4 @@
-"""docs/leaderboard.md, the self-correction table of models, from docs/results/panel-*.json: python docs/leaderboard.py."""
+"""docs/leaderboard.md, self-correction by model and wording, from docs/results: python docs/leaderboard.py."""
 
 from __future__ import annotations
 

@@ -123,7 +123,11 @@ def test_a_recorded_scaling_is_drawn_with_its_differences(tmp_path: Path) -> Non
 
 def test_scaling_takes_the_arms_and_the_difference_that_are_there(tmp_path: Path) -> None:
     points = {"8": {"value": 0.6, "low": 0.5, "high": 0.7}, "1": {"value": 0.4}, "2": {"value": None}}
-    found = {"model": "m", "arms": {"parallel": points, "none": {}}, "difference": {"corrected once": {"8": {"value": -0.1}}}}
+    found = {
+        "model": "m",
+        "arms": {"parallel": points, "none": {}},
+        "difference": {"corrected once": {"8": {"value": -0.1}}},
+    }
     (tmp_path / "scale.json").write_text(json.dumps(found))
     scaling = read_scaling(tmp_path)
     assert scaling is not None

@@ -6,12 +6,11 @@ from support.templates import chat_of
 
 from scorl.engines.engine import Request, Sample
 from scorl.engines.scripted import ScriptedEngine
-from scorl.rollout import Draws, converse, extend, judge
+from scorl.rollout import Draws, converse, converse_each
 from scorl.run.files import response_records
 from scorl.settings import Sampling
-from scorl.tasks.task import Task
 from scorl.tasks.turns import Turn
-from scorl.trajectory import Problem, Response, Verdict, user
+from scorl.trajectory import Problem, Response, user
 
 CHAT = chat_of("chatml")
 PROBLEM = Problem("sum", (user("What is 2 + 2?"),), answer="4")
@@ -22,44 +21,30 @@ def answer(prompt: str, seed: int) -> str:
     return f"{prompt.count('What is 2 + 2?')} asked, seed {seed}"
 
 
-def test_first_attempts_are_continued_by_other_turns_and_never_written_again():
-    asked: list[int] = []
+def test_conversations_share_first_attempts_and_each_turn_is_asked_at_once():
+    calls: list[int] = []
 
-    def count(prompt: str, seed: int) -> str:
-        asked.append(seed)
-        return answer(prompt, seed)
+    class Counting(ScriptedEngine):
+        def sample(self, requests: list[Request], **how: object) -> list[Sample]:
+            calls.append(len(requests))
+            return super().sample(requests, **how)
 
-    engine = ScriptedEngine(CHAT, count)
-    (group,) = converse(engine, [PROBLEM], (Turn("Again."), Turn("Again.")), DRAWS)
-    asked.clear()
-    (other,) = extend(engine, [group], (Turn("Sure?"),), DRAWS)
-    assert asked == [10, 11]
-    assert [t.responses[0] for t in other] == [t.responses[0] for t in group]
-    first, second = other[1].responses
+    engine = Counting(CHAT, answer)
+    other = replace(PROBLEM, id="other")
+    several = converse_each(engine, [PROBLEM, other], [(Turn("Again."),) * 2, (Turn("Sure?"),) * 2], DRAWS)
+    assert calls == [4, 8, 8]
+    assert several[0] == converse(engine, [PROBLEM, other], (Turn("Again."),) * 2, DRAWS)
+    assert several[1] == converse(engine, [PROBLEM, other], (Turn("Sure?"),) * 2, DRAWS)
+    first, second, _ = several[1][1][1].responses
+    assert first is several[0][1][1].responses[0]
     assert second.prompt_ids[: len(first.prompt_ids + first.ids)] == first.prompt_ids + first.ids
     assert "Sure?" in CHAT.show(second.prompt_ids)
-    assert [t.sample for t in other] == [0, 1]
+    assert converse_each(engine, [], [(Turn("Again."),), (Turn("Sure?"),)], DRAWS) == [[], []]
 
 
 def test_a_turn_without_a_message_is_the_question_itself():
     ((trajectory, _),) = converse(ScriptedEngine(CHAT, answer), [PROBLEM], (Turn(None),), DRAWS)
     assert [r.text for r in trajectory.responses] == ["1 asked, seed 0", "2 asked, seed 10"]
-
-
-def test_what_is_judged_is_not_judged_again():
-    judged: list[str] = []
-
-    def remember(pairs):
-        judged.extend(text for _, text in pairs)
-        return [Verdict(1.0, "correct")] * len(pairs)
-
-    task = Task("sums", {}, "Again.", remember)
-    engine = ScriptedEngine(CHAT, ["4", "5"])
-    groups = judge(task, (), converse(engine, [PROBLEM], (), DRAWS))
-    turns = (Turn("Sure?"),)
-    (group,) = judge(task, turns, extend(engine, groups, turns, DRAWS))
-    assert judged == ["4", "5", "4", "5"]
-    assert all(response.right for t in group for response in t.responses)
 
 
 def test_tokens_are_ids_or_what_an_endpoint_counts_or_unknown():

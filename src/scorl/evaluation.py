@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from math import isnan
 from typing import Any
 
@@ -15,7 +14,7 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines.engine import Engine
 from scorl.engines.usage import Usage, usage_of
 from scorl.errors import UserError
-from scorl.rollout import Draws, OfflineAttempts, extend, judge, rollout
+from scorl.rollout import Draws, OfflineAttempts, converse_each, judge
 from scorl.seeds import derive
 from scorl.settings import EvaluationSettings, Sampling
 from scorl.tasks.task import Task
@@ -152,7 +151,7 @@ def converse_all(
     def draw_seed(problem: Problem, sample: int, place: int) -> int:
         return derive(seed, "evaluate", problem.id, sample, place)
 
-    tell, responses = progress or (lambda done, total: None), 1 + sum(map(len, conversations))
+    tell, responses = progress or (lambda done, total: None), 1 + len(conversations[0])
     size = ranks.size * max(CHUNK, engine.batch_size // settings.samples)
     everything: list[list[Group]] = [[] for _ in conversations]
     for start in range(0, len(problems), size):
@@ -180,18 +179,13 @@ def _converse_chunk(
     draws: Draws,
     written: Callable[[int], None],
 ) -> list[list[Group]]:
-    """The judged groups of each conversation; `written` is told the responses that each problem has so far."""
-    first = rollout(engine, task, problems, conversations[0], draws, written)
-    everything, done = [first], len(conversations[0])
-    for turns in conversations[1:]:
-        more = extend(engine, first, turns, draws, partial(_add, written, done))
-        everything.append(judge(task, turns, more))
-        done += len(turns)
-    return everything
+    """The judged groups of each conversation; all are judged at once, and first attempts once for all.
 
-
-def _add(written: Callable[[int], None], before: int, responses: int) -> None:
-    written(before + responses)
+    Of several conversations no turn is a verification, so the turns of one say what is judged in all.
+    """
+    said = converse_each(engine, problems, conversations, draws, written)
+    judged = judge(task, conversations[0], [group for groups in said for group in groups])
+    return [judged[i * len(problems) : (i + 1) * len(problems)] for i in range(len(conversations))]
 
 
 def hash_problems(problems: Iterable[Problem]) -> str:

@@ -1,7 +1,7 @@
 """Rollout: ask, let the model answer, tell it that there might be an error, let it answer again; then judge.
 
     groups = converse(engine, problems, turns, draws)         # what was said; needs no task
-    groups = extend(engine, groups, turns, draws)             # the same first attempts, and other turns
+    several = converse_each(engine, problems, [turns, others], draws)    # after the same first attempts
     groups = judge(task, turns, groups)                       # the same with verdicts
     groups = rollout(engine, task, problems, turns, draws)    # both
 
@@ -22,7 +22,7 @@ from scorl.tasks.task import Task
 from scorl.tasks.turns import Turn
 from scorl.trajectory import AttemptText, Group, Problem, Response, Role, Trajectory, Verdict
 
-__all__ = ["Draws", "OfflineAttempts", "SeedOf", "converse", "demonstrate", "extend", "judge", "rollout"]
+__all__ = ["Draws", "OfflineAttempts", "SeedOf", "converse", "converse_each", "demonstrate", "judge", "rollout"]
 
 SeedOf = Callable[[Problem, int, int], int]
 """The seed of (problem, sample, place in the conversation); samples of a problem that is drawn twice are counted on."""
@@ -90,30 +90,36 @@ def converse(
     Raises:
         UserError: the problems bring their own first attempts, and no turn follows.
     """
-    if not turns and any(problem.first_attempt is not None for problem in problems):
-        raise UserError(f"problem {problems[0].id} brings its own first attempt: take 2 attempts or more")
-    rows = _open(engine, _first_rows(engine.chat, problems, draws), draws, keep=bool(turns))
-    rows = [replace(r, number=r.number * draws.branches + b, branch=b) for r in rows for b in range(draws.branches)]
-    return _continue(engine, rows, turns, draws, progress)
+    (groups,) = converse_each(engine, problems, [turns], draws, progress)
+    return groups
 
 
-def extend(
+def converse_each(
     engine: Engine,
-    groups: Sequence[Group],
-    turns: Sequence[Turn],
+    problems: Sequence[Problem],
+    conversations: Sequence[Sequence[Turn]],
     draws: Draws,
     progress: Callable[[int], None] = lambda written: None,
-) -> list[Group]:
-    """The same first attempts, verdicts and all, continued by these turns; what followed them before is left out.
+) -> list[list[Group]]:
+    """As `converse`, for several conversations of as many turns, which go on from the same first attempts.
 
-    `groups` are what `converse` gave for the same draws; the rest is as there.
+    All of a turn is asked at once, so that an engine computes what they share once.
     """
-    rows = [
-        _Row(t.problem, t.sample * draws.branches + t.branch, t.responses[0].prompt_ids, t.responses[:1], t.branch)
-        for group in groups
-        for t in group
-    ]
-    return _continue(engine, rows, turns, draws, progress)
+    last = len(conversations[0])
+    if not last and any(problem.first_attempt is not None for problem in problems):
+        raise UserError(f"problem {problems[0].id} brings its own first attempt: take 2 attempts or more")
+    first = _open(engine, _first_rows(engine.chat, problems, draws), draws, keep=last > 0)
+    first = [replace(r, number=r.number * draws.branches + b, branch=b) for r in first for b in range(draws.branches)]
+    rows = first * len(conversations)
+    for place in range(last):
+        progress(1 + place)
+        turns = [turns[place] for turns in conversations for _ in first]
+        asked = [row.asked(engine.chat, turn) for row, turn in zip(rows, turns, strict=True)]
+        rows = _write(engine, asked, draws, keep=place + 1 < last)
+    trajectories = [Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch) for r in rows]
+    size = draws.samples * draws.branches
+    groups = [trajectories[i : i + size] for i in range(0, len(trajectories), size)]
+    return [list(groups[i * len(problems) : (i + 1) * len(problems)]) for i in range(len(conversations))]
 
 
 def judge(task: Task, turns: Sequence[Turn], groups: Sequence[Group]) -> list[Group]:
@@ -123,11 +129,7 @@ def judge(task: Task, turns: Sequence[Turn], groups: Sequence[Group]) -> list[Gr
     """
     # Branches share the very object of their first attempt, so that it is judged once.
     attempts = {
-        id(a): (t.problem, a, number)
-        for group in groups
-        for t in group
-        for number, a in enumerate(t.attempts, 1)
-        if a.verdict is None
+        id(a): (t.problem, a, number) for group in groups for t in group for number, a in enumerate(t.attempts, 1)
     }
     verdicts = task.judge([(problem, AttemptText(attempt, number)) for problem, attempt, number in attempts.values()])
     judged = {
@@ -142,7 +144,7 @@ def _judge_all(trajectory: Trajectory, judged: Mapping[int, Response], turns: Se
     attempt = trajectory.responses[0]
     for place, response in enumerate(trajectory.responses):
         if response.role == "attempt":
-            attempt = judged.get(id(response), response)
+            attempt = judged[id(response)]
             yield attempt
         elif response.role == "verification":
             claim = turns[place - 1].claim(response.text)
@@ -184,15 +186,15 @@ class _Row:
     prompt_ids: tuple[int, ...]
     responses: tuple[Response, ...] = ()
     branch: int = 0
+    role: Role = "attempt"
+    """Of the next response."""
 
     @property
     def place(self) -> int:
         """Of the next response in the conversation."""
         return len(self.responses)
 
-    def answered(
-        self, sample: Sample, text: str, role: Role = "attempt", policy: int = 0, offline: bool = False
-    ) -> _Row:
+    def answered(self, sample: Sample, text: str, policy: int = 0, offline: bool = False) -> _Row:
         response = Response(
             self.prompt_ids,
             sample.ids,
@@ -200,7 +202,7 @@ class _Row:
             text,
             sample.finish,
             None,
-            role,
+            self.role,
             policy,
             offline,
             sample.tokens,
@@ -215,22 +217,8 @@ class _Row:
     def asked(self, chat: Dialogue, turn: Turn) -> _Row:
         """With the user's next message."""
         before = sum(m["role"] == "user" for m in self.problem.prompt) + self.place - 1
-        return replace(
-            self, prompt_ids=chat.follow(self.prompt_ids, self.responses[-1].ids, turn.ask(self.problem), turn=before)
-        )
-
-
-def _continue(
-    engine: Engine, rows: Sequence[_Row], turns: Sequence[Turn], draws: Draws, progress: Callable[[int], None]
-) -> list[Group]:
-    """The groups of rows that have their first attempts, with the responses to all turns."""
-    for left, turn in zip(reversed(range(len(turns))), turns, strict=True):
-        progress(len(turns) - left)
-        asked = [row.asked(engine.chat, turn) for row in rows]
-        rows = _write(engine, asked, draws, keep=left > 0, role=turn.role)
-    trajectories = [Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch) for r in rows]
-    size = draws.samples * draws.branches
-    return [trajectories[i : i + size] for i in range(0, len(trajectories), size)]
+        ids = chat.follow(self.prompt_ids, self.responses[-1].ids, turn.ask(self.problem), turn=before)
+        return replace(self, prompt_ids=ids, role=turn.role)
 
 
 def _as_sample(chat: Dialogue, text: str) -> Sample:
@@ -263,14 +251,12 @@ def _open(engine: Engine, rows: Sequence[_Row], draws: Draws, keep: bool) -> lis
     return [opened[row.problem.id, row.number] for row in rows]
 
 
-def _write(
-    engine: Engine, rows: Sequence[_Row], draws: Draws, keep: bool, role: Role = "attempt", offline: bool = False
-) -> list[_Row]:
+def _write(engine: Engine, rows: Sequence[_Row], draws: Draws, keep: bool, offline: bool = False) -> list[_Row]:
     """The rows with their next responses; `keep` says that another turn follows, for which the engine may cache."""
     requests = [Request(row.prompt_ids, draws.seed(row.problem, row.number, row.place)) for row in rows]
     sampling, policy = draws.sampling, 0 if offline else draws.policy
     samples = engine.sample(requests, temperature=sampling.temperature, max_tokens=sampling.max_tokens, keep=keep)
     return [
-        row.answered(sample, engine.chat.text(sample.ids), role, policy, offline)
+        row.answered(sample, engine.chat.text(sample.ids), policy, offline)
         for row, sample in zip(rows, samples, strict=True)
     ]
