@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +81,13 @@ def test_two_samples_beside_two_attempts() -> None:
     assert measured["pass_2"] == pytest.approx(5 / 6)
     assert measured["majority_2"] == pytest.approx((1 + 2 + 2 / 2) / 6)
     assert "pass_2" not in metrics.measure([samples[:1]])
+
+
+def test_branches_count_their_first_attempt_once_whichever_are_left() -> None:
+    branches = [replace(trajectory("a", "10", sample=s), branch=b) for s, b in ((0, 1), (1, 0), (1, 1))]
+    branches[0] = replace(branches[0], responses=(attempt(0, False, answer="5"), *branches[0].responses[1:]))
+    measured = metrics.measure([branches])
+    assert (measured["pass_2"], measured["majority_2"]) == (1.0, 0.5)
 
 
 def test_a_single_attempt_leaves_the_pair_undefined() -> None:

@@ -99,11 +99,10 @@ def tally(groups: Iterable[Group]) -> Tally:
     """
     rows = [(t.problem.id, t) for group in groups for t in group]
     terms = _collect((problem, _terms(t)) for problem, t in rows)
-    firsts: dict[str, list[Response]] = {}
+    firsts: dict[str, dict[int, Response]] = {}  # branches share their sample's first attempt
     for problem, t in rows:
-        if not t.branch:
-            firsts.setdefault(problem, []).append(t.attempts[0])
-    return _with_pairs(terms, [firsts[problem] for problem in terms.problems])
+        firsts.setdefault(problem, {})[t.sample] = t.attempts[0]
+    return _with_pairs(terms, [list(firsts[problem].values()) for problem in terms.problems])
 
 
 def outcomes(groups: Iterable[Group]) -> dict[str, str]:
