@@ -40,8 +40,19 @@ MAX_TOKENS = 256
 """Of a response where nothing else is said, as for `scorl evaluate`."""
 IDS = "token_ids"
 """Where a message's metadata has the ids that the engine drew."""
-UNKNOWN = ("top_p", "top_k", "stop_seqs", "frequency_penalty", "presence_penalty", "num_choices", "logprobs")
-"""What may be asked of other providers, and would be ignored here."""
+UNKNOWN = {
+    "top_p": 1.0,
+    "top_k": None,
+    "stop_seqs": None,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+    "num_choices": 1,
+    "best_of": 1,
+    "logprobs": False,
+    "logit_bias": None,
+    "response_schema": None,
+}
+"""What may be asked of other providers and would be ignored here, with the value that asks for nothing."""
 
 
 class _Job(NamedTuple):
@@ -148,7 +159,8 @@ def check(tools: Sequence[object], config: GenerateConfig) -> None:
     Raises:
         UserError: they cannot.
     """
-    asked = [name for name in UNKNOWN if getattr(config, name, None)] + ["tools"] * bool(tools)
+    asked = [name for name, plain in UNKNOWN.items() if (getattr(config, name, None) or plain) != plain]
+    asked += ["tools"] * bool(tools)
     if asked:
         raise UserError(f"scorl's engines know temperature, max_tokens and seed; not {', '.join(asked)}")
 
