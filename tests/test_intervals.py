@@ -220,3 +220,13 @@ def test_the_ceiling_is_made_of_its_rates_in_every_resample() -> None:
     assert 0.2 < interval.low < 0.4 < 0.6 < interval.high < 0.8
     steady = metrics.bootstrap_intervals([metrics.tally_outcomes({"a": "01", "b": "11"})])["ceiling"]
     assert (steady.value, steady.high) == (1.0, 1.0)
+
+
+def test_a_difference_without_spread_is_as_sure_as_its_problems_are_many() -> None:
+    """The bootstrap cannot say: all problems agree. A sign test of n problems can: 2 / 2^n."""
+    for n, p in ((1, 1.0), (4, 0.125)):
+        old, new = ({str(k): word for k in range(n)} for word in ("00", "01"))
+        difference = metrics.bootstrap_differences([metrics.tally_outcomes(old)], [metrics.tally_outcomes(new)])[
+            "delta"
+        ]
+        assert difference.p == pytest.approx(p)

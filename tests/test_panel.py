@@ -99,7 +99,8 @@ def test_own_wordings_come_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("- a\n", "name: message"), ("a: [\n", "no YAML"), ("a: 3\n", "name: m")]
+    ("text", "message"),
+    [("- a\n", "name: message"), ("a: [\n", "no YAML"), ("a: 3\n", "name: m"), ("a: ''\n", "name: m")],
 )
 def test_a_bad_file_of_wordings_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
@@ -170,6 +171,18 @@ def test_models_and_wordings_of_a_file_are_kept_apart_and_lines_of_one_problem_a
             lines({"id": "add-1", "attempts": ["2"]}, {"id": "add-2", "attempts": ["2", "3"]}),
             "line 2: 2 attempts, and 1",
         ),
+        (lines({"id": "add-1", "attempts": ["2"], "sampling": {"temperature": -1}}), "a number from 0"),
+        (lines({"id": "add-1", "attempts": ["2"], "sampling": {"max_tokens": 0}}), "a whole number from 1"),
+        (lines({"id": None, "attempts": ["2"]}), "id should be a text"),
+        (lines({"id": "add-1", "attempts": ["2"], "wording": ""}), "wording should be a text"),
+        (
+            lines(*({"id": f"add-{n}", "attempts": ["2"], "sampling": {"temperature": n}} for n in (1, 2))),
+            "line 2: its sampling is not that of",
+        ),
+        (
+            lines(*({"id": f"add-{n}", "attempts": ["2"], "wording": w} for n, w in ((1, "neutral"), (2, "again")))),
+            "line 2: of 'answers' the wording 'again' has other problems",
+        ),
         (lines(*({"id": f"add-{n}", "attempts": ["2"]} for n in (1, 2, 2))), "2 samples of 'add-2', and 1 of add-1"),
     ],
 )
@@ -202,3 +215,28 @@ def test_the_command_reads_answers_and_asks_in_wordings(tmp_path: Path, scorl) -
         rates = [one["wordings"][name]["metrics"]["accuracy_t2"] for one in (before, after)]
         assert rates[0] == rates[1]
     assert before["delta_beyond_placebo"] == after["delta_beyond_placebo"]
+
+
+def test_options_of_sampling_are_refused_for_answers_and_wordings_for_one_attempt(tmp_path: Path, scorl) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(lines({"id": "countdown-6-7-7-11-to-4", "attempts": ["11-7=4", "11-7=4"]}))
+    code, _, said = scorl("evaluate", path, "--task", "countdown", "--limit", 5)
+    assert (code, "--limit is of sampling" in said) == (2, True)
+    code, _, said = scorl(
+        "evaluate", "scorl:countdown-base", "--task", "countdown", "--wordings", "all", "--attempts", 1
+    )
+    assert (code, "--attempts 2 or more" in said) == (2, True)
+
+
+def test_answers_without_a_wording_have_a_row_of_their_own(tmp_path: Path, scorl) -> None:
+    path = tmp_path / "answers.jsonl"
+    rows = [
+        {"id": "countdown-6-7-7-11-to-4", "attempts": ["1+1=2", a], "wording": w}
+        for a, w in (("11-7=4", None), ("1+1=3", "again"))
+    ]
+    path.write_text(lines(*rows))
+    code, table, _ = scorl("evaluate", path, "--task", "countdown")
+    assert code == 0
+    assert "| (no name) |" in table
+    assert "| again     |" in table
+    assert "First attempts are the same in every row." in table

@@ -111,6 +111,10 @@ def test_the_command_goes_on_where_it_was_cut(tmp_path: Path, scorl) -> None:
     assert "6/6 problems" in said
     assert attempts.read_text() == whole  # three whole problems stayed, and the rest was written as before
     assert (tmp_path / "scaled" / "scale.json").read_bytes() == result
+    code, _, said = scorl(*asked, "model.dtype=bfloat16")
+    assert (code, "sampler=" in said) == (2, True)
+    code, _, said = scorl(*asked, "--attempts", 5)
+    assert (code, "no room for such a chain" in said) == (2, True)
     code, _, said = scorl(*asked, "--temperature", 1.0)
     assert code == 2
     assert "temperature=0.7" in said

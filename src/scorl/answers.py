@@ -8,6 +8,7 @@ Several lines with the same id, model and wording are several samples. `sampling
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -57,7 +58,22 @@ def evaluate_answers(path: Path, task: Task, split: str) -> list[Evaluation]:
         asked.setdefault((line.model, line.wording), []).append(line)
     if not asked:
         raise UserError(f"{path}: there is no answer in it")
+    _check_panels(asked)
     return [_evaluate(lines, problems, task, split) for lines in asked.values()]
+
+
+def _check_panels(asked: Mapping[tuple[str, str | None], Sequence[Line]]) -> None:
+    """Whether each model's wordings are about the same conversations, as rows of one table must be."""
+    first: dict[str, Sequence[Line]] = {}
+    for (model, _), lines in asked.items():
+        before = first.setdefault(model, lines)
+        if sorted((line.id, len(line.attempts)) for line in lines) != sorted(
+            (line.id, len(line.attempts)) for line in before
+        ):
+            raise UserError(
+                f"{lines[0].where}: of '{model}' the wording {lines[0].wording!r} has other problems, samples or "
+                f"numbers of attempts than {before[0].wording!r}, and they share a table"
+            )
 
 
 def _evaluate(lines: Sequence[Line], problems: Mapping[str, Problem], task: Task, split: str) -> Evaluation:
@@ -69,6 +85,8 @@ def _evaluate(lines: Sequence[Line], problems: Mapping[str, Problem], task: Task
                 f"{line.where}: {len(line.attempts)} attempts, and {len(first.attempts)} in {first.where}; "
                 "every problem gets all its turns, also after a right attempt"
             )
+        if line.sampling != first.sampling:
+            raise UserError(f"{line.where}: its sampling is not that of {first.where}; give the model another name")
         by_problem.setdefault(line.id, []).append(line)
     samples = len(next(iter(by_problem.values())))
     for name, several in by_problem.items():
@@ -122,8 +140,13 @@ def _read_line(text: str, where: str) -> Line:
         raise UserError(f"{where}: attempts should be a list of texts, not {attempts!r:.60}")
     if not isinstance(sampling, dict):
         raise UserError(f'{where}: sampling should be like {{"temperature": 0}}, not {sampling!r:.60}')
-    for key, kinds in (("temperature", (int, float)), ("max_tokens", (int,))):
-        if not isinstance(sampling.get(key, 0), kinds) or isinstance(sampling.get(key), bool):
-            raise UserError(f"{where}: sampling.{key} should be a number, not {sampling[key]!r:.60}")
+    temperature, max_tokens = sampling.get("temperature", 0), sampling.get("max_tokens", 1)
+    if type(temperature) not in (int, float) or not 0 <= temperature < math.inf:
+        raise UserError(f"{where}: sampling.temperature should be a number from 0, not {temperature!r:.60}")
+    if type(max_tokens) is not int or max_tokens < 1:
+        raise UserError(f"{where}: sampling.max_tokens should be a whole number from 1, not {max_tokens!r:.60}")
+    for key, value in (("id", row["id"]), ("model", row.get("model") or "answers"), ("wording", wording)):
+        if (value is None and key != "wording") or value == "" or isinstance(value, (list, dict)):
+            raise UserError(f"{where}: {key} should be a text, not {value!r:.60}")
     name = None if wording is None else str(wording)
-    return Line(where, str(row["id"]), tuple(attempts), str(row.get("model", "answers")), name, sampling)
+    return Line(where, str(row["id"]), tuple(attempts), str(row.get("model") or "answers"), name, sampling)

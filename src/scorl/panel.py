@@ -68,7 +68,7 @@ def panels_of(evaluations: Iterable[Evaluation]) -> list[Panel]:
     """The panel of each model."""
     by_model: dict[str, dict[str, Evaluation]] = {}
     for one in evaluations:
-        by_model.setdefault(one.model, {})[one.wording or "unnamed"] = one
+        by_model.setdefault(one.model, {})[one.wording or ""] = one
     return [Panel(named) for named in by_model.values()]
 
 

@@ -79,7 +79,10 @@ def evaluate(
     """
     for path in (out, attempts_out):
         check_writable(path)
+    if wordings is not None and attempts == 1:
+        raise UserError("--wordings are of second attempts: take --attempts 2 or more")
     if model.endswith(".jsonl"):
+        _refuse_sampling()
         evaluations = _of_answers(Path(model), task_name, settings, split)
     else:
         of_sampler, of_task = split_settings(settings)
@@ -92,6 +95,15 @@ def evaluate(
         evaluations = _sample(sampler, task, measured, model, attempts, longest, seed, wordings)
     _show(evaluations)
     _write(evaluations, out, attempts_out)
+
+
+def _refuse_sampling() -> None:
+    """Answers that exist are not sampled: an option of sampling is a mistake."""
+    context = click.get_current_context()
+    for name in ("engine", "attempts", "samples", "temperature", "max_tokens", "limit", "seed", "wordings"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is of sampling, and these answers exist already: leave it out")
 
 
 def _of_answers(file: Path, task_name: str | None, settings: Sequence[str], split: str) -> list[Evaluation]:
@@ -160,8 +172,8 @@ def _show(evaluations: Sequence[Evaluation]) -> None:
             alarm := find_crowded(share_out_of_context(evaluation.groups, evaluation.max_tokens))
         ):
             advice = ADVICE[alarm.kind].replace("engine.max_tokens", "--max-tokens")
-            click.echo(f"alarm: {alarm.statistic}. To try: {advice}", err=True)
-            break
+            name = f" ({evaluation.wording})" if evaluation.wording else ""
+            click.echo(f"alarm{name}: {alarm.statistic}. To try: {advice}", err=True)
 
 
 def choose_task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, int]:

@@ -22,10 +22,16 @@ __all__ = ["export_eval"]
 @click.argument("source", metavar="EVALUATION_OR_RUN", type=click.Path(path_type=Path, exists=True))
 @click.option("--dataset", metavar="OWNER/NAME", help="The problems' data set on the hub.  [default: that of the task]")
 @click.option("--date", type=click.DateTime(["%Y-%m-%d"]), help="Of the evaluation.  [default: that of the file]")
+@click.option("--wording", metavar="NAME", help="Which one of an evaluation in several wordings.")
 @click.option("--source-url", metavar="URL", help="Where the evaluation can be looked up.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: stdout]")
 def export_eval(
-    source: Path, dataset: str | None, date: datetime | None, source_url: str | None, out: Path | None
+    source: Path,
+    dataset: str | None,
+    date: datetime | None,
+    wording: str | None,
+    source_url: str | None,
+    out: Path | None,
 ) -> None:
     """Write an evaluation in the hub's form, for .eval_results/TASK.yaml in a model's repository.
 
@@ -33,7 +39,7 @@ def export_eval(
     """
     from scorl.hub.eval_results import dataset_of, day_of, to_entries, to_yaml
 
-    summary, file = _read(source)
+    summary, file = _read(source, wording)
     dataset = dataset or dataset_of(summary)
     if dataset is None:
         raise UserError(
@@ -44,7 +50,7 @@ def export_eval(
         handle.write(to_yaml(to_entries(summary, dataset, date=day, source_url=source_url)))
 
 
-def _read(source: Path) -> tuple[Summary, Path]:
+def _read(source: Path, wording: str | None) -> tuple[Summary, Path]:
     """The evaluation in a file, or the latest one of a run, and the file that it is in."""
     from scorl.hub.card import latest_evaluation
     from scorl.run.directory import EVALUATIONS, RunDirectory
@@ -58,6 +64,14 @@ def _read(source: Path) -> tuple[Summary, Path]:
     needed = {"metrics", "task", "split", "problems", "samples", "temperature", "max_tokens"}
     try:
         summary = json.loads(source.read_text(encoding="utf-8"))
+        if isinstance(summary, list):
+            raise UserError(f"{source}: holds evaluations of {len(summary)} models; write one of them into a file")
+        if "wordings" in summary:
+            if wording not in summary["wordings"]:
+                raise UserError(
+                    f"{source}: holds an evaluation in several wordings: --wording {' or '.join(summary['wordings'])}"
+                )
+            summary = summary["wordings"][wording]
         lacking = sorted(needed - summary.keys())
     except (ValueError, AttributeError) as error:
         raise UserError(f"{source}: is no evaluation as `scorl evaluate --out` writes it: {error}") from None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENDPOINT",
     "build_engine",
+    "describe_sampler",
     "engine_option",
     "resolve_sampler",
     "resolve_wording",
@@ -96,6 +98,16 @@ def build_engine(sampler: Sampler) -> Engine:
     if isinstance(engine, Metered):
         click.echo(engine.describe(), err=True)
     return engine
+
+
+def describe_sampler(model: str, sampler: Sampler) -> dict[str, Any]:
+    """What decides the draws besides the request: the model as it is read, the engine, and of a run its checkpoint."""
+    from scorl.run.directory import RunDirectory
+
+    run = RunDirectory.of_model(model)
+    engine = {key: value for key, value in asdict(sampler.engine.settings).items() if key != "batch_size"}
+    steps = run.saved_steps()[-1:] if run else []
+    return {"model": asdict(sampler.model), "engine": {"name": sampler.engine.name, **engine}, "checkpoint": steps}
 
 
 def say_usage(engine: Engine) -> None:

@@ -11,7 +11,15 @@ import click
 
 from scorl.cli.evaluate import choose_task
 from scorl.cli.output import check_writable, count_problems, print_grid, quiet
-from scorl.cli.sampling import build_engine, engine_option, resolve_sampler, split_settings, warn_of_context
+from scorl.cli.sampling import (
+    build_engine,
+    describe_sampler,
+    engine_option,
+    resolve_sampler,
+    say_usage,
+    split_settings,
+    warn_of_context,
+)
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +32,7 @@ __all__ = ["scale"]
 
 COUNT = click.IntRange(min=1)
 RESULT, ATTEMPTS = "scale.json", "attempts.jsonl"
-LIMIT = 512
+LIMIT = 128
 """The largest budget; with more samples the exact mean over all choices would take long."""
 
 
@@ -71,6 +79,7 @@ def scale(
     sampler = resolve_sampler(model, engine, of_sampler)
     task, own_max_tokens = choose_task(model, task_name, of_task)
     problems, longest = task.split(split).take(limit), max_tokens or own_max_tokens
+    _check(task, attempts, budget)
     sampler.check()
 
     from scorl.evaluation import hash_problems
@@ -82,6 +91,8 @@ def scale(
         "model": model,
         "task": task.name,
         "task_settings": dict(task.settings),
+        "messages": [turn.message for turn in task.turns(attempts)],
+        "sampler": describe_sampler(model, sampler),
         "split": split,
         "problems_hash": hash_problems(problems),
         "samples": budget,
@@ -109,14 +120,32 @@ def _sample(
     def draw_seed(problem: Problem, sample: int, place: int) -> int:
         return derive(about["seed"], "scale", problem.id, sample, place)
 
+    built: list[Engine] = []
+
     def build() -> Engine:
         quiet()
         engine = build_engine(sampler)
+        built.append(engine)
         warn_of_context(sampler, engine.chat, task, problems, about["attempts"], about["max_tokens"])
         return engine
 
     draws = Draws(draw_seed, about["samples"], Sampling(about["temperature"], about["max_tokens"]))
-    return sample_to_file(file, build, task, problems, task.turns(about["attempts"]), draws, count_problems())
+    groups = sample_to_file(file, build, task, problems, task.turns(about["attempts"]), draws, count_problems())
+    for engine in built:
+        say_usage(engine)
+    return groups
+
+
+def _check(task: Task, attempts: int, budget: int) -> None:
+    """Whether every response of a chain is an attempt, and one chain can be paid for.
+
+    Raises:
+        UserError: one is none, or it cannot.
+    """
+    if any(turn.role != "attempt" for turn in task.turns(attempts)):
+        raise UserError("scale counts attempts: leave turns.name at correction")
+    if attempts > budget:
+        raise UserError(f"--attempts {attempts}: a budget of {budget} responses has no room for such a chain")
 
 
 def _begin(out: Path, about: dict[str, Any]) -> None:
@@ -144,5 +173,8 @@ def _begin(out: Path, about: dict[str, Any]) -> None:
         raise UserError(f"{out} holds attempts of something else: take another folder for --out")
     if not out.is_dir():
         check_writable(out)
-        out.mkdir()
+        try:
+            out.mkdir()
+        except OSError as error:
+            raise UserError(f"cannot write {out}: {error.strerror}") from None
     write_whole(result, json.dumps(about | {"arms": {}}, indent=1, default=str) + "\n")

@@ -90,13 +90,17 @@ def to_yaml(entries: list[EvalResultEntry]) -> str:
 
 def describe_setup(summary: Summary) -> str:
     """How it was measured, in a line."""
-    samples, said = summary["samples"], find_messages(summary.get("task_settings") or {})
+    samples = summary["samples"]
+    # Older evaluations did not write down what was said.
+    said = summary["messages"] if "messages" in summary else find_messages(summary.get("task_settings") or {})
+    temperature, max_tokens = summary["temperature"], summary["max_tokens"]
     words = " | ".join("(the question again)" if message is None else message for message in said or ())
     parts = [
         f"{summary['problems']} problems of the split {summary['split']}"
         f"{' (of scorl, not of the data set)' * (summary['task'] in OWN_SPLIT)}",
-        f"{samples} sample{'s' * (samples > 1)} each at temperature {summary['temperature']:g}",
-        f"at most {summary['max_tokens']} tokens an attempt",
+        f"{samples} sample{'s' * (samples > 1)} each"
+        f"{'' if temperature is None else f' at temperature {temperature:g}'}",
+        *([] if max_tokens is None else [f"at most {max_tokens} tokens an attempt"]),
         *([f"between the attempts the user says: {' '.join(words.split())}"] if words else []),
     ]
     return ", ".join(parts)

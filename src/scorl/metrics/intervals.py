@@ -175,6 +175,8 @@ def _difference(name: str, old: Sequence[float], new: Sequence[float], changes: 
     defined = changes[~np.isnan(changes)]
     side = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
     p = min(1.0, 2 * (int(side) + 1) / (len(defined) + 1))
+    if defined.min() == defined.max():  # all problems say the same, and as many coins as there are might
+        p = max(p, min(1.0, 2.0 ** (1 - n)))
     kind = name if name.startswith(MEANS) else "delta"
     return Difference(value, *_bounds(kind, value, defined, n), max(p, t_test(old, new)))
 

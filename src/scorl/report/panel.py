@@ -20,7 +20,7 @@ def tabulate_panel(panel: Panel) -> Grid:
     beyond = {name: differences["delta"] for name, differences in panel.beyond_placebo().items()}
     header = ("wording", *HEADLINES, *(("Delta - placebo", "p") if beyond else ()))
     rows = tuple(
-        (name, *_rates(summary), *(_corrected(beyond.get(name)) if beyond else ()))
+        (name or "(no name)", *_rates(summary), *(_corrected(beyond.get(name)) if beyond else ()))
         for name, summary in summaries.items()
     )
     return Grid(describe(next(iter(summaries.values()))), header, rows, tuple(_notes(panel, summaries)))
@@ -43,7 +43,10 @@ def _corrected(difference: Difference | None) -> tuple[str, str]:
 
 
 def _notes(panel: Panel, summaries: dict[str, Summary]) -> list[str]:
-    notes = ["Rates in percent, 95% intervals by bootstrap over problems. First attempts are the same in every row."]
+    notes = ["Rates in percent, 95% intervals by bootstrap over problems."]
+    firsts = [[t.attempts[0].text for group in e.groups for t in group] for e in panel.evaluations.values()]
+    if all(one == firsts[0] for one in firsts):
+        notes[0] += " First attempts are the same in every row."
     deltas = [value for name in panel.hints if (value := summaries[name]["metrics"]["delta"]["value"]) is not None]
     if len(deltas) > 1:
         spread = panel.spread()["delta"]

@@ -64,7 +64,7 @@ class Correction:
 
     def __call__(self, correction: str, attempts: int) -> tuple[Turn, ...]:
         """One turn for every attempt after the first."""
-        return (Turn(self.correction or correction),) * (attempts - 1)
+        return (Turn(correction if self.correction is None else self.correction),) * (attempts - 1)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Verification:
 
     def __call__(self, correction: str, attempts: int) -> tuple[Turn, ...]:
         """Two turns for every attempt after the first."""
-        again = Turn(self.correction or correction)
+        again = Turn(correction if self.correction is None else self.correction)
         return (Turn(self.verification, role="verification"), again) * (attempts - 1)
 
 

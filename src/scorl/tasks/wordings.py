@@ -82,6 +82,10 @@ def _read(path: Path) -> Mapping[str, str]:
         texts = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: no YAML: {error}") from None
-    if not isinstance(texts, dict) or not texts or not all(isinstance(v, str) for pair in texts.items() for v in pair):
+    if (
+        not isinstance(texts, dict)
+        or not texts
+        or not all(isinstance(text, str) and text.strip() for pair in texts.items() for text in pair)
+    ):
         raise UserError(f"{path}: wordings are lines of `name: message`")
     return texts
