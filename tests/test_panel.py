@@ -240,3 +240,18 @@ def test_answers_without_a_wording_have_a_row_of_their_own(tmp_path: Path, scorl
     assert "| (no name) |" in table
     assert "| again     |" in table
     assert "First attempts are the same in every row." in table
+
+
+def test_an_exported_wording_is_the_one_that_was_said(tmp_path: Path, scorl) -> None:
+    asked = ("evaluate", "scorl:countdown-base", "--task", "countdown", "--limit", 2, "--max-tokens", 20)
+    panel_file, alone = tmp_path / "panel.json", tmp_path / "alone.json"
+    assert scorl(*asked, "--wordings", "neutral,suggestive", "--out", panel_file)[0] == 0
+    code, _, said = scorl("export-eval", panel_file, "--dataset", "me/x")
+    assert (code, "--wording neutral or suggestive" in said) == (2, True)
+    code, text, _ = scorl("export-eval", panel_file, "--dataset", "me/x", "--wording", "suggestive")
+    assert (code, "That is wrong" in text, "There might be an error" in text) == (0, True, False)
+    path = tmp_path / "answers.jsonl"
+    path.write_text(lines({"id": "countdown-6-7-7-11-to-4", "attempts": ["11-7=4", "11-7=4"]}))
+    assert scorl("evaluate", path, "--task", "countdown", "--out", alone)[0] == 0
+    code, text, _ = scorl("export-eval", alone, "--dataset", "me/x")
+    assert (code, "the user says" in text, "None" in text) == (0, False, False)
