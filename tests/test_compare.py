@@ -117,14 +117,14 @@ def test_the_report_of_a_comparison_has_every_figure(tmp_path):
     (tmp_path / "compare.json").write_text(json.dumps(summarize_runs(runs).as_dict()))
     gathered = gather_report([tmp_path])
     assert [run.name for run in gathered.runs] == ["base", runs[1].arm.name, runs[2].arm.name]
-    titles = [chart["title"] for chart in gathered.comparison["charts"]]
+    titles = [chart["title"] for chart in gathered.comparisons[0]["charts"]]
     assert titles == [
         "Accuracy",
         "Delta(t1, t2)",
         "Flips, of all problems",
         "Wrong first attempts that are corrected",
     ]
-    accuracy, *_, corrected = gathered.comparison["charts"]
+    accuracy, *_, corrected = gathered.comparisons[0]["charts"]
     assert [row["label"] for row in accuracy["rows"]][2] == "SCoRe, stages.1.alpha=0, model.path=<b>"
     assert accuracy["rows"][1]["bars"][1][0] == 50
     assert [bar[0] for bar in corrected["rows"][0]["bars"]] == [100, 50]
@@ -135,7 +135,7 @@ def test_a_report_of_a_comparison_leaves_out_what_is_not_there(tmp_path):
     runs = plan_runs(RECIPE, parse_arms("base"), 1, tmp_path)
     finished(runs[0], {"p": "01"})
     (tmp_path / "compare.json").write_text(json.dumps(summarize_runs(runs).as_dict()))
-    charts = gather_report([tmp_path]).comparison["charts"]
+    charts = gather_report([tmp_path]).comparisons[0]["charts"]
     assert [chart["title"] for chart in charts] == ["Accuracy", "Delta(t1, t2)", "Flips, of all problems"]
     (tmp_path / "compare.json").write_text("{}")
     with pytest.raises(UserError, match=r"compare.json has no arms"):

@@ -292,7 +292,7 @@ def test_a_run_that_has_just_begun_has_a_report(run: Path) -> None:
     for file in ("evaluation.json", "recipe.yaml"):
         (run / file).unlink()
     (run / "steps.jsonl").write_text('{"step": 0, "stage": "one", "loss": 0.0}\n')
-    assert "1 steps: one" in write_report(run).read_text()
+    assert "1 step: one" in write_report(run).read_text()
     (run / "steps.jsonl").unlink()
     with pytest.raises(UserError, match="no run directory"):
         write_report(run)

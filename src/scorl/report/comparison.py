@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
+from scorl.report.curves import FLIPS
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
 
@@ -16,10 +18,7 @@ __all__ = ["find_runs", "read_comparison", "read_scaling"]
 BARS = {
     "Accuracy": {"attempt 1": "accuracy_t1", "attempt 2": "accuracy_t2"},
     "Delta(t1, t2)": {"attempt 2 less attempt 1": "delta"},
-    "Flips, of all problems": {
-        "wrong, then right": "incorrect_to_correct",
-        "right, then wrong": "correct_to_incorrect",
-    },
+    "Flips, of all problems": FLIPS,
 }
 """Charts of compare.json: by title the metrics by what they are called."""
 SHIFT = "Wrong first attempts that are corrected"
@@ -48,22 +47,20 @@ def read_comparison(path: Path) -> Record | None:
     found = _read(path / "compare.json")
     if found is None:
         return None
-    arms = found.get("arms")
-    if not isinstance(arms, dict):
+    arms = _take_object(found.get("arms"))
+    if not arms or not all(isinstance(arm, dict) for arm in arms.values()):
         raise UserError(f"{path / 'compare.json'} has no arms; `scorl compare` writes it anew")
+    labels = _label_arms(arms)
+    metrics, fixed = ({name: _take_object(arm.get(key)) for name, arm in arms.items()} for key in ("metrics", "fixed"))
     charts = [
         _make_chart(
-            title, keys, {arm["label"]: [arm["metrics"].get(key) for key in keys.values()] for arm in arms.values()}
+            title, keys, [(labels[name], [of.get(key) for key in keys.values()]) for name, of in metrics.items()]
         )
         for title, keys in BARS.items()
     ]
-    shift = {
-        arm["label"]: [arm["fixed"].get("fix_rate"), arm["metrics"].get("fix_rate")]
-        for arm in arms.values()
-        if arm.get("fixed")
-    }
+    shift = [(labels[name], [of.get("fix_rate"), metrics[name].get("fix_rate")]) for name, of in fixed.items() if of]
     charts.append(_make_chart(SHIFT, ("the base's first attempts", "its own"), shift))
-    return {"about": found.get("about", {}), "charts": [chart for chart in charts if chart["rows"]]}
+    return {"about": _take_object(found.get("about")), "charts": [chart for chart in charts if chart["rows"]]}
 
 
 def read_scaling(path: Path) -> Record | None:
@@ -77,11 +74,10 @@ def read_scaling(path: Path) -> Record | None:
     found = _read(path / "scale.json")
     if found is None:
         return None
-    arms = found.get("arms")
-    if not isinstance(arms, dict):
+    arms = _take_object(found.get("arms"))
+    if not arms:
         raise UserError(f"{path / 'scale.json'} has no arms; `scorl scale` writes it anew")
-    differences = found.get("difference")
-    panels = {"Accuracy": arms, "Less parallel samples": differences if isinstance(differences, dict) else {}}
+    panels = {"Accuracy": arms, "Less parallel samples": _take_object(found.get("difference"))}
     drawn = [
         {"title": title, "series": [{"name": name} | curve for name, p in of.items() if (curve := _make_curve(p))["x"]]}
         for title, of in panels.items()
@@ -92,26 +88,40 @@ def read_scaling(path: Path) -> Record | None:
 
 def _make_curve(points: Any) -> Record:
     """A curve of {number of responses: {"value", "low", "high"}}; without points where it is none."""
-    numbered = points.items() if isinstance(points, dict) else ()
-    values = {int(k): p for k, p in numbered if k.isdecimal() and isinstance(p, dict) and p.get("value") is not None}
-    there = sorted(values.items())
-    ends = {name: [_percent(p.get(name)) for _, p in there] for name in ("low", "high")}
-    return {"x": [k for k, _ in there], "y": [_percent(p["value"]) for _, p in there], **ends}
+    read = {int(k): _read_interval(p, "value") for k, p in _take_object(points).items() if k.isdecimal()}
+    there = sorted((k, interval) for k, interval in read.items() if interval)
+    columns = {name: [interval[n] for _, interval in there] for n, name in enumerate(("y", "low", "high"))}
+    return {"x": [k for k, _ in there], **columns}
 
 
-def _make_chart(title: str, keys: Any, rows: Mapping[str, list[Any]]) -> Record:
-    bars = [{"label": label, "bars": [_make_bar(m) for m in measured]} for label, measured in rows.items()]
+def _make_chart(title: str, keys: Iterable[str], rows: Iterable[tuple[str, list[Any]]]) -> Record:
+    bars = [{"label": label, "bars": [_read_interval(m, "mean") for m in measured]} for label, measured in rows]
     return {"title": title, "keys": list(keys), "rows": [row for row in bars if any(row["bars"])]}
 
 
-def _make_bar(measured: Mapping[str, Any] | None) -> list[float | None] | None:
-    if not measured or measured.get("mean") is None:
+def _label_arms(arms: Mapping[str, Any]) -> dict[str, str]:
+    """What each arm is called; its name too where two are called the same."""
+    labels = {name: str(arm.get("label", name)) for name, arm in arms.items()}
+    said = list(labels.values())
+    return {name: f"{label} ({name})" if said.count(label) > 1 else label for name, label in labels.items()}
+
+
+def _read_interval(measured: Any, value: str) -> list[float | None] | None:
+    """[value, low, high] in percent, the ends both or neither; None where there is no value."""
+    middle, low, high = (_percent(_take_object(measured).get(name)) for name in (value, "low", "high"))
+    if middle is None:
         return None
-    return [_percent(measured[name]) for name in ("mean", "low", "high")]
+    return [middle, None, None] if low is None or high is None else [middle, low, high]
 
 
-def _percent(share: float | None) -> float | None:
-    return None if share is None else round(100 * share, 3)
+def _percent(share: Any) -> float | None:
+    if not isinstance(share, int | float) or not math.isfinite(share):
+        return None
+    return round(100 * share, 3)
+
+
+def _take_object(found: Any) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -8,9 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from scorl.report.trajectories import FLIPS as WORDS
 from scorl.run.files import Record
 
-__all__ = ["find_alarm_steps", "find_stages", "gather_evaluation_curves", "gather_training_curves", "name_stage"]
+__all__ = [
+    "FLIPS",
+    "KEPT",
+    "find_alarm_steps",
+    "find_stages",
+    "gather_evaluation_curves",
+    "gather_training_curves",
+    "name_stage",
+]
 
 Panel = dict[str, Any]
 """A chart: its title, the unit of its values, and its series; `low` and `high` of a series are 95% intervals."""
@@ -20,7 +29,7 @@ ACCURACIES = {
     "verification {}": "accuracy_v{}",
     "selective revision": "accuracy_selective",
 }
-FLIPS = {"wrong, then right": "incorrect_to_correct", "right, then wrong": "correct_to_incorrect"}
+FLIPS = {WORDS["fixed"]: "incorrect_to_correct", WORDS["broken"]: "correct_to_incorrect"}
 KEPT = {"wrong ones fixed": "fix_rate", "right ones broken": "break_rate"}
 CUT = {"cut at the token limit": "truncated", "out of context": "out_of_context"}
 TOKENS = {"attempt {}": "tokens_t{}", "verification {}": "tokens_v{}", "critique {}": "tokens_c{}"}
@@ -61,10 +70,12 @@ def gather_training_curves(steps: Sequence[Record], lengths: Mapping[int, Mappin
     """
     flat = [{**_flatten(step), **lengths.get(step["step"], {})} for step in steps]
     there = {key: None for step in flat for key in step}
+    recorded = {key for means in lengths.values() for key in means}
+    with_attempts = [step for step in flat if step["step"] in lengths]  # the others would break a line at every point
     panels = []
     for title, unit, keys in TRAINING:
         series = [
-            _make_series(name, unit, [(step["step"], step.get(key)) for step in flat])
+            _make_series(name, unit, [(s["step"], s.get(key)) for s in (with_attempts if key in recorded else flat)])
             for name, key in _match_keys(keys, there)
         ]
         panels.append({"title": title, "unit": unit, "series": [one for one in series if one]})

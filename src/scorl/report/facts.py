@@ -39,7 +39,12 @@ def _describe(
     evaluation = next(iter(evaluations.values()), {})
     yield "model", _pick(recipe, "model", "path") or str(evaluation.get("model", ""))
     yield "task", _pick(recipe, "task", "name") or str(evaluation.get("task", ""))
-    yield "steps", f"{len(steps)} steps: {', then '.join(name for _, name in stages)}" if stages else "none yet"
+    yield (
+        "steps",
+        f"{len(steps)} step{'s' * (len(steps) > 1)}: {', then '.join(name for _, name in stages)}"
+        if stages
+        else "none yet",
+    )
     yield "seed", _pick(recipe, "seed") or _pick(recipe, "run", "seed")
     seconds = sum(sum((step.get("seconds") or {}).values()) for step in steps)
     yield "time in steps", format_duration(seconds) if seconds else ""

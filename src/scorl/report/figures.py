@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from scorl.errors import UserError
+from scorl.report.curves import KEPT
 from scorl.report.gather import Gathered
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ __all__ = ["write_figures"]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's, which readers with any colour vision tell apart."""
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+MARKERS = "osD^vPX"
+"""Of the evaluations of attempt 1, 2, ..."""
 MOST = len(COLOURS)
 """Runs that one figure can hold: of more, a comparison's say, give those whose curves are wanted."""
 WIDTH, HEIGHT = 3.4, 2.3
@@ -92,38 +95,61 @@ def _list_figures(gathered: Gathered) -> Iterator[tuple[str, tuple[float, float]
         for edits in run["edits"]:
             words = ["edits", edits["split"], *([run["name"]] if len(runs) > 1 else [])]
             yield _slug(" ".join(words)), size, partial(_draw_edits, edits)
-    for chart in (gathered.comparison or {"charts": []})["charts"]:
+    for words, chart in _list_parts("comparison", gathered.comparisons, "charts"):
         height = 0.55 + 0.13 * (1 + len(chart["keys"])) * len(chart["rows"])
-        yield _slug(f"comparison {chart['title']}"), (WIDTH, height), partial(_draw_bars, chart)
-    for panel in (gathered.scaling or {"panels": []})["panels"]:
-        yield _slug(f"scaling {panel['title']}"), size, partial(_draw_scaling, panel)
+        yield _slug(words), (WIDTH, height), partial(_draw_bars, chart)
+    for words, panel in _list_parts("scaling", gathered.scalings, "panels"):
+        yield _slug(words), size, partial(_draw_scaling, panel)
+
+
+def _list_parts(kind: str, folders: Sequence[Mapping[str, Any]], parts: str) -> Iterator[tuple[str, Any]]:
+    """(words of its name, chart) of the folders' charts; their names stand in it where there are several."""
+    for folder in folders:
+        for part in folder[parts]:
+            yield " ".join([kind, part["title"], *([folder["name"]] if len(folders) > 1 else [])]), part
 
 
 def _draw_curves(runs: Sequence[Mapping[str, Any]], title: str, label: str, axes: Axes) -> None:
     """Moving means of training, and evaluations with their intervals at their steps; colours tell runs apart."""
     for k, run in enumerate(runs):
-        for kind, panel in _find_panels(run, title):
-            for j, one in enumerate(panel["series"]):
-                colour, dash = (COLOURS[k % MOST], DASHES[j % 4]) if len(runs) > 1 else (COLOURS[j % MOST], "-")
-                name = f"{run['name']}, {one['name']}" if len(runs) > 1 else one["name"]
-                if kind == "training":
-                    axes.plot(one["x"], _smooth(one["y"]), color=colour, linestyle=dash, label=name)
-                elif j < 2:
-                    _draw_intervals(axes, one, colour)
+        _draw_run(run, title, k if len(runs) > 1 else None, axes)
     axes.set_xlabel("training step")
     axes.set_ylabel(label)
-    axes.set_ylim(bottom=0)
+    if "%" in label:
+        axes.set_ylim(bottom=0)
     _place_legend(axes)
 
 
-def _draw_intervals(axes: Axes, series: Mapping[str, Any], colour: str, line: str = "none", label: str = "") -> None:
+def _draw_run(run: Mapping[str, Any], title: str, place: int | None, axes: Axes) -> None:
+    """The curves of a run: alone, None, they have colours; of several, the run has its own and they have dashes."""
+    panels = [
+        (kind, [one for one in panel["series"] if one["name"] not in KEPT]) for kind, panel in _find_panels(run, title)
+    ]  # shares of the wrong or the right ones are none of all problems
+    names = list(dict.fromkeys(one["name"] for _, series in panels for one in series))
+    said = set()
+    for kind, series in panels:
+        for one in series:
+            j = names.index(one["name"])
+            label = one["name"] if place is None else f"{run['name']}, {one['name']}"
+            colour = COLOURS[(j if place is None else place) % MOST]
+            if kind == "training":
+                dash = DASHES[0 if place is None else j % len(DASHES)]
+                axes.plot(one["x"], _smooth(one["y"]), color=colour, linestyle=dash, label=label)
+            else:
+                _draw_intervals(axes, one, colour, label="" if label in said else label, marker=MARKERS[j % 7])
+            said.add(label)
+
+
+def _draw_intervals(
+    axes: Axes, series: Mapping[str, Any], colour: str, line: str = "none", label: str = "", marker: str = "o"
+) -> None:
     """Values as dots with their 95% intervals."""
     there = [k for k, y in enumerate(series["y"]) if y is not None and series["low"][k] is not None]
     y, low, high = ([series[name][k] for k in there] for name in ("y", "low", "high"))
     errors = [[a - b for a, b in zip(y, low, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
     x = [series["x"][k] for k in there]
     axes.errorbar(
-        x, y, yerr=errors, fmt="o", linestyle=line, color=colour, markersize=3, elinewidth=0.8, label=label or None
+        x, y, yerr=errors, fmt=marker, linestyle=line, color=colour, markersize=3, elinewidth=0.8, label=label or None
     )
 
 

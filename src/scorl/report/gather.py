@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from scorl.report.curves import find_alarm_steps, find_stages, gather_evaluation
 from scorl.report.distributions import gather_difficulty, gather_edits
 from scorl.report.facts import describe_run
 from scorl.report.packing import Packed, average_lengths, choose_files, count_bytes, pack_attempts
-from scorl.report.table import Grid, tabulate_change, tabulate_evaluation
+from scorl.report.table import Grid, label_metric, tabulate_change, tabulate_evaluation
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
 
@@ -48,8 +48,8 @@ class Gathered:
 
     title: str
     runs: list[RunData]
-    comparison: Record | None = None
-    scaling: Record | None = None
+    comparisons: Sequence[Record] = ()
+    scalings: Sequence[Record] = ()
     every: int = 1
     """Of every n-th step the attempts are there."""
 
@@ -70,18 +70,20 @@ def gather_report(paths: Sequence[Path], megabytes: int = MEGABYTES) -> Gathered
     Raises:
         UserError: a folder holds nothing that could be shown.
     """
-    comparison = _first(read_comparison(path) for path in paths)
-    scaling = _first(read_scaling(path) for path in paths)
-    found = [pair for path in paths for pair in find_runs(path)]
-    runs = [(name, run) for name, run in found if run.steps() or run.evaluations()]
-    if len(runs) < len(found) and not (comparison or scaling):
-        empty = next(run.path for name, run in found if (name, run) not in runs)
-        raise UserError(f"{empty} is no run directory: it holds neither steps nor evaluations")
+    comparisons, scalings = (_read_folders(paths, read) for read in (read_comparison, read_scaling))
+    runs: list[tuple[str, RunDirectory]] = []
+    for path in paths:
+        found = [(name, run) for name, run in find_runs(path) if run.steps() or run.evaluations()]
+        if not found and not any((path / name).is_file() for name in ("compare.json", "scale.json")):
+            raise UserError(f"{path} is no run directory: it holds neither steps nor evaluations")
+        runs += found
     every = max(1, math.ceil(sum(count_bytes(run) for _, run in runs) / (megabytes * 2**20)))
     names = _tell_apart([(name, run.path) for name, run in runs])
     data = [gather_run(name, run, every) for name, (_, run) in zip(names, runs, strict=True)]
-    title = paths[0].resolve().name if len(paths) == 1 else f"{len(data)} runs"
-    return Gathered(title, data, comparison, scaling, every)
+    title = (
+        f"{len(data)} runs" if len(paths) > 1 and len(data) > 1 else ", ".join(path.resolve().name for path in paths)
+    )
+    return Gathered(title, data, comparisons, scalings, every)
 
 
 def gather_run(name: str, run: RunDirectory, every: int = 1) -> RunData:
@@ -126,18 +128,37 @@ def _tabulate(split: str, latest: Record) -> dict[str, Any]:
 
 def _make_tiles(before: Record, after: Record) -> Iterator[dict[str, str]]:
     """The headline figures in percent, with those before."""
-    for label, name in HEADLINES.items():
+    for name in HEADLINES.values():
         old, new = before[name]["value"], after[name]["value"]
         if old is not None and new is not None:
             sign = "+z" if name == "delta" else ""
-            yield {"label": label, "after": f"{100 * new:{sign}.1f}", "before": f"{100 * old:{sign}.1f}"}
+            yield {"label": label_metric(name), "after": f"{100 * new:{sign}.1f}", "before": f"{100 * old:{sign}.1f}"}
 
 
 def _tell_apart(runs: Sequence[tuple[str, Path]]) -> list[str]:
-    """Names of runs, with the folder around it where two have the same."""
-    names = [name for name, _ in runs]
-    return [f"{path.resolve().parent.name}/{name}" if names.count(name) > 1 else name for name, path in runs]
+    """Names of runs and folders; those that are the same with the nearest folders around them that differ."""
+    same: dict[str, list[int]] = {}
+    for k, (name, _) in enumerate(runs):
+        same.setdefault(name, []).append(k)
+    names: dict[int, str] = {}
+    for name, places in same.items():
+        names |= zip(places, _name_apart(name, [runs[k][1].resolve() for k in places]), strict=True)
+    return [names[k] for k in range(len(runs))]
 
 
-def _first(found: Iterator[Record | None]) -> Record | None:
-    return next((one for one in found if one), None)
+def _name_apart(name: str, paths: Sequence[Path]) -> list[str]:
+    """Names for paths that have the same; numbered where it is one path twice."""
+    if len(paths) == 1:
+        return [name]
+    for around in zip(*(path.parents for path in paths), strict=False):
+        folders = {folder.name for folder in around}
+        if len(folders) == len(paths) and all(folders):
+            return [f"{folder.name}/{name}" for folder in around]
+    return [f"{name} ({number})" for number, _ in enumerate(paths, 1)]
+
+
+def _read_folders(paths: Sequence[Path], read: Callable[[Path], Record | None]) -> list[Record]:
+    """What the folders hold of a kind, each with its folder's name."""
+    found = [(path, one) for path in paths if (one := read(path))]
+    names = _tell_apart([(path.resolve().name, path) for path, _ in found])
+    return [{"name": name, **one} for name, (_, one) in zip(names, found, strict=True)]

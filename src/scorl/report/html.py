@@ -90,8 +90,8 @@ def render_report(gathered: Gathered) -> str:
     styles = [Asset(_read(LIBRARY_STYLE)), Asset(_read("report.css"))]
     charts = {
         "runs": [run.charts for run in gathered.runs],
-        "comparison": gathered.comparison,
-        "scaling": gathered.scaling,
+        "comparisons": gathered.comparisons,
+        "scalings": gathered.scalings,
     }
     return _load_template().render(
         gathered=gathered,

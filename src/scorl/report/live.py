@@ -13,6 +13,7 @@ from rich.text import Text
 
 from scorl.metrics import HEADLINES
 from scorl.report.show import STYLES
+from scorl.report.table import format_interval, format_value
 from scorl.report.trajectories import ShownTrajectory, make_visible
 from scorl.report.watch import FIGURES, WatchedRun, sparkline
 from scorl.run.files import Record
@@ -54,7 +55,7 @@ def describe_state(run: WatchedRun) -> str:
         if run.done:
             return "done"
         if run.total is None:
-            return f"waiting: nothing of a run is in {run.run.path} yet"
+            return f"waiting: nothing of a run is in {make_visible(str(run.run.path))} yet"
         what = "the first step is under way" if run.history else "the first evaluation is under way"
         return f"0/{run.total}  {what}{_silence(run)}"
     last, made, seconds = run.steps[-1], _made(run), run.seconds_per_step or 0.0
@@ -72,7 +73,7 @@ def describe_evaluation(entry: Record) -> str:
     for name, key in HEADLINES.items():
         metric = entry["metrics"].get(key)
         if metric and metric["value"] is not None:
-            parts.append(f"{name} {_percent(metric['value'])} [{_percent(metric['low'])}, {_percent(metric['high'])}]")
+            parts.append(f"{name} {format_value(key, metric['value'])} {format_interval(key, metric)}".rstrip())
     return "  ".join(parts)
 
 
@@ -124,7 +125,7 @@ def _draw_evaluations(run: WatchedRun) -> Table:
         table.add_row(
             name,
             *cells,
-            f"{_format(key, values[-1])} [{_percent(metric['low'])}, {_percent(metric['high'])}]",
+            f"{_format(key, values[-1])} {format_interval(key, metric)}".rstrip(),
             sparkline(values),
         )
     return table
@@ -146,11 +147,7 @@ def _shorten(text: str) -> str:
     return text if len(text) <= SHORT else text[: SHORT - 1] + "…"
 
 
-def _percent(value: float | None) -> str:
-    return "?" if value is None else f"{100 * value:.1f}"
-
-
 def _format(key: str, value: float) -> str:
     if key in NOT_IN_PERCENT:
         return f"{value:,.0f}" if key == "tokens" else f"{value:.3g}"
-    return f"{100 * value:{'+' if key == 'delta' else ''}.1f}"
+    return format_value(key, value)

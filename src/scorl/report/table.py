@@ -19,6 +19,7 @@ __all__ = [
     "format_interval",
     "format_p",
     "format_value",
+    "label_metric",
     "tabulate_change",
     "tabulate_evaluation",
     "to_markdown",

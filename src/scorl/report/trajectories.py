@@ -37,7 +37,8 @@ FLIPS = {
 Piece = tuple[str, Literal["", "gone", "new"]]
 """Some text, and whether it is gone from the first attempt or new in a later one."""
 
-UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls but tab and line feed, what changes the direction of text around it, lone surrogates; as in page/dom.js."""
 
 
 @dataclass(frozen=True)
@@ -177,5 +178,5 @@ def _is_right(response: Record) -> bool | None:
 
 
 def make_visible(text: str) -> str:
-    """The text without control characters, which a model may write and a terminal would obey."""
+    """The text without control characters and direction marks, which a model may write and a terminal would obey."""
     return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -49,27 +49,27 @@ function drawShare(flip, count, total) {
   return part;
 }
 
-/** The tab of comparisons and scaling; null where there is neither. */
-function makeComparison(element, { comparison, scaling }) {
+/** The tab of comparisons and scaling results, one below the other. */
+function makeComparison(element, { comparisons, scalings }) {
   const state = { charts: [], waiting: [] };
   const draw = () => {
     state.charts.forEach((chart) => chart.destroy());
     state.waiting = [];
     element.replaceChildren(
-      ...(comparison ? drawComparison(comparison) : []),
-      ...(scaling ? drawScaling(scaling, state) : []),
+      ...comparisons.flatMap((one) => drawComparison(one, comparisons.length > 1)),
+      ...scalings.flatMap((one) => drawScaling(one, scalings.length > 1, state)),
     );
     state.charts = state.waiting.map((make) => make());
   };
   return { draw, resize: () => state.charts.forEach(fit) };
 }
 
-function drawComparison({ about, charts }) {
+function drawComparison({ name, about, charts }, several) {
   const words = Object.entries(about)
     .filter(([, value]) => value !== null)
-    .map(([name, value]) => `${name.replaceAll('_', ' ')} ${value}`);
+    .map(([key, value]) => `${key.replaceAll('_', ' ')} ${value}`);
   return [
-    el('h2', {}, 'The methods beside each other'),
+    el('h2', {}, visible(`${several ? `${name}: the` : 'The'} methods beside each other`)),
     el('p', { className: 'note' }, visible(words.join(', '))),
     el('div', { className: 'panels wider' }, charts.map(drawBars)),
   ];
@@ -81,13 +81,16 @@ function drawBars({ title, keys, rows }) {
   );
   const low = Math.min(0, ...values),
     span = Math.max(...values) - low || 1,
-    place = (value) => (100 * (value - low)) / span;
+    place = (value) => (100 * (value - low)) / span,
+    say = (value) => `${title.startsWith('Delta') && value > 0 ? '+' : ''}${value.toFixed(1)}`;
   const key =
     keys.length > 1
       ? el(
           'p',
           { className: 'key' },
-          keys.map((name, k) => el('span', {}, el('i', { className: `swatch s${k + 1}` }), visible(name))),
+          keys.map((name, k) =>
+            el('span', {}, makeSwatch({ colour: `var(--${nameColour(name, k)})` }), visible(name)),
+          ),
         )
       : null;
   return el(
@@ -103,43 +106,41 @@ function drawBars({ title, keys, rows }) {
         el(
           'div',
           { className: 'lanes' },
-          row.bars.map((bar, k) => (bar ? drawBar(bar, k, place) : el('div', { className: 'lane' }))),
+          row.bars.map((bar, k) =>
+            bar ? drawBar(bar, nameColour(keys[k], k), place) : el('div', { className: 'lane' }),
+          ),
         ),
         el(
           'span',
           { className: 'count' },
-          row.bars.map((bar) => (bar ? bar[0].toFixed(1) : '–')).join(' → '),
+          row.bars.map((bar) => (bar ? say(bar[0]) : '–')).join(title === 'Accuracy' ? ' → ' : ' · '),
         ),
       ]),
     ),
   );
 }
 
-function drawBar([value, low, high], k, place) {
-  const bar = el('i', { className: `bar s${k + 1}` }),
+function drawBar([value, low, high], name, place) {
+  const bar = el('i', { className: 'length' }),
     whisker = el('i', { className: 'whisker', hidden: low === null });
   const [from, to] = [place(0), place(value)].sort((a, b) => a - b);
-  Object.assign(bar.style, { left: `${from}%`, width: `${to - from}%` });
+  Object.assign(bar.style, { left: `${from}%`, width: `${to - from}%`, background: `var(--${name})` });
   Object.assign(whisker.style, {
     left: `${place(low ?? 0)}%`,
     width: `${place(high ?? 0) - place(low ?? 0)}%`,
   });
-  return el(
-    'div',
-    { className: 'lane', title: `${short(value)} % [${short(low)}, ${short(high)}]` },
-    bar,
-    whisker,
-  );
+  const interval = low === null ? '' : ` [${short(low)}, ${short(high)}]`;
+  return el('div', { className: 'lane', title: `${short(value)} %${interval}` }, bar, whisker);
 }
 
-function drawScaling({ model, task, panels }, state) {
+function drawScaling({ name, model, task, panels }, several, state) {
   const axis = {
     scale: { distr: 3, log: 2 },
     axes: { values: (_, ticks) => ticks.map((tick) => String(tick)) },
     name: (x) => `${x} responses`,
   };
   return [
-    el('h2', {}, 'Inference-time scaling'),
+    el('h2', {}, visible(`${several ? `${name}: inference` : 'Inference'}-time scaling`)),
     el('p', { className: 'note' }, visible([model, task].filter(Boolean).join(' on '))),
     el(
       'div',
@@ -148,8 +149,7 @@ function drawScaling({ model, task, panels }, state) {
         const styled = series.map((one, k) => ({
           ...one,
           key: one.name,
-          colour: colour(`s${k + 1}`),
-          shift: 2 * k - 1,
+          colour: colour(`s${(k % COLOURS) + 1}`),
         }));
         return drawPanel(title, '%', styled, state, { unit: '%', axis, height: 280 });
       }),

@@ -54,14 +54,14 @@ function makeBrowser(element, table, names) {
     if (list.chosen < 0) detail.replaceChildren(drawHelp());
   };
   element.replaceChildren(el('div', { className: 'side' }, filters.element, listed), detail);
-  filters.set(readAddress());
+  filters.set(readAddress(filters));
   return { list, filters, close, element };
 }
 
-/** What the address asks for, as in #attempts?flip=fixed&search=carry. */
-function readAddress() {
-  const [, query = ''] = location.hash.split('?');
-  return Object.fromEntries([...new URLSearchParams(query)].filter(([name]) => name in NOTHING_ASKED));
+/** What the address asks for, as in #attempts?flip=fixed&search=carry; what no filter can take is ignored. */
+function readAddress(filters) {
+  const query = location.hash.split('?').slice(1).join('?');
+  return Object.fromEntries([...new URLSearchParams(query)].filter(([name, value]) => filters.takes(name, value)));
 }
 
 /** Have the address ask for the same, so that it can be kept and passed on. */

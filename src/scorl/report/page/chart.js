@@ -40,7 +40,7 @@ function drawChart(element, series, options) {
         { ...axis, grid: { show: false }, ...(options.axis?.axes ?? {}) },
         {
           ...axis,
-          size: 44,
+          size: (_, values) => Math.max(44, 14 + 6.5 * Math.max(...(values ?? []).map((one) => one.length))),
           values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : short(tick, 3))),
         },
       ],
@@ -49,7 +49,7 @@ function drawChart(element, series, options) {
         {
           hooks: {
             drawAxes: (u) => drawMarks(u, options),
-            draw: (u) => series.forEach((one) => drawIntervals(u, one)),
+            draw: (u) => drawIntervals(u, series),
             setCursor: (u) => showTip(u, tip, series, options),
           },
         },
@@ -99,9 +99,14 @@ function withAlpha(rgb, alpha) {
   return rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
 }
 
-/** 95% intervals as lines; a little beside their places, so that those of two series do not hide each other. */
-function drawIntervals(u, one) {
-  if (!one.low) return;
+/** 95% intervals as lines, around their places a little beside each other, so that none hides another. */
+function drawIntervals(u, series) {
+  const shown = series.filter((one, k) => one.low && u.series[k + 1].show),
+    apart = Math.min(2, 12 / shown.length);
+  shown.forEach((one, k) => drawInterval(u, one, apart * (k - (shown.length - 1) / 2)));
+}
+
+function drawInterval(u, one, shift) {
   const { ctx } = u,
     wide = devicePixelRatio;
   ctx.save();
@@ -109,7 +114,7 @@ function drawIntervals(u, one) {
   ctx.beginPath();
   one.x.forEach((x, k) => {
     if (one.low[k] === null || x < u.scales.x.min || x > u.scales.x.max) return;
-    const at = u.valToPos(x, 'x', true) + (one.shift ?? 0) * wide;
+    const at = u.valToPos(x, 'x', true) + shift * wide;
     ctx.moveTo(at, u.valToPos(one.low[k], 'y', true));
     ctx.lineTo(at, u.valToPos(one.high[k], 'y', true));
   });
@@ -141,8 +146,8 @@ function drawMarks(u, { stages = [], alarms = [] }) {
     if (x >= free) ctx.fillText(words, x + 3 * wide, bbox.top - 3 * wide);
     free = Math.max(free, x + 8 * wide + ctx.measureText(words).width);
   }
-  ctx.fillStyle = colour('wrong');
-  for (const [step] of alarms.filter(inside)) {
+  for (const [step, , stroke] of alarms.filter(inside)) {
+    ctx.fillStyle = stroke;
     const x = u.valToPos(step, 'x', true),
       y = bbox.top + bbox.height;
     ctx.beginPath();
@@ -175,15 +180,11 @@ function showTip(u, tip, series, { unit, axis, alarms = [] }) {
   });
   const raised = alarms
     .filter(([step]) => step === x)
-    .map(([, kind]) => el('p', { className: 'alarm' }, visible(kind.replaceAll('_', ' '))));
+    .map(([, words]) => el('p', { className: 'alarm' }, visible(words)));
   tip.replaceChildren(el('b', {}, axis?.name ? axis.name(x) : `step ${x}`), ...lines, ...raised);
-  const half = u.over.clientWidth / 2;
-  Object.assign(
-    tip.style,
-    left < half
-      ? { left: `${left + 12}px`, right: 'auto' }
-      : { left: 'auto', right: `${2 * half - left + 12}px` },
-  );
+  const most = u.over.clientWidth - tip.offsetWidth,
+    at = left < u.over.clientWidth / 2 ? left + 12 : left - 12 - tip.offsetWidth;
+  tip.style.left = `${Math.max(0, Math.min(at, most))}px`;
 }
 
 function drawTipLine(one, x, value, unit) {

@@ -1,6 +1,7 @@
 // The curves of all runs, laid over each other: panels, smoothing, logarithmic axes, and histograms of edits.
 
 const DASHES = [undefined, [6, 4], [2, 3], [10, 3, 2, 3]];
+const KEPT = new Set(['wrong ones fixed', 'right ones broken']); // shares of other wholes, in the flips' colours
 
 /** The tab of curves. */
 function makeCurves(element, runs) {
@@ -90,7 +91,7 @@ function collectPanels(runs, key) {
 
 function drawGroupOfPanels(title, panels, runs, state) {
   if (!panels.length) return [];
-  const marks = { stages: runs[0].stages, alarms: runs.length > 1 ? [] : runs[0].alarms };
+  const marks = collectMarks(runs, state.hidden);
   return [
     el('h2', {}, title),
     el(
@@ -110,6 +111,22 @@ function drawGroupOfPanels(title, panels, runs, state) {
       }),
     ),
   ];
+}
+
+/** Of the runs that are shown: stages, where all have the same, and alarms as [step, words, colour]. */
+function collectMarks(runs, hidden) {
+  const several = runs.length > 1,
+    shown = [...runs.entries()].filter(([r]) => !hidden.has(r));
+  const stages = new Map(shown.map(([, run]) => [JSON.stringify(run.stages), run.stages]));
+  const alarms = shown.flatMap(([r, run]) =>
+    run.alarms.map(([step, kind]) => {
+      const words = kind.replaceAll('_', ' ');
+      return several
+        ? [step, `${run.name}: ${words}`, colour(`s${(r % COLOURS) + 1}`)]
+        : [step, words, colour('wrong')];
+    }),
+  );
+  return { stages: stages.size === 1 ? [...stages.values()][0] : [], alarms };
 }
 
 /** A figure with a title, a key, and the chart, which is drawn when the figure is in the page and has a width. */
@@ -157,9 +174,8 @@ function styleSeries(one, runs) {
     ...one,
     key: one.name,
     name: several ? `${runs[one.run].name}: ${one.name}` : one.name,
-    colour: colour(`s${((several ? one.run : one.place) % COLOURS) + 1}`),
-    dash: several ? DASHES[one.place % DASHES.length] : undefined,
-    shift: 2 * one.place - 1,
+    colour: colour(several ? `s${(one.run % COLOURS) + 1}` : nameColour(one.name, one.place)),
+    dash: several ? DASHES[one.place % DASHES.length] : KEPT.has(one.name) ? DASHES[1] : undefined,
   };
 }
 

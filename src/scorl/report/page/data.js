@@ -9,6 +9,13 @@ const FLIPS = {
   wrong: { mark: '✗ ✗', words: 'wrong both times' },
 };
 
+/** The variable of the style that is a curve's colour: what is about a flip class has the class's everywhere. */
+function nameColour(name, place) {
+  if (name === FLIPS.fixed.words || name === 'wrong ones fixed') return 'fixed';
+  if (name === FLIPS.broken.words || name === 'right ones broken') return 'broken';
+  return `s${(place % 8) + 1}`;
+}
+
 /** What an element holds. */
 async function unpack(element) {
   const packed = element.textContent;

@@ -33,9 +33,10 @@ function select(label, options, onchange) {
   return withAttributes(element, { 'aria-label': label });
 }
 
-/** A number as people read it. */
+/** A number as people read it; a small one with its exponent, as in 6e-6. */
 function short(value, digits = 4) {
   if (value === null || value === undefined) return '';
+  if (value && Math.abs(value) < 1e-3) return value.toExponential(digits - 1).replace(/\.?0+e/, 'e');
   return Number(value.toPrecision(digits)).toLocaleString('en', { maximumSignificantDigits: digits });
 }
 

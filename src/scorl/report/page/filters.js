@@ -111,8 +111,17 @@ function makeFilters(table, names, onchange) {
     }
     onchange(form.asked);
   };
+  form.takes = (name, value) => isChoice(form.fields[name], name, value);
   form.showCounts = (counts) => showCounts(form, counts);
   return form;
+}
+
+/** Whether a filter, or the chips of flip classes, can ask for a value. */
+function isChoice(field, name, value) {
+  if (name === 'flip') return Object.hasOwn(FLIPS, value);
+  if (!field || !Object.hasOwn(NOTHING_ASKED, name)) return false;
+  if (field.tagName === 'SELECT') return [...field.options].some((option) => option.value === value);
+  return field.type !== 'number' || /^\d+$/.test(value);
 }
 
 function showCounts(form, counts) {

@@ -8,7 +8,9 @@ async function start() {
   const tabs = {
     curves: charts.runs.length ? makeCurves(document.getElementById('curves'), charts.runs) : null,
     compare:
-      charts.comparison || charts.scaling ? makeComparison(document.getElementById('compare'), charts) : null,
+      charts.comparisons.length + charts.scalings.length
+        ? makeComparison(document.getElementById('compare'), charts)
+        : null,
   };
   const drawn = new Set(),
     browser = { made: null };
@@ -24,7 +26,7 @@ async function start() {
     }
     if (name === 'attempts') await openAttempts(browser, names);
   };
-  makeTabs((id) => (id in tabs ? tabs[id] !== null : id !== 'attempts' || names.length > 0));
+  makeTabs((id) => (id in tabs ? tabs[id] !== null : names.length > 0));
   makeTheme(redraw);
   addEventListener('hashchange', open);
   addEventListener(
@@ -47,8 +49,10 @@ async function start() {
   document.body.dataset.ready = 'true';
 }
 
-/** The attempts are unpacked when they are first asked for. */
+/** The attempts are unpacked when they are first asked for; later the address may ask for others. */
 async function openAttempts(browser, names) {
+  if (browser.made && location.hash.includes('?'))
+    return browser.made.filters.set({ ...NOTHING_ASKED, ...readAddress(browser.made.filters) });
   if (browser.made) return writeAddress(browser.made.filters.asked);
   const element = document.getElementById('attempts');
   browser.made = false;
