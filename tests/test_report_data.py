@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from support.report_runs import attempt_lines, read_page, write_run
 from scorl.cli import commands
 from scorl.errors import UserError
 from scorl.report import gather_report, save_report
-from scorl.report.comparison import read_scaling
+from scorl.report.comparison import read_comparison, read_scaling
 from scorl.report.distributions import gather_difficulty, gather_edits
-from scorl.report.gather import MEGABYTES
+from scorl.report.gather import MEGABYTES, gather_run
 from scorl.report.packing import average_lengths, choose_files, pack_attempts, read_flips
+from scorl.report.trajectories import make_visible
 from scorl.run.directory import RunDirectory
 
 
@@ -65,6 +68,68 @@ def test_of_a_long_run_every_nth_step_is_taken_and_that_is_said(tmp_path: Path, 
     assert sorted(set(packed["trajectories"]["step"])) == [0, 3, 6, 7]
     (option,) = (p for p in commands.commands["report"].params if p.name == "megabytes")
     assert option.default == MEGABYTES
+
+
+def test_curves_of_attempts_have_only_the_steps_whose_attempts_are_there(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path / "run", steps=7))
+    panels = gather_run("run", run, every=3).charts["training"]
+    (lengths,) = (panel for panel in panels if panel["title"] == "Tokens per attempt")
+    assert [(one["x"], None in one["y"]) for one in lengths["series"]] == [([0, 3, 6], False)] * 2
+    (accuracy,) = (panel for panel in panels if panel["title"] == "Accuracy")
+    assert accuracy["series"][0]["x"] == list(range(7))
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_run(tmp_path / folder / "score" / "seed-0")
+        (tmp_path / folder / "compare.json").write_text(json.dumps({"arms": {"score": {"label": "SCoRe"}}}))
+    gathered = gather_report([tmp_path / "one", tmp_path / "two"])
+    assert [run.name for run in gathered.runs] == ["one/score", "two/score"]
+    assert [comparison["name"] for comparison in gathered.comparisons] == ["one", "two"]
+    run = tmp_path / "one" / "score" / "seed-0"
+    assert [one.name for one in gather_report([run, run]).runs] == ["seed-0 (1)", "seed-0 (2)"]
+
+
+def test_several_folders_of_scaling_are_all_there_and_an_empty_one_is_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("base", "trained")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "scale.json").write_text(json.dumps({"arms": {"parallel": {"1": {"value": 0.5}}}}))
+    gathered = gather_report(folders)
+    assert [scaling["name"] for scaling in gathered.scalings] == ["base", "trained"]
+    assert gathered.title == "base, trained"
+    assert gather_report([folders[0], write_run(tmp_path / "run")]).title == "base, run"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty is no run directory"):
+        gather_report([folders[0], tmp_path / "empty"])
+
+
+def test_a_malformed_comparison_is_an_error_or_lacks_bars(tmp_path: Path) -> None:
+    arms = {
+        "a": {"label": "same", "metrics": {"accuracy_t1": {"mean": 0.5}, "accuracy_t2": {"mean": float("nan")}}},
+        "b": {"label": "same", "metrics": {"accuracy_t1": {"mean": 0.25, "low": 0, "high": 1}}, "fixed": None},
+        "c": {},
+    }
+    file = tmp_path / "compare.json"
+    file.write_text(json.dumps({"about": None, "arms": arms}))
+    found = read_comparison(tmp_path)
+    assert found is not None
+    (accuracy,) = found["charts"]
+    assert accuracy["rows"] == [
+        {"label": "same (a)", "bars": [[50, None, None], None]},
+        {"label": "same (b)", "bars": [[25, 0, 100], None]},
+    ]
+    file.write_text(json.dumps({"arms": {"a": []}}))
+    with pytest.raises(UserError, match=r"compare.json has no arms"):
+        read_comparison(tmp_path)
+
+
+def test_the_terminal_and_the_page_hide_the_same_characters() -> None:
+    script = files("scorl.report").joinpath("page", "dom.js").read_text(encoding="utf-8")
+    (hidden,) = re.findall(r"/\[(.+?)\]\|\[", script)
+    in_page = re.compile(f"[{hidden}]")
+    letters = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]  # lone surrogates are another rule
+    assert [letter for letter in letters if in_page.match(letter)] == [x for x in letters if make_visible(x) != x]
 
 
 def test_edit_ratios_of_the_first_and_last_evaluation() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from support.report_runs import write_run
 from scorl.cli import main
 from scorl.errors import UserError
 from scorl.report import gather_report, write_figures
+from scorl.report.figures import _draw_curves, _make_figure
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
@@ -51,6 +53,22 @@ def test_several_runs_share_a_figure_and_comparisons_have_theirs(tmp_path: Path)
     assert {"edits-test-score.svg", "edits-test-star.svg"} <= paths.keys()
     assert "score, attempt 1" in words(paths["accuracy.svg"])
     assert "responses a problem" in words(paths["scaling-accuracy.svg"])
+
+
+def test_rates_begin_at_0_and_every_evaluated_attempt_is_drawn() -> None:
+    def panel(title: str, *names: str) -> dict:
+        series = [{"name": name, "x": [0, 4], "y": [-1, 2], "low": [-2, 1], "high": [0, 3]} for name in names]
+        return {"title": title, "series": series}
+
+    run = {"name": "mine", "training": [panel("Accuracy", "attempt 1", "attempt 2")]}
+    run["held_out"] = [panel("Accuracy on test", *(f"attempt {n}" for n in (1, 2, 3)), "wrong ones fixed")]
+    axes = _make_figure((3, 2), partial(_draw_curves, [run], "Accuracy", "accuracy (%)")).axes[0]
+    assert axes.get_ylim()[0] == 0
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["attempt 1", "attempt 2", "attempt 3"]
+    markers = [bars.lines[0].get_marker() for bars in axes.containers]
+    assert len(set(markers)) == 3
+    kl = _make_figure((3, 2), partial(_draw_curves, [run], "Accuracy", "nats")).axes[0]
+    assert kl.get_ylim()[0] < -1
 
 
 def test_the_command_writes_them_and_says_what_is_missing(tmp_path: Path, monkeypatch, capsys) -> None:

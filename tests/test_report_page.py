@@ -359,6 +359,40 @@ def test_the_address_says_what_is_asked_for(visit: Any, report: Path) -> None:
     assert again.page.locator(".chip[aria-pressed=true]").get_attribute("title") == "wrong, then right"
 
 
+def test_another_address_filters_anew_and_what_is_invalid_is_ignored(visit: Any, report: Path) -> None:
+    one = visit(report, "attempts?flip=fixd&from=x&kind=none&toString=1&search=held")
+    assert one.counts()["all"] == "8"
+    assert one.page.evaluate("location.hash") == "#attempts?search=held"
+    one.page.evaluate("location.hash = '#attempts?flip=broken'")
+    assert one.counts()["all"] == "32"
+    assert one.page.locator(".chip[aria-pressed=true]").get_attribute("title") == "right, then wrong"
+    assert one.page.input_value("[type=search]") == ""
+
+
+def test_a_flip_has_its_colour_on_every_tab(visit: Any, report: Path) -> None:
+    one = visit(report, "curves")
+    figure = one.page.locator("figure", has=one.page.locator("figcaption", has_text="Flips on test")).first
+    colours = figure.locator(".key .swatch").evaluate_all("all => all.map((one) => getComputedStyle(one).color)")
+    probe = "document.body.append(Object.assign(document.createElement('p'), {className: 'flip %s', id: '%s'}))"
+    for flip in ("fixed", "broken"):
+        one.page.evaluate(probe % (flip, flip))
+    style = "['fixed', 'broken'].map((id) => getComputedStyle(document.getElementById(id)).color)"
+    assert colours == one.page.evaluate(style)
+
+
+def test_scaling_alone_has_no_empty_overview(visit: Any, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("base", "trained")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "scale.json").write_text(json.dumps({"arms": {"parallel": {"1": {"value": 0.5}}}}))
+    one = visit(save_report(gather_report(folders), folders, tmp_path / "both.html"))
+    assert one.page.locator("#tabs a").all_inner_texts() == ["Compare"]
+    assert one.page.locator("#compare h2").all_inner_texts() == [
+        "base: inference-time scaling",
+        "trained: inference-time scaling",
+    ]
+
+
 def test_tables_can_be_read_without_scripts(browser: Any, report: Path) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(report.as_uri())

@@ -95,11 +95,11 @@ def _list_figures(gathered: Gathered) -> Iterator[tuple[str, tuple[float, float]
         for edits in run["edits"]:
             words = ["edits", edits["split"], *([run["name"]] if len(runs) > 1 else [])]
             yield _slug(" ".join(words)), size, partial(_draw_edits, edits)
-    for words, chart in _list_parts("comparison", gathered.comparisons, "charts"):
+    for title, chart in _list_parts("comparison", gathered.comparisons, "charts"):
         height = 0.55 + 0.13 * (1 + len(chart["keys"])) * len(chart["rows"])
-        yield _slug(words), (WIDTH, height), partial(_draw_bars, chart)
-    for words, panel in _list_parts("scaling", gathered.scalings, "panels"):
-        yield _slug(words), size, partial(_draw_scaling, panel)
+        yield _slug(title), (WIDTH, height), partial(_draw_bars, chart)
+    for title, panel in _list_parts("scaling", gathered.scalings, "panels"):
+        yield _slug(title), size, partial(_draw_scaling, panel)
 
 
 def _list_parts(kind: str, folders: Sequence[Mapping[str, Any]], parts: str) -> Iterator[tuple[str, Any]]:
