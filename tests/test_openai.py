@@ -385,6 +385,23 @@ def test_a_stream_without_an_answer(server, engine):
     assert stream(engine(), "q")[0]
 
 
+def test_a_stream_that_breaks_off_is_no_answer_and_is_not_kept(server, engine):
+    server.faults.append(completion("half an ans", finish=None))
+    with pytest.raises(UserError, match=r"broke off its answer, .*without a finish_reason"):
+        stream(engine(), "q")
+    assert stream(engine(), "q")[1].finish == "stop"
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    "message", [None, {"content": 3}, {"content": [3]}, {"content": [{"type": "text", "text": 3}]}]
+)
+def test_what_is_no_message(server, engine, message):
+    server.answer = lambda body: completion("") | {"choices": [{"index": 0, "message": message}]}
+    with pytest.raises(UserError, match="does not speak OpenAI's protocol"):
+        ask(engine(), "q")
+
+
 # The command
 
 

@@ -18,7 +18,7 @@ openai = pytest.importorskip("openai")
 uvicorn = pytest.importorskip("uvicorn")
 starlette = pytest.importorskip("starlette.applications")
 
-from starlette.responses import JSONResponse, StreamingResponse  # noqa: E402
+from starlette.responses import JSONResponse, Response, StreamingResponse  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
 from scorl.serve.app import make_app  # noqa: E402
@@ -411,6 +411,100 @@ def test_an_upstream_that_breaks_off_or_is_not_there(serving, upstream):
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="key", max_retries=0)
         with pytest.raises(openai.InternalServerError, match="cannot be reached"):
             ask(client)
+
+
+class OddUpstream(FakeUpstream):
+    """Answers with what it is given: a body of JSON, or lines of a stream."""
+
+    async def complete(self, request):
+        body = await request.json()
+        self.asked.append(body)
+        if "stream_options" in body and self.status == 400:
+            return JSONResponse({"error": {"message": "stream_options: unknown field"}}, 400)
+        if body.get("stream"):
+            return StreamingResponse((f"data: {line}\n\n" for line in self.lines), media_type="text/event-stream")
+        return Response(self.body, media_type="application/json")
+
+
+def odd(finish="stop", usage=None, **message):
+    """A completion as JSON, in ASCII."""
+    return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": usage})
+
+
+def chunk(finish=None, **delta):
+    return json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+
+@pytest.fixture
+def odd_upstream(upstream):
+    return OddUpstream()
+
+
+@pytest.fixture
+def in_front(odd_upstream):
+    with running(odd_upstream.app) as behind, running(make_app(settings_for(behind))) as port:
+        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="key", max_retries=0)
+
+
+def settings_for(port):
+    return ServeSettings(f"http://127.0.0.1:{port}/v1", Correction()(AGAIN, 2))
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (odd(content=[{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "36"}]), "36"),
+        (odd(content="36\ud83d"), "36?"),
+        (odd(content="36", usage={"prompt_tokens": 3}), "36"),
+        (odd(content=None, refusal="I cannot."), "I cannot."),
+        (odd(content=None), ""),
+    ],
+)
+def test_odd_answers_that_can_be_read(in_front, odd_upstream, body, text):
+    odd_upstream.body = body
+    said = ask(in_front)
+    assert (said.choices[0].message.content, said.usage) == (text, None)
+
+
+@pytest.mark.parametrize(
+    "body", ['{"choices": [{"message": null}]}', '{"choices": []}', "{bad", "<html>", "[1]", "3", odd(content=3)]
+)
+def test_what_cannot_be_read_is_the_upstream_s_fault(in_front, odd_upstream, body):
+    odd_upstream.body = body
+    with pytest.raises(openai.InternalServerError, match="something else than OpenAI's protocol") as caught:
+        ask(in_front)
+    assert caught.value.status_code == 502
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([chunk(content="3")], "broke off"),
+        ([chunk(content="3"), "[DONE]"], "broke off"),
+        ([chunk(content="3"), "{bad"], "something else"),
+        ([chunk(content="3"), '{"choices": [{"delta": null}]}'], "something else"),
+        ([], "something else"),
+    ],
+)
+def test_a_stream_that_cannot_be_read_ends_with_an_error(in_front, odd_upstream, lines, said):
+    odd_upstream.lines = lines
+    with pytest.raises(openai.APIError, match=said):
+        list(ask(in_front, stream=True))
+
+
+def test_odd_streams_that_can_be_read(in_front, odd_upstream):
+    odd_upstream.status = 400  # it refuses stream_options
+    usage = '{"choices": null, "usage": {"prompt_tokens": 3}}'
+    odd_upstream.lines = [chunk(content="36\ud83d"), chunk(refusal=" No."), usage, chunk("stop"), "[DONE]"]
+    chunks = list(ask(in_front, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "36? No."
+    assert ["stream_options" in body for body in odd_upstream.asked] == [True, False, False]
+
+
+def test_our_own_fault_in_a_stream_is_an_error_too(serving, upstream, monkeypatch):
+    monkeypatch.setattr("scorl.serve.correcting.Corrected.as_dict", lambda self: 1 / 0)
+    with serving() as client, pytest.raises(openai.APIError, match="the proxy failed"):
+        list(ask(client, stream=True))
 
 
 # Keys

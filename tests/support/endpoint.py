@@ -90,6 +90,8 @@ def _pieces(answer):
     for word in (choice["message"]["content"] or "").split(" "):
         delta = {"index": 0, "delta": {"content": word + " "}, "finish_reason": None}
         yield _event({**answer, "object": "chat.completion.chunk", "choices": [delta], "usage": None})
+    if choice["finish_reason"] is None:
+        return  # it breaks off
     end = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
     yield _event({**answer, "object": "chat.completion.chunk", "choices": [end], "usage": None})
     yield _event({**answer, "object": "chat.completion.chunk", "choices": []})

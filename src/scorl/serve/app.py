@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -174,7 +175,10 @@ class Answering:
                 yield f"data: {json.dumps({**head, 'choices': [], 'usage': corrected.usage.as_dict()})}\n\n"
             yield "data: [DONE]\n\n"
         except NoAnswerError as refusal:  # behind the status line there is no other place for it
-            yield f"data: {json.dumps(error_body(refusal))}\n\n"
+            yield _error_event(refusal)
+        except Exception:
+            logging.getLogger(__name__).exception("an answer broke off")
+            yield _error_event(NoAnswerError(500, "the proxy failed", kind="server_error"))
 
     def close(self) -> None:
         """Stop what is still under way, also upstream."""
@@ -204,6 +208,10 @@ def _head(kind: str, model: str) -> dict[str, Any]:
 def _event(head: dict[str, Any], delta: dict[str, str], finish: str | None = None, **more: Any) -> str:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     return f"data: {json.dumps({**head, 'choices': [choice], **more}, ensure_ascii=False)}\n\n"
+
+
+def _error_event(refusal: NoAnswerError) -> str:
+    return f"data: {json.dumps(error_body(refusal))}\n\n"
 
 
 def _completion(asked: ChatRequest, corrected: Corrected) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from scorl.engines.openai.reading import Reply
 from scorl.inference.solving import Vote, count_votes
 from scorl.serve.protocol import ChatRequest, NoAnswerError
 from scorl.serve.settings import ServeSettings
-from scorl.serve.upstream import Reply, TokenSum, Upstream
+from scorl.serve.upstream import TokenSum, Upstream
 from scorl.trajectory import Message, Problem, Role
 
 __all__ = ["Corrected", "Said", "Tell", "correct"]
@@ -72,7 +73,7 @@ async def correct(settings: ServeSettings, upstream: Upstream, request: ChatRequ
     finals = [_final(settings, responses) for responses in conversations]
     usage = TokenSum()
     for said in (said for responses in conversations for said in responses):
-        usage.add(said.reply.usage)
+        usage.add(said.reply)
     answers = [settings.find_answer(final.text) for final in finals] if settings.samples > 1 else []
     votes = count_votes(answers, settings.name_answer)
     winner = votes[0].first if votes else 0

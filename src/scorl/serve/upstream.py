@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI
+from openai import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    AsyncStream,
+    BadRequestError,
+    UnprocessableEntityError,
+)
 
+from scorl.engines.openai.faults import refused_field
+from scorl.engines.openai.reading import Reply, StreamReader, drop_surrogates, read_completion
 from scorl.serve.protocol import NoAnswerError
 from scorl.serve.settings import ServeSettings
 
-__all__ = ["Reply", "TokenSum", "Upstream"]
+__all__ = ["TokenSum", "Upstream"]
+
+FAULTS = (APIError, ConnectionError, ValueError)
+"""What the client raises, before an answer comes and within one, and what reading it does."""
 
 
 @dataclass
@@ -21,13 +36,14 @@ class TokenSum:
     prompt: int | None = 0
     completion: int | None = 0
 
-    def add(self, usage: Any) -> None:
+    def add(self, reply: Reply) -> None:
         """Those of one more question."""
-        if usage is None or self.prompt is None or self.completion is None:
+        prompt, completion = reply.prompt_tokens, reply.completion_tokens
+        if prompt is None or completion is None or self.prompt is None or self.completion is None:
             self.prompt = self.completion = None
             return
-        self.prompt += usage.prompt_tokens
-        self.completion += usage.completion_tokens
+        self.prompt += prompt
+        self.completion += completion
 
     def as_dict(self) -> dict[str, int] | None:
         """In the protocol's words."""
@@ -35,15 +51,6 @@ class TokenSum:
             return None
         total = self.prompt + self.completion
         return {"prompt_tokens": self.prompt, "completion_tokens": self.completion, "total_tokens": total}
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the upstream said to one question."""
-
-    text: str
-    finish: str
-    usage: Any = field(default=None, repr=False)
 
 
 class Upstream:
@@ -56,6 +63,7 @@ class Upstream:
             timeout=settings.timeout,
             max_retries=2,
         )
+        self._takes_stream_options = True
 
     async def models(self) -> list[dict[str, Any]]:
         """Those that it serves.
@@ -65,8 +73,10 @@ class Upstream:
         """
         try:
             return [model.model_dump() for model in (await self.client.models.list()).data]
-        except APIError as error:
+        except FAULTS as error:
             raise refuse_for(error) from None
+        except (AttributeError, TypeError):
+            raise refuse_for(ValueError("no list of models")) from None
 
     async def ask(
         self, model: str, messages: Sequence[Any], fields: dict[str, Any], tell: Callable[[str], None] | None = None
@@ -79,49 +89,55 @@ class Upstream:
         try:
             if tell is not None:
                 return await self._stream(model, messages, fields, tell)
-            said = await self.client.chat.completions.create(model=model, messages=list(messages), extra_body=fields)
-        except APIError as error:
-            raise refuse_for(error) from None
-        if not getattr(said, "choices", None):
-            raise NoAnswerError(
-                502, "the upstream answered with something else than a completion", kind="upstream_error"
+            return read_completion(
+                await self.client.chat.completions.create(model=model, messages=list(messages), extra_body=fields)
             )
-        choice = said.choices[0]
-        return Reply(choice.message.content or "", choice.finish_reason or "stop", said.usage)
+        except FAULTS as error:
+            raise refuse_for(error) from None
 
     async def _stream(
         self, model: str, messages: Sequence[Any], fields: dict[str, Any], tell: Callable[[str], None]
     ) -> Reply:
-        text, finish, usage = "", "stop", None
-        stream = await self.client.chat.completions.create(
-            model=model,
-            messages=list(messages),
-            stream=True,
-            extra_body={**fields, "stream_options": {"include_usage": True}},
-        )
-        async with stream:
+        reader = StreamReader()
+        async with await self._open_stream(model, messages, fields) as stream:
             async for chunk in stream:
-                usage = chunk.usage or usage
-                for choice in chunk.choices[:1]:
-                    finish = choice.finish_reason or finish
-                    if piece := choice.delta.content:
-                        text += piece
-                        tell(piece)
-        return Reply(text, finish, usage)
+                if piece := reader.read(chunk):
+                    tell(piece)
+        return reader.end()
+
+    async def _open_stream(self, model: str, messages: Sequence[Any], fields: dict[str, Any]) -> AsyncStream[Any]:
+        """A stream that ends with the usage, unless the upstream once refused to be asked for it."""
+        usage = {"stream_options": {"include_usage": True}} if self._takes_stream_options else {}
+        try:
+            return await self.client.chat.completions.create(
+                model=model, messages=list(messages), stream=True, extra_body=fields | usage
+            )
+        except (BadRequestError, UnprocessableEntityError) as error:
+            if not usage or refused_field(error) != "stream_options":
+                raise
+            self._takes_stream_options = False
+            return await self._open_stream(model, messages, fields)
 
 
-def refuse_for(error: APIError) -> NoAnswerError:
-    """An error of the upstream as the proxy's own; what it says of the proxy's key is not passed on."""
+def refuse_for(error: Exception) -> NoAnswerError:
+    """One of `FAULTS` as the proxy's own; what it says of the proxy's key is not passed on."""
     if isinstance(error, APITimeoutError):
         return NoAnswerError(504, "the upstream did not answer in time", kind="timeout_error")
     if isinstance(error, APIConnectionError):
         return NoAnswerError(502, "the upstream cannot be reached", kind="upstream_error")
+    if isinstance(error, (ValueError, APIResponseValidationError)):
+        message = "the upstream answered with something else than OpenAI's protocol has"
+        return NoAnswerError(502, message, kind="upstream_error")
     if not isinstance(error, APIStatusError):
         return NoAnswerError(502, "the upstream broke off its answer", kind="upstream_error")
     if error.status_code in (401, 403):
         return NoAnswerError(502, "the upstream does not take the key of this proxy", kind="upstream_error")
     said = error.body.get("message") if isinstance(error.body, dict) else None
-    message = f"the upstream says: {said}" if said else f"the upstream answered with status {error.status_code}"
+    message = (
+        f"the upstream says: {drop_surrogates(str(said))}"
+        if said
+        else f"the upstream answered with status {error.status_code}"
+    )
     if error.status_code == 429:
         retry_after = error.response.headers.get("retry-after", "1")
         return NoAnswerError(429, message, kind="rate_limit_error", retry_after=retry_after)

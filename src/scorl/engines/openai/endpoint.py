@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 import warnings
 from collections.abc import Generator, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 from openai import (
     APIConnectionError,
-    APIStatusError,
     APITimeoutError,
     BadRequestError,
     OpenAI,
@@ -19,19 +17,16 @@ from openai import (
     UnprocessableEntityError,
 )
 
-from scorl.engines.openai.faults import explain, server_words
+from scorl.engines.openai.faults import FALLBACKS, explain, refused_field
 from scorl.engines.openai.journal import Answer, Question
+from scorl.engines.openai.reading import Reply, StreamReader, read_completion
 from scorl.errors import UserError
 from scorl.settings import OpenAISettings
 
 __all__ = ["Endpoint"]
 
-FALLBACKS = {
-    "seed": "takes no seed: at a temperature above 0 other answers would be drawn the next time",
-    "max_tokens": "",
-    "stream_options": "",
-}
-"""Fields that a server may not take, and what is said where it does not: each is tried once."""
+FAULTS = (OpenAIError, ConnectionError, ValueError)
+"""What the client raises, before an answer comes and within one, and what reading it does."""
 
 
 class Endpoint:
@@ -82,8 +77,8 @@ class Endpoint:
         start = time.monotonic()
         try:
             raw = self._create(question)
-            return _read_completion(raw.parse(), raw.retries_taken, time.monotonic() - start)
-        except (OpenAIError, ValueError) as error:
+            return _answer(read_completion(raw.parse()), raw.retries_taken, start)
+        except FAULTS as error:
             raise self._explained(error) from None
 
     def stream(self, question: Question) -> Generator[str, None, Answer]:
@@ -92,11 +87,14 @@ class Endpoint:
         Raises:
             UserError: as `ask`.
         """
-        start = time.monotonic()
+        start, reader = time.monotonic(), StreamReader()
         try:
             raw = self._create(question, stream=True, stream_options={"include_usage": True})
-            return (yield from _read_stream(raw, start))
-        except (OpenAIError, ValueError) as error:
+            for chunk in raw.parse():
+                if piece := reader.read(chunk):
+                    yield piece
+            return _answer(reader.end(), raw.retries_taken, start)
+        except FAULTS as error:
             raise self._explained(error) from None
 
     def _create(self, question: Question, **streaming: Any) -> Any:
@@ -109,7 +107,7 @@ class Endpoint:
             try:
                 return self._client.chat.completions.with_raw_response.create(**fields)
             except (BadRequestError, UnprocessableEntityError) as error:
-                unknown = _refused_field(error)
+                unknown = refused_field(error)
                 if unknown not in fields:
                     raise
                 self._refuse(unknown)
@@ -139,70 +137,14 @@ class Endpoint:
         return [model.id for model in getattr(page, "data", None) or ()]
 
 
-def _refused_field(error: APIStatusError) -> str:
-    """The field of `FALLBACKS` that a server says it does not take; empty: another, or it says something else."""
-    said = server_words(error)
-    if error.param in FALLBACKS and error.code in ("unsupported_parameter", "unknown_parameter"):
-        return error.param
-    if "max_completion_tokens" in said and re.search(r"unsupported|not supported|instead", said, re.IGNORECASE):
-        return "max_tokens"
-    return next((name for name in ("seed", "stream_options") if re.search(rf"\b{name}\b", said)), "")
-
-
-def _read_completion(completion: Any, retries: int, seconds: float) -> Answer:
-    """A completion as a journal's answer. The client takes any JSON for one, and HTML for a text."""
-    choice = next(iter(getattr(completion, "choices", None) or ()), None)
-    if choice is None or choice.message is None:
-        raise ValueError(_describe_other(completion))
-    message = choice.message
-    refusal = getattr(message, "refusal", None)
-    text = _join_text(message.content) or refusal or ""
-    return _answer(text, choice.finish_reason, bool(refusal), completion.usage, retries, seconds)
-
-
-def _read_stream(raw: Any, start: float) -> Generator[str, None, Answer]:
-    pieces, refused, finish, usage = list[str](), False, None, None
-    for chunk in raw.parse():
-        usage = getattr(chunk, "usage", None) or usage
-        for choice in getattr(chunk, "choices", None) or ():
-            finish = choice.finish_reason or finish
-            refusal = getattr(choice.delta, "refusal", None)
-            refused |= bool(refusal)
-            if piece := _without_surrogates(_join_text(choice.delta.content) or refusal or ""):
-                pieces.append(piece)
-                yield piece
-    if finish is None and not pieces:
-        raise ValueError("the stream has no answer in it")
-    return _answer("".join(pieces), finish, refused, usage, raw.retries_taken, time.monotonic() - start)
-
-
-def _answer(text: str, finish: str | None, refused: bool, usage: Any, retries: int, seconds: float) -> Answer:
+def _answer(reply: Reply, retries: int, start: float) -> Answer:
+    """A reply as the journal keeps it."""
     return Answer(
-        _without_surrogates(text),
-        "length" if finish == "length" else "stop",
-        refused or finish == "content_filter",
-        getattr(usage, "prompt_tokens", None),
-        getattr(usage, "completion_tokens", None),
+        reply.text,
+        "length" if reply.finish == "length" else "stop",
+        reply.refused or reply.finish == "content_filter",
+        reply.prompt_tokens,
+        reply.completion_tokens,
         retries,
-        round(seconds, 3),
+        round(time.monotonic() - start, 3),
     )
-
-
-def _join_text(content: Any) -> str:
-    """An answer's text: what is thought apart from it does not count, in a field or in a part of its own."""
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict) and part["type"] == "text")
-    return content or ""
-
-
-def _without_surrogates(text: str) -> str:
-    """Text that can be sent again: a server may cut a character in two."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _describe_other(completion: Any) -> str:
-    """What stands in the place of a completion."""
-    if isinstance(completion, str):
-        return completion or "an empty answer"
-    error = getattr(completion, "error", None)  # some gateways answer 200 with an error in it
-    return f"an answer without choices: {error or completion!r}"

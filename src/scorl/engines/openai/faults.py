@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,14 @@ from openai import (
 
 from scorl.errors import nearest
 
-__all__ = ["explain", "server_words"]
+__all__ = ["FALLBACKS", "explain", "refused_field", "server_words"]
+
+FALLBACKS = {
+    "seed": "takes no seed: at a temperature above 0 other answers would be drawn the next time",
+    "max_tokens": "",
+    "stream_options": "",
+}
+"""Fields that a server may not take, and what is said where it does not: each is tried once."""
 
 LONG = 300
 """The most characters that are repeated of what a server says."""
@@ -34,6 +42,8 @@ def explain(error: Exception, url: str, model: str, has_key: bool, models: Calla
             return f"{url} has not answered in time: a longer engine.timeout, or a lower engine.concurrency"
         case APIConnectionError():
             return f"no server answers at {url}: {error.__cause__ or error}"
+        case ConnectionError():
+            return f"{url} broke off its answer, of which nothing is kept: {error}"
         case AuthenticationError() | PermissionDeniedError():
             # Not what the server says: hosted ones repeat parts of the key.
             key = "refuses the key in OPENAI_API_KEY" if has_key else "wants a key: set OPENAI_API_KEY"
@@ -67,6 +77,16 @@ def _explain_status(error: APIStatusError) -> str:
     if error.status_code < 500:
         return f"refuses the request ({error.status_code}): {said}"
     return f"failed ({error.status_code}), also after engine.max_retries: {said}"
+
+
+def refused_field(error: APIStatusError) -> str:
+    """The field of `FALLBACKS` that a server says it does not take; empty: another, or it says something else."""
+    said = server_words(error)
+    if error.param in FALLBACKS and error.code in ("unsupported_parameter", "unknown_parameter"):
+        return error.param
+    if "max_completion_tokens" in said and re.search(r"unsupported|not supported|instead", said, re.IGNORECASE):
+        return "max_tokens"
+    return next((name for name in ("seed", "stream_options") if re.search(rf"\b{name}\b", said)), "")
 
 
 def server_words(error: APIStatusError) -> str:
