@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 from starlette.responses import HTMLResponse, Response
@@ -246,6 +247,8 @@ def test_a_missing_key_is_asked_for(server, engine, monkeypatch):
     [
         ("localhost:8000/v1", "no address of an API"),
         ("ftp://there/v1", "no address of an API"),
+        ("http://[::1", "no address of an API"),
+        ("http://there:99999/v1", "no address of an API"),
         ("http://me:secret@there/v1", "no name, password or query"),
         ("http://there/v1?key=secret", "no name, password or query"),
     ],
@@ -322,6 +325,28 @@ def test_by_default_it_lies_in_the_users_cache(server, engine, tmp_path):
     (journal,) = (tmp_path / "cache").rglob("*.jsonl")
     assert str(journal) in asking.describe()
     assert "some-model" in journal.name
+
+
+def test_a_journal_that_cannot_be_written_is_said_before_anything_is_asked(server, engine, tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file" / "journal.jsonl"):
+        with pytest.raises(UserError, match=r"engine\.responses: no answers can be kept in .*directory"):
+            engine(responses=str(place))
+
+
+def test_answers_of_an_earlier_start_are_named_as_such_once(server, engine, tmp_path):
+    first = engine()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ask(first, "a", "b")
+        ask(first, "a", "b")
+    again = engine()
+    with pytest.warns(UserWarning, match=r"2 answers are taken from .*journal\.jsonl.*engine\.responses=NEW") as said:
+        ask(again, "a", "b", "c")
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ask(again, "a")
 
 
 # The budget
@@ -445,6 +470,7 @@ def test_solve_streams_both_attempts(scorl, server):
     code, out, said = scorl("solve", f"openai:small-model@{server.url}", "What is 2 + 2?")
     assert code == 0, said
     assert "answer to: What is 2 + 2?" in out
+    assert "2 requests (0 answered before)" in said
     assert [(body["stream"], len(body["messages"])) for body in server.bodies] == [(True, 1), (True, 3)]
 
 

@@ -265,6 +265,7 @@ def test_usage_is_left_out_where_the_upstream_counts_nothing(serving, upstream):
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools: this proxy asks for text twice"),
         ({"n": 2}, "n: this proxy returns one choice"),
+        ({"n": True}, "n: this proxy returns one choice"),
         ({"logprobs": True}, "logprobs: "),
         ({"temperature": 3}, "temperature: "),
         ({"temperature": "warm"}, "temperature: "),
@@ -295,7 +296,10 @@ def test_fields_that_ask_for_nothing_are_taken(serving, upstream):
     assert set(upstream.asked[0]) == {"model", "messages"}
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"", b'{"model": "m"}', b"[" * 100_000])
+NO_NUMBER = b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"a": NaN}}'
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"", b'{"model": "m"}', b"[" * 100_000, NO_NUMBER])
 def test_what_is_no_request(serving, body):
     with serving() as client:
         status, _, answer = post(client, body)
@@ -314,7 +318,12 @@ def test_other_names_of_this_machine_are_refused(serving):
     with serving() as client:
         connection = http.client.HTTPConnection("127.0.0.1", port_of(client))
         connection.request("GET", "/health", headers={"host": "evil.example"})
-        assert connection.getresponse().status == 400
+        refused = connection.getresponse()
+        assert refused.status == 400
+        assert json.loads(refused.read())["error"]["type"] == "invalid_request_error"
+        for name in ("[::1]:80", "LOCALHOST", "127.0.0.1:1"):
+            connection.request("GET", "/health", headers={"host": name})
+            assert connection.getresponse().read() == b'{"status":"ok"}'
 
 
 # Limits
@@ -527,17 +536,16 @@ def test_keys_go_where_they_belong_and_nowhere_else(serving, upstream):
 
 
 def test_the_command_serves_until_it_is_interrupted(upstream):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with running(upstream.app) as behind:
         command = [
             "scorl",
             "serve",
             "--upstream",
             f"http://127.0.0.1:{behind}",
+            "--host",
+            "127.0.0.2",
             "--port",
-            str(port),
+            "0",
             "--task",
             "countdown",
         ]
@@ -547,7 +555,9 @@ def test_the_command_serves_until_it_is_interrupted(upstream):
             text=True,
             env=os.environ | {"OPENAI_API_KEY": "secret-of-upstream"},
         )
-        client = openai.OpenAI(base_url=f"http://localhost:{port}/v1", api_key="key", max_retries=20)
+        address = process.stderr.readline().split()[0]
+        assert address.startswith("http://127.0.0.2:")
+        client = openai.OpenAI(base_url=address, api_key="key", max_retries=0)
         assert ask(client).choices[0].message.content == SECOND
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=20)[1]
@@ -562,6 +572,8 @@ def test_the_command_serves_until_it_is_interrupted(upstream):
     ("arguments", "said"),
     [
         (["--upstream", "8000"], "this is no address of an API"),
+        (["--upstream", "http://[::1"], "this is no address of an API"),
+        (["--upstream", "http://a", "--correction", ""], "--correction: the text is empty"),
         (["--upstream", "http://a:b@c/v1"], "a key goes into OPENAI_API_KEY"),
         (["--upstream", "http://a", "--task", "countdown", "--correction", "x"], "give one of them"),
         (["--upstream", "http://a", "--run", "nowhere"], "no run directory"),
@@ -579,7 +591,16 @@ def test_mistakes_are_said(scorl, arguments, said):
     ("host", "warns"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)]
 )
 def test_who_opens_it_to_others_is_told(scorl, monkeypatch, host, warns):
-    monkeypatch.setattr("uvicorn.run", lambda *arguments, **named: None)
+    monkeypatch.setattr("uvicorn.Server.run", lambda *arguments, **named: None)
+    monkeypatch.setattr("socket.create_server", lambda *arguments, **named: socket.socket())
     code, _, err = scorl("serve", "--upstream", "http://127.0.0.1:9", "--host", host)
     assert code == 0
     assert ("is not this machine alone" in err) == warns
+
+
+def test_a_port_that_is_taken_is_said(scorl):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = scorl("serve", "--upstream", "http://a", "--port", taken.getsockname()[1])
+    assert code == 2
+    assert "cannot listen there: " in err
+    assert "asks" not in err

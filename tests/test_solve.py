@@ -284,8 +284,19 @@ def test_a_question_from_a_file_and_from_stdin(asked, tmp_path, monkeypatch):
     path = tmp_path / "question.txt"
     path.write_text("Reach 36 with\n12 11 7 4\n")
     assert json.loads(asked("--file", path, "--json")[1])["question"] == "Reach 36 with\n12 11 7 4"
-    monkeypatch.setattr(sys, "stdin", io.StringIO(REACH))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(REACH.encode())))
     assert json.loads(asked("--json")[1])["question"] == REACH
+
+
+def test_bytes_that_are_no_text_are_refused(asked, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\ncaf\xe9")))
+    code, _, err = asked()
+    assert code == 2
+    assert "stdin, line 2: not UTF-8 (byte 0xe9)" in err
+    for arguments in (["caf\udce9"], ["What?", "--system", "caf\udce9"]):
+        code, _, err = asked(*arguments)
+        assert code == 2
+        assert "this is not UTF-8: 'caf\\udce9'" in err
 
 
 @pytest.mark.parametrize(

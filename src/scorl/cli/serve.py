@@ -6,18 +6,18 @@ import contextlib
 import importlib.util
 import ipaddress
 import os
+import socket
 from functools import partial
-from urllib.parse import urlsplit
 
 import click
 
 from scorl.cli.sampling import resolve_wording
 from scorl.errors import UserError
+from scorl.settings.engines import api_url
 
 __all__ = ["serve"]
 
 COUNT = click.IntRange(min=1)
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 @click.command()
@@ -57,6 +57,8 @@ def serve(
     """
     if sum(given is not None for given in (correction, task_name, run)) > 1:
         raise UserError("--correction, --task and --run each say what is said between attempts: give one of them")
+    if correction is not None and not correction.strip():
+        raise UserError("--correction: the text is empty")
     if missing := [name for name in ("openai", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
         raise UserError(f"scorl serve needs {', '.join(missing)}: pip install 'scorl[serve]'")
     if run is not None:
@@ -66,11 +68,11 @@ def serve(
     import uvicorn
 
     from scorl.serve.app import make_app
-    from scorl.serve.settings import ServeSettings
+    from scorl.serve.settings import LOOPBACK, ServeSettings
     from scorl.tasks.asking import correction_of, find_answer, name_answer
 
     settings = ServeSettings(
-        upstream=_check_url(upstream),
+        upstream=api_url(upstream, "--upstream"),
         turns=turns(correction or correction_of(task.settings), attempts),
         model=model,
         samples=samples,
@@ -81,28 +83,34 @@ def serve(
         max_body=max_body,
         timeout=timeout,
         max_concurrency=max_concurrency,
-        hosts=LOOPBACK if _is_loopback(host) else ("*",),
+        hosts=(*LOOPBACK, host) if _is_loopback(host) else ("*",),
     )
     if not _is_loopback(host):
         open_to = (
             "to all who can reach it" if api_key_env is None else "to all who know the key, which they send in clear"
         )
         click.echo(f"warning: {host} is not this machine alone: the upstream is open {open_to}", err=True)
-    shown = f"[{host}]" if ":" in host else host
+    listening = _listen(host, port)
+    shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
     click.echo(f"http://{shown}:{port}/v1 asks {settings.upstream} {attempts} times; Ctrl-C ends it", err=True)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.run(make_app(settings), host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
+        config = uvicorn.Config(make_app(settings), log_level="warning", timeout_graceful_shutdown=3)
+        uvicorn.Server(config).run(sockets=[listening])
     click.echo("stopped", err=True)
 
 
-def _check_url(url: str) -> str:
-    """The upstream's API; of a URL without a path `/v1` is meant."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError("--upstream: this is no address of an API; http://127.0.0.1:8000/v1 would be one")
-    if parts.username or parts.password or parts.query:
-        raise UserError("--upstream: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
-    return url if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/v1"
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; of a name's addresses the IPv4 one.
+
+    Raises:
+        UserError: there is no such address, or the port is taken.
+    """
+    try:
+        found = sorted(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
+        return socket.create_server(found[4][:2], family=found[0])
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--host {host}, --port {port}: cannot listen there: {reason}") from None
 
 
 def _check_run(run: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import quiet
-from scorl.cli.sampling import build_engine, engine_option, resolve_sampler, resolve_wording, split_settings
+from scorl.cli.sampling import build_engine, engine_option, resolve_sampler, resolve_wording, say_usage, split_settings
 from scorl.errors import UserError
 from scorl.text_files import decode_text
 
@@ -73,6 +73,8 @@ def solve(
     Without a question it is read from stdin; on a terminal each line is one. MODEL, engine and settings are as in
     `scorl evaluate`; the task's begin with task. here, as in task.correction="Look again."
     """
+    for word in (*words, system or ""):
+        _check_characters(word)
     question, settings = _split(words)
     if question is not None and source is not None:
         raise UserError("the question is given twice: as an argument and by --file")
@@ -106,9 +108,10 @@ def solve(
     )
     if question is not None:
         asking.answer(question)
-        return
-    for line in _read_lines():
-        _answer_line(asking.answer, line)
+    else:
+        for line in _read_lines():
+            _answer_line(asking.answer, line)
+    say_usage(asking.engine)
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def _read_question(source: Path | None) -> str:
         UserError: it cannot be read, or is no text, or empty.
     """
     if source is None or str(source) == "-":
-        return _check(sys.stdin.read())
+        return _check(decode_text(sys.stdin.buffer.read(), Path("stdin")))
     try:
         return _check(decode_text(source.read_bytes(), source))
     except OSError as error:
@@ -227,11 +230,20 @@ def _check(question: str) -> str:
     """A question without space around it.
 
     Raises:
-        UserError: it is empty.
+        UserError: it is empty, or no UTF-8.
     """
+    _check_characters(question)
     if not question.strip():
         raise UserError("the question is empty")
     return question.strip()
+
+
+def _check_characters(text: str) -> None:
+    """Bytes of a command line or a terminal that are no UTF-8 come as halves of characters, which nothing takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"this is not UTF-8: {text!a:.60}") from None
 
 
 def _read_lines() -> Iterator[str]:
@@ -252,7 +264,7 @@ def _read_lines() -> Iterator[str]:
 def _answer_line(answer: Callable[[str], None], line: str) -> None:
     """Answer one of many questions, of which none ends the command."""
     try:
-        answer(line)
+        answer(_check(line))
     except UserError as error:
         click.echo(f"scorl: {error}", err=True)
     except KeyboardInterrupt:

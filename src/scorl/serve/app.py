@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from scorl.serve.correcting import Corrected, Part, correct
+from scorl.serve.hosts import HostCheck
 from scorl.serve.protocol import ChatRequest, NoAnswerError, error_body, read_request
 from scorl.serve.settings import ServeSettings
 from scorl.serve.upstream import Upstream
@@ -49,7 +49,7 @@ def make_app(settings: ServeSettings) -> Starlette:
             Route("/v1/models", proxy.models),
             Route("/health", proxy.health),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts))],
+        middleware=[Middleware(HostCheck, hosts=settings.hosts)],
         exception_handlers={NoAnswerError: _refuse, HTTPException: _refuse_route, Exception: _fail},
         lifespan=lifespan,
     )

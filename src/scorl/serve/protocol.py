@@ -139,13 +139,15 @@ def read_request(body: bytes) -> ChatRequest:
         raise NoAnswerError(400, f"the body is no JSON object: {reason}") from None
     for name, reason in UNSUPPORTED.items():
         given = values.get(name)
-        if given not in NOTHING and (name, given) != ("n", 1):
+        if given not in NOTHING and not (name == "n" and given == 1 and type(given) is int):
             raise NoAnswerError(400, f"{name}: {reason}", param=name, code="unsupported_parameter")
     kept = {key: value for key, value in values.items() if key not in IDLE and (key == "n" or key not in UNSUPPORTED)}
     try:
-        request = ChatRequest.model_validate_json(json.dumps(kept))
+        request = ChatRequest.model_validate_json(json.dumps(kept, allow_nan=False))
     except ValidationError as error:
         raise _explain(error) from None
+    except ValueError:
+        raise NoAnswerError(400, "the body has a number that JSON has not: NaN, Infinity, or one too large") from None
     if request.messages[-1].role != "user":
         raise NoAnswerError(400, "messages: the last one has to be the user's", param="messages")
     return request

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from scorl.tasks.turns import Turn
 from scorl.verifiers.extract_answer import extract_answer
 
-__all__ = ["ServeSettings"]
+__all__ = ["LOOPBACK", "ServeSettings"]
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine, for itself alone."""
 
 
 @dataclass(frozen=True)
@@ -36,5 +39,5 @@ class ServeSettings:
     """Seconds that an answer may take, all its attempts together."""
     max_concurrency: int = 16
     """Requests at once; others are told to come again."""
-    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
-    """Names under which it may be called: by another one a page in a browser might."""
+    hosts: tuple[str, ...] = LOOPBACK
+    """Names under which it may be called: by another one a page in a browser might. `*`: all."""

@@ -11,7 +11,25 @@ from annotated_types import Ge, Gt, Interval
 
 from scorl.errors import UserError
 
-__all__ = ["AutoSettings", "OpenAISettings", "Sampling", "ScriptedSettings", "TorchSettings", "VllmSettings"]
+__all__ = ["AutoSettings", "OpenAISettings", "Sampling", "ScriptedSettings", "TorchSettings", "VllmSettings", "api_url"]
+
+
+def api_url(text: str, where: str) -> str:
+    """The URL of an API; of one without a path `/v1` is meant.
+
+    Raises:
+        UserError: it is none, or has a secret in it; `where` says who gave it.
+    """
+    try:
+        parts = urlsplit(text)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port that is none
+        is_one = False
+    if not is_one:
+        raise UserError(f"{where}: this is no address of an API; http://127.0.0.1:8000/v1 would be one")
+    if parts.username or parts.password or parts.query:
+        raise UserError(f"{where}: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
+    return text if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/v1"
 
 
 @dataclass(frozen=True)
@@ -109,15 +127,8 @@ class OpenAISettings:
     """Further fields of each request, say `{chat_template_kwargs: {enable_thinking: false}}`."""
 
     def __post_init__(self) -> None:
-        if self.base_url is None:
-            return
-        parts, where = urlsplit(self.base_url), "engine.base_url (or OPENAI_BASE_URL)"
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"{where} is no address of an API; http://127.0.0.1:8000/v1 would be one")
-        if parts.username or parts.password or parts.query:
-            raise UserError(f"{where}: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
-        if parts.path in ("", "/"):
-            object.__setattr__(self, "base_url", f"{parts.scheme}://{parts.netloc}/v1")
+        if self.base_url is not None:
+            object.__setattr__(self, "base_url", api_url(self.base_url, "engine.base_url (or OPENAI_BASE_URL)"))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ Its prompts are messages and not tokens (`MessageDialogue`), so there is nothing
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence, Set
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ class OpenAIEngine:
     """A model behind an endpoint.
 
     Raises:
-        UserError: its journal is another file.
+        UserError: its journal is another file, or cannot be written.
     """
 
     arithmetic: ClassVar[Arithmetic] = "none"
@@ -41,6 +42,7 @@ class OpenAIEngine:
         self._kept_at_start = len(self._journal)
         self._used: dict[str, Answer] = {}
         self._sent: set[str] = set()
+        self._told_of_earlier = False
         self._spent = 0
         self._spending = threading.Lock()
 
@@ -83,6 +85,7 @@ class OpenAIEngine:
         questions = [self._question(request, temperature, max_tokens) for request in requests]
         keys = [self._key(question) for question in questions]
         missing = {k: q for k, q in zip(keys, questions, strict=True) if self._journal.get(k) is None}
+        self._tell_of_earlier(set(keys) - missing.keys())
         self._ask_all(missing)
         return [self._sample(key) for key in keys]
 
@@ -97,6 +100,7 @@ class OpenAIEngine:
         question = self._question(request, temperature, max_tokens)
         key = self._key(question)
         kept = self._journal.get(key)
+        self._tell_of_earlier({key} if kept else set())
         if kept is None:
             self._begin()
             self._spend(key)
@@ -111,6 +115,17 @@ class OpenAIEngine:
 
     def _key(self, question: Question) -> str:
         return question.key(self._endpoint.url, self._endpoint.model, self._settings.extra_body)
+
+    def _tell_of_earlier(self, keys: Set[str]) -> None:
+        """Say once that answers are not asked for: another model may be behind the same name and URL by now."""
+        earlier = len(keys - self._sent)
+        if earlier and not self._told_of_earlier:
+            self._told_of_earlier = True
+            warnings.warn(
+                f"{earlier:,} answers are taken from {self._journal.path}, where an earlier start kept them: if "
+                f"another model answers as {self._endpoint.model} by now, ask anew with engine.responses=NEW_FILE",
+                stacklevel=3,
+            )
 
     def _ask_all(self, questions: dict[str, Question]) -> None:
         """Ask what stands in no journal; the very first alone, so that a wrong key is refused once."""

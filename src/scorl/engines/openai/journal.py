@@ -8,6 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,16 @@ class Journal:
     A kill may leave a torn line, also in the middle, where a later start went on behind it. Such a line is left out.
 
     Raises:
-        UserError: the file is something else.
+        UserError: the file is something else, or cannot be written, which is said before anything is paid.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._answers = dict(_read(path)) if path.exists() else {}
+        with _keeping(path):
+            self._answers = dict(_read(path)) if path.exists() else {}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -81,11 +85,14 @@ class Journal:
         return self._answers.get(key)
 
     def add(self, key: str, answer: Answer) -> None:
-        """Keep an answer; it is in the file when this returns. Threads may call it."""
+        """Keep an answer; it is in the file when this returns. Threads may call it.
+
+        Raises:
+            UserError: the file can no longer be written.
+        """
         line = json.dumps({"key": key, **asdict(answer)}, ensure_ascii=False) + "\n"
         with self._lock:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+") as handle:
+            with _keeping(self.path), self.path.open("ab+") as handle:
                 handle.write((_break_behind_torn_line(handle) + line).encode("utf-8", "backslashreplace"))
             self._answers[key] = answer
 
@@ -96,6 +103,17 @@ def default_journal(url: str, model: str) -> Path:
     digest = hashlib.blake2b(f"{url} {model}".encode(), digest_size=4).hexdigest()
     name = re.sub(r"[^\w.-]+", "-", f"{urlsplit(url).netloc}-{model}")[:80]
     return cache / "scorl" / "answers" / f"{name}-{digest}.jsonl"
+
+
+@contextmanager
+def _keeping(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"engine.responses: no answers can be kept in {path}: {error.strerror or error}; name a file that can be "
+            "written"
+        ) from None
 
 
 def _break_behind_torn_line(handle: Any) -> str:
