@@ -8,6 +8,7 @@ all of them in a new folder, by nbclient.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import tempfile
@@ -60,6 +61,7 @@ def run(plain: dict[str, Any]) -> dict[str, Any]:
     import nbformat
     from nbclient import NotebookClient
 
+    os.environ["TTY_COMPATIBLE"] = "0"  # rich: Markdown tables, as on the page
     with tempfile.TemporaryDirectory() as folder:
         done = NotebookClient(
             nbformat.from_dict(plain), timeout=3600, resources={"metadata": {"path": folder}}
