@@ -86,10 +86,7 @@ def serve(
         hosts=(*LOOPBACK, host) if _is_loopback(host) else ("*",),
     )
     if not _is_loopback(host):
-        open_to = (
-            "to all who can reach it" if api_key_env is None else "to all who know the key, which they send in clear"
-        )
-        click.echo(f"warning: {host} is not this machine alone: the upstream is open {open_to}", err=True)
+        _warn_of_others(host, api_key_env)
     listening = _listen(host, port)
     shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
     click.echo(f"http://{shown}:{port}/v1 asks {settings.upstream} {attempts} times; Ctrl-C ends it", err=True)
@@ -97,6 +94,11 @@ def serve(
         config = uvicorn.Config(make_app(settings), log_level="warning", timeout_graceful_shutdown=3)
         uvicorn.Server(config).run(sockets=[listening])
     click.echo("stopped", err=True)
+
+
+def _warn_of_others(host: str, api_key_env: str | None) -> None:
+    who = "who can reach it" if api_key_env is None else "who know the key, which they send in clear"
+    click.echo(f"warning: {host} is not this machine alone: the upstream is open to all {who}", err=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
