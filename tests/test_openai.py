@@ -330,7 +330,7 @@ def test_by_default_it_lies_in_the_users_cache(server, engine, tmp_path):
 def test_a_journal_that_cannot_be_written_is_said_before_anything_is_asked(server, engine, tmp_path):
     (tmp_path / "file").touch()
     for place in (tmp_path, tmp_path / "file" / "journal.jsonl"):
-        with pytest.raises(UserError, match=r"engine\.responses: no answers can be kept in .*directory"):
+        with pytest.raises(UserError, match=r"engine\.responses: no answers can be kept in .*name a file"):
             engine(responses=str(place))
 
 
