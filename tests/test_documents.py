@@ -245,6 +245,11 @@ def test_shipped_recipes_resolve(name):
     assert resolve(name).steps > 0
 
 
+def test_the_leaderboard_is_what_its_results_say() -> None:
+    page = (DOCS / "leaderboard.md").read_text(encoding="utf-8")
+    assert page == runpy.run_path(str(DOCS / "leaderboard.py"))["page"](), "run: python docs/leaderboard.py"
+
+
 def test_every_recipe_key_is_documented_as_the_code_has_it():
     page = (DOCS / "reference.md").read_text()
     assert page == runpy.run_path(DOCS / "keys.py")["page"](), "run: python docs/keys.py"
