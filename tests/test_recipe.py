@@ -405,7 +405,7 @@ def test_no_union_is_left_of_which_an_editor_could_only_say_that_nothing_fits():
     [
         ("engine: {name: torch, batch_sise: 4}", "('batch_sise' was unexpected)"),
         ("engine: {batch_size: many}", "'many' is not of type 'integer'"),
-        ("engine: {name: vlm}", "'vlm' is not one of ['auto', 'scripted', 'torch', 'vllm']"),
+        ("engine: {name: vlm}", "'vlm' is not one of ['auto', 'openai', 'scripted', 'torch', 'vllm']"),
         ("model: {path: a, lora: {r: 0}}", "0 is less than the minimum of 1"),
         ("model: {path: a, dtype: float3}", "'float3' is not one of ['float32', 'bfloat16', 'float16', 'auto']"),
         ("stages: [{objective: score_stage_two, steps: 3, alhpa: 2}]", "('alhpa' was unexpected)"),
