@@ -108,6 +108,62 @@ def test_the_table_of_finished_runs(tmp_path):
     json.dumps(arms_json)
 
 
+def table_of(out, arms, seeds, answer):
+    """The comparison, its JSON by arm, and its table, a dict a row, of runs with these outcomes of an (arm, seed)."""
+    runs = plan_runs(RECIPE, parse_arms(arms), seeds, out)
+    for run in runs:
+        finished(run, answer(run.arm.name, run.seed))
+    comparison = summarize_runs(runs)
+    grid = tabulate_comparison(comparison)
+    rows = {row[0]: dict(zip(grid.header, row, strict=True)) for row in grid.rows}
+    return comparison.as_dict()["arms"], rows, grid
+
+
+def test_the_table_counts_the_seeds_that_copy(tmp_path):
+    copies, flips = {f"p{i}": "00" for i in range(100)}, {f"p{i}": "01*" for i in range(5)}
+
+    def answer(arm, seed):  # 4 of 100 answers change in every seed of multi-turn RL, 5 of 100 in those of SCoRe
+        return copies | {f"p{i}": "00*" for i in range(4)} if arm != "score" else copies | flips
+
+    arms, rows, grid = table_of(tmp_path, "base,single_turn,multi_turn,score", 3, answer)
+    assert arms["multi_turn"]["collapsed"] == {"seeds": 3, "of": 3, "share": 1.0, "p": 0.1, "p_holm": 0.1}
+    assert arms["score"]["collapsed"] == {"seeds": 0, "of": 3, "share": 0.0, "p": None, "p_holm": None}
+    assert arms["base"]["collapsed"] is arms["single_turn"]["collapsed"] is None
+    assert [row["collapsed"] for row in rows.values()] == ["", "", "3 of 3 (p = 0.100)", "0 of 3"]
+    assert any("fewer than 5% of the answers" in note for note in grid.notes)
+    arms, rows, _ = table_of(tmp_path / "alone", "base,multi_turn", 3, answer)
+    assert arms["multi_turn"]["collapsed"]["p"] is None
+    assert rows["multi-turn RL"]["collapsed"] == "3 of 3"
+
+
+def test_the_table_has_keep_rate_fix_rate_and_ceiling(tmp_path):
+    # of 20 right first attempts 15 are kept, of 80 wrong ones 40 are fixed: the ceiling is 0.5 / (0.5 + 0.25)
+    words = ["11"] * 15 + ["10"] * 5 + ["01"] * 40 + ["00"] * 40
+    arms, rows, _ = table_of(tmp_path, "score", 2, lambda arm, seed: {f"p{i}": word for i, word in enumerate(words)})
+    means = [arms["score"]["metrics"][name]["mean"] for name in ("keep_rate", "fix_rate", "ceiling")]
+    assert means == pytest.approx([3 / 4, 1 / 2, 2 / 3])
+    cells = [rows["SCoRe"][name].split(" [")[0] for name in ("keep rate", "fix rate", "ceiling")]
+    assert cells == ["75.0", "50.0", "66.7"]
+    ceiling = arms["score"]["metrics"]["ceiling"]
+    assert ceiling["low"] < ceiling["mean"] < ceiling["high"]
+
+
+def test_the_tables_p_values_are_corrected_for_the_number_of_arms(tmp_path):
+    kept = {"base": 0, "multi_turn": 14, "no_bonus": 17, "score": 20}
+
+    def answer(arm, seed):
+        return {f"p{i}": "01" if i < kept[arm] else "00" for i in range(60)}
+
+    arms, rows, grid = table_of(tmp_path, "base,multi_turn,no_bonus,score", 1, answer)
+    for name in ("accuracy_t2", "delta"):
+        raw, holm = ([arms[a]["to_score"][name][key] for a in list(kept)[:3]] for key in ("p", "p_holm"))
+        assert raw[0] < raw[1] < raw[2]
+        assert holm == pytest.approx([3 * raw[0], max(3 * raw[0], 2 * raw[1]), max(2 * raw[1], raw[2])])
+    p = arms["multi_turn"]["to_score"]["delta"]["p_holm"]
+    assert rows["multi-turn RL"]["Delta - SCoRe"] == f"-10.0 (p = {p:.3f})"
+    assert any("corrected for the number of arms" in note for note in grid.notes)
+
+
 def test_the_report_of_a_comparison_has_every_figure(tmp_path):
     runs = plan_runs(RECIPE, parse_arms("base,score,score:stages.1.alpha=0:model.path=<b>"), 2, tmp_path)
     for run in runs:
@@ -201,6 +257,16 @@ class TestRunsComputeAlike:
         given = self.given(tmp_path, monkeypatch)
         assert (given["score"], given["multi_turn"]) == (("bfloat16", False), ("bfloat16", False))
         assert given["score:model.dtype=float32"] == ("float32", False)
+
+
+def test_only_arms_that_sample_alike_share_what_the_base_writes(tmp_path, monkeypatch):
+    nothing = [sys.executable, "-c", ""]
+    monkeypatch.setattr(jobs.subprocess, "Popen", lambda command, **_: subprocess_popen(nothing))
+    arms = parse_arms("star,pair_sft,star:learner.learning_rate=1e-4,star:stages.0.samples=4")
+    runs = plan_runs(resolve("countdown", ["model.device=cpu"]), arms, 1, tmp_path)
+    jobs.execute_runs(runs, tmp_path, 1, lambda text: None)
+    assert [run.files.collected(0).is_symlink() for run in runs] == [True, True, True, False]
+    assert len({run.files.collected(0).resolve() for run in runs}) == 2
 
 
 def test_a_run_that_the_system_killed_is_said_to_be(tmp_path, monkeypatch):

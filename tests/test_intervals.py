@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_metrics import groups, trajectory
 
 from scorl import metrics
-from scorl.metrics.significance import student_tail
+from scorl.metrics.significance import correct_for_many, fisher, student_tail
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,37 @@ def test_with_several_samples_it_flips_the_signs_of_problems(differences: list[i
     flipped = [abs(sum(s * d for s, d in zip(row, differences, strict=True))) for row in signs]
     p = sum(value >= abs(sum(differences)) for value in flipped) / len(signs)
     assert metrics.mcnemar(differences) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("table", "p"),
+    [
+        ((3, 4, 1, 4), (1 + 16 + 16 + 1) / 70),  # the lady tasting tea: C(4, k) C(4, 4 - k) = 1, 16, 36, 16, 1
+        ((3, 3, 0, 3), 2 / 20),
+        ((1, 1, 0, 4), 1 / 5),  # one side alone is as unlikely: not twice a tail
+        ((12, 12, 3, 12), 2 * 220 / math.comb(24, 15)),
+        ((2, 4, 2, 4), 1.0),
+        ((0, 5, 0, 3), 1.0),
+        ((5, 5, 3, 3), 1.0),
+    ],
+)
+def test_fisher_by_hand(table: tuple[int, int, int, int], p: float) -> None:
+    assert fisher(*table) == pytest.approx(p)
+    assert fisher(*table[2:], *table[:2]) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("ps", "corrected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03, 0.005], [3 * 0.01, 2 * 0.03, 2 * 0.03, 4 * 0.005]),  # none below one that was smaller
+        ([0.7, 0.6], [1.0, 1.0]),
+        ([0.02, 0.02], [0.04, 0.04]),
+    ],
+)
+def test_holm_by_hand(ps: list[float], corrected: list[float]) -> None:
+    assert correct_for_many(ps) == pytest.approx(corrected)
 
 
 def test_delta_p_sums_over_samples() -> None:

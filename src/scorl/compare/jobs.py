@@ -2,7 +2,7 @@
 
 OUT/recipes/score-seed-0.yaml      what each run was given
 OUT/score/seed-0/                  its run directory; its messages are in OUT/score/seed-0.log
-OUT/collected/seed-0/              what STaR and Pair-SFT sample of the base, once for all of them
+OUT/collected/seed-0/              what STaR and Pair-SFT sample of the base, once for all that sample alike
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class Run:
         return f"{self.arm.label}, seed {self.seed}" if self.arm.trains else self.arm.label
 
     @property
+    def corrects(self) -> bool:
+        """Whether it trains second attempts."""
+        return _corrects(self.recipe)
+
+    @property
     def files(self) -> RunDirectory:
         """What it leaves there."""
         return RunDirectory(self.directory)
@@ -80,7 +85,7 @@ def plan_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> lis
             if arm.trains or k == 0:
                 made = arm.recipe(recipe)
                 seed = recipe.seed + k
-                evaluation = replace(made.evaluation, fixed=arm.trains and made.stages[-1].attempts > 1)
+                evaluation = replace(made.evaluation, fixed=_corrects(made))
                 names = replace(
                     made.logging,
                     group=made.logging.group or out.name,
@@ -92,6 +97,10 @@ def plan_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> lis
         if run.files.has_recipe and (changed := differences(resolve(run.directory), run.recipe)):
             raise UserError("\n  ".join([f"{run.directory}: holds a run of another recipe:", *changed]))
     return runs
+
+
+def _corrects(recipe: Recipe) -> bool:
+    return bool(recipe.stages) and recipe.stages[-1].attempts > 1
 
 
 def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[str], None]) -> list[Run]:

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from scorl.compare.arms import Arm
 from scorl.compare.jobs import Run
-from scorl.metrics import Difference, Interval, Tally, bootstrap_differences, bootstrap_intervals, tally_outcomes
+from scorl.metrics import (
+    Difference,
+    Interval,
+    Tally,
+    bootstrap_differences,
+    bootstrap_intervals,
+    correct_for_many,
+    fisher,
+    tally_outcomes,
+)
+from scorl.metrics.alarms import UNCHANGED
 
-__all__ = ["ArmResult", "Comparison", "summarize_runs"]
+__all__ = ["ArmResult", "Collapsed", "Comparison", "summarize_runs"]
 
 SCORE = "score"
 """The arm that the others are compared with."""
+
+
+@dataclass(frozen=True)
+class Collapsed:
+    """How many of an arm's seeds copy: fewer than `UNCHANGED` of their answers change between attempts 1 and 2.
+
+    Seeds end in one of two ways, which their mean hides.
+    """
+
+    seeds: int
+    of: int
+    p: float | None = None
+    """Fisher's exact test against SCoRe's seeds; None for SCoRe itself, and where SCoRe was not run."""
+    p_holm: float | None = None
+    """The same, corrected for the number of arms."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The count as JSON."""
+        return {"seeds": self.seeds, "of": self.of, "share": self.seeds / self.of, "p": self.p, "p_holm": self.p_holm}
 
 
 @dataclass(frozen=True)
@@ -25,6 +54,10 @@ class ArmResult:
     metrics: dict[str, Interval]
     to_score: dict[str, Difference] = field(default_factory=dict)
     """This arm less SCoRe; empty for SCoRe itself, and where SCoRe was not run."""
+    p_holm: dict[str, float] = field(default_factory=dict)
+    """The p of each of these, corrected for the number of arms by Holm's step-down."""
+    collapsed: Collapsed | None = None
+    """None: it does not train second attempts."""
     fixed: dict[str, Interval] = field(default_factory=dict)
     """Of second attempts at the base's first ones."""
     collected: dict[str, Any] | None = None
@@ -37,7 +70,8 @@ class ArmResult:
             "label": self.arm.label,
             "seeds": list(self.seeds),
             "metrics": {n: {"mean": i.value, "low": i.low, "high": i.high} for n, i in self.metrics.items()},
-            "to_score": {n: asdict(d) for n, d in self.to_score.items()},
+            "to_score": {n: asdict(d) | {"p_holm": self.p_holm.get(n)} for n, d in self.to_score.items()},
+            "collapsed": self.collapsed and self.collapsed.as_dict(),
             "fixed": {n: {"mean": i.value, "low": i.low, "high": i.high} for n, i in self.fixed.items()},
             "collected": self.collected,
             "paper_math500": published and dict(zip(("accuracy_t1", "accuracy_t2", "delta"), published, strict=True)),
@@ -63,7 +97,7 @@ def summarize_runs(runs: Sequence[Run]) -> Comparison:
     by_arm = [[run for run in done if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)]
     score = [run for run in done if run.arm.name == SCORE]
     rows = [_summarize_arm(arm_runs, score) for arm_runs in by_arm if arm_runs]
-    return Comparison(_describe(done) if done else {}, tuple(rows))
+    return Comparison(_describe(done) if done else {}, tuple(_correct_ps(rows)))
 
 
 def _summarize_arm(runs: Sequence[Run], score: Sequence[Run]) -> ArmResult:
@@ -74,9 +108,49 @@ def _summarize_arm(runs: Sequence[Run], score: Sequence[Run]) -> ArmResult:
         tuple(run.seed for run in runs),
         bootstrap_intervals(tallies),
         _compare_to_score(runs, score),
-        bootstrap_intervals(fixed) if fixed else {},
-        _read_collected(runs[0]),
+        collapsed=_count_collapsed(runs, score),
+        fixed=bootstrap_intervals(fixed) if fixed else {},
+        collected=_read_collected(runs[0]),
     )
+
+
+def _count_collapsed(runs: Sequence[Run], score: Sequence[Run]) -> Collapsed | None:
+    """The arm's collapsed seeds against SCoRe's: all seeds of both, since the test pairs nothing."""
+    if not runs[0].corrects:
+        return None
+    seeds, others = (sum(map(_is_collapsed, side)) for side in (runs, score))
+    known = score and runs[0].arm.name != SCORE
+    return Collapsed(seeds, len(runs), fisher(seeds, len(runs), others, len(score)) if known else None)
+
+
+def _is_collapsed(run: Run) -> bool:
+    changed = _tally(_evaluation(run)).values()["answer_changed"]
+    return changed is not None and changed < UNCHANGED
+
+
+def _correct_ps(rows: Sequence[ArmResult]) -> list[ArmResult]:
+    """With every p corrected for the number of arms: a figure's comparisons with SCoRe are one family."""
+    names = dict.fromkeys(name for row in rows for name in row.to_score)
+    by_name = {name: _correct_family([_p(row.to_score.get(name)) for row in rows]) for name in names}
+    collapsed = _correct_family([_p(row.collapsed) for row in rows])
+    return [
+        replace(
+            row,
+            p_holm={name: p for name, family in by_name.items() if (p := family[k]) is not None},
+            collapsed=row.collapsed and replace(row.collapsed, p_holm=collapsed[k]),
+        )
+        for k, row in enumerate(rows)
+    ]
+
+
+def _p(tested: Difference | Collapsed | None) -> float | None:
+    return tested.p if tested else None
+
+
+def _correct_family(ps: Sequence[float | None]) -> list[float | None]:
+    """The p of each arm, corrected for as many as there are."""
+    corrected = iter(correct_for_many([p for p in ps if p is not None]))
+    return [None if p is None else next(corrected) for p in ps]
 
 
 def _compare_to_score(runs: Sequence[Run], score: Sequence[Run]) -> dict[str, Difference]:

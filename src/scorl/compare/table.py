@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from functools import partial
+
 from scorl.compare.results import ArmResult, Comparison
-from scorl.metrics import HEADLINES, Difference
-from scorl.report.table import Grid
+from scorl.metrics import HEADLINES
+from scorl.metrics.alarms import UNCHANGED
+from scorl.report.table import Grid, format_p
 
 __all__ = ["tabulate_comparison"]
 
-COLUMNS = HEADLINES | {"edit ratio": "edit_ratio"}
+COLUMNS = HEADLINES | {
+    "keep rate": "keep_rate",
+    "fix rate": "fix_rate",
+    "ceiling": "ceiling",
+    "edit ratio": "edit_ratio",
+}
 TO_SCORE = {"@t2 - SCoRe": "accuracy_t2", "Delta - SCoRe": "delta"}
+NOTES = {
+    "ceiling": "Keep rate k and fix rate f are of right and of wrong first attempts; the ceiling is f / (f + 1 - k), "
+    "and correcting pays while @t1 lies below it.",
+    "collapsed": f"Collapsed: seeds in which fewer than {UNCHANGED:.0%} of the answers change between attempts 1 and "
+    "2; p by Fisher's exact test against SCoRe's seeds.",
+    "@t2 - SCoRe": "Differences to SCoRe are paired by problem and seed; p by the larger of the bootstrap's and a "
+    "t-test's over seeds. Every p is corrected for the number of arms in its column (Holm).",
+    "paper, MATH500": "The paper's figures (@t1 / @t2 / Delta) are of Gemini 1.5 Flash on MATH500.",
+}
+"""What is said below the table of a column that it has."""
 
 
 def tabulate_comparison(comparison: Comparison) -> Grid:
@@ -19,35 +38,28 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
     columns = COLUMNS | {f"@t{name.removeprefix('accuracy_t')}": name for name in more}
     if any("accuracy_selective" in row.metrics for row in comparison.rows):
         columns["@selective"] = "accuracy_selective"
-    differ = any(row.to_score for row in comparison.rows)
-    published = any(row.arm.published for row in comparison.rows)
-    header = ("method", "seeds", *columns, *(TO_SCORE if differ else ()), *(["paper, MATH500"] if published else ()))
-    rows = tuple(
-        (
-            row.arm.label,
-            str(len(row.seeds)) if row.arm.trains else "",
-            *(_format_interval(row, name) for name in columns.values()),
-            *(_format_difference(row.to_score.get(name)) for name in (TO_SCORE.values() if differ else ())),
-            *([_format_published(row)] if published else ()),
-        )
-        for row in comparison.rows
-    )
+    shown: dict[str, Callable[[ArmResult], str]] = {
+        "method": lambda row: row.arm.label,
+        "seeds": lambda row: str(len(row.seeds)) if row.arm.trains else "",
+    }
+    shown |= {title: partial(_format_interval, name=name) for title, name in columns.items()}
+    if any(row.collapsed for row in comparison.rows):
+        shown["collapsed"] = _format_collapsed
+    if any(row.to_score for row in comparison.rows):
+        shown |= {title: partial(_format_difference, name=name) for title, name in TO_SCORE.items()}
+    if any(row.arm.published for row in comparison.rows):
+        shown["paper, MATH500"] = _format_published
+    rows = tuple(tuple(cell(row) for cell in shown.values()) for row in comparison.rows)
     title = (
         f"{about['model']} on {about['task']} ({about['split']}): {about['test_problems']} problems, "
         f"temperature {about['temperature']:g}, {about['steps']} steps"
     )
-    return Grid(title, header, rows, _write_notes(comparison, differ, published))
+    return Grid(title, tuple(shown), rows, _write_notes(comparison, shown))
 
 
-def _write_notes(comparison: Comparison, differ: bool, published: bool) -> tuple[str, ...]:
+def _write_notes(comparison: Comparison, shown: Collection[str]) -> tuple[str, ...]:
     notes = ["Percent: the mean over seeds and its 95% interval over seeds and problems (hierarchical bootstrap)."]
-    if differ:
-        notes.append(
-            "Differences to SCoRe are paired by problem and seed; p is the larger of the bootstrap's and a t-test's "
-            "over seeds."
-        )
-    if published:
-        notes.append("The paper's figures (@t1 / @t2 / Delta) are of Gemini 1.5 Flash on MATH500.")
+    notes += [text for column, text in NOTES.items() if column in shown]
     for row in comparison.rows:
         for stage, about in (row.collected or {}).items():
             name = row.arm.label if len(row.collected or {}) == 1 else f"{row.arm.label}, {stage}"
@@ -68,11 +80,18 @@ def _format_interval(row: ArmResult, name: str) -> str:
     return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
-def _format_difference(difference: Difference | None) -> str:
-    if difference is None or difference.value is None or difference.p is None:
+def _format_difference(row: ArmResult, name: str) -> str:
+    difference, p = row.to_score.get(name), row.p_holm.get(name)
+    if difference is None or difference.value is None or p is None:
         return ""
-    p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
-    return f"{100 * difference.value:+.1f} ({p})"
+    return f"{100 * difference.value:+.1f} (p {format_p(p)})"
+
+
+def _format_collapsed(row: ArmResult) -> str:
+    if row.collapsed is None:
+        return ""
+    p = "" if row.collapsed.p_holm is None else f" (p {format_p(row.collapsed.p_holm)})"
+    return f"{row.collapsed.seeds} of {row.collapsed.of}{p}"
 
 
 def _format_published(row: ArmResult) -> str:

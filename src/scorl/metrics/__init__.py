@@ -17,7 +17,7 @@ from scorl.metrics.intervals import (
     bootstrap_intervals,
     measure_intervals,
 )
-from scorl.metrics.significance import delta_p, mcnemar, wilson
+from scorl.metrics.significance import correct_for_many, delta_p, fisher, mcnemar, wilson
 
 __all__ = [
     "ADVICE",
@@ -29,12 +29,14 @@ __all__ = [
     "answer_changed",
     "bootstrap_differences",
     "bootstrap_intervals",
+    "correct_for_many",
     "delta_p",
     "describe_alarms",
     "edit_ratio",
     "edit_ratios",
     "find_alarms",
     "find_crowded",
+    "fisher",
     "mcnemar",
     "measure",
     "measure_intervals",

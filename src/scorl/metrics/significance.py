@@ -1,4 +1,4 @@
-"""Exact tests and limits: McNemar's, Student's, Wilson's; no resampling."""
+"""Exact tests and limits: McNemar's, Fisher's, Student's, Wilson's; no resampling. Holm's for many of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scorl.metrics.accuracy import tally
 from scorl.trajectory import Group
 
-__all__ = ["delta_p", "mcnemar", "student_tail", "t_test", "wilson"]
+__all__ = ["correct_for_many", "delta_p", "fisher", "mcnemar", "student_tail", "t_test", "wilson"]
 
 
 def mcnemar(differences: Sequence[int]) -> float:
@@ -38,6 +38,34 @@ def delta_p(groups: Iterable[Group]) -> float | None:
     counts = tally(groups)
     k = counts.names.index("delta")
     return mcnemar([int(d) for d in counts.top[:, k]]) if counts.bottom[:, k].any() else None
+
+
+def fisher(hits: int, n: int, other_hits: int, other_n: int) -> float:
+    """Fisher's exact two-sided p that `hits` of n and `other_hits` of other_n are of one rate.
+
+    Given the total of hits, they fall on either side by the hypergeometric distribution; p is the chance of all tables
+    that are no likelier than the one seen (as in R), counted in whole numbers.
+
+    >>> fisher(3, 3, 0, 3)    # 2 of the C(6, 3) = 20 ways to draw the three hits
+    0.1
+    """
+    total = hits + other_hits
+    ways = [math.comb(n, k) * math.comb(other_n, total - k) for k in range(total + 1)]
+    return sum(w for w in ways if w <= ways[hits]) / sum(ways)
+
+
+def correct_for_many(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down: the p of each of a family of comparisons, so corrected that the chance of any false alarm is
+    bounded by the level (Holm 1979).
+
+    >>> correct_for_many([0.02, 0.01, 0.5])    # 2 * 0.02, 3 * 0.01, 1 * 0.5
+    [0.04, 0.03, 0.5]
+    """
+    corrected, reached = [0.0] * len(ps), 0.0
+    for rank, k in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        reached = max(reached, min(1.0, (len(ps) - rank) * ps[k]))
+        corrected[k] = reached
+    return corrected
 
 
 def wilson(value: float, n: int) -> tuple[float, float]:
