@@ -187,7 +187,11 @@ def start_run(run: Run, recipe: Recipe, out: Path, jobs: int) -> subprocess.Pope
 
 
 def _share_collected(run: Run, out: Path) -> None:
-    """What the first stage collects is the base's work: all arms of a seed read and write it at one place."""
+    """What the first stage collects is the base's work: all arms of a seed read and write it at one place, but for
+    those that might sample otherwise.
+    """
+    if not all(setting.startswith("learner.") for setting in run.arm.settings):
+        return
     shared, link = out / "collected" / f"seed-{run.seed}", run.files.collected(0)
     shared.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(exist_ok=True)
