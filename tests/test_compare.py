@@ -78,7 +78,8 @@ def finished(run, outcomes, fixed=None):
     evaluation["edit_ratios"] = dict.fromkeys(outcomes, 0.25)
     if fixed:
         evaluation["fixed"] = {"outcomes": fixed}
-    (run.directory / "evaluation.json").write_text(json.dumps({"test": evaluation | {"history": [evaluation]}}))
+    found = {run.recipe.evaluation.split: evaluation | {"history": [evaluation]}}
+    (run.directory / "evaluation.json").write_text(json.dumps(found))
 
 
 def test_the_table_of_finished_runs(tmp_path):
@@ -230,12 +231,12 @@ class TestRunsComputeAlike:
     def measure(self, monkeypatch, bfloat16):
         monkeypatch.setattr("scorl.model.rates.cpu_rates", lambda: CpuRates(1.0, 1.0, bfloat16))
 
-    def given(self, out, monkeypatch, arms="score,multi_turn,score:model.dtype=float32"):
+    def given(self, out, monkeypatch, arms="score,multi_turn,score:model.dtype=float32", before=()):
         """The types and products that the runs are given, by arm."""
         nothing = [sys.executable, "-c", ""]
         monkeypatch.setattr(jobs.subprocess, "Popen", lambda command, **_: subprocess_popen(nothing))
         runs = plan_runs(resolve("countdown", ["model.device=cpu"]), parse_arms(arms), 1, out)
-        jobs.execute_runs(runs, out, 2, lambda text: None)
+        jobs.execute_runs(runs, out, 2, lambda text: None, before)
         recipes = {run.arm.name: resolve(out / "recipes" / f"{run.arm.name}-seed-0.yaml") for run in runs}
         return {name: (recipe.model.dtype, recipe.model.onednn) for name, recipe in recipes.items()}
 
@@ -248,13 +249,14 @@ class TestRunsComputeAlike:
             "score:model.dtype=float32": whole,
         }
 
-    def test_later_ones_follow_the_first(self, tmp_path, monkeypatch):
-        (run,) = plan_runs(resolve("countdown", ["model.device=cpu"]), parse_arms("score"), 1, tmp_path)
+    @pytest.mark.parametrize("folder", ["", "tune"])
+    def test_later_ones_follow_the_first(self, tmp_path, monkeypatch, folder):
+        (run,) = plan_runs(resolve("countdown", ["model.device=cpu"]), parse_arms("score"), 1, tmp_path / folder)
         run.directory.mkdir(parents=True)
         started = decide(run.recipe, torch.device("cpu"), vllm=False)
         (run.directory / "recipe.yaml").write_text(started.dump())
         self.measure(monkeypatch, bfloat16=1.0)
-        given = self.given(tmp_path, monkeypatch)
+        given = self.given(tmp_path, monkeypatch, before=[run])
         assert (given["score"], given["multi_turn"]) == (("bfloat16", False), ("bfloat16", False))
         assert given["score:model.dtype=float32"] == ("float32", False)
 

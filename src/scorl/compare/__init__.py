@@ -11,6 +11,7 @@ from scorl.compare.jobs import Run, execute_runs, plan_runs
 from scorl.compare.methods import METHODS
 from scorl.compare.results import ArmResult, Comparison, summarize_runs
 from scorl.compare.table import tabulate_comparison
+from scorl.compare.tuning import Tuned, choose_values, parse_tuning, pick_arms, plan_trials
 
 __all__ = [
     "METHODS",
@@ -18,9 +19,14 @@ __all__ = [
     "ArmResult",
     "Comparison",
     "Run",
+    "Tuned",
+    "choose_values",
     "execute_runs",
     "parse_arms",
+    "parse_tuning",
+    "pick_arms",
     "plan_runs",
+    "plan_trials",
     "summarize_runs",
     "tabulate_comparison",
 ]

@@ -103,7 +103,9 @@ def _corrects(recipe: Recipe) -> bool:
     return bool(recipe.stages) and recipe.stages[-1].attempts > 1
 
 
-def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[str], None]) -> list[Run]:
+def execute_runs(
+    runs: Sequence[Run], out: Path, jobs: int, report: Callable[[str], None], before: Sequence[Run] = ()
+) -> list[Run]:
     """Make the runs that are not there yet, `jobs` at a time; returns those that failed.
 
     Args:
@@ -111,12 +113,13 @@ def execute_runs(runs: Sequence[Run], out: Path, jobs: int, report: Callable[[st
         out: the folder of the comparison.
         jobs: runs at a time; each gets its share of the cores.
         report: is given a sentence when a run ends.
+        before: runs of another folder; what they leave to the machine is decided for these as it was for them.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the running ones have saved.
     """
     waiting = [run for run in runs if not run.done]
-    recipes = {run: _decide_alike(run, runs) for run in waiting}
+    recipes = {run: _decide_alike(run, [*runs, *before]) for run in waiting}
     if len(waiting) < len(runs):
         report(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")
     began, total, finished = time.monotonic(), len(waiting), 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from scorl.compare.arms import Arm
 from scorl.compare.jobs import Run
+from scorl.compare.tuning import Tuned
 from scorl.metrics import (
     Difference,
     Interval,
@@ -60,6 +61,8 @@ class ArmResult:
     """None: it does not train second attempts."""
     fixed: dict[str, Interval] = field(default_factory=dict)
     """Of second attempts at the base's first ones."""
+    tuned: Tuned | None = None
+    """None: nothing was chosen for it."""
     collected: dict[str, Any] | None = None
     """What entered the data sets of STaR and Pair-SFT, by stage, of the first seed."""
 
@@ -73,6 +76,7 @@ class ArmResult:
             "to_score": {n: asdict(d) | {"p_holm": self.p_holm.get(n)} for n, d in self.to_score.items()},
             "collapsed": self.collapsed and self.collapsed.as_dict(),
             "fixed": {n: {"mean": i.value, "low": i.low, "high": i.high} for n, i in self.fixed.items()},
+            "tuned": self.tuned and self.tuned.as_dict(),
             "collected": self.collected,
             "paper_math500": published and dict(zip(("accuracy_t1", "accuracy_t2", "delta"), published, strict=True)),
         }
@@ -91,12 +95,15 @@ class Comparison:
         return {"about": self.about, "arms": {row.arm.name: row.as_dict() for row in self.rows}}
 
 
-def summarize_runs(runs: Sequence[Run]) -> Comparison:
-    """The table of the runs that are done; an arm without one has no row."""
+def summarize_runs(runs: Sequence[Run], tuned: Mapping[Arm, Tuned] | None = None) -> Comparison:
+    """The table of the runs that are done; an arm without one has no row, and one that was tuned keeps its name."""
+    tuned = tuned or {}
+    asked = {choice.final: arm for arm, choice in tuned.items()}
+    runs = [replace(run, arm=asked.get(run.arm, run.arm)) for run in runs]
     done = [run for run in runs if run.done]
     by_arm = [[run for run in done if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)]
     score = [run for run in done if run.arm.name == SCORE]
-    rows = [_summarize_arm(arm_runs, score) for arm_runs in by_arm if arm_runs]
+    rows = [replace(_summarize_arm(of, score), tuned=tuned.get(of[0].arm)) for of in by_arm if of]
     return Comparison(_describe(done) if done else {}, tuple(_correct_ps(rows)))
 
 

@@ -42,6 +42,8 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
         "method": lambda row: row.arm.label,
         "seeds": lambda row: str(len(row.seeds)) if row.arm.trains else "",
     }
+    if key := next((row.tuned.key for row in comparison.rows if row.tuned), None):
+        shown[key] = lambda row: row.tuned.value if row.tuned else ""
     shown |= {title: partial(_format_interval, name=name) for title, name in columns.items()}
     if any(row.collapsed for row in comparison.rows):
         shown["collapsed"] = _format_collapsed
@@ -60,6 +62,9 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
 def _write_notes(comparison: Comparison, shown: Collection[str]) -> tuple[str, ...]:
     notes = ["Percent: the mean over seeds and its 95% interval over seeds and problems (hierarchical bootstrap)."]
     notes += [text for column, text in NOTES.items() if column in shown]
+    if tuned := next((row.tuned for row in comparison.rows if row.tuned), None):
+        values, seeds = (", ".join(map(str, said)) for said in (tuned.validation, tuned.seeds))
+        notes.append(f"{tuned.key}: of {values}, the best of each arm at @t2 on the validation split (seeds {seeds}).")
     for row in comparison.rows:
         for stage, about in (row.collected or {}).items():
             name = row.arm.label if len(row.collected or {}) == 1 else f"{row.arm.label}, {stage}"
