@@ -113,6 +113,12 @@ def test_every_command_explains_itself(scorl, name):
         ([*EVALUATE, "--engine", "vllm", "engine.python=/bin/false"], "engine.python: /bin/false has no vllm"),
         ([*EVALUATE, "--engine", "scripted"], "engine.answers: is missing"),
         ([*EVALUATE, "engine.temperature=1"], "engine.temperature: there is no such key"),
+        ([*EVALUATE, "--max-tokens", "64,x"], "'64,x' is no whole number from 1, and no list of them as in 64,256"),
+        ([*EVALUATE, "--max-tokens", "64,"], "'64,' is no whole number"),
+        ([*EVALUATE, "--max-tokens", "64,0"], "'64,0' is no whole number"),
+        ([*EVALUATE, "--max-tokens", "0"], "'0' is no whole number"),
+        ([*EVALUATE, "--max-tokens", "6,7,8"], "--max-tokens: 3 limits, and --attempts 2; 6,7 would be right"),
+        (["collect-repairs", "x/y", "--max-tokens", "64,256", "--out", "a.jsonl"], "'64,256' is not a valid integer"),
         ([*EVALUATE, "model.dtype=float8"], "model.dtype: 'float8' is not among its values"),
         (["judge", "nowhere.jsonl", "--verifier", "math"], "nowhere.jsonl"),
         (["show", "nowhere"], "nowhere"),
@@ -199,6 +205,25 @@ def test_train_then_resume_then_show_report_and_evaluate(scorl, recipe, tmp_path
         4,
     )
     assert [json.loads(line)["turn"] for line in (run / "a.jsonl").read_text().splitlines()] == [0, 1, 0, 1]
+
+
+def test_a_run_and_its_evaluations_limit_each_attempt(scorl, recipe, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "e.json"
+    code, _, err = scorl("train", recipe, "engine.max_tokens=[2,4]", "--out", run)
+    assert code == 0, err
+    assert "max_tokens:\n  - 2\n  - 4\n" in (run / "recipe.yaml").read_text()
+    assert json.loads((run / "evaluation.json").read_text())["test"]["max_tokens"] == [2, 4]
+    assert scorl("train", recipe, "engine.max_tokens=[2,4]", "--out", run, "--resume", "auto")[0] == 0
+    assert scorl("train", run, "--resume")[0] == 0
+    code, _, err = scorl("train", recipe, "engine.max_tokens=4", "--out", run, "--resume", "auto")
+    assert (code, "engine.max_tokens" in err) == (2, True)
+    for asked, written in (((), [2, 4]), (("--max-tokens", "3,5"), [3, 5]), (("--max-tokens", 3), 3)):
+        assert scorl("evaluate", run, "--limit", 9, *asked, "--out", out, "--attempts-out", run / "a.jsonl")[0] == 0
+        assert json.loads(out.read_text())["max_tokens"] == written
+        lines = [json.loads(line) for line in (run / "a.jsonl").read_text().splitlines()]
+        longest = [max(line["tokens"] for line in lines if line["turn"] == turn) for turn in (0, 1)]
+        assert longest == (written if isinstance(written, list) else [3, 3])
+    assert scorl("evaluate", run, "--limit", 2, "--attempts", 1)[0] == 0  # the run's own list, of which one is read
 
 
 def test_a_run_begins_with_the_type_that_was_measured_to_be_fast(scorl, recipe, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from support.worlds import save_model
 
 from scorl.errors import UserError
 from scorl.model.context import check_context, max_positions, usable_positions
-from scorl.settings import ScriptedSettings, TorchSettings, VllmSettings
+from scorl.settings import Sampling, ScriptedSettings, TorchSettings, VllmSettings
 from scorl.tasks.turns import Correction, SelfRefine
 from scorl.trajectory import Problem, user
 
@@ -23,6 +23,10 @@ def problem(text, first_attempt=None):
     return Problem(text, (user(text),), first_attempt=first_attempt)
 
 
+def check(problems, turns, max_tokens, positions):
+    return check_context(CHAT, problems, turns, Sampling(max_tokens=max_tokens), positions)
+
+
 def conversation(text, responses, turns=TURNS):
     """Tokens of a conversation whose responses have so many."""
     ids = CHAT.prompt([user(text)])
@@ -32,43 +36,62 @@ def conversation(text, responses, turns=TURNS):
 
 
 def test_what_fits_is_passed_over():
-    assert check_context(CHAT, [problem("2 + 2?")], TURNS, 20, conversation("2 + 2?", 20)) is None
-    assert check_context(CHAT, [problem("2 + 2?")], TURNS, 10**6, None) is None
-    assert check_context(CHAT, [], TURNS, 20, 1) is None
+    assert check([problem("2 + 2?")], TURNS, 20, conversation("2 + 2?", 20)) is None
+    assert check([problem("2 + 2?")], TURNS, 10**6, None) is None
+    assert check([], TURNS, 20, 1) is None
 
 
 def test_what_might_not_fit_is_counted_with_what_would():
     problems = [problem("2 + 2?"), problem("2 + 2? " * 9), problem("2 + 2?"), problem("2 + 2?")]
     most = conversation("2 + 2? " * 9, 20)
-    said = check_context(CHAT, problems, TURNS, 20, most - 1)
+    said = check(problems, TURNS, 20, most - 1)
     assert said.startswith(f"context: of 4 problems 1 (25%) might not fit into the model's {most - 1} positions")
     assert f"prompts of {most - 40} tokens and 2 responses of up to 20 are {most};" in said
     assert said.endswith("max_tokens=19 would leave room for all")
     assert "not with a single token" not in said
     least = conversation("2 + 2? " * 9, 1)
-    said = check_context(CHAT, problems, TURNS, 20, least - 1)
+    said = check(problems, TURNS, 20, least - 1)
     assert ", 1 of them not with a single token each;" in said
     assert "would leave room" not in said
+
+
+def test_each_attempt_takes_as_much_room_as_its_own_limit():
+    problems = [problem("2 + 2?")]
+    room = conversation("2 + 2?", 0) + 10 + 30
+    assert check(problems, TURNS, (10, 30), room) is None
+    said = check(problems, TURNS, (10, 30), room - 2)
+    assert f"2 responses of up to 10 + 30 are {room};" in said
+    assert said.endswith("; max_tokens=[9,28] would leave room for all")
+    assert check(problems, TURNS, (9, 28), room - 2) is None
+    # A critique counts with the attempt that it leads to.
+    turns = SelfRefine()("Again.", 2)
+    room = conversation("2 + 2?", 0, turns) + 10 + 2 * 30
+    assert check(problems, turns, (10, 30), room) is None
+    assert "3 responses of up to 10 + 30 + 30 are" in check(problems, turns, (10, 30), room - 1)
+    brought = [problem("2 + 2?", first_attempt="5")]
+    room = conversation("2 + 2?", 0) + len(CHAT.reply("5")) + 30
+    assert check(brought, TURNS, (10, 30), room) is None
+    assert "1 responses of up to 30 are" in check(brought, TURNS, (10, 30), room - 1)
 
 
 def test_nothing_that_fits_is_refused():
     problems = [problem("2 + 2?"), problem("2 + 2? " * 9)]
     least = conversation("2 + 2?", 1)
-    assert check_context(CHAT, problems, TURNS, 20, least) is not None
+    assert check(problems, TURNS, 20, least) is not None
     prompts = f"{least - 2} to {conversation('2 + 2? ' * 9, 0)} tokens"
     with pytest.raises(UserError, match=rf"context of {least - 1} positions.*takes {prompts}.*no room for 2 responses"):
-        check_context(CHAT, problems, TURNS, 20, least - 1)
+        check(problems, TURNS, 20, least - 1)
 
 
 def test_critiques_and_first_attempts_that_problems_bring_take_room_too():
     turns = SelfRefine()("Again.", 2)
-    assert check_context(CHAT, [problem("2?")], turns, 8, conversation("2?", 8, turns)) is None
-    assert check_context(CHAT, [problem("2?")], turns, 8, conversation("2?", 8, turns) - 1) is not None
+    assert check([problem("2?")], turns, 8, conversation("2?", 8, turns)) is None
+    assert check([problem("2?")], turns, 8, conversation("2?", 8, turns) - 1) is not None
     reply = len(CHAT.reply("It is five, of course."))
     room = conversation("2?", 0) + reply + 8
     brought = [problem("2?", first_attempt="It is five, of course.")]
-    assert check_context(CHAT, brought, TURNS, 8, room) is None
-    assert check_context(CHAT, brought, TURNS, 8, room - 2) is not None
+    assert check(brought, TURNS, 8, room) is None
+    assert check(brought, TURNS, 8, room - 2) is not None
 
 
 @dataclass

@@ -282,6 +282,19 @@ def test_lengths_are_rendered_where_the_task_can_be_read_else_assumed():
     assert (away.assumed, away.response) == (True, 1024)
 
 
+def test_each_attempt_is_planned_by_its_own_limit():
+    recipe = resolve("countdown", ["engine.max_tokens=[8, 40]", *STAGES])
+    lengths = lengths_of(recipe)
+    assert (lengths.response, lengths.limit) == (40, (8, 40))
+    first, second = workload(recipe, recipe.stages[0], lengths, 64).calls
+    assert [(call.response, call.longest) for call in (first, second)] == [(8, 8), (40, 40)]
+    shorter = lengths_of(recipe, response=20)
+    first, second = workload(recipe, recipe.stages[0], shorter, 64).calls
+    assert (first.response, first.longest) == (8, 8)
+    assert second.response == pytest.approx(20, rel=0.2)
+    assert 20 < second.longest <= 40
+
+
 def run(capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
         main(["plan", *arguments])

@@ -99,6 +99,16 @@ def test_the_summary_has_the_documented_shape() -> None:
     assert summary["outcomes"] == {"add-0": "00*", "add-1": "10*", "add-2": "01*", "add-3": "00*"}
 
 
+def test_the_summary_has_one_limit_or_that_of_each_attempt() -> None:
+    engine = ScriptedEngine(CHAT, answer)
+    for given, written in ((20, 20), ((20, 30), [20, 30])):
+        summary = evaluate(engine, TASK, EvaluationSettings(problems=2), max_tokens=given).summary()
+        assert summary["max_tokens"] == written
+        assert json.loads(json.dumps(summary)) == summary
+    one, both = (evaluate(engine, TASK, max_tokens=given).groups for given in (20, (20, 20)))
+    assert one == both
+
+
 def test_progress_is_told_and_chunks_do_not_show() -> None:
     """A part fills the engine's batch; progress is told after each turn of it."""
     told: list[tuple[int, int]] = []

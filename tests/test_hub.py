@@ -117,6 +117,31 @@ def test_the_code_in_a_card_asks_as_the_run_did(run, monkeypatch, capsys):
     assert capsys.readouterr().out == "".join(f"{text}\n" for text in attempts)
 
 
+@pytest.mark.parametrize(("turns", "limits"), [("correction", "[12, 40]"), ("self_refine", "[12, 40, 40]")])
+def test_the_code_in_a_card_gives_each_attempt_its_own_limit(run, tmp_path, turns, limits):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, symlinks=True)
+    evaluations = json.loads((copy / "evaluation.json").read_text())
+    settings = {"correction": "Again.", "turns": {"name": turns}}
+    for one in (evaluations["test"], *evaluations["test"]["history"]):
+        one |= {"max_tokens": [12, 40], "task_settings": settings, "messages": ["Again."]}
+    (copy / "evaluation.json").write_text(json.dumps(evaluations))
+    text = describe_checkpoint(RunDirectory(copy), copy / "checkpoints" / "step-2", 2)
+    assert f"max_new_tokens={limits}[(len(messages) - 1) // 2]" in text
+    assert "at most 12, then 40 tokens an attempt" in text
+
+
+def test_a_card_of_a_run_with_a_limit_for_each_attempt_asks_as_it_did(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    more = ("engine.max_tokens=[9,40]", "task.system_prompt=Be brief.", "model.dtype=float32")
+    assert scorl("train", "countdown", *SMALL, *more, "--out", run) == 0
+    capsys.readouterr()
+    monkeypatch.chdir(run / "checkpoints" / "step-2")
+    exec(compile(snippet(Path()), "README.md", "exec"), {"__name__": "card"})
+    attempts = [line["text"] for line in RunDirectory(run).attempts([2], held_out=True)][:2]
+    assert capsys.readouterr().out == "".join(f"{text}\n" for text in attempts)
+
+
 def test_a_pushed_folder_is_the_checkpoint_and_never_the_trainers(run, tmp_path, capsys):
     out = push(run, "me/mine", out=tmp_path / "out")
     said = capsys.readouterr().out

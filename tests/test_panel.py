@@ -138,6 +138,13 @@ def test_answers_that_exist_give_the_table_that_sampling_them_gives(tmp_path: Pa
     assert (after["temperature"], after["max_tokens"], after["seed"]) == (0, None, None)
 
 
+def test_answers_say_the_limit_of_each_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(lines({"id": "add-1", "attempts": ["2", "2"], "sampling": {"max_tokens": [8, 64]}}))
+    (read,) = evaluate_answers(path, TASK, "test")
+    assert read.summary()["max_tokens"] == [8, 64]
+
+
 def test_models_and_wordings_of_a_file_are_kept_apart_and_lines_of_one_problem_are_samples(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     rows = [
@@ -173,6 +180,8 @@ def test_models_and_wordings_of_a_file_are_kept_apart_and_lines_of_one_problem_a
         ),
         (lines({"id": "add-1", "attempts": ["2"], "sampling": {"temperature": -1}}), "a number from 0"),
         (lines({"id": "add-1", "attempts": ["2"], "sampling": {"max_tokens": 0}}), "a whole number from 1"),
+        (lines({"id": "add-1", "attempts": ["2"], "sampling": {"max_tokens": [9, 0]}}), "or a list of them"),
+        (lines({"id": "add-1", "attempts": ["2"], "sampling": {"max_tokens": []}}), "or a list of them"),
         (lines({"id": None, "attempts": ["2"]}), "id should be a text"),
         (lines({"id": "add-1", "attempts": ["2"], "wording": ""}), "wording should be a text"),
         (

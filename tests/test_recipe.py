@@ -126,6 +126,11 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["engine.name=vlm"], ["engine.name", "did you mean 'vllm'?"]),
         (["engine.name=vllm", "engine.gpu_memory_utilization=1"], ["engine.gpu_memory_utilization", "less than 1"]),
         (["model.lora.target_modules=3"], ["model.lora.target_modules: should be text or a list, not 3"]),
+        (["engine.max_tokens=0"], ["engine.max_tokens: should be at least 1 or a list, not 0"]),
+        (["engine.max_tokens=-5"], ["engine.max_tokens: should be at least 1 or a list, not -5"]),
+        (["engine.max_tokens=many"], ["engine.max_tokens: should be a whole number or a list, not 'many'"]),
+        (["engine.max_tokens=[]"], ["engine.max_tokens: should be a whole number or a list that is not empty, not []"]),
+        (["engine.max_tokens=[64, 256, 512]"], ["engine.max_tokens: 3 limits, and 2 attempts", "[64, 256] would be"]),
         (["launcher.name=slurm"], ["launcher.name", "Allowed: local, ray, torchrun"]),
         (["launcher.name=torchrun"], ["launcher.workers", "how many processes torchrun"]),
         (["launcher.workers=0"], ["launcher.workers", "at least 1"]),
@@ -271,6 +276,26 @@ def test_a_dumped_recipe_is_read_back_as_the_same(small):
     assert "torch: 2.13.0" in small.read_text()
 
 
+def test_a_limit_for_each_attempt_is_a_list(small):
+    recipe = resolve(small, ["engine.max_tokens=[64, 256]"])
+    assert recipe.engine.max_tokens == recipe.engine.sampling.max_tokens == (64, 256)
+    assert recipe.as_dict()["engine"]["max_tokens"] == [64, 256]
+    assert resolve(small).as_dict()["engine"]["max_tokens"] == 256
+    small.write_text(recipe.dump())
+    assert resolve(small) == recipe
+    assert not differences(recipe, resolve(small))
+    assert resolve(small, ["engine.max_tokens=[64, 128, 256]", "stages.1.attempts=3"]).attempts == 3
+    one = "stages=[{objective: reinforce, steps: 1, attempts: 1}]"  # its evaluation makes two
+    assert resolve(small, ["engine.max_tokens=[64, 256]", one]).attempts == 2
+    assert resolve(small, ["engine.max_tokens=[64, 128, 256]", "stages=[]"]).stages == ()
+
+
+def test_of_a_list_the_entry_that_is_wrong_is_named_alone(small):
+    assert refusal(small, "engine.max_tokens=[64, 0]").endswith(": engine.max_tokens.1: should be at least 1, not 0")
+    said = refusal(small, "engine.max_tokens=[64.5, 256]")
+    assert said.endswith(": engine.max_tokens.0: should be a whole number, not 64.5")
+
+
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_resolve_and_survive_a_dump(name, tmp_path):
     recipe = resolve(name)
@@ -405,6 +430,8 @@ def test_no_union_is_left_of_which_an_editor_could_only_say_that_nothing_fits():
     [
         ("engine: {name: torch, batch_sise: 4}", "('batch_sise' was unexpected)"),
         ("engine: {batch_size: many}", "'many' is not of type 'integer'"),
+        ("engine: {max_tokens: [64, 256]}", None),
+        ("engine: {max_tokens: [64, 0]}", "0 is less than the minimum of 1"),
         ("engine: {name: vlm}", "'vlm' is not one of ['auto', 'openai', 'scripted', 'torch', 'vllm']"),
         ("model: {path: a, lora: {r: 0}}", "0 is less than the minimum of 1"),
         ("model: {path: a, dtype: float3}", "'float3' is not one of ['float32', 'bfloat16', 'float16', 'auto']"),

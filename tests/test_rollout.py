@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 
+import pytest
 from support.templates import chat_of
 
 from scorl.engines.engine import Request, Sample
 from scorl.engines.scripted import ScriptedEngine
-from scorl.rollout import Draws, converse, converse_each
+from scorl.errors import UserError
+from scorl.metrics import measure, share_out_of_context
+from scorl.rollout import Draws, OfflineAttempts, converse, converse_each
 from scorl.run.files import response_records
 from scorl.settings import Sampling
-from scorl.tasks.turns import Turn
-from scorl.trajectory import Problem, Response, user
+from scorl.tasks.turns import Correction, SelfRefine, Turn
+from scorl.trajectory import Problem, Response, Verdict, user
 
 CHAT = chat_of("chatml")
 PROBLEM = Problem("sum", (user("What is 2 + 2?"),), answer="4")
@@ -64,3 +67,71 @@ def test_an_endpoints_count_reaches_the_records():
     ((trajectory, _),) = converse(Counting(CHAT, ["4"]), [PROBLEM], (), DRAWS)
     (record,) = response_records(0, trajectory)
     assert (record["tokens"], record["prompt_tokens"]) == (99, None)
+
+
+# Limits
+
+
+class Limited(ScriptedEngine):
+    """Notes the limit of each call."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.limits: list[int] = []
+
+    def sample(self, requests: list[Request], *, max_tokens: int, **how: object) -> list[Sample]:
+        self.limits.append(max_tokens)
+        return super().sample(requests, max_tokens=max_tokens, **how)
+
+
+def test_each_attempt_has_its_own_limit_and_the_last_one_stays():
+    words = " ".join("abcdefghij")
+    engine = Limited(CHAT, [words])
+    whole = len(CHAT.reply(words))
+    draws = replace(DRAWS, sampling=Sampling(1.0, (3, whole)))
+    ((trajectory, _),) = converse(engine, [PROBLEM], Correction()("Again.", 3), draws)
+    assert engine.limits == [3, whole, whole]
+    assert [(len(a.ids), a.finish) for a in trajectory.attempts] == [(3, "length"), (whole, "stop"), (whole, "stop")]
+    engine = Limited(CHAT, [words])
+    converse(engine, [PROBLEM], Correction()("Again.", 3), replace(DRAWS, sampling=Sampling(1.0, (9, 8, 7, 6))))
+    assert engine.limits == [9, 8, 7]
+
+
+def test_a_critique_counts_with_the_attempt_that_it_leads_to():
+    engine = Limited(CHAT, ["4"])
+    converse(engine, [PROBLEM], SelfRefine()("", 3), replace(DRAWS, sampling=Sampling(1.0, (3, 5, 9))))
+    assert engine.limits == [3, 5, 5, 9, 9]
+
+
+def test_first_attempts_that_another_writes_or_that_are_brought_count():
+    engine, other = Limited(CHAT, ["4"]), Limited(CHAT, ["5"])
+    draws = replace(DRAWS, sampling=Sampling(1.0, (3, 5)), offline=OfflineAttempts(other, 0.5))
+    converse(engine, [PROBLEM], (Turn("Again."),), draws)
+    assert (other.limits, engine.limits) == ([3], [3, 5])
+    engine = Limited(CHAT, ["4"])
+    converse(engine, [replace(PROBLEM, first_attempt="5")], (Turn("Again."),), replace(draws, offline=None))
+    assert engine.limits[-1] == 5
+
+
+def test_what_was_cut_and_what_found_no_room_is_told_by_each_limit():
+    words = " ".join("abcdefghij")
+    sampling = Sampling(1.0, (3, 50))
+    ((trajectory, _),) = converse(
+        ScriptedEngine(CHAT, [words]), [PROBLEM], (Turn("Again."),), replace(DRAWS, sampling=sampling)
+    )
+    first, second = (replace(attempt, verdict=Verdict(0.0, "incorrect")) for attempt in trajectory.attempts)
+    judged = replace(trajectory, responses=(first, second))
+    assert measure([[judged]])["truncated"] == 0.5
+    assert share_out_of_context([[judged]], sampling) == 0
+    full = replace(second, ids=second.ids[:10], finish="length")  # before its limit, behind that of attempt 1
+    assert share_out_of_context([[replace(judged, responses=(first, full))]], sampling) == 0.5
+
+
+@pytest.mark.parametrize("wrong", [0, -3, 1.5, (), (64, 0), (64, "256"), None])
+def test_limits_that_are_none_are_refused(wrong: object):
+    with pytest.raises(UserError, match="max_tokens should be a whole number from 1, or one for each attempt"):
+        Sampling(max_tokens=wrong)
+
+
+def test_a_list_of_limits_is_taken_for_the_tuple():
+    assert Sampling(max_tokens=[64, 256]) == Sampling(max_tokens=(64, 256))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -118,6 +119,18 @@ def test_the_command_goes_on_where_it_was_cut(tmp_path: Path, scorl) -> None:
     code, _, said = scorl(*asked, "--temperature", 1.0)
     assert code == 2
     assert "temperature=0.7" in said
+
+
+def test_the_command_keeps_to_the_limit_of_each_attempt(tmp_path: Path, scorl) -> None:
+    out = tmp_path / "scaled"
+    asked = ("scale", "scorl:countdown-base", "--task", "countdown", "--limit", 3, "--budget", 2, "--out", out)
+    assert scorl(*asked, "--max-tokens", "6,9")[0] == 0
+    lines = [json.loads(line) for line in (out / "attempts.jsonl").read_text().splitlines()]
+    assert [max(line["tokens"] for line in lines if line["turn"] == turn) for turn in (0, 1)] == [6, 9]
+    assert json.loads((out / "scale.json").read_text())["max_tokens"] == [6, 9]
+    assert scorl(*asked, "--max-tokens", "6,9")[0] == 0  # goes on
+    code, _, said = scorl(*asked, "--max-tokens", "6,10")
+    assert (code, "max_tokens=[6, 9], and [6, 10] is asked for" in said) == (2, True)
 
 
 def test_the_command_leaves_foreign_folders_alone(tmp_path: Path, scorl) -> None:

@@ -253,6 +253,14 @@ def test_a_line_of_json(asked):
     assert {r["finish"] for r in sample["responses"]} == {"stop"}
 
 
+def test_each_attempt_has_its_own_limit(asked):
+    responses = json.loads(asked(REACH, "--json", "--max-tokens", "4,200")[1])["samples"][0]["responses"]
+    assert [(r["tokens"] == 4, r["finish"]) for r in responses] == [(True, "length"), (False, "stop")]
+    code, _, err = asked(REACH, "--max-tokens", "4,200,300")
+    assert code == 2
+    assert "--max-tokens: 3 limits, and --attempts 2; 4,200 would be right" in err
+
+
 def test_json_is_inert_in_a_terminal(scorl, tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text(json.dumps({"prompt_contains": "", "response": "36"}))

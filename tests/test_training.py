@@ -249,6 +249,21 @@ def test_a_step_says_at_how_many_problems_rewards_tell_no_samples_apart(tmp_path
     assert step.line()["frac_reward_zero_std"] == 1
 
 
+def test_the_learner_sees_each_attempt_cut_at_its_own_limit(tmp_path):
+    policy = tiny_policy(tmp_path)
+    one, *_ = train(policy, letters(), [Stage(Reinforce(), 1, problems=6)], sampling=Sampling(max_tokens=(1, 4)))
+    firsts, seconds = zip(*(example.trajectory.attempts for example in one.examples), strict=True)
+    for attempts, limit in ((firsts, 1), (seconds, 4)):
+        assert max(len(a.ids) for a in attempts) == limit
+        cut = [a for a in attempts if a.ids[-1] not in policy.chat.end_ids]
+        assert cut == [a for a in attempts if a.finish == "length"]
+        assert {len(a.ids) for a in cut} == {limit}
+    attempts = [*firsts, *seconds]
+    line = one.line()
+    assert line["truncated"] == pytest.approx(sum(a.finish == "length" for a in attempts) / len(attempts))
+    assert line["out_of_context"] == 0
+
+
 def test_a_step_says_how_many_attempts_found_the_context_used_up(tmp_path, monkeypatch):
     policy = tiny_policy(tmp_path)
     for positions, some in ((128, False), (12, True)):

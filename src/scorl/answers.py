@@ -143,8 +143,11 @@ def _read_line(text: str, where: str) -> Line:
     temperature, max_tokens = sampling.get("temperature", 0), sampling.get("max_tokens", 1)
     if type(temperature) not in (int, float) or not 0 <= temperature < math.inf:
         raise UserError(f"{where}: sampling.temperature should be a number from 0, not {temperature!r:.60}")
-    if type(max_tokens) is not int or max_tokens < 1:
-        raise UserError(f"{where}: sampling.max_tokens should be a whole number from 1, not {max_tokens!r:.60}")
+    limits = max_tokens if isinstance(max_tokens, list) and max_tokens else [max_tokens]
+    if any(type(limit) is not int or limit < 1 for limit in limits):
+        raise UserError(
+            f"{where}: sampling.max_tokens should be a whole number from 1, or a list of them, not {max_tokens!r:.60}"
+        )
     for key, value in (("id", row["id"]), ("model", row.get("model") or "answers"), ("wording", wording)):
         if (value is None and key != "wording") or value == "" or isinstance(value, (list, dict)):
             raise UserError(f"{where}: {key} should be a text, not {value!r:.60}")

@@ -16,7 +16,7 @@ from scorl.engines.usage import Usage, usage_of
 from scorl.errors import UserError
 from scorl.rollout import Draws, OfflineAttempts, converse_each, judge
 from scorl.seeds import derive
-from scorl.settings import EvaluationSettings, Sampling
+from scorl.settings import EvaluationSettings, MaxTokens, Sampling
 from scorl.tasks.task import Task
 from scorl.tasks.turns import Turn
 from scorl.trajectory import Group, Problem
@@ -41,8 +41,9 @@ class Evaluation:
     task: str
     settings: EvaluationSettings
     attempts: int
-    max_tokens: int | None
-    """Of each response; None, as the seed's and a temperature of NaN: of answers that say no more of themselves."""
+    max_tokens: MaxTokens | None
+    """Of each response, or of each attempt's; None, as the seed's and a temperature of NaN: of answers that say no more
+    of themselves."""
     seed: int | None
     groups: tuple[Group, ...]
     task_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Evaluation:
             "messages": list(self.messages),
             "temperature": None if isnan(self.settings.temperature) else self.settings.temperature,
             "samples": self.settings.samples,
-            "max_tokens": self.max_tokens,
+            "max_tokens": list(self.max_tokens) if isinstance(self.max_tokens, tuple) else self.max_tokens,
             "seed": self.seed,
             "metrics": {k: asdict(interval) for k, interval in metrics.measure_intervals(self.groups).items()},
             "mcnemar_p": metrics.delta_p(self.groups),
@@ -89,7 +90,7 @@ def evaluate(
     *,
     model: str = "policy",
     attempts: int = 2,
-    max_tokens: int = 256,
+    max_tokens: MaxTokens = 256,
     seed: int = 0,
     offline: OfflineAttempts | None = None,
     progress: Progress | None = None,
@@ -103,7 +104,7 @@ def evaluate(
         settings: which problems, how many samples, and the temperature; when a run evaluates is not read.
         model: what the result calls the model.
         attempts: at each problem.
-        max_tokens: the longest response.
+        max_tokens: the longest response, or that of each attempt as in (64, 256).
         seed: of draws at a temperature above 0.
         offline: who writes first attempts in the model's place.
         progress: see `Progress`.
@@ -136,7 +137,7 @@ def converse_all(
     conversations: Sequence[Sequence[Turn]],
     settings: EvaluationSettings,
     *,
-    max_tokens: int,
+    max_tokens: MaxTokens,
     seed: int,
     offline: OfflineAttempts | None = None,
     progress: Progress | None = None,

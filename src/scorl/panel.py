@@ -15,7 +15,7 @@ from scorl.engines.engine import Engine
 from scorl.engines.usage import usage_of
 from scorl.evaluation import Evaluation, Progress, converse_all
 from scorl.metrics import Difference, Interval
-from scorl.settings import EvaluationSettings
+from scorl.settings import EvaluationSettings, MaxTokens
 from scorl.tasks.task import Task
 from scorl.tasks.turns import Turns
 from scorl.tasks.wordings import PLACEBO
@@ -80,7 +80,7 @@ def evaluate_panel(
     *,
     model: str = "policy",
     attempts: int = 2,
-    max_tokens: int = 256,
+    max_tokens: MaxTokens = 256,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Panel:

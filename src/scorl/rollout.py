@@ -19,7 +19,7 @@ from scorl.engines.engine import Dialogue, Engine, Request, Sample
 from scorl.errors import UserError
 from scorl.settings import Sampling
 from scorl.tasks.task import Task
-from scorl.tasks.turns import Turn
+from scorl.tasks.turns import Turn, number_responses
 from scorl.trajectory import AttemptText, Group, Problem, Response, Role, Trajectory, Verdict
 
 __all__ = ["Draws", "OfflineAttempts", "SeedOf", "converse", "converse_each", "demonstrate", "judge", "rollout"]
@@ -45,7 +45,7 @@ class Draws:
     samples: int = 1
     """First attempts of each problem."""
     sampling: Sampling = field(default_factory=Sampling)
-    """Temperature and token limit of every response."""
+    """Temperature and token limits of responses."""
     branches: int = 1
     """Trajectories that continue from each first attempt."""
     offline: OfflineAttempts | None = None
@@ -101,21 +101,22 @@ def converse_each(
     draws: Draws,
     progress: Callable[[int], None] = lambda written: None,
 ) -> list[list[Group]]:
-    """As `converse`, for several conversations of as many turns, which go on from the same first attempts.
+    """As `converse`, for several conversations of the same roles, which go on from the same first attempts.
 
     All of a turn is asked at once, so that an engine computes what they share once.
     """
     last = len(conversations[0])
+    limits = [draws.sampling.limit(attempt) for attempt in number_responses(conversations[0])]
     if not last and any(problem.first_attempt is not None for problem in problems):
         raise UserError(f"problem {problems[0].id} brings its own first attempt: take 2 attempts or more")
-    first = _open(engine, _first_rows(engine.chat, problems, draws), draws, keep=last > 0)
+    first = _open(engine, _first_rows(engine.chat, problems, draws), draws, limits[0], keep=last > 0)
     first = [replace(r, number=r.number * draws.branches + b, branch=b) for r in first for b in range(draws.branches)]
     rows = first * len(conversations)
     for place in range(last):
         progress(1 + place)
         turns = [turns[place] for turns in conversations for _ in first]
         asked = [row.asked(engine.chat, turn) for row, turn in zip(rows, turns, strict=True)]
-        rows = _write(engine, asked, draws, keep=place + 1 < last)
+        rows = _write(engine, asked, draws, limits[1 + place], keep=place + 1 < last)
     trajectories = [Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch) for r in rows]
     size = draws.samples * draws.branches
     groups = [trajectories[i : i + size] for i in range(0, len(trajectories), size)]
@@ -238,7 +239,7 @@ def _first_rows(chat: Dialogue, problems: Sequence[Problem], draws: Draws) -> li
     return rows
 
 
-def _open(engine: Engine, rows: Sequence[_Row], draws: Draws, keep: bool) -> list[_Row]:
+def _open(engine: Engine, rows: Sequence[_Row], draws: Draws, max_tokens: int, keep: bool) -> list[_Row]:
     """The rows with first attempts: the problem's own, another policy's, or the policy's."""
     away = round(draws.offline.share * draws.samples) if draws.offline else 0
     brought = [row.brought(engine.chat) for row in rows if row.problem.first_attempt is not None]
@@ -246,16 +247,18 @@ def _open(engine: Engine, rows: Sequence[_Row], draws: Draws, keep: bool) -> lis
     foreign = [row for row in written if row.number % draws.samples < away]
     own = [row for row in written if row.number % draws.samples >= away]
     if draws.offline:  # also where there is nothing to write: ranks that share an engine ask together
-        brought += _write(draws.offline.engine, foreign, draws, keep=False, offline=True)
-    opened = {(r.problem.id, r.number): r for r in [*brought, *_write(engine, own, draws, keep)]}
+        brought += _write(draws.offline.engine, foreign, draws, max_tokens, keep=False, offline=True)
+    opened = {(r.problem.id, r.number): r for r in [*brought, *_write(engine, own, draws, max_tokens, keep)]}
     return [opened[row.problem.id, row.number] for row in rows]
 
 
-def _write(engine: Engine, rows: Sequence[_Row], draws: Draws, keep: bool, offline: bool = False) -> list[_Row]:
+def _write(
+    engine: Engine, rows: Sequence[_Row], draws: Draws, max_tokens: int, keep: bool, offline: bool = False
+) -> list[_Row]:
     """The rows with their next responses; `keep` says that another turn follows, for which the engine may cache."""
     requests = [Request(row.prompt_ids, draws.seed(row.problem, row.number, row.place)) for row in rows]
-    sampling, policy = draws.sampling, 0 if offline else draws.policy
-    samples = engine.sample(requests, temperature=sampling.temperature, max_tokens=sampling.max_tokens, keep=keep)
+    policy = 0 if offline else draws.policy
+    samples = engine.sample(requests, temperature=draws.sampling.temperature, max_tokens=max_tokens, keep=keep)
     return [
         row.answered(sample, engine.chat.text(sample.ids), policy, offline)
         for row, sample in zip(rows, samples, strict=True)

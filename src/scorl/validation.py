@@ -33,6 +33,7 @@ WANTED = {
     "string_too_short": "text that is not empty",
     "bool_type": "true or false",
     "tuple_type": "a list",
+    "too_short": "a list that is not empty",
     "dataclass_type": "a mapping of keys",
     "dict_type": "a mapping of keys",
     "greater_than_equal": "at least {ge:g}",
@@ -55,9 +56,20 @@ def validated(adapter: TypeAdapter[Kind], values: Any, what: str) -> Kind:
         return adapter.validate_json(json.dumps(values, default=str), strict=True, extra="forbid")
     except ValidationError as error:
         schema = adapter.json_schema()
-        found = (_line(fault, schema) for fault in error.errors(include_url=False))
+        found = [_line(fault, schema) for fault in _telling(error.errors(include_url=False), schema)]
         refuse(_joined(found), what)
         raise
+
+
+def _telling(faults: Sequence[Any], schema: Schema) -> list[Any]:
+    """The faults, but for those on the type of a value of which another type of the same key went into the parts."""
+    paths = [_place(fault["loc"], schema)[0] for fault in faults]
+    return [
+        fault
+        for fault, path in zip(faults, paths, strict=True)
+        if not fault["type"].endswith("_type")
+        or not any(len(other) > len(path) and other[: len(path)] == path for other in paths)
+    ]
 
 
 def _joined(lines: Iterable[str]) -> list[str]:

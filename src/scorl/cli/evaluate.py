@@ -13,13 +13,15 @@ from scorl.cli.output import check_writable, count_problems, open_output, print_
 from scorl.cli.sampling import (
     build_engine,
     engine_option,
+    max_tokens_option,
+    resolve_limits,
     resolve_sampler,
     say_usage,
     split_settings,
     warn_of_context,
 )
 from scorl.errors import UserError
-from scorl.settings import EvaluationSettings
+from scorl.settings import EvaluationSettings, MaxTokens, Sampling
 
 if TYPE_CHECKING:
     from scorl.evaluation import Evaluation
@@ -42,7 +44,7 @@ COUNT = click.IntRange(min=1)
 @click.option("--attempts", type=COUNT, default=2, show_default=True)
 @click.option("--samples", type=COUNT, default=1, show_default=True, help="Samples per problem.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--max-tokens", type=COUNT, help="Longest response.  [default: the run's own, else 256]")
+@max_tokens_option(256)
 @click.option("--limit", type=COUNT, help="Only the first so many problems.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--wordings", metavar="NAMES", help="all, some of the panel's with commas between, or FILE.yaml.")
@@ -57,7 +59,7 @@ def evaluate(
     attempts: int,
     samples: int,
     temperature: float,
-    max_tokens: int | None,
+    max_tokens: MaxTokens | None,
     limit: int | None,
     seed: int,
     wordings: str | None,
@@ -91,7 +93,7 @@ def evaluate(
         task.split(split)
         sampler.check()
         measured = EvaluationSettings(problems=limit, temperature=temperature, samples=samples, split=split)
-        longest = max_tokens or own_max_tokens
+        longest = resolve_limits(max_tokens, attempts, own_max_tokens)
         evaluations = _sample(sampler, task, measured, model, attempts, longest, seed, wordings)
     _show(evaluations)
     _write(evaluations, out, attempts_out)
@@ -133,7 +135,7 @@ def _sample(
     settings: EvaluationSettings,
     model: str,
     attempts: int,
-    max_tokens: int,
+    max_tokens: MaxTokens,
     seed: int,
     wordings: str | None,
 ) -> list[Evaluation]:
@@ -169,14 +171,14 @@ def _show(evaluations: Sequence[Evaluation]) -> None:
         print_grid(tabulate_panel(panel) if others else tabulate_evaluation(one))
     for evaluation in evaluations:
         if evaluation.max_tokens and (
-            alarm := find_crowded(share_out_of_context(evaluation.groups, evaluation.max_tokens))
+            alarm := find_crowded(share_out_of_context(evaluation.groups, Sampling(max_tokens=evaluation.max_tokens)))
         ):
             advice = ADVICE[alarm.kind].replace("engine.max_tokens", "--max-tokens")
             name = f" ({evaluation.wording})" if evaluation.wording else ""
             click.echo(f"alarm{name}: {alarm.statistic}. To try: {advice}", err=True)
 
 
-def choose_task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, int]:
+def choose_task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, MaxTokens]:
     """The task and the longest response: a run directory's own, unless another task is named."""
     from scorl.recipe import resolve, resolve_task
     from scorl.recipe.source import load

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from scorl.engines import ENGINES, Engine
 from scorl.engines.usage import Metered
 from scorl.errors import UserError
+from scorl.settings import MaxTokens, Sampling
 
 if TYPE_CHECKING:
     from scorl.engines.engine import Dialogue
@@ -27,12 +28,16 @@ __all__ = [
     "build_engine",
     "describe_sampler",
     "engine_option",
+    "max_tokens_option",
+    "resolve_limits",
     "resolve_sampler",
     "resolve_wording",
     "say_usage",
     "split_settings",
     "warn_of_context",
 ]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 ENDPOINT = re.compile(r"openai:(?P<model>.+?)(?:@(?P<url>https?://.+))?")
 """A model that is named by where it is asked."""
@@ -46,6 +51,24 @@ engine_option = click.option(
     help="What samples; its settings are given as in engine.batch_size=64. auto: vllm on a GPU where it is installed, "
     "else torch.",
 )
+
+
+def max_tokens_option(default: int) -> Callable[[Command], Command]:
+    """`--max-tokens`: one number, or one for each attempt; where it is not given, None."""
+    return click.option(
+        "--max-tokens",
+        type=_read_limits,
+        metavar="N[,N]...",
+        help=f"Longest response; 64,256: of attempt 1, and of later ones.  [default: the run's own, else {default}]",
+    )
+
+
+def _read_limits(text: str) -> MaxTokens:
+    try:
+        limits = tuple(int(part) for part in text.split(","))
+        return Sampling(max_tokens=limits[0] if len(limits) == 1 else limits).max_tokens
+    except (ValueError, UserError):
+        raise click.BadParameter(f"'{text}' is no whole number from 1, and no list of them as in 64,256") from None
 
 
 def split_settings(settings: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -118,7 +141,7 @@ def say_usage(engine: Engine) -> None:
 
 def resolve_wording(
     model: str | None, task: str | None, settings: Sequence[str] = ()
-) -> tuple[TaskChoice, Turns, int | None]:
+) -> tuple[TaskChoice, Turns, MaxTokens | None]:
     """In whose words a question of the user's own is asked and corrected, and the longest response where a run says so.
 
     Args:
@@ -142,8 +165,20 @@ def resolve_wording(
     return TaskChoice("question"), Correction(), None
 
 
+def resolve_limits(given: MaxTokens | None, attempts: int, default: MaxTokens) -> MaxTokens:
+    """The longest responses: those of --max-tokens, else the default.
+
+    Raises:
+        UserError: more are given than there are attempts.
+    """
+    if isinstance(given, tuple) and len(given) > attempts:
+        right = ",".join(map(str, given[:attempts]))
+        raise UserError(f"--max-tokens: {len(given)} limits, and --attempts {attempts}; {right} would be right")
+    return given or default
+
+
 def warn_of_context(
-    sampler: Sampler, chat: Dialogue, task: Task, problems: Sequence[Problem], attempts: int, max_tokens: int
+    sampler: Sampler, chat: Dialogue, task: Task, problems: Sequence[Problem], attempts: int, max_tokens: MaxTokens
 ) -> None:
     """See `check_context`; nothing is known of what an endpoint takes."""
     from scorl.model.chat import Chat
@@ -153,5 +188,5 @@ def warn_of_context(
     if not isinstance(chat, Chat):
         return
     positions = usable_positions(sampler.engine.settings, load_config(sampler.model.path))
-    if warning := check_context(chat, problems, task.turns(attempts), max_tokens, positions):
+    if warning := check_context(chat, problems, task.turns(attempts), Sampling(max_tokens=max_tokens), positions):
         warnings.warn(warning, stacklevel=2)

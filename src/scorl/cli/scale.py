@@ -15,12 +15,15 @@ from scorl.cli.sampling import (
     build_engine,
     describe_sampler,
     engine_option,
+    max_tokens_option,
+    resolve_limits,
     resolve_sampler,
     say_usage,
     split_settings,
     warn_of_context,
 )
 from scorl.errors import UserError
+from scorl.settings import MaxTokens, Sampling
 
 if TYPE_CHECKING:
     from scorl.engines import Engine
@@ -45,7 +48,7 @@ LIMIT = 128
 @click.option("--budget", type=click.IntRange(2, LIMIT), default=32, show_default=True, help="Responses a problem.")
 @click.option("--attempts", type=click.IntRange(2, 16), default=2, show_default=True, help="The deepest chain.")
 @click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=0.7, show_default=True)
-@click.option("--max-tokens", type=COUNT, help="Longest response.  [default: the run's own, else 256]")
+@max_tokens_option(256)
 @click.option("--limit", type=COUNT, help="Only the first so many problems.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
@@ -63,7 +66,7 @@ def scale(
     budget: int,
     attempts: int,
     temperature: float,
-    max_tokens: int | None,
+    max_tokens: MaxTokens | None,
     limit: int | None,
     seed: int,
     out: Path,
@@ -78,7 +81,7 @@ def scale(
     of_sampler, of_task = split_settings(settings)
     sampler = resolve_sampler(model, engine, of_sampler)
     task, own_max_tokens = choose_task(model, task_name, of_task)
-    problems, longest = task.split(split).take(limit), max_tokens or own_max_tokens
+    problems, longest = task.split(split).take(limit), resolve_limits(max_tokens, attempts, own_max_tokens)
     _check(task, attempts, budget)
     sampler.check()
 
@@ -98,7 +101,7 @@ def scale(
         "samples": budget,
         "attempts": attempts,
         "temperature": temperature,
-        "max_tokens": longest,
+        "max_tokens": list(longest) if isinstance(longest, tuple) else longest,
         "seed": seed,
     }
     _begin(out, about)
@@ -115,7 +118,6 @@ def _sample(
     from scorl.rollout import Draws
     from scorl.run.sampled import sample_to_file
     from scorl.seeds import derive
-    from scorl.settings import Sampling
 
     def draw_seed(problem: Problem, sample: int, place: int) -> int:
         return derive(about["seed"], "scale", problem.id, sample, place)

@@ -14,8 +14,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import quiet
-from scorl.cli.sampling import build_engine, engine_option, resolve_sampler, resolve_wording, say_usage, split_settings
+from scorl.cli.sampling import (
+    build_engine,
+    engine_option,
+    max_tokens_option,
+    resolve_limits,
+    resolve_sampler,
+    resolve_wording,
+    say_usage,
+    split_settings,
+)
 from scorl.errors import UserError
+from scorl.settings import MaxTokens, Sampling
 from scorl.text_files import decode_text
 
 if TYPE_CHECKING:
@@ -23,7 +33,6 @@ if TYPE_CHECKING:
 
     from scorl.engines import Engine
     from scorl.recipe import TaskChoice
-    from scorl.settings import Sampling
     from scorl.tasks.turns import Turns
     from scorl.trajectory import Group, Problem, Trajectory
 
@@ -50,7 +59,7 @@ VOTING_TEMPERATURE = 0.7
     type=click.FloatRange(min=0),
     help=f"0 is greedy.  [default: 0, {VOTING_TEMPERATURE} with --samples]",
 )
-@click.option("--max-tokens", type=COUNT, help=f"Longest response.  [default: the run's own, else {MAX_TOKENS}]")
+@max_tokens_option(MAX_TOKENS)
 @click.option("--system", metavar="TEXT", help="A system message before the question.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON line a question.")
@@ -63,7 +72,7 @@ def solve(
     attempts: int,
     samples: int,
     temperature: float | None,
-    max_tokens: int | None,
+    max_tokens: MaxTokens | None,
     system: str | None,
     seed: int,
     as_json: bool,
@@ -84,7 +93,7 @@ def solve(
     of_sampler, of_task = split_settings(settings)
     sampler = resolve_sampler(model, engine, of_sampler)
     task, turns, own_max_tokens = resolve_wording(model, task_name, of_task)
-    longest = max_tokens or own_max_tokens or MAX_TOKENS
+    longest = resolve_limits(max_tokens, attempts, own_max_tokens or MAX_TOKENS)
     if source is not None or (question is None and not sys.stdin.isatty()):
         question = _read_question(source)
     if question is not None:
@@ -92,8 +101,6 @@ def solve(
     sampler.check()
 
     from rich.console import Console
-
-    from scorl.settings import Sampling
 
     quiet()
     asking = Asking(

@@ -10,6 +10,7 @@ from scorl.estimate.device import GIB
 from scorl.estimate.plan import Case, Memory, StagePlan
 from scorl.estimate.suggestions import Suggestion
 from scorl.report.table import Grid
+from scorl.settings import Sampling
 
 __all__ = ["Estimate"]
 
@@ -111,7 +112,7 @@ class Estimate:
             f"Seconds by {'measured steps' if self.measured else roofline}; "
             f"device hours {self.case.count * self.seconds / 3600:,.3g}.",
             f"Tokens: prompts {lengths.prompt}{' (assumed)' if lengths.assumed else ''}, further turns {lengths.turn}, "
-            f"responses {lengths.response}, at most {lengths.limit}.",
+            f"responses {lengths.response}, at most {Sampling(max_tokens=lengths.limit).describe_limits()}.",
         )
 
 

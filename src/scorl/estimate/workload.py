@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from statistics import mean
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 from transformers import AutoTokenizer
@@ -21,6 +21,7 @@ from scorl.model.loading import load_pretrained
 from scorl.recipe import Recipe
 from scorl.rollout import Draws, OfflineAttempts, demonstrate, rollout
 from scorl.seeds import derive
+from scorl.settings import MaxTokens, Sampling
 from scorl.tasks.task import Task
 from scorl.training.stage import Stage
 from scorl.trajectory import Message, Problem, TrainingExample, Verdict, user
@@ -43,9 +44,9 @@ class Lengths:
     turn: int
     """Of what asks for another response."""
     response: int
-    """Of responses, on average."""
-    limit: int
-    """Of the longest possible response."""
+    """Of responses, on average; where a limit is smaller, that."""
+    limit: MaxTokens
+    """Of the longest possible response, or by attempt."""
     assumed: bool = False
     """Whether prompts could not be rendered, so that their length is assumed."""
 
@@ -96,7 +97,8 @@ def lengths_of(
         UserError: the chat template is at fault, or no problem fits into the model's positions.
     """
     limit = recipe.engine.max_tokens
-    response = min(response or limit, limit)
+    largest = limit if isinstance(limit, int) else max(limit)
+    response = min(response or largest, largest)
     try:
         task = recipe.build_task()
         tokenizer = load_pretrained(AutoTokenizer, recipe.model.path)
@@ -104,8 +106,7 @@ def lengths_of(
     except UserError:
         return Lengths(prompt or PROMPT, TURN, response, limit, assumed=prompt is None)
     chat = Chat.of_model(recipe.model, tokenizer)
-    turns = task.turns(max([2, *(stage.attempts for stage in recipe.stages)]))
-    if warning := check_context(chat, problems, turns, limit, positions):
+    if warning := check_context(chat, problems, task.turns(recipe.attempts), recipe.engine.sampling, positions):
         warnings.warn(warning, stacklevel=2)
     rendered = mean(len(chat.prompt(problem.prompt)) for problem in problems)
     between = [len(chat.follow((), (), turn.ask(problems[0]), i)) for i, turn in enumerate(task.turns(2), 1)]
@@ -125,6 +126,7 @@ def workload(recipe: Recipe, stage: Stage, lengths: Lengths, words: int) -> Work
     draws = Draws(
         seed=lambda problem, sample, place: derive(problem.id, sample, place),
         samples=stage.samples,
+        sampling=Sampling(max_tokens=lengths.limit),
         branches=stage.branches,
         offline=OfflineAttempts(engine, stage.offline) if stage.offline else None,
     )
@@ -138,7 +140,9 @@ def workload(recipe: Recipe, stage: Stage, lengths: Lengths, words: int) -> Work
 
 def _enough(recipe: Recipe, stage: Stage, lengths: Lengths) -> int:
     """Problems that fill some micro-batches; the others are taken to be like them."""
-    each = lengths.prompt + stage.samples * stage.branches * stage.attempts * (lengths.turn + lengths.response)
+    limits = map(Sampling(max_tokens=lengths.limit).limit, range(1, stage.attempts + 1))
+    trajectory = sum(lengths.turn + min(lengths.response, limit) for limit in limits)
+    each = lengths.prompt + stage.samples * stage.branches * trajectory
     return max(2, 4 * recipe.learner.tokens_per_microbatch // each)
 
 
@@ -183,11 +187,13 @@ class _Answers:
     def chat(self) -> Chat:
         return cast(Chat, _Texts(self.lengths, self.words))
 
-    def sample(self, requests: Sequence[Request], **_: Any) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[Request], *, temperature: float, max_tokens: int, keep: bool = False
+    ) -> list[Sample]:
         """Responses, their lengths spread around the mean."""
         if not requests:
             return []
-        samples = [self._sample(request) for request in requests]
+        samples = [self._sample(request, max_tokens) for request in requests]
         lengths, prompts = [len(s.ids) for s in samples], [request.prompt_ids for request in requests]
         whole = mean(map(len, prompts))
         fresh = ceil(whole - self.known)
@@ -195,11 +201,12 @@ class _Answers:
         self.calls.append(Sampled(len(requests), len(set(prompts)), ceil(whole), fresh, mean(lengths), max(lengths)))
         return samples
 
-    def _sample(self, request: Request) -> Sample:
-        spread = SPREAD if self.lengths.response < self.lengths.limit else 0.0
+    def _sample(self, request: Request, limit: int) -> Sample:
+        response = min(self.lengths.response, limit)
+        spread = SPREAD if response < limit else 0.0
         z = np.random.default_rng(request.seed).standard_normal()
-        length = round(self.lengths.response * float(np.exp(spread * z - spread**2 / 2)))
-        ids = _tokens(request.seed, max(1, min(self.lengths.limit, length)), self.words)
+        length = round(response * float(np.exp(spread * z - spread**2 / 2)))
+        ids = _tokens(request.seed, max(1, min(limit, length)), self.words)
         return Sample((int(bool(self.calls)), *ids[1:]), (0.0,) * len(ids), "stop")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from scorl.hub.base import BaseModel, find_base, redact
 from scorl.hub.eval_results import METRICS, dataset_of, describe_setup
-from scorl.hub.wording import find_messages, find_stop_strings
+from scorl.hub.wording import find_stop_strings, find_turns
 from scorl.recipe.source import load, parse
 from scorl.report.table import tabulate_change, tabulate_evaluation, to_markdown
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
+from scorl.settings import Sampling
+from scorl.tasks.turns import Turn, number_responses
 
 __all__ = ["NAME_LINE", "describe_checkpoint", "latest_evaluation", "write_metadata"]
 
@@ -146,12 +148,14 @@ def _describe_asking(
     folder: Path, run: RunDirectory, recipe: Mapping[str, Any], evaluation: Record | None
 ) -> dict[str, Any]:
     """The wording, and the arguments of code that asks as the run did."""
-    messages = find_messages(evaluation.get("task_settings") or {}) if evaluation else None
-    if evaluation is None or messages is None:
+    turns = find_turns(evaluation.get("task_settings") or {}) if evaluation else None
+    if evaluation is None or turns is None:
         return {"messages": None}
     model, question = recipe["model"], _find_question(run)
     stops = find_stop_strings(folder, model.get("stop_strings"))
-    generation = {"do_sample": False, "max_new_tokens": evaluation["max_tokens"], **_undo_penalties(folder)}
+    longest = _index_limits(evaluation["max_tokens"], turns)
+    generation = {"do_sample": "False", "max_new_tokens": longest, **_undo_penalties(folder)}
+    messages = [turn.message for turn in turns]
     system = recipe["task"].get("system_prompt")
     return {
         "messages": messages,
@@ -159,13 +163,22 @@ def _describe_asking(
         "template_arguments": "".join(
             f", {key}={value!r}" for key, value in (model.get("chat_template_kwargs") or {}).items()
         ),
-        "generation_arguments": ", ".join(f"{key}={value!r}" for key, value in generation.items())
+        "generation_arguments": ", ".join(f"{key}={value}" for key, value in generation.items())
         + (f", stop_strings={stops!r}, tokenizer=tokenizer" if stops else ""),
         "strip": "".join(f".split({stop!r})[0]" for stop in stops),
         "question": json.dumps(question),
         "system": f'{{"role": "system", "content": {json.dumps(system)}}}, ' if system else "",
         "message_list": "[" + ", ".join("question" if m is None else json.dumps(m) for m in messages) + "]",
     }
+
+
+def _index_limits(max_tokens: int | list[int], turns: Sequence[Turn]) -> str:
+    """The longest response as an expression, which finds that of the next one by the `messages` before it."""
+    if isinstance(max_tokens, int):
+        return str(max_tokens)
+    sampling = Sampling(max_tokens=tuple(max_tokens))
+    # Each response stands between two messages of the user; a system message changes nothing in the half.
+    return f"{[sampling.limit(attempt) for attempt in number_responses(turns)]}[(len(messages) - 1) // 2]"
 
 
 def _undo_penalties(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from scorl.hub.wording import find_messages
+from scorl.settings import Sampling
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResultEntry
@@ -100,7 +101,7 @@ def describe_setup(summary: Summary) -> str:
         f"{' (of scorl, not of the data set)' * (summary['task'] in OWN_SPLIT)}",
         f"{samples} sample{'s' * (samples > 1)} each"
         f"{'' if temperature is None else f' at temperature {temperature:g}'}",
-        *([] if max_tokens is None else [f"at most {max_tokens} tokens an attempt"]),
+        *([f"at most {Sampling(max_tokens=max_tokens).describe_limits()} tokens an attempt"] if max_tokens else []),
         *([f"between the attempts the user says: {' '.join(words.split())}"] if words else []),
     ]
     return ", ".join(parts)

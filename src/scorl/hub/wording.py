@@ -8,22 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from scorl.model.template import BOS, STOP_STRINGS
-from scorl.tasks.turns import TURNS
+from scorl.tasks.turns import TURNS, Turn
 
-__all__ = ["find_messages", "find_stop_strings"]
+__all__ = ["find_messages", "find_stop_strings", "find_turns"]
 
 
-def find_messages(task_settings: Mapping[str, Any], attempts: int = 2) -> list[str | None] | None:
-    """What the user says behind the first attempt, up to another one; None within: the question again.
+def find_messages(task_settings: Mapping[str, Any]) -> list[str | None] | None:
+    """What the user says in `find_turns`; None within: the question again."""
+    turns = find_turns(task_settings)
+    return None if turns is None else [turn.message for turn in turns]
 
-    None for all of it: a task that was made in Python has written nothing down.
+
+def find_turns(task_settings: Mapping[str, Any], attempts: int = 2) -> tuple[Turn, ...] | None:
+    """What follows the first attempt, up to another one.
+
+    None: a task that was made in Python has written nothing down.
     """
     correction = task_settings.get("correction")
     turns = dict(task_settings.get("turns") or {"name": "correction"})
     kind = TURNS.get(turns.pop("name", "correction"))
     if kind is None or not isinstance(correction or turns.get("correction"), str):
         return None
-    return [turn.message for turn in kind(**turns)(str(correction), attempts)]
+    return kind(**turns)(str(correction), attempts)
 
 
 def find_stop_strings(folder: Path, wanted: Sequence[str] | None) -> list[str]:

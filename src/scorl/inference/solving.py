@@ -62,7 +62,7 @@ def solve(
         engine: writes the responses.
         problem: what is asked.
         turns: what follows the first attempt.
-        sampling: temperature and token limit of every response.
+        sampling: temperature and token limits of responses.
         samples: how many trajectories, drawn at once.
         seed: of draws at a temperature above 0.
         listener: hears the responses of a single sample, in pieces where the engine can.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from scorl.settings import Sampling
 from scorl.trajectory import Group
 
 __all__ = [
@@ -100,10 +101,12 @@ def describe_alarms(lines: Sequence[Mapping[str, Any]], done: bool = False) -> l
     return sentences
 
 
-def share_out_of_context(groups: Iterable[Group], max_tokens: int) -> float:
+def share_out_of_context(groups: Iterable[Group], sampling: Sampling) -> float:
     """The share of the attempts that ended by neither an end token nor the token limit: no position was left."""
-    attempts = [attempt for group in groups for t in group for attempt in t.attempts]
-    return fmean(a.finish == "length" and a.tokens is not None and a.tokens < max_tokens for a in attempts)
+    attempts = [numbered for group in groups for t in group for numbered in enumerate(t.attempts, 1)]
+    return fmean(
+        a.finish == "length" and a.tokens is not None and a.tokens < sampling.limit(number) for number, a in attempts
+    )
 
 
 def find_crowded(share: float | None) -> Alarm | None:

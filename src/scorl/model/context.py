@@ -7,8 +7,8 @@ from typing import Any
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
-from scorl.settings import ScriptedSettings
-from scorl.tasks.turns import Turn
+from scorl.settings import Sampling, ScriptedSettings
+from scorl.tasks.turns import Turn, number_responses
 from scorl.trajectory import Problem
 
 __all__ = ["check_context", "max_positions", "usable_positions"]
@@ -28,7 +28,7 @@ def usable_positions(engine: object, config: Any) -> int | None:
 
 
 def check_context(
-    chat: Chat, problems: Sequence[Problem], turns: Sequence[Turn], max_tokens: int, positions: int | None
+    chat: Chat, problems: Sequence[Problem], turns: Sequence[Turn], sampling: Sampling, positions: int | None
 ) -> str | None:
     """A sentence on problems whose responses might not fit, prompts and all; None: all do.
 
@@ -36,7 +36,7 @@ def check_context(
         chat: of the model.
         problems: as they are asked, or enough of them.
         turns: behind the first response.
-        max_tokens: of each response.
+        sampling: says how long responses may be.
         positions: the model's; None: it names none.
 
     Raises:
@@ -45,31 +45,36 @@ def check_context(
     if positions is None or not problems:
         return None
     prompts = [_prompt_tokens(chat, problem, turns) for problem in problems]
-    written = [(problem.first_attempt is None) + len(turns) for problem in problems]
-    hopeless = sum(prompt + count > positions for prompt, count in zip(prompts, written, strict=True))
+    every = [sampling.limit(attempt) for attempt in number_responses(turns)]
+    written = [every[problem.first_attempt is not None :] for problem in problems]
+    hopeless = sum(prompt + len(limits) > positions for prompt, limits in zip(prompts, written, strict=True))
     if hopeless == len(problems):
         raise UserError(
             f"no problem fits into the model's context of {positions} positions: what is asked takes {_range(prompts)}"
-            f" tokens by itself, so that there is no room for {max(written)} responses; take a model with a longer"
-            " context, or shorter prompts"
+            f" tokens by itself, so that there is no room for {max(map(len, written))} responses; take a model with a"
+            " longer context, or shorter prompts"
         )
-    over = [
-        (prompt, count)
-        for prompt, count in zip(prompts, written, strict=True)
-        if prompt + count * max_tokens > positions
-    ]
+    asked = list(zip(prompts, written, strict=True))
+    over = [(prompt, limits) for prompt, limits in asked if prompt + sum(limits) > positions]
     if not over:
         return None
-    longest, count = max(over, key=lambda pair: pair[0] + pair[1] * max_tokens)
-    fitting = (positions - longest) // count
-    remedy = f"; max_tokens={fitting} would leave room for all" if fitting > 0 else ""
+    longest, limits = max(over, key=lambda pair: pair[0] + sum(pair[1]))
+    each = " + ".join(map(str, limits if len(set(limits)) > 1 else limits[:1]))
     none_at_all = f", {hopeless} of them not with a single token each" if hopeless else ""
     return (
         f"context: of {len(problems)} problems {len(over)} ({len(over) / len(problems):.0%}) might not fit into the"
-        f" model's {positions} positions: prompts of {longest} tokens and {count} responses of up to {max_tokens}"
-        f" are {longest + count * max_tokens}{none_at_all}; what does not fit is cut off or left empty, and"
-        f" counts as wrong{remedy}"
+        f" model's {positions} positions: prompts of {longest} tokens and {len(limits)} responses of up to"
+        f" {each} are {longest + sum(limits)}{none_at_all}; what does not fit is cut off or left empty, and counts as"
+        f" wrong{_advise(sampling, positions - longest, sum(limits))}"
     )
+
+
+def _advise(sampling: Sampling, room: int, asked: int) -> str:
+    """Limits that would fit, as far from each other as these: of `room` tokens where `asked` may be written."""
+    old = sampling.max_tokens
+    fitting = [limit * room // asked for limit in ([old] if isinstance(old, int) else old)]
+    new = ",".join(map(str, fitting)) if isinstance(old, int) else f"[{','.join(map(str, fitting))}]"
+    return f"; max_tokens={new} would leave room for all" if min(fitting) > 0 else ""
 
 
 def _prompt_tokens(chat: Chat, problem: Problem, turns: Sequence[Turn]) -> int:

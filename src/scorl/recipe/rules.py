@@ -37,6 +37,12 @@ def _sampling(recipe: Recipe) -> Iterator[str]:
         )
     if engine.temperature <= 0:
         yield "engine.temperature: greedy samples of a problem are all alike and teach nothing; 1.0 is usual"
+    limits = () if isinstance(engine.max_tokens, int) else engine.max_tokens
+    if recipe.stages and len(limits) > recipe.attempts:
+        yield (
+            f"engine.max_tokens: {len(limits)} limits, and {recipe.attempts} attempts are made "
+            f"(stages.N.attempts); {list(limits[: recipe.attempts])} would be right"
+        )
     if recipe.evaluation.split in (recipe.task.split, "all"):
         yield (
             f"evaluation.split: '{recipe.evaluation.split}' holds what task.split trains on; "

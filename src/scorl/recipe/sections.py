@@ -23,6 +23,7 @@ from scorl.settings import (
     LearnerSettings,
     LoggerName,
     LoggingSettings,
+    MaxTokens,
     ModelSettings,
     Sampling,
 )
@@ -112,8 +113,9 @@ class EngineSettings:
     name: str = "auto"
     temperature: Annotated[float, Ge(0)] = 1.0
     """Sampling temperature of training (stated: 1.0); the learner uses the same."""
-    max_tokens: Annotated[int, Ge(1)] = 256
-    """The longest response in tokens (open)."""
+    max_tokens: MaxTokens = 256
+    """The longest response in tokens (open). A list, `[64, 256]`: that of attempt 1, of attempt 2, and so on; the last
+    one is also that of every later attempt."""
     settings: Any = field(default_factory=AutoSettings)
     """The engine's settings dataclass; in YAML its keys stand beside `name`."""
 
@@ -183,6 +185,11 @@ class Recipe:
     def steps(self) -> int:
         """The steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
+
+    @property
+    def attempts(self) -> int:
+        """At each problem of an evaluation: as many as the stages make, and two at least."""
+        return max([2, *(stage.attempts for stage in self.stages)])
 
     def build_task(self) -> Task:
         """The task, its files read, with these turns between attempts."""

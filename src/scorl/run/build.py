@@ -124,8 +124,7 @@ def _check_context(recipe: Recipe, task: Task, chat: Chat) -> str | None:
     positions = usable_positions(recipe.engine.settings, load_config(recipe.model.path))
     problems = task.split(recipe.evaluation.split).take(min(LOOKED_AT, recipe.evaluation.problems or LOOKED_AT))
     problems = [*problems, *task.split(recipe.task.split).draw(LOOKED_AT, 0, recipe.seed)]
-    turns = task.turns(max([2, *(stage.attempts for stage in recipe.stages)]))
-    return check_context(chat, problems, turns, recipe.engine.max_tokens, positions)
+    return check_context(chat, problems, task.turns(recipe.attempts), recipe.engine.sampling, positions)
 
 
 def versions(built: BuiltRecipe) -> Mapping[str, str]:

@@ -193,7 +193,7 @@ class _Run:
             self.built.task,
             recipe.evaluation,
             model=recipe.model.path,
-            attempts=max([2, *(stage.attempts for stage in recipe.stages)]),
+            attempts=recipe.attempts,
             max_tokens=recipe.engine.max_tokens,
             seed=recipe.seed,
             offline=offline,

@@ -1,6 +1,14 @@
 """The settings that recipes write down, with what the paper leaves open decided and documented."""
 
-from scorl.settings.engines import AutoSettings, OpenAISettings, Sampling, ScriptedSettings, TorchSettings, VllmSettings
+from scorl.settings.engines import (
+    AutoSettings,
+    MaxTokens,
+    OpenAISettings,
+    Sampling,
+    ScriptedSettings,
+    TorchSettings,
+    VllmSettings,
+)
 from scorl.settings.learner import IMPORTANCE_CAP, KL_IN, LearnerSettings, Packing
 from scorl.settings.model import Dtype, LoraSettings, ModelSettings
 from scorl.settings.run import CheckpointSettings, EvaluationSettings, Gpu, LoggerName, LoggingSettings
@@ -17,6 +25,7 @@ __all__ = [
     "LoggerName",
     "LoggingSettings",
     "LoraSettings",
+    "MaxTokens",
     "ModelSettings",
     "OpenAISettings",
     "Packing",

@@ -7,11 +7,23 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MinLen
 
 from scorl.errors import UserError
 
-__all__ = ["AutoSettings", "OpenAISettings", "Sampling", "ScriptedSettings", "TorchSettings", "VllmSettings", "api_url"]
+__all__ = [
+    "AutoSettings",
+    "MaxTokens",
+    "OpenAISettings",
+    "Sampling",
+    "ScriptedSettings",
+    "TorchSettings",
+    "VllmSettings",
+    "api_url",
+]
+
+MaxTokens = Annotated[int, Ge(1)] | Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]
+"""The most tokens of a response; several: of attempt 1, of attempt 2, ..., the last one of every later attempt too."""
 
 
 def api_url(text: str, where: str) -> str:
@@ -137,5 +149,34 @@ class Sampling:
 
     temperature: Annotated[float, Ge(0)] = 1.0
     """1.0 in the paper; log-probabilities are taken at the same temperature."""
-    max_tokens: Annotated[int, Ge(1)] = 256
-    """Most tokens of one response (open in the paper)."""
+    max_tokens: MaxTokens = 256
+    """Most tokens of one response (open in the paper); several: of each attempt, see `limit`."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_tokens, list):
+            object.__setattr__(self, "max_tokens", tuple(self.max_tokens))
+        if not self._limits or not all(isinstance(limit, int) and limit > 0 for limit in self._limits):
+            raise UserError(
+                "max_tokens should be a whole number from 1, or one for each attempt as in (64, 256), "
+                f"not {self.max_tokens!r:.60}"
+            )
+
+    @property
+    def _limits(self) -> tuple[int, ...]:
+        return self.max_tokens if isinstance(self.max_tokens, tuple) else (self.max_tokens,)
+
+    def limit(self, attempt: int) -> int:
+        """The most tokens of an attempt, which count from 1; the last limit is that of every later attempt too.
+
+        >>> [Sampling(max_tokens=(64, 256)).limit(attempt) for attempt in (1, 2, 3)]
+        [64, 256, 256]
+        """
+        return self._limits[min(attempt, len(self._limits)) - 1]
+
+    def describe_limits(self) -> str:
+        """The limits in words.
+
+        >>> Sampling(max_tokens=80).describe_limits(), Sampling(max_tokens=(64, 256)).describe_limits()
+        ('80', '64, then 256')
+        """
+        return ", then ".join(map(str, self._limits))

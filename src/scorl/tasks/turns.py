@@ -8,13 +8,13 @@ Verification()(..., attempts=2)                               # two turns: a ver
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from scorl.trajectory import Problem, Role
 
-__all__ = ["TURNS", "Correction", "SelfRefine", "Turn", "Turns", "Verification", "read_claim"]
+__all__ = ["TURNS", "Correction", "SelfRefine", "Turn", "Turns", "Verification", "number_responses", "read_claim"]
 
 
 def read_claim(text: str) -> bool | None:
@@ -45,6 +45,16 @@ class Turn:
     def ask(self, problem: Problem) -> str:
         """What is said about a problem."""
         return problem.prompt[-1]["content"] if self.message is None else self.message
+
+
+def number_responses(turns: Sequence[Turn]) -> list[int]:
+    """The attempt that each response is or leads to, from 1: a critique of attempt 1 counts with attempt 2.
+
+    >>> number_responses(SelfRefine()("", attempts=3))
+    [1, 2, 2, 3, 3]
+    """
+    before = (sum(turn.role == "attempt" for turn in turns[:place]) for place in range(len(turns)))
+    return [1, *(2 + attempts for attempts in before)]
 
 
 class Turns(Protocol):

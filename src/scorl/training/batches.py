@@ -69,8 +69,8 @@ class Batch:
     groups: Sequence[Group]
     examples: Sequence[TrainingExample]
     seconds: Mapping[str, float]
-    max_tokens: int
-    """The longest response that was asked for."""
+    sampling: Sampling
+    """How responses were asked for."""
     sync_gap: float | None = None
     collected: Mapping[str, Any] | None = None
 
@@ -105,7 +105,7 @@ class Batches:
                 groups,
                 objective.over_batch(examples),
                 seconds,
-                self.sampling.max_tokens,
+                self.sampling,
                 sync_gap,
             )
 
@@ -126,7 +126,7 @@ class Batches:
                 [[example.trajectory] for example in share],
                 share,
                 {"sample": time.perf_counter() - began, "judge": 0.0},
-                self.sampling.max_tokens,
+                self.sampling,
                 collected=about if step == leg.first_step else None,
             )
             began = time.perf_counter()

@@ -43,7 +43,7 @@ def train(
         stages: pursued in order.
         seed: of problems and draws, which depend on (step, problem, sample, place in the conversation) alone.
         split: the task's split that problems are drawn from.
-        sampling: temperature and token limit.
+        sampling: temperature and token limits.
         engine: writes the responses; by default the policy itself through `TorchEngine`.
         learner: by default a new one with `LearnerSettings()`; one that has made updates continues behind them. Its
             ranks share every step's problems, and yield the same steps.

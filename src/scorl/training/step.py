@@ -56,7 +56,7 @@ class Step:
             "stage": self.stage.label,
             "objective": self.stage.objective_name,
             **{name: measured[name] if sampled else None for name in kept},
-            "out_of_context": metrics.share_out_of_context(self.groups, self.batch.max_tokens) if sampled else None,
+            "out_of_context": metrics.share_out_of_context(self.groups, self.batch.sampling) if sampled else None,
             **{name: value if sampled else None for name, value in self._rewards()},
             "frac_reward_zero_std": self._frac_reward_zero_std() if sampled else None,
             **self._kl(),
