@@ -22,7 +22,16 @@ from test_metrics import groups, trajectory
 
 from scorl.errors import UserError
 from scorl.evaluation import Evaluation
-from scorl.report import show_trajectories, tabulate_change, tabulate_evaluation, to_markdown, to_rich, write_report
+from scorl.report import (
+    fold_columns,
+    show_trajectories,
+    tabulate_change,
+    tabulate_evaluation,
+    to_markdown,
+    to_rich,
+    write_report,
+)
+from scorl.report.table import Grid
 from scorl.report.trajectories import gather_trajectories, mark_changes, present
 from scorl.run.files import response_records
 from scorl.settings import EvaluationSettings
@@ -124,6 +133,21 @@ def test_one_evaluation_leaves_out_what_is_undefined() -> None:
     assert [row[0] for row in grid.rows] == ["accuracy@t1", "cut at the token limit", "tokens, attempt 1"]
     assert "| accuracy@t1 " in to_markdown(grid)
     assert to_rich(grid).row_count == 3
+
+
+def test_a_table_that_is_wider_than_the_terminal_is_folded() -> None:
+    grid = Grid("title", ("method", "a", "b", "c"), (("x" * 40, "1" * 9, "2" * 9, "3" * 9),), ("note",))
+    widest = 20 + 3 + 3 * (9 + 3) + 1  # a long label wraps, figures do not
+    assert fold_columns(grid, widest) == [grid]
+    first, second = fold_columns(grid, widest - 1)
+    assert (first.title, first.header, first.notes) == ("title", ("method", "a", "b"), ())
+    assert (second.title, second.header, second.notes) == ("", ("method", "c"), ("note",))
+    assert second.rows == (("x" * 40, "3" * 9),)
+    assert len(fold_columns(grid, 1)) == 3  # a column each, however narrow
+    drawn = StringIO()
+    for part in (first, second):
+        Console(width=widest - 1, file=drawn).print(to_rich(part))
+    assert {"1" * 9, "2" * 9, "3" * 9, "note", "title"} <= set(drawn.getvalue().split())
 
 
 def test_verifications_and_what_they_leave_have_readable_names(run: Path) -> None:

@@ -1,6 +1,7 @@
 """Arms tuned alike: what is tried, what is chosen, and what then runs."""
 
 import json
+import sys
 
 import pytest
 from test_compare import finished
@@ -151,6 +152,24 @@ def test_a_task_without_validation_problems_is_refused(tmp_path):
     recipe = resolve("countdown", [task])
     with pytest.raises(UserError, match=r"'validation': task 'files' has no split 'validation'.*train"):
         plan_trials(recipe, parse_arms("score"), parse_tuning(f"{KEY}=1e-4,1e-3", recipe, 1), tmp_path)
+
+
+@pytest.mark.parametrize(("failing", "code"), [("multi_turn:learner.learning_rate=1.0", 0), ("multi_turn", 1)])
+def test_a_failed_trial_fails_the_command_where_it_leaves_an_arm_without_a_value(
+    scorl, tmp_path, monkeypatch, failing, code
+):
+    def execute(runs, place, jobs, before=()):
+        failed = [run for run in runs if run.arm.name.startswith(failing)]
+        for run in runs:
+            if run not in failed:
+                finished(run, {f"p{i}": "01*" for i in range(10)})
+        return failed
+
+    monkeypatch.setattr(sys.modules["scorl.cli.compare"], "_execute", execute)
+    command = ["compare", "countdown", "--methods", "multi_turn,score", "--seeds", "1", "--out", tmp_path]
+    assert scorl(*command, "--tune", f"{KEY}=3e-4,1.0")[0] == code
+    arms = json.loads((tmp_path / "compare.json").read_text())["arms"]
+    assert list(arms) == (["score"] if code else ["multi_turn", "score"])
 
 
 TINY = ["stages.0.steps=1", "stages.1.steps=1", "engine.max_tokens=8", "evaluation.problems=2"]

@@ -79,6 +79,8 @@ def compare(
         click.echo(describe_choice(arm, choice), err=True)
     if tuning:
         runs = plan_runs(base, pick_arms(arms, tuned), seeds, place)
+        if all(arm in tuned for arm in arms if arm.trains):
+            failed = []  # a value with which a run fails is one that is not chosen
     failed += _execute(runs, place, jobs, trials)
     comparison = summarize_runs(runs, tuned)
     if not comparison.rows:

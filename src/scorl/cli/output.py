@@ -98,13 +98,14 @@ def check_writable(path: Path | None) -> None:
 
 
 def print_grid(grid: Grid) -> None:
-    """A table on stdout: drawn in a terminal, Markdown in a pipe."""
+    """A table on stdout: drawn in a terminal, folded where it is wider than that; Markdown in a pipe."""
     from rich.console import Console
 
-    from scorl.report import to_markdown, to_rich
+    from scorl.report import fold_columns, to_markdown, to_rich
 
     console = Console()
     if console.is_terminal:
-        console.print(to_rich(grid))
+        for part in fold_columns(grid, console.width):
+            console.print(to_rich(part))
     else:
         print(to_markdown(grid), end="")

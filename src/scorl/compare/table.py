@@ -64,7 +64,7 @@ def _write_notes(comparison: Comparison, shown: Collection[str]) -> tuple[str, .
     notes += [text for column, text in NOTES.items() if column in shown]
     if tuned := next((row.tuned for row in comparison.rows if row.tuned), None):
         values, seeds = (", ".join(map(str, said)) for said in (tuned.validation, tuned.seeds))
-        notes.append(f"{tuned.key}: of {values}, the best of each arm at @t2 on the validation split (seeds {seeds}).")
+        notes.append(f"{tuned.key}: of {values}, the best of each arm at @t2 on the validation split (seed {seeds}).")
     for row in comparison.rows:
         for stage, about in (row.collected or {}).items():
             name = row.arm.label if len(row.collected or {}) == 1 else f"{row.arm.label}, {stage}"

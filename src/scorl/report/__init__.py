@@ -6,10 +6,11 @@ from scorl.report.html import save_report, write_report
 from scorl.report.panel import tabulate_panel
 from scorl.report.scaling import tabulate_scaling
 from scorl.report.show import show_trajectories
-from scorl.report.table import tabulate_change, tabulate_evaluation, to_markdown, to_rich
+from scorl.report.table import fold_columns, tabulate_change, tabulate_evaluation, to_markdown, to_rich
 
 __all__ = [
     "Gathered",
+    "fold_columns",
     "gather_report",
     "save_report",
     "show_trajectories",

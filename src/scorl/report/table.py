@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # reading a run's files needs no model, hence no torch
 __all__ = [
     "Grid",
     "describe",
+    "fold_columns",
     "format_interval",
     "format_p",
     "format_value",
@@ -43,6 +44,8 @@ LABELS = {
 }
 """What people read in place of a metric's name; the others are spelled out by `label_metric`."""
 
+LABEL = 20
+"""Characters that labels are left at least, in which longer ones wrap."""
 ROLES = {"t": "attempt", "v": "verification", "c": "critique"}
 
 
@@ -98,9 +101,34 @@ def to_markdown(grid: Grid) -> str:
     return "\n\n".join([grid.title, "\n".join(lines), *grid.notes]) + "\n"
 
 
+def fold_columns(grid: Grid, width: int) -> list[Grid]:
+    """A table that is wider than a terminal as several below each other, each with the labels; the title stands above
+    the first, the notes below the last.
+    """
+    widths = [max(len(row[k]) for row in (grid.header, *grid.rows)) + 3 for k in range(len(grid.header))]
+    widths[0] = min(widths[0], LABEL + 3)
+    folds: list[list[int]] = [[0]]
+    for k in range(1, len(widths)):
+        if len(folds[-1]) > 1 and sum(widths[n] for n in (*folds[-1], k)) >= width:
+            folds.append([0])
+        folds[-1].append(k)
+    parts = [
+        Grid("", tuple(grid.header[k] for k in fold), tuple(tuple(row[k] for k in fold) for row in grid.rows))
+        for fold in folds
+    ]
+    parts[0] = replace(parts[0], title=grid.title)
+    parts[-1] = replace(parts[-1], notes=grid.notes)
+    return parts
+
+
 def to_rich(grid: Grid) -> Table:
     """The table for a terminal."""
-    table = Table(title=grid.title, title_justify="left", caption=" ".join(grid.notes), caption_justify="left")
+    table = Table(
+        title=grid.title or None,
+        title_justify="left",
+        caption=" ".join(grid.notes) or None,
+        caption_justify="left",
+    )
     for k, name in enumerate(grid.header):
         table.add_column(name, justify="right" if k else "left", no_wrap=k > 0)
     for row in grid.rows:
