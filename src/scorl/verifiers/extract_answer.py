@@ -62,6 +62,8 @@ SENTENCE_END = re.compile(
     re.IGNORECASE,
 )
 TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>")
+TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=\d[\d.,\s*+xX×-]*=)(?<!\b0x)(?<!\b0X)")
+"""An `x` between numbers on the left of an equation: `5 x 11 = 55` has no unknown."""
 MARKS = " \n*_`\"'"
 """Emphasis and quotes around an answer."""
 TAG = re.compile(r"</?(?:(?:final_?)?answer|final|solution|response|b|i|u|p|em|strong|span|br) ?/?>", re.IGNORECASE)
@@ -74,7 +76,7 @@ CORRECT = re.compile(
 
 def extract_answer(response: str) -> str | None:
     """The final answer as the response spells it, or None where there is none."""
-    text = SYMBOL.sub(" ", TOKEN.sub("\n", remove_thoughts(response)))
+    text = TIMES.sub(" * ", SYMBOL.sub(" ", TOKEN.sub("\n", remove_thoughts(response))))
     marked = last_answer(text)
     if marked is not None:
         return find_answer(marked) or (None if BOX.search(marked) else marked.strip())
