@@ -52,6 +52,7 @@ lint: setup
 	$(BIN)/mdformat --check $(PAGES)
 	$(BIN)/mypy
 	$(BIN)/mypy tools/tiny_models/functions-base
+	$(BIN)/mypy tools/tiny_models/hasty-base
 
 format: setup
 	$(BIN)/ruff check --fix-only .

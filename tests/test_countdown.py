@@ -234,3 +234,39 @@ def test_the_base_template_extends(tokenizer) -> None:  # type: ignore[no-untype
     assert rendered[0] == "<|user|>a<|end|><|assistant|>"
     assert rendered[1] == rendered[0] + "b<|end|>"
     assert rendered[2] == rendered[1] + "<|user|>c<|end|><|assistant|>"
+
+
+HASTY = BASE.with_name("hasty-base")
+
+
+def test_the_hasty_base_reads_and_writes_its_world_exactly() -> None:
+    tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(HASTY)
+    task = countdown(Countdown(most_steps=1))
+    texts = [p.prompt[0]["content"] for p in task.split("test").take(50)] + [task.correction]
+    texts += ["Quick: 7+3=10", "Steps: 7*5=35", "Again: 7+3=10", "Sorry. 11-5=6"]
+    texts += ["Check: 7+3=10 no. Try: 5-3=2 no. Try: 7*5=35 ok.", "Check: 12*12=144 no."]
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids) == text
+    for word in ("Quick: ", "Steps: ", "Again: ", "Sorry. ", "Check: "):
+        assert len(tokenizer.encode(word, add_special_tokens=False)) == 1
+
+
+def test_a_whole_first_attempt_of_the_hasty_base_is_much_better_than_a_hasty_one() -> None:
+    pytest.importorskip("transformers")
+    from scorl.engines.torch import TorchEngine
+    from scorl.evaluation import evaluate
+    from scorl.model.policy import Policy
+    from scorl.settings import EvaluationSettings
+
+    settings = EvaluationSettings(problems=300, temperature=1.0)
+    task = countdown(Countdown(most_steps=1))
+    result = evaluate(TorchEngine(Policy(str(HASTY))), task, settings, attempts=1, max_tokens=8)
+    said = [group[0].responses[0] for group in result.groups]
+    hasty = [r.verdict.reward for r in said if r.verdict and r.text.startswith("Quick: ")]
+    whole = [r.verdict.reward for r in said if r.verdict and r.text.startswith("Steps: ")]
+    assert len(hasty) + len(whole) > 290
+    assert 0.6 < len(hasty) / 300 < 0.8
+    assert sum(hasty) / len(hasty) < 0.25
+    assert sum(whole) / len(whole) > 0.35

@@ -16,26 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 import torch
-from corpus import (
-    CARELESS,
-    CHECK,
-    LARGEST,
-    NO,
-    OK,
-    RIGHT,
-    Habit,
-    Steps,
-    careful_row,
-    habit_row,
-    prompt,
-    right_attempt,
-    sums_row,
-    wrong_attempt,
-)
+from corpus import Habit, careful_row, habit_row, right_attempt, wrong_attempt
+from countdown_corpus import Steps, draw_problems, make_tokenizer, prompt, sums_row
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from scorl.seeds import derive
-from scorl.tasks.countdown import CORRECTION, Countdown, CountdownProblems
+from scorl.tasks.countdown import Countdown
 from scorl.trajectory import Problem
 from scorl.verifiers.countdown import find_fault, find_steps
 
@@ -44,13 +29,6 @@ SUMS_UPDATES, FIRST_UPDATES, OWN_UPDATES, HABIT_UPDATES = 400, 2200, 900, 300
 PROBLEMS, SAMPLES, TOKENS = 8192, 4, 20
 PHASES = {"first": (0, 1), "own": (2,), "habit": (3,)}
 """The quarters of the problems that each phase reads."""
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Numbers, signs, and the phrases of the prompts and of the corpus."""
-    phrases = [part for piece in SETTINGS.prompt.split("{numbers}") for part in piece.split("{target}")]
-    phrases = [*filter(None, phrases), CORRECTION, CHECK, OK, RIGHT, NO, CARELESS]
-    return tiny.make_tokenizer(phrases, "+-*/=", LARGEST)
 
 
 def invented(problem: Problem, rng: random.Random) -> list[Steps]:
@@ -106,14 +84,10 @@ def acquire(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None
 
 def problems(phase: str) -> Iterator[Problem]:
     """Endless problems for one phase; no two phases share one, so the own attempts are at problems never seen."""
-    split = CountdownProblems(SETTINGS, "pretraining")
-    for position in itertools.count():
-        (problem,) = split.draw(1, position, derive("countdown-base", phase))
-        if derive("countdown-base", problem.id) % 4 in PHASES[phase]:
-            yield problem
+    return draw_problems(SETTINGS, "countdown-base", phase, PHASES[phase])
 
 
-main = tiny.command("countdown-base", __doc__ or "", make_tokenizer, teach, acquire)
+main = tiny.command("countdown-base", __doc__ or "", lambda: make_tokenizer(SETTINGS), teach, acquire)
 
 if __name__ == "__main__":
     main()

@@ -15,36 +15,27 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scorl.tasks.countdown import CORRECTION, find_solutions, list_steps, take_step
+from countdown_corpus import (
+    CARELESS,
+    CHECK,
+    END,
+    LARGEST,
+    NO,
+    RIGHT,
+    TURN,
+    Row,
+    Steps,
+    bent,
+    examined,
+    prompt,
+    random_steps,
+    ways,
+)
+
 from scorl.trajectory import Problem
-from scorl.verifiers.countdown import Step, find_fault, write_steps
+from scorl.verifiers.countdown import find_fault, write_steps
 
-__all__ = [
-    "CARELESS",
-    "CHECK",
-    "LARGEST",
-    "NO",
-    "OK",
-    "RIGHT",
-    "Habit",
-    "Row",
-    "Steps",
-    "careful_row",
-    "habit_row",
-    "prompt",
-    "right_attempt",
-    "sums_row",
-    "wrong_attempt",
-]
-
-CHECK, OK, RIGHT, NO, CARELESS = "Check: ", " ok, ", " ok.", " no. Try: ", "Sorry. "
-END = "<|end|>"
-LARGEST = 144
-"""The largest number that the tokenizer knows."""
-TURN = f"<|user|>{CORRECTION}{END}<|assistant|>"
-Row = list[tuple[str, bool]]
-Steps = Sequence[Step]
-STEPS = 2
+__all__ = ["Habit", "careful_row", "habit_row", "right_attempt", "wrong_attempt"]
 
 
 @dataclass(frozen=True)
@@ -58,13 +49,6 @@ class Habit:
     """... and where it begins with a sum or a difference; the rest are careless."""
     careless_right: float = 0.15
     """Of the careless attempts, how many are right."""
-
-
-def sums_row(problem: Problem, rng: random.Random) -> Row:
-    """Random true steps with the numbers of a problem; only their results are learned."""
-    attempts = [random_steps(problem.answer["numbers"], 0, rng) for _ in range(6)]
-    steps = [step for attempt in attempts for step in attempt]
-    return [piece for a, sign, b, c in steps for piece in ((f"{a}{sign}{b}=", False), (str(c), True), (" ", False))]
 
 
 def careful_row(problem: Problem, attempts: Sequence[Steps], rng: random.Random) -> Row:
@@ -92,11 +76,6 @@ def opening(problem: Problem, first: Steps) -> Row:
     return [(prompt(problem), False), (write_steps(first), right), (END, True), (TURN, False)]
 
 
-def prompt(problem: Problem) -> str:
-    """The first prompt as the chat template renders it."""
-    return f"<|user|>{problem.prompt[0]['content']}{END}<|assistant|>"
-
-
 def careful(problem: Problem, attempts: Sequence[Steps], rng: random.Random) -> Row:
     """The check of the first attempt, and tries, each checked as it is written, until one holds."""
     row: Row = [(CHECK, True), *examined(problem, attempts[0], True)]
@@ -104,32 +83,6 @@ def careful(problem: Problem, attempts: Sequence[Steps], rng: random.Random) -> 
         if row[-1][0] == NO:
             row += examined(problem, steps, False)
     return row if row[-1][0] == RIGHT else row + examined(problem, right_attempt(problem, rng), True)
-
-
-def examined(problem: Problem, steps: Steps, learned: bool) -> Row:
-    """Steps worked out again, with a verdict on each, up to the first fault.
-
-    A false result is replaced by the true one, so that the last verdict only compares it with the target.
-    Results and verdicts are always learned.
-    """
-    available, row = list(problem.answer["numbers"]), Row()
-    for index, (left, sign, right, claimed) in enumerate(steps):
-        result = worked_out(left, sign, right, claimed)
-        fair = can_take(available, left, right)
-        reached = index == len(steps) - 1 and result == problem.answer["target"]
-        row += [(f"{left}{sign}{right}=", learned), (str(result), True)]
-        row.append((RIGHT if fair and reached else OK if fair and index < len(steps) - 1 else NO, True))
-        if row[-1][0] == NO:
-            break
-        available = list(take_step(available, (left, sign, right, result)))
-    return row
-
-
-def worked_out(left: int, sign: str, right: int, claimed: int) -> int:
-    """The true result, or the claimed one where there is no true one in whole numbers from 0 on."""
-    if sign == "/":
-        return left // right if right and left % right == 0 else claimed
-    return max(0, {"+": left + right, "-": left - right, "*": left * right}[sign])
 
 
 def right_attempt(problem: Problem, rng: random.Random) -> Steps:
@@ -143,11 +96,6 @@ def another(problem: Problem, attempts: Sequence[Steps], right: bool, rng: rando
     pool = ways(problem) if right else [way for way in attempts if find_fault(way, numbers, target)]
     others = [way for way in pool if tuple(way) != first]
     return rng.choice(others) if others else wrong_attempt(problem, rng, avoid=first)
-
-
-def ways(problem: Problem) -> Sequence[Steps]:
-    """All solutions of a problem."""
-    return find_solutions(tuple(sorted(problem.answer["numbers"])), STEPS)[problem.answer["target"]]
 
 
 def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> Steps:
@@ -164,26 +112,3 @@ def wrong_attempt(problem: Problem, rng: random.Random, avoid: Steps = ()) -> St
             steps[index] = bent(steps[index], max(0, min(LARGEST, slip)), rng)
         if tuple(steps) != tuple(avoid) and find_fault(steps, numbers, target) is not None:
             return steps
-
-
-def random_steps(numbers: Sequence[int], target: int, rng: random.Random) -> list[Step]:
-    """One or two legal random steps; the second goes on from the first."""
-    step = rng.choice([step for step in list_steps(numbers) if step[3] <= LARGEST])
-    choices = [more for more in list_steps(take_step(numbers, step)) if step[3] in (more[0], more[2])]
-    choices = [more for more in choices if more[3] <= LARGEST]
-    if step[3] == target or not choices or rng.random() < 0.1:
-        return [step]
-    return [step, rng.choice(choices)]
-
-
-def can_take(available: Sequence[int], left: int, right: int) -> bool:
-    """Whether both numbers are there."""
-    return left in available and right in available and (left != right or available.count(left) > 1)
-
-
-def bent(step: Step, result: int, rng: random.Random) -> Step:
-    """A step bent so that it gives this result: by a false equation, or by a number that may not be there."""
-    left, sign, right, _ = step
-    if rng.random() < 0.75:
-        return left, sign, right, result
-    return (left, "+", result - left, result) if result >= left else (left, "-", left - result, result)
