@@ -72,7 +72,8 @@ def measure(recipe: str, model: str | None, check: str, first: str, problems: in
     made = resolve(recipe)
     policy = Policy(model or made.model.path)
     task = made.build_task()
-    bench = Bench(policy, task, made.engine.max_tokens)
+    limit = made.engine.max_tokens
+    bench = Bench(policy, task, limit if isinstance(limit, int) else max(limit))
     rows = [
         (problem, tuple(policy.chat.prompt(problem.prompt)))
         for problem in task.split("test").take(problems)
