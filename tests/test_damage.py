@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.worlds import letters, letters_recipe, save_model
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from scorl.cli import main
 from scorl.engines.torch import TorchEngine
@@ -347,12 +348,13 @@ class TestWrittenMeanwhile:
         assert (result.interrupted, result.steps) == (True, 2)
         assert find_damage(tmp_path / "run" / "checkpoints" / "step-2") is None
 
-    def test_what_goes_wrong_ends_the_run_and_leaves_a_draft(self, straight, model, tmp_path, monkeypatch):
-        def full(folder):
+    @pytest.mark.parametrize("place", [(checkpoint, "sync_tree"), (HuggingFaceStorageWriter, "write_data")])
+    def test_a_full_disk_ends_the_run_and_leaves_a_draft(self, straight, model, tmp_path, monkeypatch, place):
+        def full(*arguments):
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "sync_tree", full)
+            patch.setattr(*place, full)
             with pytest.raises(OSError, match="No space left"):
                 run_recipe(fewer_states(model, async_save=True), RunDirectory(tmp_path / "run"))
         assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {".step-2.draft"}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -47,7 +48,7 @@ class State:
             from torch.distributed.checkpoint.state_dict_saver import save
 
             writer = HuggingFaceStorageWriter(str(folder), _file_numbers(self.tensors), save_distributed=True)
-            with ranks.collective("the shards of a checkpoint"), warnings.catch_warnings():
+            with ranks.collective("the shards of a checkpoint"), _causes_raised(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that one process saves alone
                 group = ranks.group if self.sharded else None
                 save(dict(self.tensors), storage_writer=writer, process_group=group, no_dist=not self.sharded)
@@ -98,10 +99,22 @@ def read_state(learner: Learner, folder: Path) -> None:
     reader = HuggingFaceStorageReader(str(folder))
     saved: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
     tensors = _empty_tensors(weights, {name: tuple(tensor.size) for name, tensor in saved.items()})
-    with learner.ranks.collective("the shards of a checkpoint"), warnings.catch_warnings():
+    with learner.ranks.collective("the shards of a checkpoint"), _causes_raised(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         load(tensors, storage_reader=reader, no_dist=not learner.strategy.sharded)
     learner.load_state(_join(tensors, numbers, list(weights)))
+
+
+@contextmanager
+def _causes_raised() -> Iterator[None]:
+    """Raise what went wrong, as a full disk, in the place of DCP's exception about it, which is no `Exception`."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise cause from None
 
 
 def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
