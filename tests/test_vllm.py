@@ -245,7 +245,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status); self.send_header("Content-Type", "application/json"); self.end_headers()
         self.wfile.write(json.dumps(answer).encode())
     def address_string(self): return ""
-class Sockets(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): pass
+class Sockets(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    def handle_error(self, request, address): pass  # a client that gave up, on a busy machine, is no line of the log
 Sockets(folder + "/socket", Handler).serve_forever()
 """
 
