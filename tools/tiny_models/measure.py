@@ -72,8 +72,7 @@ def measure(recipe: str, model: str | None, check: str, first: str, problems: in
     made = resolve(recipe)
     policy = Policy(model or made.model.path)
     task = made.build_task()
-    limit = made.engine.max_tokens
-    bench = Bench(policy, task, limit if isinstance(limit, int) else max(limit))
+    bench = Bench(policy, task, made.engine.sampling.limit(2))
     rows = [
         (problem, tuple(policy.chat.prompt(problem.prompt)))
         for problem in task.split("test").take(problems)
