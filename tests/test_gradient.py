@@ -9,7 +9,7 @@ import itertools
 
 import pytest
 import torch
-from support.plain import kl_of_rows
+from support.tabular import TOKENS, Table, attempt_kl, enumerate_gradient, responses
 
 from scorl.learner.batch import micro_batches
 from scorl.learner.loss import loss
@@ -17,51 +17,14 @@ from scorl.objectives import Reinforce, StageOne, StageTwo
 from scorl.settings import LearnerSettings
 from scorl.trajectory import Problem, Response, Trajectory, Verdict
 
-TOKENS = range(3)
 torch.manual_seed(3)
 REWARD_1 = {y: float(r) for y, r in zip(itertools.product(TOKENS, TOKENS), torch.rand(9).round(), strict=True)}
 REWARD_2 = {(y1, y2): float(torch.rand(()).round()) for y1 in REWARD_1 for y2 in itertools.product(TOKENS, TOKENS)}
 
 
-class Table:
-    """Logits for each context (a tuple of tokens), with a frozen reference beside them."""
-
-    def __init__(self, length: int) -> None:
-        generator = torch.Generator().manual_seed(length)
-        contexts = [c for n in range(2 * length) for c in itertools.product(TOKENS, repeat=n)]
-        self.index = {context: i for i, context in enumerate(contexts)}
-        self.logits = torch.randn(len(contexts), 3, generator=generator, dtype=torch.double).requires_grad_()
-        self.reference = torch.randn(len(contexts), 3, generator=generator, dtype=torch.double)
-        self.length = length
-
-    def scores(self) -> torch.Tensor:
-        return self.logits.log_softmax(-1)
-
-    def kl(self) -> torch.Tensor:
-        """KL at each context."""
-        return (self.scores().exp() * (self.scores() - self.reference.log_softmax(-1))).sum(-1)
-
-    def logp(self, context: tuple[int, ...], response: tuple[int, ...]) -> torch.Tensor:
-        rows = [self.index[context + response[:j]] for j in range(len(response))]
-        return self.scores()[rows, list(response)].sum()
-
-
-def responses(length: int) -> list[tuple[int, ...]]:
-    return list(itertools.product(TOKENS, repeat=length))
-
-
 def rewards(y1: tuple[int, ...], y2: tuple[int, ...]) -> tuple[float, float]:
     long = (y1 * 2)[:2], (y2 * 2)[:2]
     return REWARD_1[long[0]], REWARD_2[long]
-
-
-def attempt_kl(table: Table, context: tuple[int, ...]) -> torch.Tensor:
-    """KL between whole attempts from a context: the sum over tokens of the expected KL, prefixes drawn from pi."""
-    total = torch.zeros((), dtype=torch.double)
-    for n in range(table.length):
-        for prefix in responses(n):
-            total = total + table.logp(context, prefix).exp() * table.kl()[table.index[context + prefix]]
-    return total
 
 
 def objective_value(table: Table, weights_1, shaped_2, betas) -> torch.Tensor:
@@ -87,26 +50,10 @@ def trajectory(y1: tuple[int, ...], y2: tuple[int, ...], sample: int) -> Traject
 
 def expected_gradient(table: Table, objective, group_size: int, settings: LearnerSettings) -> torch.Tensor:
     pairs = [(y1, y2) for y1 in responses(table.length) for y2 in responses(table.length)]
-    gradient = torch.zeros_like(table.logits)
-    for group in itertools.product(pairs, repeat=group_size):
-        p = sum((table.logp((), y1) + table.logp(y1, y2)) for y1, y2 in group).exp().detach()
-        examples = objective([trajectory(y1, y2, i) for i, (y1, y2) in enumerate(group)])
-        batches = micro_batches(examples, 10_000, "padded")
-        if not batches:  # nothing was to be learned
-            continue
-        (batch,) = batches
-        width = batch.layout.ids.shape[1]
-        rows = [
-            table.index[tuple(batch.layout.ids[place // width, 1 : place % width + 1].tolist())]
-            for place in batch.position[batch.prediction].tolist()
-        ]
-        target = batch.target[batch.prediction]
-        scores = table.scores()[rows]
-        logprobs = scores.gather(1, target[:, None])[:, 0]
-        kl = kl_of_rows(settings.kl, scores, table.reference.log_softmax(-1)[rows], target)
-        value = loss(batch, logprobs, kl, len(examples), settings)
-        gradient += p * torch.autograd.grad(value, table.logits)[0]
-    return gradient
+    drawn = [
+        (table.logp((), y1) + table.logp(y1, y2), lambda i, pair=(y1, y2): trajectory(*pair, i)) for y1, y2 in pairs
+    ]
+    return enumerate_gradient(table, objective, drawn, group_size, settings)
 
 
 CASES = {

@@ -1,10 +1,9 @@
 """Responses that are no attempts: verifications are sampled, judged, credited and learned; critiques are not judged."""
 
-from dataclasses import replace
-
 import pytest
+from support.conversations import PROBLEM, response, verified
 from support.verified import Verified
-from support.worlds import WORDS, letters, tiny_policy
+from support.worlds import half_right, tiny_policy
 
 from scorl import metrics
 from scorl.engines.torch import TorchEngine
@@ -14,23 +13,9 @@ from scorl.objectives import OBJECTIVES, Reinforce
 from scorl.recipe import resolve
 from scorl.run.files import response_records
 from scorl.settings import LearnerSettings, Sampling
-from scorl.tasks.turns import Turn
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict, user
-
-PROBLEM = Problem("p", (user("say a"),))
-
-
-def response(role, reward, answer=None):
-    verdict = None if reward is None else Verdict(reward, "correct" if reward else "incorrect", answer=answer)
-    return Response((1,), (2,), (0.0,), "", "stop", verdict, role)
-
-
-def verified(first, claims, second, sample=0):
-    """An attempt, a verification that claims `right` or `wrong`, and another attempt."""
-    check = response("verification", float((claims == "right") == bool(first)), claims)
-    return Trajectory(PROBLEM, sample, (response("attempt", first), check, response("attempt", second)))
+from scorl.trajectory import Credit, TrainingExample, Trajectory
 
 
 def test_a_response_has_a_place_and_an_attempt_a_number():
@@ -103,27 +88,6 @@ def test_a_new_objective_is_one_line_in_a_dict(monkeypatch, tmp_path):
     again = tmp_path / "again.yaml"
     again.write_text(recipe.dump())
     assert resolve(str(again)) == recipe
-
-
-def claims(correction, attempts):
-    """A verification in the words of the tests' world: `e` says right, `f` wrong."""
-    check = Turn("say", "verification", claim=lambda text: {"e": True, "f": False}.get(text.strip()))
-    return (check, Turn(correction)) * (attempts - 1)
-
-
-def half_right():
-    """The tests' world with first attempts of which every other one is right."""
-    task = letters()
-
-    class Given:
-        def draw(self, count, start, seed):
-            problems = task.split("train").draw(count, start, seed)
-            return [replace(p, first_attempt=p.answer if (start + n) % 2 else WORDS[3]) for n, p in enumerate(problems)]
-
-        def take(self, limit):
-            return self.draw(6, 0, 0)
-
-    return replace(task, splits={"train": Given(), "test": Given()}, between=claims)
 
 
 def test_verifications_are_learned_and_revisions_where_they_are_reached(tmp_path):

@@ -178,6 +178,11 @@ class Trajectory:
         return self.responses
 
     @property
+    def final(self) -> Response:
+        """The answer that inference ends with: the last attempt among `reached`."""
+        return next(response for response in reversed(self.reached) if response.role == "attempt")
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """A short name for each response: `t1 v1 t2` are two attempts and the verification of the first."""
         labels, attempt = [], 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,10 +14,11 @@ from scorl.recipe import EngineSettings, Recipe, TaskChoice
 from scorl.settings import LoraSettings, ModelSettings
 from scorl.tasks import TASKS
 from scorl.tasks.task import Task
+from scorl.tasks.turns import Turn
 from scorl.training.stage import Stage
 from scorl.trajectory import Problem, Verdict, user
 
-__all__ = ["WORDS", "letters", "letters_recipe", "save_model", "save_tokenizer", "tiny_policy"]
+__all__ = ["WORDS", "half_right", "letters", "letters_recipe", "save_model", "save_tokenizer", "tiny_policy"]
 
 WORDS = ["a", "b", "c", "d", "e", "f", "say", "again"]
 TEMPLATE = (
@@ -80,6 +81,29 @@ def letters() -> Task:
     """Say the letter that is named: right if the response is that letter and nothing else."""
     problems = _Letters()
     return Task("letters", {"train": problems, "test": problems}, "again", _judge)
+
+
+def half_right() -> Task:
+    """The same with first attempts given, of which every other one is right, and verifications between attempts: `e`
+    says right, `f` wrong."""
+    given = _Given()
+    return replace(letters(), splits={"train": given, "test": given}, between=_verify)
+
+
+def _verify(correction: str, attempts: int) -> tuple[Turn, ...]:
+    check = Turn("say", "verification", claim=lambda text: {"e": True, "f": False}.get(text.strip()))
+    return (check, Turn(correction)) * (attempts - 1)
+
+
+@dataclass(frozen=True)
+class _Given:
+    def draw(self, count: int, start: int, seed: int) -> list[Problem]:
+        problems = letters().split("train").draw(count, start, seed)
+        right = [problem.answer if (start + n) % 2 else WORDS[3] for n, problem in enumerate(problems)]
+        return [replace(problem, first_attempt=first) for problem, first in zip(problems, right, strict=True)]
+
+    def take(self, limit: int | None) -> list[Problem]:
+        return self.draw(6, 0, 0)[:limit]
 
 
 def letters_recipe(model: str, stages: tuple[Stage, ...], max_tokens: int) -> Recipe:

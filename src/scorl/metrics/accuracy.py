@@ -158,8 +158,7 @@ def _verification_terms(trajectory: Trajectory) -> Terms:
     pairs = zip(trajectory.labels, trajectory.responses, strict=True)
     terms: Terms = {f"accuracy_{label}": (r.right, 1) for label, r in pairs if r.role == "verification"}
     if terms:
-        final = [response for response in trajectory.reached if response.role == "attempt"][-1]
-        terms["accuracy_selective"] = (final.right, 1)
+        terms["accuracy_selective"] = (trajectory.final.right, 1)
     return terms
 
 

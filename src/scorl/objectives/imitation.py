@@ -1,4 +1,4 @@
-"""Fine-tuning on collected attempts: the baselines STaR and Pair-SFT of the paper.
+"""Fine-tuning on collected attempts: the baselines STaR and Pair-SFT of the paper, and the start of S2R.
 
 A stage with one of these collects first: the policy as it stands when the stage begins answers all problems that
 the stage would draw, and the examples are made of that. Loss mask (open in the paper): the second attempt alone, so
@@ -8,7 +8,8 @@ that no wrong first attempt is imitated; `imitate: all` covers both.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -16,9 +17,9 @@ from annotated_types import Ge
 
 from scorl.objectives.objective import Objective, Source, StageShape
 from scorl.seeds import derive
-from scorl.trajectory import Credit, Group, Response, TrainingExample, Trajectory
+from scorl.trajectory import Credit, Group, Response, Role, TrainingExample, Trajectory
 
-__all__ = ["PairSFT", "Star"]
+__all__ = ["PairSFT", "RejectionSampling", "Star"]
 
 Imitate = Literal["last", "all"]
 
@@ -69,6 +70,47 @@ class PairSFT(Objective):
         """It makes pairs of attempts."""
         if stage.attempts != 2:
             yield "attempts", f"makes pairs of attempts, so 2, not {stage.attempts}"
+
+
+@dataclass(frozen=True)
+class RejectionSampling(Objective):
+    """Imitate own conversations in which every verification is true and the last answer right: the start of S2R
+    (arXiv 2502.12853) and of self-rewarding correction (arXiv 2502.19613)."""
+
+    imitate: Imitate = "last"
+    """`last`: verifications and the last answer (S2R's loss mask). `all`: also the answers before it."""
+    epochs: Annotated[int, Ge(1)] = 1
+    """Passes over what was collected, spread evenly over the stage's steps."""
+
+    source: ClassVar[Source] = "collected"
+    roles: ClassVar[frozenset[Role]] = frozenset({"verification"})
+
+    def __call__(self, group: Group) -> list[TrainingExample]:
+        """One for each such conversation; what inference would not have come to is not imitated."""
+        return [self._example(t) for t in group if all(_true(r) for r in t.reached[1:]) and t.final.right]
+
+    def _example(self, trajectory: Trajectory) -> TrainingExample:
+        covered = [
+            r is trajectory.final or r.role == "verification" or self.imitate == "all" for r in trajectory.reached
+        ]
+        unreached = [False] * (len(trajectory.responses) - len(covered))
+        return TrainingExample(trajectory, tuple(Credit(imitation=float(c)) for c in (*covered, *unreached)))
+
+    def over_batch(self, examples: Sequence[TrainingExample]) -> Sequence[TrainingExample]:
+        """Those that were right at once and those that were corrected get the same weight together, so that a verifier
+        does not learn how often answers are right."""
+        corrected = [not e.trajectory.attempts[0].right for e in examples]
+        sizes = Counter(corrected)
+        weights = [len(examples) / len(sizes) / sizes[kind] for kind in corrected]
+        return [
+            replace(e, credits=tuple(replace(c, imitation=weight * c.imitation) for c in e.credits))
+            for e, weight in zip(examples, weights, strict=True)
+        ]
+
+
+def _true(response: Response) -> bool:
+    """Whether a verification is true; answers are let pass."""
+    return response.role != "verification" or response.right
 
 
 def _enters(first: Response, keep_right: bool) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-from scorl.trajectory import Group, TrainingExample
+from scorl.trajectory import Group, Role, TrainingExample
 
-__all__ = ["Objective", "Source", "StageShape"]
+__all__ = ["Objective", "Source", "StageShape", "needs_second_attempt"]
 
 Source = Literal["policy", "collected", "solutions"]
 """Where a stage's trajectories come from: sampled in every step; sampled once, when the stage begins; or the problems'
@@ -38,6 +38,8 @@ class Objective(Protocol):
     source: ClassVar[Source] = "policy"
     stage_defaults: ClassVar[Mapping[str, Any]] = {}
     """Settings of the stage whose defaults are others with this objective."""
+    roles: ClassVar[frozenset[Role]] = frozenset()
+    """Responses besides attempts that it learns from, and that the turns of its recipe have to ask for."""
     epochs: int = 1
     """Passes over what was collected; read where `source` is `collected`."""
 
@@ -64,3 +66,9 @@ class Objective(Protocol):
     def after(self, kl: Mapping[int, float]) -> Self:
         """The objective of the next step; `kl` is this step's mean KL of each response, in nats, by its place."""
         return self
+
+
+def needs_second_attempt(stage: StageShape) -> Iterator[tuple[str, str]]:
+    """What is wrong with a stage of one attempt, for `Objective.problems_with`."""
+    if stage.attempts < 2:
+        yield "attempts", f"needs at least 2, not {stage.attempts}"

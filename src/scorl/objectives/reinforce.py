@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
-from scorl.objectives.baseline import credit_attempts, returns
+from scorl.objectives.baseline import advantages, best_of, credit_attempts, leave_one_out, returns, standardize
 from scorl.objectives.objective import Objective, StageShape
 from scorl.trajectory import Group, Response, TrainingExample
 
@@ -25,13 +26,24 @@ class Reinforce(Objective):
     """Weight of each attempt's reward; empty: 1 each. `[1, 0]` pays the first attempt alone, `[0, 1]` the second."""
     gamma: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Discount of later rewards in an attempt's return; 1 pays every attempt the joint reward (the paper: 0)."""
+    scale_rewards: Literal["none", "group"] = "none"
+    """`group`: advantages are divided by their problem's standard deviation, as GRPO does (the paper: none)."""
+    pass_k: Annotated[int, Ge(1)] = 1
+    """Above 1, first attempts are paid for pass@k: for what each adds to the best of k."""
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of attempt t: its return less the mean over what it is compared with (`advantages`)."""
-        return credit_attempts(group, [returns(self._rewards(t.attempts), self.gamma) for t in group], self.beta_1)
+        credited = [returns(self._rewards(t.attempts), self.gamma) for t in group]
+        later = standardize if self.scale_rewards == "group" else leave_one_out
+        first = later if self.pass_k == 1 else partial(best_of, k=self.pass_k)
+        return credit_attempts(group, advantages(group, credited, first=first, later=later), self.beta_1)
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
-        """Weights are one for each attempt."""
+        """Weights are one for each attempt, and pass@k needs k samples and rewards as they are."""
+        if self.pass_k > stage.samples:
+            yield "pass_k", f"needs as many samples, so at most {stage.samples}, not {self.pass_k}"
+        if self.pass_k > 1 and self.scale_rewards == "group":
+            yield "scale_rewards", "has a baseline of its own with pass_k, so none, not group"
         if len(self.weights) not in (0, stage.attempts):
             yield "weights", f"takes one for each of the {stage.attempts} attempts, or none, not {len(self.weights)}"
 

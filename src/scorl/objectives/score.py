@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Interval
 
-from scorl.objectives.baseline import advantages, credit_attempts, returns
-from scorl.objectives.objective import Objective, StageShape
+from scorl.objectives.baseline import advantages, best_of, credit_attempts, earlier, returns
+from scorl.objectives.objective import Objective, StageShape, needs_second_attempt
 from scorl.trajectory import Credit, Group, TrainingExample, Trajectory
 
 __all__ = ["StageOne", "StageTwo", "shaped_rewards"]
@@ -47,7 +48,7 @@ class StageOne(Objective):
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
         """There is a second attempt."""
-        yield from _needs_two(stage)
+        yield from needs_second_attempt(stage)
 
     @property
     def adaptive(self) -> Mapping[str, float]:
@@ -70,32 +71,37 @@ class StageTwo(Objective):
     """KL coefficient of every attempt."""
     alpha: Annotated[float, Ge(0)] = 10.0
     """Weight of the bonus for progress from the attempt just before."""
-    baseline: Literal["shaped", "given_before"] = "shaped"
+    baseline: Literal["shaped", "given_before", "reward_context"] = "shaped"
     """`shaped`: leave-one-out over shaped rewards. `given_before`: over them without their part -alpha r_{t-1}, which
-    attempt t cannot change any more; the same gradient on average, with less variance (open in the paper)."""
+    attempt t cannot change any more; the same gradient on average, with less variance (open in the paper).
+    `reward_context`: that, among the samples with the same earlier rewards (S2R, arXiv 2502.12853)."""
     gamma: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Discount of later rewards in an attempt's return. Anything above 0 pays for wrong first attempts: with 1 the
     first is credited (1 - alpha) r_1 (the paper: 0)."""
+    pass_k: Annotated[int, Ge(1)] = 1
+    """Above 1, first attempts are paid for pass@k: for what each adds to the best of k, which keeps them diverse."""
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of attempt t: its shaped return less the mean over what it is compared with (`advantages`)."""
-        return credit_attempts(group, [self._credited(t) for t in group], self.beta_1)
+        contexts = None
+        if self.baseline == "reward_context":
+            contexts = [earlier(a.reward for a in t.attempts) for t in group]
+        credited = [self._credited(t) for t in group]
+        first = partial(best_of, k=self.pass_k)
+        return credit_attempts(group, advantages(group, credited, first=first, contexts=contexts), self.beta_1)
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
-        """There is a second attempt."""
-        yield from _needs_two(stage)
+        """There is a second attempt, and pass@k has k samples."""
+        yield from needs_second_attempt(stage)
+        if self.pass_k > stage.samples:
+            yield "pass_k", f"needs as many samples, so at most {stage.samples}, not {self.pass_k}"
 
     def _credited(self, trajectory: Trajectory) -> list[float]:
         credited = returns(shaped_rewards(trajectory, self.alpha), self.gamma)
-        if self.baseline == "given_before":
+        if self.baseline != "shaped":
             for turn, before in enumerate(trajectory.attempts[:-1], 1):
                 credited[turn] += self.alpha * before.reward
         return credited
-
-
-def _needs_two(stage: StageShape) -> Iterator[tuple[str, str]]:
-    if stage.attempts < 2:
-        yield "attempts", f"needs at least 2, not {stage.attempts}"
 
 
 def shaped_rewards(trajectory: Trajectory, alpha: float) -> list[float]:

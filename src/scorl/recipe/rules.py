@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from scorl.engines import ENGINES
 from scorl.recipe.sections import Recipe
+from scorl.tasks.turns import TURNS
 from scorl.training.stage import Stage
 
 __all__ = ["contradictions"]
@@ -16,7 +17,7 @@ __all__ = ["contradictions"]
 def contradictions(recipe: Recipe) -> list[str]:
     """What cannot be meant, a line each, beginning with the key's path."""
     stages = [line for i, stage in enumerate(recipe.stages) for line in _stage(f"stages.{i}", stage)]
-    return [*stages, *_sampling(recipe), *_learning(recipe), *_machine(recipe), *_launching(recipe)]
+    return [*stages, *_turns(recipe), *_sampling(recipe), *_learning(recipe), *_machine(recipe), *_launching(recipe)]
 
 
 def _stage(path: str, stage: Stage) -> Iterator[str]:
@@ -26,6 +27,14 @@ def _stage(path: str, stage: Stage) -> Iterator[str]:
         yield f"{path}.attempts: offline first attempts and branches need a second attempt, not 1"
     for key, wrong in stage.objective.problems_with(stage):
         yield f"{path}.{key}: {stage.objective_name} {wrong}"
+
+
+def _turns(recipe: Recipe) -> Iterator[str]:
+    asked = {turn.role for turn in recipe.turns("", 2)}
+    for stage in recipe.stages:
+        for role in sorted(stage.objective.roles - asked):
+            right = next(name for name, turns in TURNS.items() if role in {turn.role for turn in turns()("", 2)})
+            yield f"turns.name: {stage.objective_name} learns from every {role}, and none is asked for; use {right}"
 
 
 def _sampling(recipe: Recipe) -> Iterator[str]:

@@ -1,0 +1,209 @@
+"""PAG, S2R, self-rewarding correction, UFO, GRPO and pass@k: credit tables by hand, and that each learns."""
+
+import pytest
+from support.conversations import response, verified
+from support.worlds import half_right, letters, tiny_policy
+
+from scorl.engines.torch import TorchEngine
+from scorl.errors import UserError
+from scorl.evaluation import evaluate
+from scorl.learner import Learner
+from scorl.objectives import PAG, UFO, OutcomeLevel, ProcessLevel, Reinforce, RejectionSampling, StageTwo
+from scorl.objectives.baseline import best_of
+from scorl.recipe import resolve
+from scorl.settings import LearnerSettings, Sampling
+from scorl.training.loop import train
+from scorl.training.stage import Stage
+from scorl.trajectory import Credit, Problem, Response, Trajectory, Verdict
+
+
+def attempts(*answered, sample=0):
+    """Attempts by (answer, reward)."""
+    made = [Response((1,), (2,), (0.0,), "", "stop", Verdict(float(r), "", answer=a)) for a, r in answered]
+    return Trajectory(Problem("p", ()), sample, tuple(made))
+
+
+def pairs(*rewards):
+    return [attempts(*[(str(r), r) for r in row], sample=i) for i, row in enumerate(rewards)]
+
+
+def advantages(objective, group):
+    return [tuple(round(credit.advantage, 9) for credit in example.credits) for example in objective(group)]
+
+
+# Four conversations: fixed, broken, rightly accepted, wrongly accepted (their last attempts are never come to).
+FIXED, BROKEN = verified(0.0, "wrong", 1.0), verified(1.0, "wrong", 0.0, sample=1)
+ACCEPTED, MISSED = verified(1.0, "right", 0.0, sample=2), verified(0.0, "right", 1.0, sample=3)
+GROUP = [FIXED, BROKEN, ACCEPTED, MISSED]
+
+
+def test_pag_by_hand():
+    """Returns: (0, 1, 1 + a), (1, 0, -a), (1, 1), (0, 0) with a = 2; each less the mean of the others."""
+    objective = PAG(alpha=2.0, scale_rewards="none")
+    third = 2 / 3
+    assert advantages(objective, GROUP) == [
+        pytest.approx((-third, third, 5.0)),
+        pytest.approx((third, -third, -5.0)),
+        pytest.approx((third, third, 0.0)),
+        pytest.approx((-third, -third, 0.0)),
+    ]
+    assert [e.credits[2] for e in objective(GROUP)[2:]] == [Credit(), Credit()]
+    assert PAG(beta_1=0.1)(GROUP)[2].credits[2] == Credit()  # no KL either
+
+
+def test_pag_normalises_answers_and_verifications_apart():
+    examples = PAG(alpha=2.0)(GROUP)
+    normal = PAG(alpha=2.0).over_batch(examples)
+    answers = [e.credits[0].advantage for e in normal] + [e.credits[2].advantage for e in normal[:2]]
+    checks = [e.credits[1].advantage for e in normal]
+    for values in (answers, checks):
+        assert sum(values) == pytest.approx(0.0)
+        assert sum(v * v for v in values) / len(values) == pytest.approx(1.0)
+    assert checks == pytest.approx([1, -1, 1, -1])
+    assert answers[4] == pytest.approx(5 / ((4 * (2 / 3) ** 2 + 2 * 25) / 6) ** 0.5)
+    assert [e.credits[2] for e in normal[2:]] == [Credit(), Credit()]
+
+
+def test_with_credit_across_turns_a_pag_verifier_is_paid_for_saying_wrong():
+    """Of a wrong answer that is fixed: the truth earns 1 + (1 + alpha). Of a right one that is kept: wrong earns
+    0 + 1, as much as the truth; so saying wrong is never worse."""
+    group = [verified(1.0, "wrong", 1.0), verified(1.0, "right", 1.0, sample=1)]
+    across = advantages(PAG(gamma=1.0, scale_rewards="none"), group)
+    assert [row[1] for row in across] == [0.0, 0.0]
+    alone = advantages(PAG(scale_rewards="none"), group)
+    assert [row[1] for row in alone] == [-1.0, 1.0]
+    wrong = [verified(0.0, "wrong", 1.0), verified(0.0, "right", 1.0, sample=1)]
+    assert [row[1] for row in advantages(PAG(gamma=1.0, scale_rewards="none"), wrong)] == [3.0, -3.0]
+
+
+def test_process_level_compares_within_the_reward_context():
+    """+1 and -1. Verifications of wrong answers (FIXED, MISSED) apart from those of right ones (BROKEN, ACCEPTED);
+    the two last answers have other contexts, so each is compared with all that came as far: with each other."""
+    third = 4 / 3
+    assert advantages(ProcessLevel(), GROUP) == [
+        pytest.approx((-third, 2.0, 2.0)),
+        pytest.approx((third, -2.0, -2.0)),
+        pytest.approx((third, 2.0, 0.0)),
+        pytest.approx((-third, -2.0, 0.0)),
+    ]
+    again = verified(0.0, "wrong", 0.0, sample=4)  # shares FIXED's context at its last answer
+    rows = advantages(ProcessLevel(), [*GROUP, again])
+    assert rows[0][2] == pytest.approx(2.0)
+    assert rows[4][2] == pytest.approx(-2.0)
+    assert rows[1][2] == pytest.approx(-1 - (1 - 1) / 2)  # alone: with all three
+
+
+def test_outcome_level_pays_every_response_for_the_answer_that_inference_ends_with():
+    """Final answers: 1, -1, 1, -1."""
+    third = 4 / 3
+    assert advantages(OutcomeLevel(), GROUP) == [
+        pytest.approx((third, third, 2.0)),
+        pytest.approx((-third, -third, -2.0)),
+        pytest.approx((third, third, 0.0)),
+        pytest.approx((-third, -third, 0.0)),
+    ]
+
+
+def test_rejection_sampling_takes_conversations_that_are_true_throughout():
+    examples = RejectionSampling()(GROUP)
+    assert [e.trajectory for e in examples] == [FIXED, ACCEPTED]
+    assert [[c.imitation for c in e.credits] for e in examples] == [[0, 1, 1], [1, 1, 0]]
+    assert [c.imitation for c in RejectionSampling(imitate="all")(GROUP)[0].credits] == [1, 1, 1]
+    unread = Trajectory(
+        FIXED.problem, 0, (response("attempt", 0.0), response("verification", 0.0), response("attempt", 1.0))
+    )
+    assert RejectionSampling()([unread]) == []
+
+
+def test_rejection_sampling_balances_what_was_right_at_once_and_what_was_corrected():
+    objective = RejectionSampling()
+    examples = objective([FIXED, ACCEPTED, ACCEPTED, ACCEPTED])
+    weights = [max(c.imitation for c in e.credits) for e in objective.over_batch(examples)]
+    assert weights == pytest.approx([2.0, 2 / 3, 2 / 3, 2 / 3])
+    assert [max(c.imitation for c in e.credits) for e in objective.over_batch(examples[1:])] == [1.0, 1.0, 1.0]
+
+
+def test_ufo_by_hand():
+    """Returns: right at once 1; right at the second 1/2; never, with the same answer twice: -1/2 x 1/2."""
+    group = [
+        attempts(("7", 1), ("8", 0)),
+        attempts(("5", 0), ("7", 1), sample=1),
+        attempts(("5", 0), ("5", 0), sample=2),
+    ]
+    examples = UFO(beta_1=0.1)(group)
+    first, second, third = ([c.advantage for c in e.credits] for e in examples)
+    assert first[0] == pytest.approx(1 - (0.5 - 0.25) / 2)
+    assert examples[0].credits[1] == Credit()  # nobody would have asked again
+    assert second == pytest.approx([0.5 - (1 - 0.25) / 2, 0.75])
+    assert third == pytest.approx([-0.25 - (1 + 0.5) / 2, -0.75])
+
+
+def test_grpo_divides_by_the_standard_deviation_of_the_problem():
+    found = advantages(Reinforce(scale_rewards="group"), pairs((1,), (0,), (0,), (0,)))
+    assert found == [pytest.approx((0.75 / 0.5001,)), *[pytest.approx((-0.25 / 0.5001,))] * 3]
+    assert advantages(Reinforce(scale_rewards="group"), pairs((1, 0), (1, 0))) == [(0, 0), (0, 0)]
+
+
+def test_pass_at_k_pays_what_an_attempt_adds_to_the_best_of_k():
+    assert best_of([1.0, 0.0, 0.0, 0.0], 2) == [2.0, 0.0, 0.0, 0.0]
+    assert best_of([1.0, 1.0, 0.0, 0.0], 2) == pytest.approx([4 / 3, 4 / 3, 0, 0])  # 2 of 3 others are wrong
+    assert best_of([1.0, 1.0, 0.0, 0.0], 3) == pytest.approx([1.0, 1.0, 0, 0])  # 1 of 3 pairs of others is wrong
+    assert best_of([1.0, 1.0, 1.0], 2) == [0.0, 0.0, 0.0]
+    assert best_of([0.5, 0.0], 2) == [1.0, 0.0]
+    plain, paid = (advantages(StageTwo(alpha=1, pass_k=k), pairs((1, 1), (1, 0), (0, 1))) for k in (1, 2))
+    assert [row[0] for row in paid] == [1.0, 1.0, 0.0]
+    assert [row[1] for row in paid] == [row[1] for row in plain]
+
+
+def test_a_baseline_of_the_reward_context_cancels_r1_exactly():
+    """(1 + alpha) r2 - alpha r1, alpha 10, among the samples with the same r1; the last is alone, so with all."""
+    group = pairs((0, 1), (0, 0), (0, 0), (1, 1))
+    found = [row[1] for row in advantages(StageTwo(alpha=10, baseline="reward_context"), group)]
+    assert found == pytest.approx([11.0, -5.5, -5.5, 11 - 11 / 3])
+
+
+def learn(tmp_path, task, *stages):
+    policy = tiny_policy(tmp_path)
+    learner = Learner(policy, LearnerSettings(learning_rate=3e-3), total=sum(stage.steps for stage in stages))
+    steps = list(train(policy, task, stages, sampling=Sampling(max_tokens=1), learner=learner))
+    return policy, steps
+
+
+@pytest.mark.parametrize("objective", [PAG(), ProcessLevel(), OutcomeLevel()], ids=["pag", "process", "outcome"])
+def test_each_learns_to_verify_and_to_revise(tmp_path, objective):
+    policy, _ = learn(tmp_path, half_right(), Stage(objective, 100, problems=6, samples=16))
+    measured = evaluate(TorchEngine(policy), half_right(), max_tokens=1).summary()["metrics"]
+    assert measured["accuracy_t1"]["value"] == 0.5
+    assert measured["accuracy_selective"]["value"] == 1
+    if not isinstance(objective, OutcomeLevel):
+        assert measured["accuracy_v1"]["value"] == 1
+
+
+def test_rejection_sampling_learns_from_what_was_true(tmp_path):
+    stage = Stage(RejectionSampling(epochs=6), 30, problems=6, samples=64)
+    policy, _ = learn(tmp_path, half_right(), stage)
+    measured = evaluate(TorchEngine(policy), half_right(), max_tokens=1).summary()["metrics"]
+    assert measured["accuracy_v1"]["value"] == 1
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        UFO(),
+        Reinforce(scale_rewards="group"),
+        Reinforce(pass_k=4),
+        StageTwo(pass_k=4),
+        StageTwo(baseline="reward_context"),
+    ],
+    ids=["ufo", "grpo", "pass_k", "score_pass_k", "reward_context"],
+)
+def test_each_learns_letters(tmp_path, objective):
+    policy, _ = learn(tmp_path, letters(), Stage(objective, 90, problems=6, samples=16))
+    assert evaluate(TorchEngine(policy), letters(), max_tokens=1).summary()["metrics"]["accuracy_t1"]["value"] == 1
+
+
+def test_a_recipe_without_verifications_cannot_train_them(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("extends: countdown\nstages: [{objective: pag, steps: 2, problems: 4, samples: 2}]\n")
+    with pytest.raises(UserError, match=r"turns\.name: pag learns from every verification.*use verification"):
+        resolve(str(path))
