@@ -14,18 +14,36 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from scorl.engines.engine import Dialogue, Engine, Request, Sample
 from scorl.errors import UserError
 from scorl.settings import Sampling
 from scorl.tasks.task import Task
 from scorl.tasks.turns import Turn, number_responses
-from scorl.trajectory import AttemptText, Group, Problem, Response, Role, Trajectory, Verdict
+from scorl.trajectory import RIGHT, AttemptText, Group, Problem, Response, Role, Trajectory, Verdict
 
-__all__ = ["Draws", "OfflineAttempts", "SeedOf", "converse", "converse_each", "demonstrate", "judge", "rollout"]
+__all__ = [
+    "Draws",
+    "First",
+    "OfflineAttempts",
+    "SeedOf",
+    "converse",
+    "converse_each",
+    "demonstrate",
+    "judge",
+    "rollout",
+]
 
 SeedOf = Callable[[Problem, int, int], int]
 """The seed of (problem, sample, place in the conversation); samples of a problem that is drawn twice are counted on."""
+
+
+First = Literal["each", "best", "wrong"]
+"""Which of a problem's sampled first attempts the later ones follow: each; the one with the best reward; a wrong one.
+
+The last two look at rewards before the conversation is over, as only training can.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +70,8 @@ class Draws:
     """Who writes first attempts in the policy's place, and how many of them."""
     policy: int = 0
     """The number of updates, noted on every response."""
+    first: First = "each"
+    """Which first attempts are gone on from; but for `each` one of a problem, the first of those that are alike."""
     before: Sequence[Problem] = ()
     """Problems of the same step that other ranks ask; one that comes again here gets other seeds than there."""
 
@@ -65,7 +85,7 @@ def rollout(
     progress: Callable[[int], None] = lambda written: None,
 ) -> list[Group]:
     """Sample and judge the trajectories of each problem: `converse`, then `judge`."""
-    return judge(task, turns, converse(engine, problems, turns, draws, progress))
+    return judge(task, turns, converse(engine, problems, turns, draws, progress, task))
 
 
 def converse(
@@ -74,6 +94,7 @@ def converse(
     turns: Sequence[Turn],
     draws: Draws,
     progress: Callable[[int], None] = lambda written: None,
+    task: Task | None = None,
 ) -> list[Group]:
     """Sample the responses to each problem and to the turns behind it; nothing is judged.
 
@@ -83,14 +104,15 @@ def converse(
         turns: what follows the first attempt.
         draws: how many, how, and by which seeds.
         progress: is told the responses that each trajectory has, whenever a turn is over and another follows.
+        task: judges first attempts where `draws.first` chooses among them.
 
     Returns:
-        One group for each problem, in order, of `samples * branches` trajectories.
+        One group for each problem, in order, of `samples * branches` trajectories, or `branches` of a chosen first one.
 
     Raises:
         UserError: the problems bring their own first attempts, and no turn follows.
     """
-    (groups,) = converse_each(engine, problems, [turns], draws, progress)
+    (groups,) = converse_each(engine, problems, [turns], draws, progress, task)
     return groups
 
 
@@ -100,6 +122,7 @@ def converse_each(
     conversations: Sequence[Sequence[Turn]],
     draws: Draws,
     progress: Callable[[int], None] = lambda written: None,
+    task: Task | None = None,
 ) -> list[list[Group]]:
     """As `converse`, for several conversations of the same roles, which go on from the same first attempts.
 
@@ -110,6 +133,10 @@ def converse_each(
     if not last and any(problem.first_attempt is not None for problem in problems):
         raise UserError(f"problem {problems[0].id} brings its own first attempt: take 2 attempts or more")
     first = _open(engine, _first_rows(engine.chat, problems, draws), draws, limits[0], keep=last > 0)
+    if draws.first != "each":
+        assert task is not None, "somebody has to judge first attempts"
+        first = _choose(task, first, draws)
+    each = len(first) // len(problems) if problems else 0
     first = [replace(r, number=r.number * draws.branches + b, branch=b) for r in first for b in range(draws.branches)]
     rows = first * len(conversations)
     for place in range(last):
@@ -118,7 +145,7 @@ def converse_each(
         asked = [row.asked(engine.chat, turn) for row, turn in zip(rows, turns, strict=True)]
         rows = _write(engine, asked, draws, limits[1 + place], keep=place + 1 < last)
     trajectories = [Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch) for r in rows]
-    size = draws.samples * draws.branches
+    size = max(1, each * draws.branches)
     groups = [trajectories[i : i + size] for i in range(0, len(trajectories), size)]
     return [list(groups[i * len(problems) : (i + 1) * len(problems)]) for i in range(len(conversations))]
 
@@ -250,6 +277,18 @@ def _open(engine: Engine, rows: Sequence[_Row], draws: Draws, max_tokens: int, k
         brought += _write(draws.offline.engine, foreign, draws, max_tokens, keep=False, offline=True)
     opened = {(r.problem.id, r.number): r for r in [*brought, *_write(engine, own, draws, max_tokens, keep)]}
     return [opened[row.problem.id, row.number] for row in rows]
+
+
+def _choose(task: Task, rows: Sequence[_Row], draws: Draws) -> list[_Row]:
+    """One row of each problem, the first of those with the best reward or of the wrong ones, or of all."""
+    verdicts = task.judge([(row.problem, AttemptText(row.responses[0], 1)) for row in rows])
+    chosen = []
+    for start in range(0, len(rows), draws.samples):
+        rewards = [verdict.reward for verdict in verdicts[start : start + draws.samples]]
+        wrong = next((place for place, reward in enumerate(rewards) if reward < RIGHT), 0)
+        row = rows[start + (wrong if draws.first == "wrong" else rewards.index(max(rewards)))]
+        chosen.append(replace(row, responses=(replace(row.responses[0], offline=True),)))
+    return chosen
 
 
 def _write(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 __all__ = [
+    "RIGHT",
     "AttemptText",
     "Credit",
     "Finish",
@@ -33,6 +34,9 @@ __all__ = [
     "Verdict",
     "user",
 ]
+
+RIGHT = 0.5
+"""A reward of at least so much counts as right."""
 
 Finish = Literal["stop", "length"]
 """Why a sample ended: the model wrote an end token, or it ran into the token limit."""
@@ -107,7 +111,7 @@ class Response:
     policy: int = 0
     """How many updates the policy had seen when it wrote this."""
     offline: bool = False
-    """Whether another policy wrote it, or the problem brought it: context, never trained on."""
+    """Whether another policy wrote it, the problem brought it, or its reward chose it: context, never trained on."""
     counted: int | None = None
     """Its tokens as an endpoint counts them, whose ids are none; -1: it does not say."""
 
@@ -132,7 +136,7 @@ class Response:
     @property
     def right(self) -> bool:
         """Whether the verifier's reward counts as correct (at least one half)."""
-        return self.reward >= 0.5
+        return self.reward >= RIGHT
 
 
 class AttemptText(str):

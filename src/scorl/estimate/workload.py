@@ -128,6 +128,7 @@ def workload(recipe: Recipe, stage: Stage, lengths: Lengths, words: int) -> Work
         samples=stage.samples,
         sampling=Sampling(max_tokens=lengths.limit),
         branches=stage.branches,
+        first=stage.first,
         offline=OfflineAttempts(engine, stage.offline) if stage.offline else None,
     )
     if stage.objective.source == "solutions":

@@ -25,6 +25,10 @@ def _stage(path: str, stage: Stage) -> Iterator[str]:
         yield f"{path}.offline: {stage.offline:g} of {stage.samples} samples is no whole number of them"
     if (stage.offline or stage.branches > 1) and stage.attempts < 2:
         yield f"{path}.attempts: offline first attempts and branches need a second attempt, not 1"
+    if stage.first != "each" and stage.branches < 2:
+        yield f"{path}.branches: first: {stage.first} goes on from one attempt, at least twice, not {stage.branches}"
+    if stage.first != "each" and stage.offline:
+        yield f"{path}.offline: first: {stage.first} chooses among the policy's own attempts; leave one of them out"
     for key, wrong in stage.objective.problems_with(stage):
         yield f"{path}.{key}: {stage.objective_name} {wrong}"
 

@@ -180,6 +180,7 @@ class Batches:
             samples=stage.samples,
             sampling=self.sampling,
             branches=stage.branches,
+            first=stage.first,
             offline=OfflineAttempts(reference, stage.offline) if reference else None,
             policy=self.learner.updates,
             before=before,

@@ -8,6 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Interval
 
 from scorl.objectives import OBJECTIVES, Objective
+from scorl.rollout import First
 
 __all__ = ["Stage"]
 
@@ -27,6 +28,9 @@ class Stage:
     """Attempts per sample."""
     branches: Annotated[int, Ge(1)] = 1
     """Trajectories that continue from each first attempt; later attempts are then compared among these siblings."""
+    first: First = "each"
+    """Which first attempts later ones follow: `each`; of each problem's samples the `best` (iGRPO) or a `wrong` one
+    (ScRPO), from which `branches` go on. A chosen first attempt is context, so it is not trained on."""
     offline: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the samples whose first attempt the reference policy writes: context for the second attempt, and not
     trained on (the paper mixes such samples in; the share is open)."""
