@@ -58,8 +58,9 @@ class Evaluation:
         """The evaluation as JSON, without its texts; rates are fractions, undefined ones null.
 
         `problems_hash` tells evaluations apart whose problems have the same ids. `mcnemar_p` is that of Delta(t1, t2),
-        null for one attempt. `outcomes` says in a word or two what happened to each problem, and `edit_ratios` how
-        much its text changed on average: what a paired comparison with another evaluation needs.
+        null for one attempt. `outcomes` says in a word or two what happened to each problem, `edit_ratios` how much
+        its text changed on average, and `tokens` how long its responses were: what a paired comparison with another
+        evaluation needs.
         """
         return {
             "model": self.model,
@@ -79,6 +80,7 @@ class Evaluation:
             "mcnemar_p": metrics.delta_p(self.groups),
             "outcomes": metrics.outcomes(self.groups),
             "edit_ratios": metrics.edit_ratios(self.groups),
+            "tokens": metrics.tokens(self.groups),
             **({"usage": asdict(self.usage)} if self.usage else {}),
         }
 

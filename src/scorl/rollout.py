@@ -223,18 +223,8 @@ class _Row:
         return len(self.responses)
 
     def answered(self, sample: Sample, text: str, policy: int = 0, offline: bool = False) -> _Row:
-        response = Response(
-            self.prompt_ids,
-            sample.ids,
-            sample.logprobs,
-            text,
-            sample.finish,
-            None,
-            self.role,
-            policy,
-            offline,
-            sample.tokens,
-        )
+        said = (self.prompt_ids, sample.ids, sample.logprobs, text, sample.finish)
+        response = Response(*said, role=self.role, policy=policy, offline=offline, counted=sample.tokens)
         return replace(self, responses=(*self.responses, response))
 
     def brought(self, chat: Dialogue) -> _Row:

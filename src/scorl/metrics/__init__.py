@@ -1,6 +1,6 @@
 """The metrics of self-correction and how sure they are; no model and no torch needed."""
 
-from scorl.metrics.accuracy import HEADLINES, Tally, edit_ratios, measure, outcomes, tally, tally_outcomes
+from scorl.metrics.accuracy import HEADLINES, Tally, edit_ratios, measure, tally, tally_outcomes
 from scorl.metrics.alarms import (
     ADVICE,
     Alarm,
@@ -18,15 +18,18 @@ from scorl.metrics.intervals import (
     measure_intervals,
 )
 from scorl.metrics.significance import correct_for_many, delta_p, fisher, mcnemar, wilson
+from scorl.metrics.words import Ending, attempts_right, outcomes, tokens
 
 __all__ = [
     "ADVICE",
     "HEADLINES",
     "Alarm",
     "Difference",
+    "Ending",
     "Interval",
     "Tally",
     "answer_changed",
+    "attempts_right",
     "bootstrap_differences",
     "bootstrap_intervals",
     "correct_for_many",
@@ -44,5 +47,6 @@ __all__ = [
     "share_out_of_context",
     "tally",
     "tally_outcomes",
+    "tokens",
     "wilson",
 ]

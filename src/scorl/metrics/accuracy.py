@@ -15,13 +15,11 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from scorl.metrics.edits import answer_changed, edit_ratio
+from scorl.metrics.edits import edit_ratio
+from scorl.metrics.words import CEILING, Ending, Terms, attempts_right, count_until, flip_terms, spell
 from scorl.trajectory import Group, Response, Trajectory
 
-__all__ = ["HEADLINES", "Tally", "edit_ratios", "measure", "outcomes", "ratios", "tally", "tally_outcomes"]
-
-Terms = dict[str, tuple[float, float]]
-"""What one trajectory adds to the numerator and the denominator of each metric."""
+__all__ = ["HEADLINES", "Tally", "edit_ratios", "measure", "ratios", "tally", "tally_outcomes"]
 
 HEADLINES = {
     "@t1": "accuracy_t1",
@@ -32,21 +30,6 @@ HEADLINES = {
     "changed": "answer_changed",
 }
 """The rates that are shown first, by their short names."""
-
-PAIR = (
-    "accuracy_t2",
-    "delta",
-    "incorrect_to_correct",
-    "correct_to_incorrect",
-    "fix_rate",
-    "keep_rate",
-    "break_rate",
-    "ceiling",
-    "answer_changed",
-)
-"""The metrics that need a second attempt; without one they are undefined (0 / 0)."""
-
-CEILING = "ceiling"
 
 
 @dataclass(frozen=True)
@@ -105,19 +88,6 @@ def tally(groups: Iterable[Group]) -> Tally:
     return _with_pairs(terms, [list(firsts[problem].values()) for problem in terms.problems])
 
 
-def outcomes(groups: Iterable[Group]) -> dict[str, str]:
-    """What happened to each problem, small enough to keep in a file: `{"countdown-7": "01* 11"}`.
-
-    One word a sample: a digit a turn (1 right), and `*` where the second attempt gives another answer.
-    """
-    words: dict[str, list[str]] = {}
-    for group in groups:
-        for t in group:
-            word = "".join(str(int(attempt.right)) for attempt in t.attempts) + "*" * _changed(t)
-            words.setdefault(t.problem.id, []).append(word)
-    return {problem: " ".join(samples) for problem, samples in words.items()}
-
-
 def edit_ratios(groups: Iterable[Group]) -> dict[str, float]:
     """The mean edit-distance ratio of each problem's samples; none where there is no second attempt."""
     ratios: dict[str, list[float]] = {}
@@ -128,65 +98,61 @@ def edit_ratios(groups: Iterable[Group]) -> dict[str, float]:
     return {problem: round(fmean(values), 4) for problem, values in ratios.items()}
 
 
-def tally_outcomes(words: Mapping[str, str], ratios: Mapping[str, float] | None = None) -> Tally:
-    """The sums behind the metrics of correctness, from what `outcomes` wrote, and from what `edit_ratios` did."""
-    rows = ((problem, word) for problem, text in words.items() for word in text.split())
-    if not ratios:
-        return _collect((problem, _word_terms(word)) for problem, word in rows)
-    return _collect((problem, _word_terms(word) | {"edit_ratio": (ratios[problem], 1)}) for problem, word in rows)
+def tally_outcomes(
+    words: Mapping[str, str],
+    ratios: Mapping[str, float] | None = None,
+    tokens: Mapping[str, str] | None = None,
+    ending: Ending | None = None,
+) -> Tally:
+    """The sums behind the metrics of correctness, from what an evaluation's file keeps of each problem.
+
+    Args:
+        words: as `outcomes` writes them.
+        ratios: as `edit_ratios` does.
+        tokens: as `words.tokens` does.
+        ending: where inference stops; adds `accuracy_final`, and `tokens_final` where tokens are known.
+    """
+    rows = []
+    for problem, text in words.items():
+        counts = tokens[problem].split() if tokens else []
+        for sample, word in enumerate(text.split()):
+            terms = flip_terms(word)
+            if ratios:
+                terms["edit_ratio"] = (ratios[problem], 1)
+            if ending:
+                terms |= _final_terms(word, counts[sample] if counts else None, ending)
+            rows.append((problem, terms))
+    return _collect(rows)
 
 
-def _word_terms(word: str) -> Terms:
-    return _flip_terms([digit == "1" for digit in word.rstrip("*")], word.endswith("*"))
+def _final_terms(word: str, tokens: str | None, ending: Ending) -> Terms:
+    """Of the answer that inference ends with, and of the tokens that it takes."""
+    reached = count_until(word, ending)
+    terms: Terms = {"accuracy_final": (attempts_right(word.rstrip("*")[:reached])[-1], 1)}
+    if tokens:
+        terms["tokens_final"] = (sum(map(int, tokens.split("+")[:reached])), 1)
+    return terms
 
 
 def _terms(trajectory: Trajectory) -> Terms:
-    attempts = trajectory.attempts
-    terms = _flip_terms([attempt.right for attempt in attempts], _changed(trajectory))
+    word, attempts = spell(trajectory), trajectory.attempts
+    terms = flip_terms(word)
     pair = attempts[:2]
     terms["edit_ratio"] = (edit_ratio(pair[0].text, pair[1].text), 1) if len(pair) == 2 else (0, 0)
     terms["truncated"] = (sum(a.finish == "length" for a in attempts), len(attempts))
     responses = zip(trajectory.labels, trajectory.responses, strict=True)
     terms |= {f"tokens_{label}": _known(response.tokens) for label, response in responses}
     terms.setdefault("tokens_t2", (0, 0))
-    return terms | _verification_terms(trajectory)
-
-
-def _verification_terms(trajectory: Trajectory) -> Terms:
-    """Of a conversation with verifications: how often each is right, and the accuracy of the attempt that stands where
-    one that says `right` ends the conversation, as at inference."""
-    pairs = zip(trajectory.labels, trajectory.responses, strict=True)
-    terms: Terms = {f"accuracy_{label}": (r.right, 1) for label, r in pairs if r.role == "verification"}
-    if terms:
-        terms["accuracy_selective"] = (trajectory.final.right, 1)
+    if "accuracy_selective" in terms:
+        reached, spent = (
+            [r.tokens or 0 for r in responses] for responses in (trajectory.reached, trajectory.responses)
+        )
+        terms["saved_tokens"] = (sum(spent) - sum(reached), sum(spent))
     return terms
 
 
 def _known(number: int | None) -> tuple[float, float]:
     return (0, 0) if number is None else (number, 1)
-
-
-def _changed(trajectory: Trajectory) -> bool:
-    return len(trajectory.attempts) > 1 and answer_changed(*trajectory.attempts[:2])
-
-
-def _flip_terms(right: Sequence[bool], changed: bool) -> Terms:
-    terms: Terms = {f"accuracy_t{turn}": (r, 1) for turn, r in enumerate(right, 1)}
-    if len(right) == 1:
-        return terms | dict.fromkeys(PAIR, (0, 0))
-    first, second = right[:2]
-    fixed, broken = second and not first, first and not second
-    terms["delta"] = (second - first, 1)
-    terms |= {f"delta_t{t}_t{t + 1}": (right[t] - right[t - 1], 1) for t in range(2, len(right))}
-    return terms | {
-        "incorrect_to_correct": (fixed, 1),
-        "correct_to_incorrect": (broken, 1),
-        "fix_rate": (fixed, not first),
-        "keep_rate": (first and second, first),
-        "break_rate": (broken, first),
-        CEILING: (0, 1),
-        "answer_changed": (changed, 1),
-    }
 
 
 def _with_pairs(tally: Tally, firsts: Sequence[Sequence[Response]]) -> Tally:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
+from scorl.metrics import attempts_right
 from scorl.report.packing import Packed, read_flips
 from scorl.report.trajectories import FLIPS
 from scorl.run.files import Record
@@ -138,5 +138,7 @@ def _name_share(flips: Sequence[str]) -> str:
 
 def _flip(word: str) -> str | None:
     """The flip class that a word of `outcomes` says; None for a single attempt."""
-    digits: Any = word.rstrip("*")[:2]
-    return {"00": "wrong", "01": "fixed", "10": "broken", "11": "right"}.get(digits)
+    first, *later = attempts_right(word)
+    if not later:
+        return None
+    return {(0, 0): "wrong", (0, 1): "fixed", (1, 0): "broken", (1, 1): "right"}[first, later[0]]

@@ -29,6 +29,7 @@ __all__ = [
 
 LABELS = {
     "accuracy_selective": "accuracy, selective revision",
+    "saved_tokens": "tokens saved by it",
     "delta": "Delta(t1, t2)",
     "incorrect_to_correct": "wrong, then right (i->c)",
     "correct_to_incorrect": "right, then wrong (c->i)",
@@ -139,8 +140,10 @@ def to_rich(grid: Grid) -> Table:
 def label_metric(name: str) -> str:
     """What people read in place of a metric's name.
 
-    >>> label_metric("accuracy_t2"), label_metric("accuracy_v1"), label_metric("delta_t2_t3"), label_metric("tokens_t1")
-    ('accuracy@t2', 'accuracy, verification 1', 'Delta(t2, t3)', 'tokens, attempt 1')
+    >>> [label_metric(name) for name in ("accuracy_t2", "accuracy_v1", "recall_wrong_v1")]
+    ['accuracy@t2', 'accuracy, verification 1', 'recall of wrong, verification 1']
+    >>> label_metric("delta_t2_t3"), label_metric("tokens_t1")
+    ('Delta(t2, t3)', 'tokens, attempt 1')
     """
     if name in LABELS:
         return LABELS[name]
@@ -149,6 +152,8 @@ def label_metric(name: str) -> str:
         return f"Delta({', '.join(responses)})"
     if name.startswith("accuracy_t"):
         return f"accuracy@{responses[0]}"
+    if kind == "recall":
+        return f"recall of {responses[0]}, verification {responses[1][1:]}"
     return f"{kind}, {ROLES[responses[0][0]]} {responses[0][1:]}"
 
 

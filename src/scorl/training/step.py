@@ -16,7 +16,17 @@ from scorl.trajectory import Group, TrainingExample
 
 __all__ = ["Step"]
 
-OF_EVALUATIONS = ("tokens", "fix_rate", "keep_rate", "break_rate", "ceiling", "edit_ratio", "pass_", "majority_")
+OF_EVALUATIONS = (
+    "tokens",
+    "fix_rate",
+    "keep_rate",
+    "break_rate",
+    "ceiling",
+    "edit_ratio",
+    "pass_",
+    "majority_",
+    "saved_tokens",
+)
 """How the names of metrics begin that a step's line leaves to evaluations."""
 
 
