@@ -67,7 +67,7 @@ def test_arms_are_read_and_mistakes_are_named():
         METHODS["star"].of(resolve("countdown-multi-turn"))
 
 
-def finished(run, outcomes, fixed=None):
+def finished(run, outcomes, fixed=None, tokens=None):
     """What a run leaves that is over."""
     run.directory.mkdir(parents=True)
     tally = tally_outcomes(outcomes)
@@ -76,6 +76,8 @@ def finished(run, outcomes, fixed=None):
     evaluation |= {"model": "tiny", "task": "countdown", "split": "test", "samples": 1, "temperature": 0.0}
     evaluation |= {"mcnemar_p": None}
     evaluation["edit_ratios"] = dict.fromkeys(outcomes, 0.25)
+    if tokens:
+        evaluation["tokens"] = dict.fromkeys(outcomes, tokens)
     if fixed:
         evaluation["fixed"] = {"outcomes": fixed}
     found = {run.recipe.evaluation.split: evaluation | {"history": [evaluation]}}

@@ -24,7 +24,7 @@ __all__ = ["compare"]
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
-    "--methods", metavar="A,B,...", help="Which arms; METHOD:KEY=VALUE sets keys of its recipe.  [default: all]"
+    "--methods", metavar="A,B,...", help="Which arms; METHOD:KEY=VALUE sets keys of its recipe.  [default: the paper's]"
 )
 @click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Runs of each arm.")
 @click.option(
@@ -54,7 +54,7 @@ def compare(
     out: Path | None,
     dry_run: bool,
 ) -> None:
-    """Train every method of the paper by one SCoRe RECIPE and write one table.
+    """Train every method of the paper, or those of --methods, by one SCoRe RECIPE and write one table.
 
     The runs are ordinary run directories below OUT; those that are there are reused, those that were interrupted
     resume. OUT gets table.md, compare.json and report.html. The runs of --tune lie in OUT/tune; where another value
@@ -107,14 +107,17 @@ def _list_runs(trials: list[Run], runs: list[Run], tuning: Tuning | None) -> Non
 
 def _write(comparison: Comparison, place: Path) -> None:
     """The files of a comparison; its table is shown as well."""
-    from scorl.compare import tabulate_comparison
+    from scorl.compare import tabulate_comparison, tabulate_equal_tokens
     from scorl.report import to_markdown, write_report
     from scorl.run.files import write_whole
 
-    grid = tabulate_comparison(comparison)
+    grids = [tabulate_comparison(comparison)]
+    if comparison.equal_tokens:
+        grids.append(tabulate_equal_tokens(comparison.equal_tokens))
     write_whole(place / "compare.json", json.dumps(comparison.as_dict(), indent=1) + "\n")
-    write_whole(place / "table.md", to_markdown(grid))
-    print_grid(grid)
+    write_whole(place / "table.md", "\n".join(map(to_markdown, grids)))
+    for grid in grids:
+        print_grid(grid)
     click.echo(f"done: read {write_report(place)}; table.md and compare.json are beside it", err=True)
 
 

@@ -10,7 +10,8 @@ from scorl.compare.arms import Arm, parse_arms
 from scorl.compare.jobs import Run, execute_runs, plan_runs
 from scorl.compare.methods import METHODS
 from scorl.compare.results import ArmResult, Comparison, summarize_runs
-from scorl.compare.table import tabulate_comparison
+from scorl.compare.table import tabulate_comparison, tabulate_equal_tokens
+from scorl.compare.tokens import EqualTokens, compare_at_equal_tokens
 from scorl.compare.tuning import Tuned, choose_values, parse_tuning, pick_arms, plan_trials
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "Arm",
     "ArmResult",
     "Comparison",
+    "EqualTokens",
     "Run",
     "Tuned",
     "choose_values",
+    "compare_at_equal_tokens",
     "execute_runs",
     "parse_arms",
     "parse_tuning",
@@ -29,4 +32,5 @@ __all__ = [
     "plan_trials",
     "summarize_runs",
     "tabulate_comparison",
+    "tabulate_equal_tokens",
 ]

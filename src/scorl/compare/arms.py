@@ -51,12 +51,13 @@ class Arm:
 
 
 def parse_arms(names: str | None) -> list[Arm]:
-    """The arms of a comma-separated list such as `score,multi_turn,score:stages.1.alpha=0`; None: every method.
+    """The arms of a comma-separated list such as `score,multi_turn,score:stages.1.alpha=0`; None: the paper's.
 
     Raises:
         UserError: there is no such method, or one is named twice.
     """
-    wanted = list(METHODS) if names is None else re.split(r"\s*,\s*(?=[a-z_]+(?:[:,]|$))", names.strip())
+    of_paper = [name for name, method in METHODS.items() if method.in_paper]
+    wanted = of_paper if names is None else re.split(r"\s*,\s*(?=[a-z][a-z0-9_]*(?:[:,]|$))", names.strip())
     arms = [_arm(name) for name in wanted]
     twice = next((arm.name for arm in arms if arms.count(arm) > 1), None)
     if twice:

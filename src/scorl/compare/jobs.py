@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from scorl.compare.arms import Arm
+from scorl.compare.methods import METHODS
 from scorl.engines import vllm_is_installed
 from scorl.errors import UserError
+from scorl.metrics import Ending, Tally, tally_outcomes
 from scorl.parent import PARENT
 from scorl.recipe import Recipe, decide, decided_like, device_kind, differences, resolve
 from scorl.run.directory import RunDirectory
@@ -50,6 +52,17 @@ class Run:
     def corrects(self) -> bool:
         """Whether it trains second attempts."""
         return _corrects(self.recipe)
+
+    @property
+    def ending(self) -> Ending:
+        """When its policy stops at inference: by its own verification wherever it is asked for one."""
+        asked = {turn.role for turn in self.recipe.turns("", 2)}
+        return "verification" if "verification" in asked else METHODS[self.arm.method].ending
+
+    def tally(self, evaluation: dict[str, Any]) -> Tally:
+        """The sums behind the metrics of one of its evaluations, those of its policy at inference among them."""
+        ratios, tokens = evaluation.get("edit_ratios"), evaluation.get("tokens")
+        return tally_outcomes(evaluation["outcomes"], ratios, tokens, self.ending)
 
     @property
     def files(self) -> RunDirectory:

@@ -1,8 +1,9 @@
-"""The methods of the paper, each as the stages that it makes of one SCoRe recipe.
+"""The methods of the paper and those that came after, each as the stages that it makes of one SCoRe recipe.
 
 What every method that trains shares: the base, the problems in their order, problems and samples a step, learning
 rate and schedule, the number of updates. STaR and Pair-SFT sample the same problems as many times, but before they
-learn (STaR a third of them in each of its three rounds). Single-turn RL samples one attempt where others sample two.
+learn (STaR a third of them in each of its three rounds). Single-turn RL samples one attempt where others sample two,
+methods that verify three responses. What came after the paper takes its own coefficients' defaults besides beta_1.
 """
 
 from __future__ import annotations
@@ -11,9 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from scorl.errors import UserError
-from scorl.objectives import Objective, PairSFT, Reinforce, StageOne, StageTwo, Star
+from scorl.metrics import Ending
+from scorl.objectives import (
+    PAG,
+    UFO,
+    Objective,
+    OutcomeLevel,
+    PairSFT,
+    ProcessLevel,
+    Reinforce,
+    RejectionSampling,
+    StageOne,
+    StageTwo,
+    Star,
+)
 from scorl.recipe import Recipe
-from scorl.tasks.turns import SelfRefine
+from scorl.tasks.turns import SelfRefine, Turns, Verification
 from scorl.training.stage import Stage
 
 __all__ = ["METHODS", "Method"]
@@ -56,7 +70,12 @@ class Method:
     label: str
     stages: Callable[[Shape], tuple[Stage, ...]] | None
     """None: nothing is trained."""
-    self_refine: bool = False
+    turns: type[SelfRefine | Verification] | None = None
+    """What is said between attempts, where it is something else than in the recipe."""
+    ending: Ending = "last"
+    """When its policy stops at inference."""
+    in_paper: bool = True
+    """Whether it is one of the paper's methods, which are compared by default."""
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe of this method.
@@ -64,11 +83,11 @@ class Method:
         Raises:
             UserError: the recipe has no stage I or no stage II to take the settings from.
         """
+        turns: Turns = recipe.turns if self.turns is None or isinstance(recipe.turns, self.turns) else self.turns()
         if self.stages is None:
-            turns = SelfRefine() if self.self_refine else recipe.turns
             return replace(recipe, stages=(), turns=turns)
         shape = _shape(recipe)
-        return replace(recipe, stages=(*shape.warm_up, *self.stages(shape)))
+        return replace(recipe, stages=(*shape.warm_up, *self.stages(shape)), turns=turns)
 
 
 def _shape(recipe: Recipe) -> Shape:
@@ -124,6 +143,19 @@ def _interleaved(shape: Shape) -> tuple[Stage, ...]:
     return first + second
 
 
+def _imitate_first(shape: Shape, imitation: RejectionSampling, objective: Objective) -> tuple[Stage, ...]:
+    """Stages I give way to imitation of true conversations, stages II to another objective."""
+    one = sum(stage.steps for stage in shape.stages if isinstance(stage.objective, StageOne))
+    start = replace(shape.two, objective=imitation, steps=one, name=None)
+    return (start, replace(shape.two, objective=objective, steps=shape.steps - one, name=None))
+
+
+def _best_draft(shape: Shape) -> tuple[Stage, ...]:
+    """iGRPO: as many refinements of the best draft as there are drafts, which have no gradient and no KL."""
+    stage = replace(shape.two, first="best", branches=shape.two.samples, offline=0.0)
+    return (replace(stage, objective=StageOne(beta_1=0.0, beta_2=0.0), steps=shape.steps, name="best_draft"),)
+
+
 def _three_attempts(shape: Shape) -> tuple[Stage, ...]:
     """Stages I(a), I(b) near the model that I(a) made, and II (appendix A.1 of the camera-ready)."""
     one, two = shape.one, shape.two
@@ -136,13 +168,13 @@ def _three_attempts(shape: Shape) -> tuple[Stage, ...]:
 
 
 METHODS: dict[str, Method] = {
-    "base": Method("base", None),
-    "self_refine": Method("Self-Refine", None, self_refine=True),
+    "base": Method("base", None, ending="first"),
+    "self_refine": Method("Self-Refine", None, SelfRefine),
     "star": Method("STaR, D", lambda s: _rounds(s.two, s.steps, Star())),
     "star_plus": Method("STaR, D+", lambda s: _rounds(s.two, s.steps, Star(keep_right=True))),
     "pair_sft": Method("Pair-SFT, D", lambda s: _all(s, PairSFT())),
     "pair_sft_plus": Method("Pair-SFT, D+", lambda s: _all(s, PairSFT(keep_right=True))),
-    "single_turn": Method("single-turn RL", lambda s: _all(s, Reinforce(_beta(s)), attempts=1)),
+    "single_turn": Method("single-turn RL", lambda s: _all(s, Reinforce(_beta(s)), attempts=1), ending="first"),
     "multi_turn": Method("multi-turn RL", lambda s: _all(s, Reinforce(_beta(s)))),
     "score": Method("SCoRe", lambda s: s.stages),
     "no_stage_one": Method("without Stage I", lambda s: _all(s, s.two.objective)),
@@ -159,5 +191,33 @@ METHODS: dict[str, Method] = {
     ),
     "interleaved": Method("stages interleaved", _interleaved),
     "three_attempts": Method("three attempts", _three_attempts),
+    "grpo": Method(
+        "single-turn RL, scaled as in GRPO",
+        lambda s: _all(s, Reinforce(_beta(s), scale_rewards="group"), attempts=1),
+        ending="first",
+        in_paper=False,
+    ),
+    "multi_turn_grpo": Method(
+        "multi-turn RL, scaled as in GRPO",
+        lambda s: _all(s, Reinforce(_beta(s), scale_rewards="group")),
+        in_paper=False,
+    ),
+    "pag": Method("PAG", lambda s: _all(s, PAG(_beta(s))), Verification, "verification", in_paper=False),
+    "s2r": Method(
+        "S2R, process level",
+        lambda s: _imitate_first(s, RejectionSampling(), ProcessLevel(_beta(s))),
+        Verification,
+        "verification",
+        in_paper=False,
+    ),
+    "self_rewarding": Method(
+        "self-rewarding correction",
+        lambda s: _imitate_first(s, RejectionSampling(imitate="all"), OutcomeLevel(_beta(s))),
+        Verification,
+        "verification",
+        in_paper=False,
+    ),
+    "ufo": Method("UFO, told when wrong", lambda s: _all(s, UFO(_beta(s))), ending="verifier", in_paper=False),
+    "best_draft": Method("best draft first (iGRPO)", _best_draft, in_paper=False),
 }
 """The rows in the order of the table."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from scorl.compare.arms import Arm
 from scorl.compare.jobs import Run
+from scorl.compare.tokens import EqualTokens, compare_at_equal_tokens
 from scorl.compare.tuning import Tuned
 from scorl.metrics import (
     Difference,
@@ -61,6 +62,8 @@ class ArmResult:
     """None: it does not train second attempts."""
     fixed: dict[str, Interval] = field(default_factory=dict)
     """Of second attempts at the base's first ones."""
+    stops: bool = False
+    """Whether its policy ends some conversations early at inference."""
     tuned: Tuned | None = None
     """None: nothing was chosen for it."""
     collected: dict[str, Any] | None = None
@@ -89,10 +92,16 @@ class Comparison:
     about: dict[str, Any]
     """Model, task, problems, steps: what is the same in every row."""
     rows: tuple[ArmResult, ...]
+    equal_tokens: EqualTokens | None = None
+    """The same where all have sampled as many tokens; None: there are no evaluations on the way to tell."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The table as JSON: `{"about": ..., "arms": {name: row}}`."""
-        return {"about": self.about, "arms": {row.arm.name: row.as_dict() for row in self.rows}}
+        """The table as JSON: `{"about": ..., "arms": {name: row}, "equal_tokens": ...}`."""
+        return {
+            "about": self.about,
+            "arms": {row.arm.name: row.as_dict() for row in self.rows},
+            "equal_tokens": self.equal_tokens and self.equal_tokens.as_dict(),
+        }
 
 
 def summarize_runs(runs: Sequence[Run], tuned: Mapping[Arm, Tuned] | None = None) -> Comparison:
@@ -104,12 +113,12 @@ def summarize_runs(runs: Sequence[Run], tuned: Mapping[Arm, Tuned] | None = None
     by_arm = [[run for run in done if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)]
     score = [run for run in done if run.arm.name == SCORE]
     rows = [replace(_summarize_arm(of, score), tuned=tuned.get(of[0].arm)) for of in by_arm if of]
-    return Comparison(_describe(done) if done else {}, tuple(_correct_ps(rows)))
+    return Comparison(_describe(done) if done else {}, tuple(_correct_ps(rows)), compare_at_equal_tokens(done))
 
 
 def _summarize_arm(runs: Sequence[Run], score: Sequence[Run]) -> ArmResult:
-    tallies = [_tally(_evaluation(run)) for run in runs]
-    fixed = [_tally(evaluation["fixed"]) for run in runs if "fixed" in (evaluation := _evaluation(run))]
+    tallies = [_tally(run) for run in runs]
+    fixed = [tally_outcomes(e["fixed"]["outcomes"]) for e in map(_evaluation, runs) if "fixed" in e]
     return ArmResult(
         runs[0].arm,
         tuple(run.seed for run in runs),
@@ -117,6 +126,7 @@ def _summarize_arm(runs: Sequence[Run], score: Sequence[Run]) -> ArmResult:
         _compare_to_score(runs, score),
         collapsed=_count_collapsed(runs, score),
         fixed=bootstrap_intervals(fixed) if fixed else {},
+        stops=runs[0].ending in ("verification", "verifier"),
         collected=_read_collected(runs[0]),
     )
 
@@ -131,7 +141,7 @@ def _count_collapsed(runs: Sequence[Run], score: Sequence[Run]) -> Collapsed | N
 
 
 def _is_collapsed(run: Run) -> bool:
-    changed = _tally(_evaluation(run)).values()["answer_changed"]
+    changed = _tally(run).values()["answer_changed"]
     return changed is not None and changed < UNCHANGED
 
 
@@ -167,7 +177,7 @@ def _compare_to_score(runs: Sequence[Run], score: Sequence[Run]) -> dict[str, Di
         runs, score = ([run for run in side if run.seed in common] for side in (runs, score))
     if not score or runs[0].arm.name == SCORE:
         return {}
-    before, after = ([_tally(_evaluation(run)) for run in side] for side in (score, runs))
+    before, after = ([_tally(run) for run in side] for side in (score, runs))
     return bootstrap_differences(before, after)
 
 
@@ -176,8 +186,8 @@ def _evaluation(run: Run) -> dict[str, Any]:
     return run.evaluation
 
 
-def _tally(evaluation: dict[str, Any]) -> Tally:
-    return tally_outcomes(evaluation["outcomes"], evaluation.get("edit_ratios"))
+def _tally(run: Run) -> Tally:
+    return run.tally(_evaluation(run))
 
 
 def _read_collected(run: Run) -> dict[str, Any] | None:

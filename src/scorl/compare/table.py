@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 from scorl.compare.results import ArmResult, Comparison
-from scorl.metrics import HEADLINES
+from scorl.compare.tokens import EqualTokens
+from scorl.metrics import HEADLINES, Interval
 from scorl.metrics.alarms import UNCHANGED
 from scorl.report.table import Grid, format_p
 
-__all__ = ["tabulate_comparison"]
+__all__ = ["tabulate_comparison", "tabulate_equal_tokens"]
 
 COLUMNS = HEADLINES | {
     "keep rate": "keep_rate",
@@ -19,9 +20,16 @@ COLUMNS = HEADLINES | {
     "edit ratio": "edit_ratio",
 }
 TO_SCORE = {"@t2 - SCoRe": "accuracy_t2", "Delta - SCoRe": "delta"}
+FINAL = {"final": "accuracy_final", "tokens": "tokens_final"}
+VERIFIER = {"verifier": "accuracy_v1", "recall right": "recall_right_v1", "recall wrong": "recall_wrong_v1"}
+EQUAL = FINAL | {"@t1": "accuracy_t1", "@t2": "accuracy_t2", "Delta": "delta"}
 NOTES = {
     "ceiling": "Keep rate k and fix rate f are of right and of wrong first attempts; the ceiling is f / (f + 1 - k), "
     "and correcting pays while @t1 lies below it.",
+    "final": "Final: the answer that inference ends with, and the tokens of a problem until then: the first of a "
+    "method that trains no second, the attempt that its own verification finds right, of UFO the first that the "
+    "verifier finds right, else the last.",
+    "verifier": "Verifier: how often verifications of first attempts are right, of all, of right and of wrong ones.",
     "collapsed": f"Collapsed: seeds in which fewer than {UNCHANGED:.0%} of the answers change between attempts 1 and "
     "2; p by Fisher's exact test against SCoRe's seeds.",
     "@t2 - SCoRe": "Differences to SCoRe are paired by problem and seed; p by the larger of the bootstrap's and a "
@@ -36,8 +44,12 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
     about = comparison.about
     more = sorted({n for row in comparison.rows for n in row.metrics if n.startswith("accuracy_t")})[2:]
     columns = COLUMNS | {f"@t{name.removeprefix('accuracy_t')}": name for name in more}
-    if any("accuracy_selective" in row.metrics for row in comparison.rows):
-        columns["@selective"] = "accuracy_selective"
+    to_score = TO_SCORE
+    if any(row.stops for row in comparison.rows):
+        columns = FINAL | columns | VERIFIER
+        to_score = {"final - SCoRe": "accuracy_final", **TO_SCORE}
+    known = {name for row in comparison.rows for name in row.metrics}
+    columns = {title: name for title, name in columns.items() if name in known}
     shown: dict[str, Callable[[ArmResult], str]] = {
         "method": lambda row: row.arm.label,
         "seeds": lambda row: str(len(row.seeds)) if row.arm.trains else "",
@@ -48,7 +60,7 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
     if any(row.collapsed for row in comparison.rows):
         shown["collapsed"] = _format_collapsed
     if any(row.to_score for row in comparison.rows):
-        shown |= {title: partial(_format_difference, name=name) for title, name in TO_SCORE.items()}
+        shown |= {title: partial(_format_difference, name=name) for title, name in to_score.items()}
     if any(row.arm.published for row in comparison.rows):
         shown["paper, MATH500"] = _format_published
     rows = tuple(tuple(cell(row) for cell in shown.values()) for row in comparison.rows)
@@ -57,6 +69,23 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
         f"temperature {about['temperature']:g}, {about['steps']} steps"
     )
     return Grid(title, tuple(shown), rows, _write_notes(comparison, shown))
+
+
+def tabulate_equal_tokens(equal: EqualTokens) -> Grid:
+    """The table at equal sampled tokens."""
+    shown = {title: name for title, name in EQUAL.items() if any(name in row.metrics for row in equal.rows)}
+    rows = tuple(
+        (
+            row.arm.label,
+            f"{row.steps:.0f}",
+            f"{row.tokens:,.0f}",
+            *(_format(row.metrics.get(name), name) for name in shown.values()),
+        )
+        for row in equal.rows
+    )
+    note = "Of each run the last evaluation at which it had sampled no more tokens than the run that sampled least."
+    title = f"At equal sampled tokens: at most {equal.budget:,}"
+    return Grid(title, ("method", "updates", "sampled tokens", *shown), rows, (note,))
 
 
 def _write_notes(comparison: Comparison, shown: Collection[str]) -> tuple[str, ...]:
@@ -75,11 +104,16 @@ def _write_notes(comparison: Comparison, shown: Collection[str]) -> tuple[str, .
 
 
 def _format_interval(row: ArmResult, name: str) -> str:
-    interval = row.metrics.get(name)
+    return _format(row.metrics.get(name), name)
+
+
+def _format(interval: Interval | None, name: str) -> str:
     if interval is None or interval.value is None or interval.low is None or interval.high is None:
         return ""
     if name == "edit_ratio":
         return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    if name.startswith("tokens"):
+        return f"{interval.value:.0f}"
     sign = "+" if name == "delta" else ""
     value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
     return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

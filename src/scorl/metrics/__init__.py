@@ -18,7 +18,7 @@ from scorl.metrics.intervals import (
     measure_intervals,
 )
 from scorl.metrics.significance import correct_for_many, delta_p, fisher, mcnemar, wilson
-from scorl.metrics.words import Ending, attempts_right, outcomes, tokens
+from scorl.metrics.words import Ending, attempts_right, count_tokens, outcomes, tokens
 
 __all__ = [
     "ADVICE",
@@ -33,6 +33,7 @@ __all__ = [
     "bootstrap_differences",
     "bootstrap_intervals",
     "correct_for_many",
+    "count_tokens",
     "delta_p",
     "describe_alarms",
     "edit_ratio",

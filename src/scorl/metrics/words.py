@@ -15,7 +15,18 @@ from typing import Literal
 from scorl.metrics.edits import answer_changed
 from scorl.trajectory import Group, Trajectory
 
-__all__ = ["CEILING", "Ending", "Terms", "attempts_right", "count_until", "flip_terms", "outcomes", "spell", "tokens"]
+__all__ = [
+    "CEILING",
+    "Ending",
+    "Terms",
+    "attempts_right",
+    "count_tokens",
+    "count_until",
+    "flip_terms",
+    "outcomes",
+    "spell",
+    "tokens",
+]
 
 Terms = dict[str, tuple[float, float]]
 """What one trajectory adds to the numerator and the denominator of each metric."""
@@ -72,6 +83,11 @@ def tokens(groups: Iterable[Group]) -> dict[str, str]:
                 return {}
             counts.setdefault(t.problem.id, []).append("+".join(str(response.tokens) for response in t.responses))
     return {problem: " ".join(samples) for problem, samples in counts.items()}
+
+
+def count_tokens(group: Group) -> int:
+    """How many tokens were sampled for a group; a first attempt that branches share counts once."""
+    return sum(len(response.ids) for t in group for response in t.responses[t.branch > 0 :])
 
 
 def attempts_right(word: str) -> list[bool]:

@@ -117,7 +117,8 @@ class Batches:
         count = f"{len(examples)} of {sum(map(len, groups))} trajectories"
         shares = _shares(examples, leg.stage, derive(self.seed, "lessons", leg.number), count)
         rates = {name: value for name, value in metrics.measure(groups).items() if name in COLLECTED}
-        about = {"trajectories": sum(map(len, groups)), "examples": len(examples), **rates}
+        tokens = sum(map(metrics.count_tokens, groups))
+        about = {"trajectories": sum(map(len, groups)), "examples": len(examples), "tokens": tokens, **rates}
         for step in steps:
             share = shares[step - leg.first_step]
             yield Batch(

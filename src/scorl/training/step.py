@@ -60,7 +60,6 @@ class Step:
         sampled = self.stage.objective.source == "policy"
         measured = metrics.measure(self.groups)
         kept = [name for name in measured if not name.startswith(OF_EVALUATIONS)]
-        responses = [response for group in self.groups for t in group for response in t.responses]
         return {
             "step": self.index,
             "stage": self.stage.label,
@@ -77,7 +76,7 @@ class Step:
             "logprob_gap": _finite(self.progress.logprob_gap),
             **({} if self.batch.sync_gap is None else {"sync_gap": self.batch.sync_gap}),
             "skipped": self.progress.skipped,
-            "tokens": sum(len(response.ids) for response in responses),
+            "tokens": sum(map(metrics.count_tokens, self.groups)),
             **({"collected": dict(self.batch.collected)} if self.batch.collected else {}),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
         }

@@ -1,0 +1,124 @@
+"""Methods that came after the paper as arms: what they train, what they deploy, and at equal sampled tokens."""
+
+import json
+
+import pytest
+from test_compare import RECIPE, finished
+
+from scorl.compare import METHODS, parse_arms, plan_runs, summarize_runs, tabulate_comparison, tabulate_equal_tokens
+from scorl.metrics import tally_outcomes
+from scorl.objectives import PAG, UFO, OutcomeLevel, ProcessLevel, Reinforce, RejectionSampling, StageOne
+from scorl.tasks.turns import Correction, Verification
+
+LATER = [name for name, method in METHODS.items() if not method.in_paper]
+
+
+def arm(name):
+    return METHODS[name].of(RECIPE)
+
+
+def test_only_the_papers_methods_are_compared_by_default():
+    assert {a.method for a in parse_arms(None)}.isdisjoint(LATER)
+    assert {a.method for a in parse_arms(",".join(LATER))} == set(LATER)
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_every_arm_makes_as_many_updates(name):
+    assert sum(stage.steps for stage in arm(name).stages) == sum(stage.steps for stage in RECIPE.stages)
+
+
+def test_what_each_arm_trains():
+    assert [type(s.objective) for s in arm("pag").stages] == [PAG]
+    assert isinstance(arm("pag").turns, Verification)
+    assert arm("pag").stages[0].objective.beta_1 == RECIPE.stages[1].objective.beta_1
+    assert [type(s.objective) for s in arm("s2r").stages] == [RejectionSampling, ProcessLevel]
+    assert [type(s.objective) for s in arm("self_rewarding").stages] == [RejectionSampling, OutcomeLevel]
+    assert [s.steps for s in arm("s2r").stages] == [RECIPE.stages[0].steps, RECIPE.stages[1].steps]
+    assert isinstance(arm("ufo").turns, Correction)
+    assert [type(s.objective) for s in arm("ufo").stages] == [UFO]
+    assert arm("grpo").stages[0].objective == Reinforce(beta_1=0.01, scale_rewards="group")
+    assert arm("grpo").stages[0].attempts == 1
+    (stage,) = arm("best_draft").stages
+    assert (stage.first, stage.branches, stage.samples) == ("best", 8, 8)
+    assert stage.objective == StageOne(beta_1=0, beta_2=0)
+
+
+@pytest.mark.parametrize(
+    ("word", "final", "tokens"),
+    [("0w1*", 1, 42), ("1r0*", 1, 12), ("0r1*", 0, 12), ("1w0*", 0, 42)],
+)
+def test_what_a_policy_with_a_verifier_deploys(word, final, tokens):
+    values = tally_outcomes({"p": word}, tokens={"p": "10+2+30"}, ending="verification").values()
+    assert (values["accuracy_final"], values["tokens_final"]) == (final, tokens)
+    assert values["accuracy_selective"] == final
+
+
+@pytest.mark.parametrize(("ending", "final", "tokens"), [("first", 0, 10), ("last", 0, 70), ("verifier", 1, 30)])
+def test_what_other_policies_deploy(ending, final, tokens):
+    values = tally_outcomes({"p": "010*"}, tokens={"p": "10+20+40"}, ending=ending).values()
+    assert (values["accuracy_final"], values["tokens_final"]) == (final, tokens)
+
+
+ANSWERS = {"base": "00", "multi_turn": "11", "score": "01*", "pag": "0w1*", "ufo": "01*", "single_turn": "10*"}
+
+
+def runs_of(out, **evaluated):
+    runs = plan_runs(RECIPE, parse_arms(",".join(ANSWERS)), 1, out)
+    for run in runs:
+        finished(run, {f"p{i}": ANSWERS[run.arm.method] for i in range(9)}, **evaluated)
+    return runs
+
+
+def test_the_table_says_what_each_policy_deploys(tmp_path):
+    runs = runs_of(tmp_path, tokens="10+5+20")
+    comparison = summarize_runs(runs)
+    grid = tabulate_comparison(comparison)
+    rows = {row[0]: dict(zip(grid.header, row, strict=True)) for row in grid.rows}
+    finals = {name: float(row["final"].split()[0]) for name, row in rows.items()}
+    assert finals == {
+        "base": 0,
+        "multi-turn RL": 100,
+        "SCoRe": 100,
+        "PAG": 100,
+        "UFO, told when wrong": 100,
+        "single-turn RL": 100,
+    }
+    assert rows["PAG"]["tokens"] == "35"
+    assert rows["single-turn RL"]["tokens"] == "10"
+    assert rows["PAG"]["verifier"].startswith("100.0")
+    assert rows["PAG"]["recall wrong"].startswith("100.0")
+    assert rows["PAG"]["recall right"] == rows["SCoRe"]["verifier"] == ""
+    assert "final - SCoRe" in grid.header
+    assert comparison.equal_tokens is None  # nothing was evaluated on the way
+    plain = summarize_runs([run for run in runs if run.arm.method in ("base", "score")])
+    assert "final" not in tabulate_comparison(plain).header
+
+
+def test_at_equal_sampled_tokens(tmp_path):
+    """PAG samples 150 tokens a step and the others 100 or fewer; evaluations after 0, 120 and 240 steps."""
+    runs = runs_of(tmp_path)
+    spent = {"multi_turn": 100, "score": 100, "pag": 150, "ufo": 100, "single_turn": 50}
+    for run in runs:
+        if not run.recipe.stages:
+            continue
+        path = run.directory / "evaluation.json"
+        entry = json.loads(path.read_text())["test"]
+        entry.pop("history")
+        history = [{**entry, "step": step, "outcomes": dict.fromkeys(entry["outcomes"], "00")} for step in (0, 60, 120)]
+        path.write_text(json.dumps({"test": {**entry, "history": [*history, entry]}}))
+        lines = [
+            {"step": s, "objective": "reinforce", "tokens": spent[run.arm.method]} for s in range(run.recipe.steps)
+        ]
+        (run.directory / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    equal = summarize_runs(runs).equal_tokens
+    assert equal is not None
+    assert equal.budget == 240 * 50
+    found = {row.arm.method: (row.steps, row.tokens, row.metrics["accuracy_t2"].value) for row in equal.rows}
+    assert found["score"] == (120, 12_000, 0.0)
+    assert found["pag"] == (60, 9_000, 0.0)
+    assert found["single_turn"] == (240, 12_000, 0.0)
+    grid = tabulate_equal_tokens(equal)
+    assert grid.title == "At equal sampled tokens: at most 12,000"
+    assert grid.header[:3] == ("method", "updates", "sampled tokens")
+    assert grid.rows[[row[0] for row in grid.rows].index("PAG")][1:3] == ("60", "9,000")
+    json.dumps(equal.as_dict())
