@@ -12,6 +12,8 @@ import click
 from scorl.cli.output import check_writable, count_problems, open_output, print_grid, quiet
 from scorl.cli.sampling import (
     build_engine,
+    check_split,
+    choose_task,
     engine_option,
     max_tokens_option,
     resolve_limits,
@@ -25,11 +27,10 @@ from scorl.settings import EvaluationSettings, MaxTokens, Sampling
 
 if TYPE_CHECKING:
     from scorl.evaluation import Evaluation
-    from scorl.recipe import TaskChoice
     from scorl.recipe.sampler import Sampler
     from scorl.tasks.task import Task
 
-__all__ = ["choose_task", "evaluate"]
+__all__ = ["evaluate"]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 COUNT = click.IntRange(min=1)
@@ -118,7 +119,7 @@ def _of_answers(file: Path, task_name: str | None, settings: Sequence[str], spli
     if task_name is None:
         raise UserError("--task is missing: it judges the answers")
     choice = resolve_task(task_name, settings)
-    _check_split(choice, settings)
+    check_split(choice, settings)
     task = choice.build()
     evaluations = evaluate_answers(file, task, split)
     there = len(task.split(split).take(None))
@@ -176,34 +177,6 @@ def _show(evaluations: Sequence[Evaluation]) -> None:
             advice = ADVICE[alarm.kind].replace("engine.max_tokens", "--max-tokens")
             name = f" ({evaluation.wording})" if evaluation.wording else ""
             click.echo(f"alarm{name}: {alarm.statistic}. To try: {advice}", err=True)
-
-
-def choose_task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, MaxTokens]:
-    """The task and the longest response: a run directory's own, unless another task is named."""
-    from scorl.recipe import resolve, resolve_task
-    from scorl.recipe.source import load
-    from scorl.run.directory import RunDirectory
-
-    run = RunDirectory.of_model(model)
-    if name is None and run is None:
-        raise UserError("--task is missing; only a run directory knows its own")
-    if run is None or name not in (None, load(run.path)["task"]["name"]):
-        choice = resolve_task(str(name), settings)
-        _check_split(choice, settings)
-        return choice.build(), 256
-    recipe = resolve(run.path, [f"task.{key.removeprefix('task.')}" for key in settings])
-    _check_split(recipe.task, settings)
-    return recipe.build_task(), recipe.engine.max_tokens
-
-
-def _check_split(task: TaskChoice, settings: Sequence[str]) -> None:
-    """Refuse `split=train` where nothing is drawn from that split: people mean the one that is measured."""
-    named = any(setting.removeprefix("task.").startswith("split=") for setting in settings)
-    if named and not (isinstance(task.few_shot, int) and task.few_shot):
-        raise UserError(
-            f"split={task.split} is where few-shot examples are drawn from, and there are none (few_shot=4); "
-            f"the split that is measured is given as --split {task.split}"
-        )
 
 
 def _write(evaluations: Sequence[Evaluation], out: Path | None, attempts_out: Path | None) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ENDPOINT",
     "build_engine",
+    "check_split",
+    "choose_task",
     "describe_sampler",
     "engine_option",
     "max_tokens_option",
@@ -163,6 +165,34 @@ def resolve_wording(
     if settings:
         raise UserError(f"{settings[0]}: of which task? --task is missing")
     return TaskChoice("question"), Correction(), None
+
+
+def choose_task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, MaxTokens]:
+    """The task and the longest response: a run directory's own, unless another task is named."""
+    from scorl.recipe import resolve, resolve_task
+    from scorl.recipe.source import load
+    from scorl.run.directory import RunDirectory
+
+    run = RunDirectory.of_model(model)
+    if name is None and run is None:
+        raise UserError("--task is missing; only a run directory knows its own")
+    if run is None or name not in (None, load(run.path)["task"]["name"]):
+        choice = resolve_task(str(name), settings)
+        check_split(choice, settings)
+        return choice.build(), 256
+    recipe = resolve(run.path, [f"task.{key.removeprefix('task.')}" for key in settings])
+    check_split(recipe.task, settings)
+    return recipe.build_task(), recipe.engine.max_tokens
+
+
+def check_split(task: TaskChoice, settings: Sequence[str]) -> None:
+    """Refuse `split=train` where nothing is drawn from that split: people mean the one that is measured."""
+    named = any(setting.removeprefix("task.").startswith("split=") for setting in settings)
+    if named and not (isinstance(task.few_shot, int) and task.few_shot):
+        raise UserError(
+            f"split={task.split} is where few-shot examples are drawn from, and there are none (few_shot=4); "
+            f"the split that is measured is given as --split {task.split}"
+        )
 
 
 def resolve_limits(given: MaxTokens | None, attempts: int, default: MaxTokens) -> MaxTokens:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scorl.cli.evaluate import choose_task
 from scorl.cli.output import check_writable, count_problems, print_grid, quiet
 from scorl.cli.sampling import (
     build_engine,
+    choose_task,
     describe_sampler,
     engine_option,
     max_tokens_option,
