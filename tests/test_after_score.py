@@ -1,9 +1,12 @@
 """PAG, S2R, self-rewarding correction, UFO, GRPO and pass@k: credit tables by hand, and that each learns."""
 
+from dataclasses import replace
+
 import pytest
 from support.conversations import response, verified
 from support.worlds import half_right, letters, tiny_policy
 
+from scorl import metrics
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.evaluation import evaluate
@@ -25,6 +28,11 @@ def attempts(*answered, sample=0):
 
 def pairs(*rewards):
     return [attempts(*[(str(r), r) for r in row], sample=i) for i, row in enumerate(rewards)]
+
+
+def offline_first(trajectory):
+    first, *later = trajectory.responses
+    return replace(trajectory, responses=(replace(first, offline=True), *later))
 
 
 def advantages(objective, group):
@@ -57,11 +65,49 @@ def test_pag_normalises_answers_and_verifications_apart():
     answers = [e.credits[0].advantage for e in normal] + [e.credits[2].advantage for e in normal[:2]]
     checks = [e.credits[1].advantage for e in normal]
     for values in (answers, checks):
-        assert sum(values) == pytest.approx(0.0)
         assert sum(v * v for v in values) / len(values) == pytest.approx(1.0)
     assert checks == pytest.approx([1, -1, 1, -1])
     assert answers[4] == pytest.approx(5 / ((4 * (2 / 3) ** 2 + 2 * 25) / 6) ** 0.5)
     assert [e.credits[2] for e in normal[2:]] == [Credit(), Credit()]
+
+
+def test_pag_leaves_groups_without_a_difference_and_what_it_does_not_train_out_of_the_spread():
+    alike = [verified(1.0, "right", 0.0, sample=i) for i in range(4)]
+    objective = PAG(alpha=0.0)
+    normal = objective.over_batch([*objective(GROUP), *objective(alike)])
+    assert all(credit.advantage == 0 for e in normal[4:] for credit in e.credits)
+    brought = [offline_first(verified(0.0, "wrong", float(i % 2), sample=i)) for i in range(4)]
+    scaled = [e.credits[2].advantage for e in objective.over_batch(objective(brought))]
+    assert scaled == pytest.approx([-1, 1, -1, 1])
+
+
+def test_pag_of_three_attempts_and_a_verification_that_says_nothing():
+    """Returns, alpha 1: r1 0, v 0 (unparsable), r2 1 + (1 - 0), v 1; the third attempt is never come to."""
+    silent = response("verification", 0.0)
+    said = response("verification", 1.0, "right")
+    attempts_made = [response("attempt", r) for r in (0.0, 1.0, 0.0)]
+    long = Trajectory(Problem("p", ()), 0, (attempts_made[0], silent, attempts_made[1], said, attempts_made[2]))
+    (example,) = PAG(scale_rewards="none")([long])
+    assert [c.advantage for c in example.credits] == [0.0, 0.0, 2.0, 1.0, 0.0]
+    assert example.credits[4] == Credit()
+    assert metrics.outcomes([[long]]) == {"p": "0?1r0"}
+    values = metrics.measure([[long]])
+    assert (values["accuracy_v1"], values["recall_wrong_v1"], values["recall_right_v1"]) == (0, 0, None)
+    assert (values["accuracy_v2"], values["recall_right_v2"], values["accuracy_selective"]) == (1, 1, 1)
+
+
+def test_branches_share_a_first_answer_and_compare_what_follows():
+    """Two first answers with two conversations each: r1 once a family, the rest among siblings that came as far."""
+    group = [
+        replace(t, sample=sample, branch=branch)
+        for t, sample, branch in ((FIXED, 0, 0), (MISSED, 0, 1), (BROKEN, 1, 0), (ACCEPTED, 1, 1))
+    ]
+    assert advantages(PAG(alpha=0.0, scale_rewards="none"), group) == [
+        (-1.0, 1.0, 1.0),
+        (-1.0, -1.0, 0.0),
+        (1.0, -1.0, 0.0),
+        (1.0, 1.0, 0.0),
+    ]
 
 
 def test_with_credit_across_turns_a_pag_verifier_is_paid_for_saying_wrong():
@@ -136,6 +182,26 @@ def test_ufo_by_hand():
     assert examples[0].credits[1] == Credit()  # nobody would have asked again
     assert second == pytest.approx([0.5 - (1 - 0.25) / 2, 0.75])
     assert third == pytest.approx([-0.25 - (1 + 0.5) / 2, -0.75])
+
+
+def test_ufo_credits_attempts_alone():
+    (example, _) = UFO()([FIXED, replace(MISSED, sample=1)])
+    assert example.credits[1] == Credit()
+    assert example.credits[2].advantage == 0.0
+
+
+def test_pass_at_k_is_refused_where_it_is_not_pass_at_k(tmp_path):
+    path = tmp_path / "r.yaml"
+    for keys, key in (
+        ("pass_k: 4", "pass_k"),
+        ("pass_k: 2, gamma: 0.5", "gamma"),
+        ("pass_k: 2, offline: 0.5", "offline"),
+        ("pass_k: 2, first: best, branches: 2", "first"),
+    ):
+        stage = f"{{objective: score_stage_two, steps: 2, problems: 4, samples: 2, {keys}}}"
+        path.write_text(f"extends: countdown\nstages: [{stage}]\n")
+        with pytest.raises(UserError, match=rf"stages\.0\.{key}: "):
+            resolve(str(path))
 
 
 def test_grpo_divides_by_the_standard_deviation_of_the_problem():

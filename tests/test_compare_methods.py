@@ -1,14 +1,17 @@
 """Methods that came after the paper as arms: what they train, what they deploy, and at equal sampled tokens."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from test_compare import RECIPE, finished
 
 from scorl.compare import METHODS, parse_arms, plan_runs, summarize_runs, tabulate_comparison, tabulate_equal_tokens
-from scorl.metrics import tally_outcomes
+from scorl.compare.jobs import _share_collected
+from scorl.metrics import outcomes, tally_outcomes, tokens
 from scorl.objectives import PAG, UFO, OutcomeLevel, ProcessLevel, Reinforce, RejectionSampling, StageOne
 from scorl.tasks.turns import Correction, Verification
+from scorl.trajectory import Problem, Response, Trajectory, Verdict
 
 LATER = [name for name, method in METHODS.items() if not method.in_paper]
 
@@ -41,6 +44,47 @@ def test_what_each_arm_trains():
     (stage,) = arm("best_draft").stages
     assert (stage.first, stage.branches, stage.samples) == ("best", 8, 8)
     assert stage.objective == StageOne(beta_1=0, beta_2=0)
+
+
+def test_arms_that_verify_keep_the_recipes_words_for_the_next_attempt():
+    mine = replace(RECIPE, turns=Correction("Look again."))
+    assert METHODS["pag"].of(mine).turns == Verification(correction="Look again.")
+    given = Verification(verification="True?")
+    assert METHODS["pag"].of(replace(RECIPE, turns=given)).turns == given
+
+
+def test_when_each_policy_stops(tmp_path):
+    runs = plan_runs(RECIPE, parse_arms("base,single_turn,score,self_refine,pag,ufo"), 1, tmp_path / "a")
+    assert {run.arm.name: run.ending for run in runs} == {
+        "base": "first",
+        "single_turn": "first",
+        "score": "last",
+        "self_refine": "last",
+        "pag": "verification",
+        "ufo": "verifier",
+    }
+    asked = replace(RECIPE, turns=Verification())
+    runs = plan_runs(asked, parse_arms("base,single_turn,score,ufo"), 1, tmp_path / "b")
+    assert {run.arm.name: run.ending for run in runs} == {
+        "base": "verification",
+        "single_turn": "first",
+        "score": "verification",
+        "ufo": "verifier",
+    }
+
+
+def test_a_critique_has_its_tokens():
+    critique = Response((1,), (2, 3), (0.0, 0.0), "", "stop", role="critique")
+    first, second = (Response((1,), (2,), (0.0,), "", "stop", Verdict(r, "", answer=str(r))) for r in (0.0, 1.0))
+    group = [Trajectory(Problem("p", ()), 0, (first, critique, second))]
+    assert outcomes([group]) == {"p": "0c1*"}
+    values = tally_outcomes(outcomes([group]), tokens=tokens([group]), ending="last").values()
+    assert (values["accuracy_final"], values["tokens_final"]) == (1, 4)
+
+
+def test_an_older_file_does_not_say_where_a_verifier_stopped():
+    values = tally_outcomes({"p": "01"}, ending="verification").values()
+    assert values["accuracy_final"] is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +139,7 @@ def test_the_table_says_what_each_policy_deploys(tmp_path):
 
 
 def test_at_equal_sampled_tokens(tmp_path):
-    """PAG samples 150 tokens a step and the others 100 or fewer; evaluations after 0, 120 and 240 steps."""
+    """PAG samples 150 tokens a step and the others 100 or fewer; evaluations after 0, 60, 120 and 240 steps."""
     runs = runs_of(tmp_path)
     spent = {"multi_turn": 100, "score": 100, "pag": 150, "ufo": 100, "single_turn": 50}
     for run in runs:
@@ -122,3 +166,19 @@ def test_at_equal_sampled_tokens(tmp_path):
     assert grid.header[:3] == ("method", "updates", "sampled tokens")
     assert grid.rows[[row[0] for row in grid.rows].index("PAG")][1:3] == ("60", "9,000")
     json.dumps(equal.as_dict())
+
+    lines[0] |= {"collected": {"tokens": 15_000}}  # of the run that is last in the list: it collects before it learns
+    (runs[-1].directory / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    without = summarize_runs(runs).equal_tokens
+    assert without is not None
+    assert [arm.name for arm in without.left_out] == [runs[-1].arm.name]
+    assert f"before their first evaluation: {runs[-1].arm.label}" in tabulate_equal_tokens(without).notes[-1]
+
+
+def test_only_arms_that_ask_alike_share_what_the_base_was_asked(tmp_path):
+    runs = plan_runs(RECIPE, parse_arms("star,pair_sft,s2r,self_rewarding"), 1, tmp_path)
+    for run in runs:
+        run.directory.mkdir(parents=True)
+        _share_collected(run, tmp_path)
+    star, pair, s2r, rewarding = (run.files.collected(0).resolve() for run in runs)
+    assert star == pair != s2r == rewarding

@@ -11,6 +11,7 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.evaluation import evaluate
 from scorl.learner import Learner
+from scorl.metrics import count_tokens
 from scorl.objectives import StageOne
 from scorl.recipe import resolve
 from scorl.rollout import Draws, rollout
@@ -48,6 +49,8 @@ def test_of_each_problems_samples_one_is_gone_on_from(first, chosen):
         assert len({t.sample for t in group}) == 1
         assert len({t.attempts[1].text for t in group}) == 2
         assert all(t.attempts[0].offline for t in group)  # chosen by its reward, so never trained on
+        drafts = 3 * len(group[0].attempts[0].ids)
+        assert count_tokens(group) == drafts + sum(len(t.attempts[1].ids) for t in group)
 
 
 def test_refinements_of_the_best_draft_are_learned(tmp_path):
@@ -58,6 +61,20 @@ def test_refinements_of_the_best_draft_are_learned(tmp_path):
     steps = list(train(policy, letters(), [stage], sampling=Sampling(max_tokens=1), learner=learner))
     assert all(e.credits[0] == Credit() for e in steps[-1].examples)
     assert 0 not in steps[-1].progress.kl
+    assert evaluate(TorchEngine(policy), letters(), max_tokens=1).summary()["metrics"]["accuracy_t2"]["value"] == 1
+
+
+def test_second_attempts_at_wrong_first_ones_are_learned(tmp_path):
+    """ScRPO: the policy's own wrong answers alone are gone on from."""
+    policy = tiny_policy(tmp_path)
+    stage = Stage(StageOne(beta_1=0, beta_2=0), 90, problems=6, samples=4, branches=8, first="wrong")
+    learner = Learner(policy, LearnerSettings(learning_rate=5e-3), total=stage.steps)
+    steps = list(train(policy, letters(), [stage], sampling=Sampling(max_tokens=1), learner=learner))
+    chosen = [t.attempts[0].right for step in steps[:9] for group in step.groups for t in group]
+    assert sum(chosen) < 0.1 * len(chosen)
+    line = steps[0].line()
+    assert line["accuracy_t1"] is line["reward_t1"] is line["delta"] is None
+    assert line["accuracy_t2"] is not None
     assert evaluate(TorchEngine(policy), letters(), max_tokens=1).summary()["metrics"]["accuracy_t2"]["value"] == 1
 
 

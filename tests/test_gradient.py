@@ -65,6 +65,12 @@ CASES = {
         lambda r1, r2: r2 + 10 * (r2 - r1),
         (0.2, 0.2),
     ),
+    "score_stage_two, reward_context": (
+        StageTwo(beta_1=0.2, alpha=10, baseline="reward_context"),
+        1.0,
+        lambda r1, r2: r2 + 10 * (r2 - r1),
+        (0.2, 0.2),
+    ),
     "score_stage_two": (StageTwo(beta_1=0.2, alpha=10), 1.0, lambda r1, r2: r2 + 10 * (r2 - r1), (0.2, 0.2)),
 }
 

@@ -5,12 +5,13 @@ the method says it maximises.
 """
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from support.tabular import TOKENS, Table, enumerate_gradient
 
-from scorl.objectives import PAG, OutcomeLevel, ProcessLevel, Reinforce
+from scorl.objectives import PAG, UFO, OutcomeLevel, ProcessLevel, Reinforce
 from scorl.settings import LearnerSettings
 from scorl.trajectory import Problem, Response, Trajectory, Verdict
 
@@ -81,6 +82,31 @@ def test_each_is_an_unbiased_gradient_of_what_it_maximises(name):
     ours = enumerate_gradient(table, objective, list(conversations(table)), 2, LearnerSettings())
     torch.testing.assert_close(-ours, exact, atol=1e-6, rtol=1e-6)
     assert exact.abs().max() > 0.05
+
+
+def test_ufo_is_an_unbiased_gradient_of_its_episodes():
+    """Two attempts, the second after a wrong first one alone; both are paid for the episode."""
+    objective, table = UFO(beta_1=0.0, repetition_penalty=0.0), Table(1, turns=2)
+
+    def two(said, sample):
+        made = conversation((*said, 0), sample).responses
+        attempts = (made[0], replace(made[1], role="attempt", verdict=Verdict(float(RIGHT[said[1]]), "")))
+        return Trajectory(Problem("p", ()), sample, attempts)
+
+    exact = torch.zeros((), dtype=torch.double)
+    for first, second in itertools.product(TOKENS, repeat=2):
+        p1, p2 = table.logp((), (first,)).exp(), table.logp((first,), (second,)).exp()
+        episode = 1.0 if RIGHT[first] else 0.5 * RIGHT[second]
+        exact = exact + (p1 * p2.detach() + p1.detach() * p2 * (not RIGHT[first])) * episode
+    drawn = [
+        (
+            table.logp((), (first,)) + table.logp((first,), (second,)),
+            lambda sample, said=(first, second): two(said, sample),
+        )
+        for first, second in itertools.product(TOKENS, repeat=2)
+    ]
+    ours = enumerate_gradient(table, objective, drawn, 2, LearnerSettings())
+    torch.testing.assert_close(-ours, torch.autograd.grad(exact, table.logits)[0], atol=1e-6, rtol=1e-6)
 
 
 def test_the_credit_of_pass_at_k_is_its_gradient():

@@ -121,7 +121,7 @@ def test_the_table_calls_arms_as_they_were_asked_for_and_says_their_value(tmp_pa
         ("multi-turn RL", "2", "0.0001"),
         ("SCoRe", "2", "0.0003"),
     ]
-    assert any("of 0.0001, 0.0003, the best of each arm at @t2" in note for note in grid.notes)
+    assert any("of 0.0001, 0.0003, the best of each arm by final accuracy" in note for note in grid.notes)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_the_command_tunes_then_trains_and_reuses_all_of_it(scorl, tmp_path, mon
     choice = json.loads((tmp_path / "compare.json").read_text())["arms"]["score"]["tuned"]
     assert choice["validation"].keys() == {"1e-09", "0.0003"}
     assert len(set(choice["validation"].values())) == 1  # nothing is right within 8 tokens, so that all are equal
-    assert f"SCoRe: {KEY} 0.0003, by @t2 on the validation split" in said
+    assert f"SCoRe: {KEY} 0.0003, by final accuracy on the validation split" in said
     code, _, said = scorl(*tuned)
     assert code == 0
     assert "2 of 2 runs are there already" in said

@@ -136,7 +136,7 @@ def converse_each(
     if draws.first != "each":
         assert task is not None, "somebody has to judge first attempts"
         first = _choose(task, first, draws)
-    each = len(first) // len(problems) if problems else 0
+    size = draws.branches * (draws.samples if draws.first == "each" else 1)
     first = [replace(r, number=r.number * draws.branches + b, branch=b) for r in first for b in range(draws.branches)]
     rows = first * len(conversations)
     for place in range(last):
@@ -144,8 +144,9 @@ def converse_each(
         turns = [turns[place] for turns in conversations for _ in first]
         asked = [row.asked(engine.chat, turn) for row, turn in zip(rows, turns, strict=True)]
         rows = _write(engine, asked, draws, limits[1 + place], keep=place + 1 < last)
-    trajectories = [Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch) for r in rows]
-    size = max(1, each * draws.branches)
+    trajectories = [
+        Trajectory(r.problem, r.number // draws.branches, r.responses, r.branch, r.dropped_tokens) for r in rows
+    ]
     groups = [trajectories[i : i + size] for i in range(0, len(trajectories), size)]
     return [list(groups[i * len(problems) : (i + 1) * len(problems)]) for i in range(len(conversations))]
 
@@ -216,6 +217,7 @@ class _Row:
     branch: int = 0
     role: Role = "attempt"
     """Of the next response."""
+    dropped_tokens: int = 0
 
     @property
     def place(self) -> int:
@@ -277,7 +279,10 @@ def _choose(task: Task, rows: Sequence[_Row], draws: Draws) -> list[_Row]:
         rewards = [verdict.reward for verdict in verdicts[start : start + draws.samples]]
         wrong = next((place for place, reward in enumerate(rewards) if reward < RIGHT), 0)
         row = rows[start + (wrong if draws.first == "wrong" else rewards.index(max(rewards)))]
-        chosen.append(replace(row, responses=(replace(row.responses[0], offline=True),)))
+        attempt = row.responses[0]
+        drafts = sum(len(one.responses[0].ids) for one in rows[start : start + draws.samples])
+        dropped = drafts - len(attempt.ids)
+        chosen.append(replace(row, responses=(replace(attempt, offline=True),), dropped_tokens=dropped))
     return chosen
 
 

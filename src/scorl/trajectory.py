@@ -167,6 +167,8 @@ class Trajectory:
     responses: tuple[Response, ...]
     branch: int = 0
     """Which of the continuations of the same first attempt; trajectories of one `sample` share it."""
+    dropped_tokens: int = 0
+    """Of other first attempts to the problem, which were sampled and not chosen."""
 
     @property
     def attempts(self) -> tuple[Response, ...]:

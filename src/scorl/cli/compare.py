@@ -30,8 +30,8 @@ __all__ = ["compare"]
 @click.option(
     "--tune",
     metavar="KEY=A,B,...",
-    help="First run every arm that trains with each of these values, and keep the one that is best at @t2 on the "
-    "validation split; the recipe's own, if it is as good.",
+    help="First run every arm that trains with each of these values, and keep the one with the best final accuracy on "
+    "the validation split; the recipe's own, if it is as good.",
 )
 @click.option(
     "--tune-seeds",

@@ -2,11 +2,12 @@
 
 OUT/recipes/score-seed-0.yaml      what each run was given
 OUT/score/seed-0/                  its run directory; its messages are in OUT/score/seed-0.log
-OUT/collected/seed-0/              what STaR and Pair-SFT sample of the base, once for all that sample alike
+OUT/collected/seed-0-5f3a91c2/     what STaR and Pair-SFT sample of the base, once for all that sample alike
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -55,9 +56,11 @@ class Run:
 
     @property
     def ending(self) -> Ending:
-        """When its policy stops at inference: by its own verification wherever it is asked for one."""
+        """When its policy stops at inference: by its own verification where it answers more than once and is asked."""
+        of_method = METHODS[self.arm.method].ending
+        once = bool(self.recipe.stages) and self.recipe.attempts == 1
         asked = {turn.role for turn in self.recipe.turns("", 2)}
-        return "verification" if "verification" in asked else METHODS[self.arm.method].ending
+        return of_method if once or of_method == "verifier" or "verification" not in asked else "verification"
 
     def tally(self, evaluation: dict[str, Any]) -> Tally:
         """The sums behind the metrics of one of its evaluations, those of its policy at inference among them."""
@@ -203,12 +206,15 @@ def start_run(run: Run, recipe: Recipe, out: Path, jobs: int) -> subprocess.Pope
 
 
 def _share_collected(run: Run, out: Path) -> None:
-    """What the first stage collects is the base's work: all arms of a seed read and write it at one place, but for
-    those that might sample otherwise.
+    """What the first stage collects is the base's work: all arms of a seed that sample alike read and write it at one
+    place.
     """
     if not all(setting.startswith("learner.") for setting in run.arm.settings):
         return
-    shared, link = out / "collected" / f"seed-{run.seed}", run.files.collected(0)
+    stage = run.recipe.stages[0]
+    asked = (run.recipe.turns("", stage.attempts), stage.samples, stage.branches, stage.offline, stage.first)
+    alike = hashlib.blake2b(repr(asked).encode(), digest_size=4).hexdigest()
+    shared, link = out / "collected" / f"seed-{run.seed}-{alike}", run.files.collected(0)
     shared.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(exist_ok=True)
     if not link.exists():
@@ -226,7 +232,9 @@ def _describe_ending(run: Run, code: int) -> str:
     assert run.evaluation is not None
     metrics = run.evaluation["metrics"]
     first, second = (100 * metrics[f"accuracy_t{turn}"]["value"] for turn in (1, 2))
-    return f"{run.name}: @t1 {first:.1f} @t2 {second:.1f} Delta {second - first:+.1f}"
+    final = metrics.get("accuracy_selective")
+    stops = f", {100 * final['value']:.1f} where it stops by itself" if final else ""
+    return f"{run.name}: @t1 {first:.1f} @t2 {second:.1f} Delta {second - first:+.1f}{stops}"
 
 
 def _stop(running: dict[Run, subprocess.Popen[bytes]]) -> None:

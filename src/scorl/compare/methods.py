@@ -27,7 +27,7 @@ from scorl.objectives import (
     Star,
 )
 from scorl.recipe import Recipe
-from scorl.tasks.turns import SelfRefine, Turns, Verification
+from scorl.tasks.turns import Correction, SelfRefine, Turns, Verification
 from scorl.training.stage import Stage
 
 __all__ = ["METHODS", "Method"]
@@ -70,8 +70,8 @@ class Method:
     label: str
     stages: Callable[[Shape], tuple[Stage, ...]] | None
     """None: nothing is trained."""
-    turns: type[SelfRefine | Verification] | None = None
-    """What is said between attempts, where it is something else than in the recipe."""
+    turns: Callable[[Turns], Turns] = lambda turns: turns
+    """What is said between attempts, given what the recipe says."""
     ending: Ending = "last"
     """When its policy stops at inference."""
     in_paper: bool = True
@@ -83,7 +83,7 @@ class Method:
         Raises:
             UserError: the recipe has no stage I or no stage II to take the settings from.
         """
-        turns: Turns = recipe.turns if self.turns is None or isinstance(recipe.turns, self.turns) else self.turns()
+        turns = self.turns(recipe.turns)
         if self.stages is None:
             return replace(recipe, stages=(), turns=turns)
         shape = _shape(recipe)
@@ -99,6 +99,17 @@ def _shape(recipe: Recipe) -> Shape:
         )
     begin = min(kinds.index(StageOne), kinds.index(StageTwo))
     return Shape(recipe.stages[:begin], recipe.stages[begin:])
+
+
+def _refine(turns: Turns) -> Turns:
+    return turns if isinstance(turns, SelfRefine) else SelfRefine()
+
+
+def _verify(turns: Turns) -> Turns:
+    """With a verification, and the recipe's own words for the attempt after it."""
+    if isinstance(turns, Verification):
+        return turns
+    return Verification(correction=turns.correction if isinstance(turns, Correction) else None)
 
 
 def _beta(shape: Shape) -> float:
@@ -156,6 +167,14 @@ def _best_draft(shape: Shape) -> tuple[Stage, ...]:
     return (replace(stage, objective=StageOne(beta_1=0.0, beta_2=0.0), steps=shape.steps, name="best_draft"),)
 
 
+def _wrong_first(shape: Shape) -> tuple[Stage, ...]:
+    """ScRPO: single-turn RL for half of the steps, then second attempts at wrong first ones alone."""
+    single = replace(_all(shape, Reinforce(_beta(shape)), attempts=1)[0], steps=shape.steps // 2)
+    stage = replace(shape.two, first="wrong", branches=shape.two.samples, offline=0.0, name="wrong_first")
+    held = StageOne(beta_1=_beta(shape), beta_2=0.0)
+    return (single, replace(stage, objective=held, steps=shape.steps - single.steps))
+
+
 def _three_attempts(shape: Shape) -> tuple[Stage, ...]:
     """Stages I(a), I(b) near the model that I(a) made, and II (appendix A.1 of the camera-ready)."""
     one, two = shape.one, shape.two
@@ -169,7 +188,7 @@ def _three_attempts(shape: Shape) -> tuple[Stage, ...]:
 
 METHODS: dict[str, Method] = {
     "base": Method("base", None, ending="first"),
-    "self_refine": Method("Self-Refine", None, SelfRefine),
+    "self_refine": Method("Self-Refine", None, _refine),
     "star": Method("STaR, D", lambda s: _rounds(s.two, s.steps, Star())),
     "star_plus": Method("STaR, D+", lambda s: _rounds(s.two, s.steps, Star(keep_right=True))),
     "pair_sft": Method("Pair-SFT, D", lambda s: _all(s, PairSFT())),
@@ -202,22 +221,30 @@ METHODS: dict[str, Method] = {
         lambda s: _all(s, Reinforce(_beta(s), scale_rewards="group")),
         in_paper=False,
     ),
-    "pag": Method("PAG", lambda s: _all(s, PAG(_beta(s))), Verification, "verification", in_paper=False),
+    "pag": Method("PAG", lambda s: _all(s, PAG(_beta(s))), _verify, "verification", in_paper=False),
     "s2r": Method(
         "S2R, process level",
         lambda s: _imitate_first(s, RejectionSampling(), ProcessLevel(_beta(s))),
-        Verification,
+        _verify,
+        "verification",
+        in_paper=False,
+    ),
+    "s2r_outcome": Method(
+        "S2R, outcome level",
+        lambda s: _imitate_first(s, RejectionSampling(), OutcomeLevel(_beta(s))),
+        _verify,
         "verification",
         in_paper=False,
     ),
     "self_rewarding": Method(
         "self-rewarding correction",
         lambda s: _imitate_first(s, RejectionSampling(imitate="all"), OutcomeLevel(_beta(s))),
-        Verification,
+        _verify,
         "verification",
         in_paper=False,
     ),
     "ufo": Method("UFO, told when wrong", lambda s: _all(s, UFO(_beta(s))), ending="verifier", in_paper=False),
     "best_draft": Method("best draft first (iGRPO)", _best_draft, in_paper=False),
+    "wrong_first": Method("wrong ones first (ScRPO)", _wrong_first, in_paper=False),
 }
 """The rows in the order of the table."""

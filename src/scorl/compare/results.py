@@ -178,7 +178,10 @@ def _compare_to_score(runs: Sequence[Run], score: Sequence[Run]) -> dict[str, Di
     if not score or runs[0].arm.name == SCORE:
         return {}
     before, after = ([_tally(run) for run in side] for side in (score, runs))
-    return bootstrap_differences(before, after)
+    found = bootstrap_differences(before, after)
+    if runs[0].ending == "verifier":  # it is told when it is right, as SCoRe is not
+        found.pop("accuracy_final", None)
+    return found
 
 
 def _evaluation(run: Run) -> dict[str, Any]:

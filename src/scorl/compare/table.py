@@ -20,15 +20,15 @@ COLUMNS = HEADLINES | {
     "edit ratio": "edit_ratio",
 }
 TO_SCORE = {"@t2 - SCoRe": "accuracy_t2", "Delta - SCoRe": "delta"}
-FINAL = {"final": "accuracy_final", "tokens": "tokens_final"}
+FINAL, TOKENS = {"final": "accuracy_final"}, {"tokens": "tokens_final"}
 VERIFIER = {"verifier": "accuracy_v1", "recall right": "recall_right_v1", "recall wrong": "recall_wrong_v1"}
-EQUAL = FINAL | {"@t1": "accuracy_t1", "@t2": "accuracy_t2", "Delta": "delta"}
+EQUAL = FINAL | TOKENS | {"@t1": "accuracy_t1", "@t2": "accuracy_t2", "Delta": "delta"}
 NOTES = {
     "ceiling": "Keep rate k and fix rate f are of right and of wrong first attempts; the ceiling is f / (f + 1 - k), "
     "and correcting pays while @t1 lies below it.",
-    "final": "Final: the answer that inference ends with, and the tokens of a problem until then: the first of a "
-    "method that trains no second, the attempt that its own verification finds right, of UFO the first that the "
-    "verifier finds right, else the last.",
+    "final": "Final: accuracy of the answer that inference ends with: the first of a method that trains no second, the "
+    "attempt that its own verification finds right, of UFO the first that the verifier finds right, else the last.",
+    "tokens": "Tokens: what a problem takes at inference.",
     "verifier": "Verifier: how often verifications of first attempts are right, of all, of right and of wrong ones.",
     "collapsed": f"Collapsed: seeds in which fewer than {UNCHANGED:.0%} of the answers change between attempts 1 and "
     "2; p by Fisher's exact test against SCoRe's seeds.",
@@ -46,8 +46,9 @@ def tabulate_comparison(comparison: Comparison) -> Grid:
     columns = COLUMNS | {f"@t{name.removeprefix('accuracy_t')}": name for name in more}
     to_score = TO_SCORE
     if any(row.stops for row in comparison.rows):
-        columns = FINAL | columns | VERIFIER
+        columns = FINAL | TOKENS | columns | VERIFIER
         to_score = {"final - SCoRe": "accuracy_final", **TO_SCORE}
+    columns |= TOKENS
     known = {name for row in comparison.rows for name in row.metrics}
     columns = {title: name for title, name in columns.items() if name in known}
     shown: dict[str, Callable[[ArmResult], str]] = {
@@ -83,9 +84,12 @@ def tabulate_equal_tokens(equal: EqualTokens) -> Grid:
         )
         for row in equal.rows
     )
-    note = "Of each run the last evaluation at which it had sampled no more tokens than the run that sampled least."
+    notes = ["Of each run the last evaluation at which it had sampled no more tokens than the run that sampled least."]
+    if equal.left_out:
+        names = ", ".join(arm.label for arm in equal.left_out)
+        notes.append(f"Not there, since they had sampled more before their first evaluation: {names}.")
     title = f"At equal sampled tokens: at most {equal.budget:,}"
-    return Grid(title, ("method", "updates", "sampled tokens", *shown), rows, (note,))
+    return Grid(title, ("method", "updates", "sampled tokens", *shown), rows, tuple(notes))
 
 
 def _write_notes(comparison: Comparison, shown: Collection[str]) -> tuple[str, ...]:
@@ -93,7 +97,8 @@ def _write_notes(comparison: Comparison, shown: Collection[str]) -> tuple[str, .
     notes += [text for column, text in NOTES.items() if column in shown]
     if tuned := next((row.tuned for row in comparison.rows if row.tuned), None):
         values, seeds = (", ".join(map(str, said)) for said in (tuned.validation, tuned.seeds))
-        notes.append(f"{tuned.key}: of {values}, the best of each arm at @t2 on the validation split (seed {seeds}).")
+        best = "the best of each arm by final accuracy on the validation split"
+        notes.append(f"{tuned.key}: of {values}, {best} (seed {seeds}).")
     for row in comparison.rows:
         for stage, about in (row.collected or {}).items():
             name = row.arm.label if len(row.collected or {}) == 1 else f"{row.arm.label}, {stage}"

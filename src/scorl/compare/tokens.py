@@ -38,6 +38,8 @@ class EqualTokens:
 
     budget: int
     rows: tuple[EqualRow, ...]
+    left_out: tuple[Arm, ...] = ()
+    """Arms that had sampled more before their first evaluation on the way, as those that collect first."""
 
     def as_dict(self) -> dict[str, Any]:
         """The table as JSON."""
@@ -51,21 +53,21 @@ class EqualTokens:
                 }
                 for row in self.rows
             },
+            "left_out": [arm.name for arm in self.left_out],
         }
 
 
 def compare_at_equal_tokens(runs: Sequence[Run]) -> EqualTokens | None:
-    """The finished runs at equal sampled tokens; None where a run was not evaluated on the way, or there is but one."""
-    trained = [run for run in runs if run.recipe.stages]
-    spent = {run: _sampled_tokens(run) for run in trained}
-    budget = min((tokens[-1] if tokens else 0 for tokens in spent.values()), default=0)
-    if len(trained) < 2 or not budget:
+    """The finished runs at equal sampled tokens; None where fewer than two arms were evaluated on the way."""
+    spent = {run: tokens for run in runs if (tokens := _sampled_tokens(run)) and tokens[-1]}
+    budget = min((tokens[-1] for tokens in spent.values()), default=0)
+    chosen = {run: _last_within(run, tokens, budget) for run, tokens in spent.items()}
+    arms = dict.fromkeys(run.arm for run in runs if run.recipe.stages)
+    there = [arm for arm in arms if all(chosen.get(run) for run in runs if run.arm == arm)]
+    if len(there) < 2:
         return None
-    chosen = {run: _last_within(run, spent[run], budget) for run in trained}
-    if not all(entry and entry["step"] for entry in chosen.values()):
-        return None
-    arms = dict.fromkeys(run.arm for run in trained)
-    return EqualTokens(budget, tuple(_row(arm, chosen, spent) for arm in arms))
+    rows = tuple(_row(arm, chosen, spent) for arm in there)
+    return EqualTokens(budget, rows, tuple(arm for arm in arms if arm not in there))
 
 
 def _sampled_tokens(run: Run) -> list[int]:
@@ -82,7 +84,7 @@ def _tokens_of_step(step: dict[str, Any]) -> int:
 
 def _last_within(run: Run, spent: Sequence[int], budget: int) -> dict[str, Any] | None:
     entries = (run.evaluation or {}).get("history", [])
-    within = [entry for entry in entries if not entry["step"] or spent[entry["step"] - 1] <= budget]
+    within = [entry for entry in entries if entry["step"] and spent[entry["step"] - 1] <= budget]
     return max(within, key=lambda entry: int(entry["step"]), default=None)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 from scorl.compare.arms import Arm
 from scorl.compare.jobs import Run, plan_runs
 from scorl.errors import UserError
-from scorl.metrics import tally_outcomes
 from scorl.recipe import Recipe, changed
 from scorl.recipe.renamed import leaves
 
@@ -36,7 +35,7 @@ __all__ = [
 
 TRIALS = "tune"
 """The folder of the trials in that of the comparison."""
-SPLIT, FIGURE = "validation", "accuracy_t2"
+SPLIT, FIGURE = "validation", "accuracy_final"
 """What values are chosen by."""
 FIRST_SEED = 1000
 """The first trial's seed, above the recipe's: with up to so many final seeds none is among them."""
@@ -64,7 +63,7 @@ class Tuned:
     key: str
     value: str
     validation: Mapping[str, float | None]
-    """@t2 on the validation split by value, the mean over seeds; None: a run did not come to its end."""
+    """Final accuracy on the validation split by value, the mean over seeds; None: a run did not come to its end."""
     seeds: tuple[int, ...]
     """Of the trials."""
     final: Arm
@@ -152,7 +151,7 @@ def describe_choice(arm: Arm, choice: Tuned) -> str:
         f"{value}: {'failed' if figure is None else f'{100 * figure:.1f}'}"
         for value, figure in choice.validation.items()
     )
-    return f"{arm.label}: {choice.key} {choice.value}, by @t2 on the {SPLIT} split ({figures})"
+    return f"{arm.label}: {choice.key} {choice.value}, by final accuracy on the {SPLIT} split ({figures})"
 
 
 def pick_arms(arms: Sequence[Arm], tuned: Mapping[Arm, Tuned]) -> list[Arm]:
@@ -164,7 +163,7 @@ def _measure(runs: Sequence[Run]) -> float | None:
     """The mean figure of these seeds; None: one did not come to its end."""
     if not runs or not all(run.done for run in runs):
         return None
-    figures = [tally_outcomes((run.evaluation or {})["outcomes"]).values()[FIGURE] for run in runs]
+    figures = [run.tally(run.evaluation or {}).values()[FIGURE] for run in runs]
     return fmean(figure or 0.0 for figure in figures)
 
 

@@ -127,6 +127,8 @@ def tally_outcomes(
 
 def _final_terms(word: str, tokens: str | None, ending: Ending) -> Terms:
     """Of the answer that inference ends with, and of the tokens that it takes."""
+    if ending == "verification" and not set(word) & set("rw?"):  # older files do not say what was claimed
+        return {"accuracy_final": (0, 0), "tokens_final": (0, 0)}
     reached = count_until(word, ending)
     terms: Terms = {"accuracy_final": (attempts_right(word.rstrip("*")[:reached])[-1], 1)}
     if tokens:

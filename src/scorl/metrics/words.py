@@ -2,6 +2,7 @@
 
 01*       the first attempt wrong, the second right, with another answer
 0w1*      the same, and between them a verification that said wrong; `r` right, `?` neither
+0c1*      the same with a critique between them
 1         one attempt, right
 
 Metrics of correctness are made of words alone, whether of trajectories or of an evaluation's file.
@@ -61,6 +62,8 @@ def spell(trajectory: Trajectory) -> str:
         elif response.role == "verification":
             answer = response.verdict.answer if response.verdict else None
             letters.append(CLAIMS.get(answer or "", "?"))
+        else:
+            letters.append("c")
     changed = len(trajectory.attempts) > 1 and answer_changed(*trajectory.attempts[:2])
     return "".join(letters) + "*" * changed
 
@@ -86,8 +89,9 @@ def tokens(groups: Iterable[Group]) -> dict[str, str]:
 
 
 def count_tokens(group: Group) -> int:
-    """How many tokens were sampled for a group; a first attempt that branches share counts once."""
-    return sum(len(response.ids) for t in group for response in t.responses[t.branch > 0 :])
+    """How many tokens were sampled for a group; what branches share, and drafts that were not chosen, counts once."""
+    dropped = sum(t.dropped_tokens for t in group if t.branch == 0)
+    return dropped + sum(len(response.ids) for t in group for response in t.responses[t.branch > 0 :])
 
 
 def attempts_right(word: str) -> list[bool]:
@@ -147,6 +151,7 @@ def _verification_terms(word: str) -> Terms:
     for letter in word.rstrip("*"):
         if letter in "01":
             right, attempt = letter == "1", attempt + 1
+        if letter in "01c":
             continue
         terms[f"accuracy_v{attempt}"] = (letter == "rw"[not right], 1)
         terms[f"recall_right_v{attempt}"] = (right and letter == "r", right)

@@ -15,9 +15,9 @@ __all__ = [
     "best_of",
     "credit_attempts",
     "credit_responses",
-    "earlier",
     "leave_one_out",
     "returns",
+    "reward_contexts",
     "standardize",
 ]
 
@@ -87,10 +87,10 @@ def returns(rewards: Sequence[float], gamma: float) -> list[float]:
     return credited[::-1]
 
 
-def earlier(rewards: Iterable[float]) -> list[tuple[float, ...]]:
-    """The reward context of each response: the rewards before it.
+def reward_contexts(rewards: Iterable[float]) -> list[tuple[float, ...]]:
+    """The rewards before each response.
 
-    >>> earlier([1.0, 0.0])
+    >>> reward_contexts([1.0, 0.0])
     [(), (1.0,)]
     """
     rewards = tuple(rewards)
@@ -131,15 +131,19 @@ def advantages(
         for family in families.values() if branched else [list(range(len(group)))]:
             peers = [i for i in family if len(credited[i]) > place]
             column = [credited[i][place] for i in peers]
-            keys = [contexts[i][place] for i in peers] if contexts else [None] * len(peers)
-            for i, value in zip(peers, _within(column, keys, later), strict=True):
+            compared = later(column)
+            if contexts:
+                compared = _within([contexts[i][place] for i in peers], column, compared, later)
+            for i, value in zip(peers, compared, strict=True):
                 rows[i].append(value)
     return [tuple(row) for row in rows]
 
 
-def _within(column: Sequence[float], keys: Sequence[Hashable], baseline: Baseline) -> list[float]:
-    """Each return among those with its key."""
-    found = baseline(column)
+def _within(
+    keys: Sequence[Hashable], column: Sequence[float], among_all: Sequence[float], baseline: Baseline
+) -> list[float]:
+    """Each return compared with those of its key; one that is alone, with all."""
+    found = list(among_all)
     places: dict[Hashable, list[int]] = defaultdict(list)
     for place, key in enumerate(keys):
         places[key].append(place)
@@ -151,14 +155,19 @@ def _within(column: Sequence[float], keys: Sequence[Hashable], baseline: Baselin
 
 
 def credit_attempts(group: Group, rows: Sequence[Sequence[float]], beta: float) -> list[TrainingExample]:
-    """A training example per trajectory: the advantage of each attempt, and one KL coefficient for all."""
+    """A training example per trajectory: the advantage of each attempt, and one KL coefficient for all.
+
+    Attempts behind the end of their row train nothing.
+    """
     pairs = zip(group, rows, strict=True)
-    return [TrainingExample.of_attempts(trajectory, (Credit(a, beta) for a in row)) for trajectory, row in pairs]
+    return [TrainingExample.of_attempts(t, _padded(row, beta, len(t.attempts))) for t, row in pairs]
 
 
 def credit_responses(group: Group, rows: Sequence[Sequence[float]], beta: float) -> list[TrainingExample]:
-    """The same for responses of every role; those behind the end of their row train nothing."""
-    return [
-        TrainingExample(t, (*(Credit(a, beta) for a in row), *[Credit()] * (len(t.responses) - len(row))))
-        for t, row in zip(group, rows, strict=True)
-    ]
+    """The same for responses of every role."""
+    pairs = zip(group, rows, strict=True)
+    return [TrainingExample(t, _padded(row, beta, len(t.responses))) for t, row in pairs]
+
+
+def _padded(row: Sequence[float], beta: float, length: int) -> tuple[Credit, ...]:
+    return (*(Credit(advantage, beta) for advantage in row), *[Credit()] * (length - len(row)))

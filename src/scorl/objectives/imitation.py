@@ -87,7 +87,7 @@ class RejectionSampling(Objective):
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """One for each such conversation; what inference would not have come to is not imitated."""
-        return [self._example(t) for t in group if all(_true(r) for r in t.reached[1:]) and t.final.right]
+        return [self._example(t) for t in group if t.final.right and _all_true(t)]
 
     def _example(self, trajectory: Trajectory) -> TrainingExample:
         covered = [
@@ -108,9 +108,9 @@ class RejectionSampling(Objective):
         ]
 
 
-def _true(response: Response) -> bool:
-    """Whether a verification is true; answers are let pass."""
-    return response.role != "verification" or response.right
+def _all_true(trajectory: Trajectory) -> bool:
+    """Whether every verification that inference comes to is true."""
+    return all(response.right for response in trajectory.reached if response.role == "verification")
 
 
 def _enters(first: Response, keep_right: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 from scorl.trajectory import Group, Role, TrainingExample
 
-__all__ = ["Objective", "Source", "StageShape", "needs_second_attempt"]
+__all__ = ["Objective", "Source", "StageShape", "needs_second_attempt", "pass_k_problems"]
 
 Source = Literal["policy", "collected", "solutions"]
 """Where a stage's trajectories come from: sampled in every step; sampled once, when the stage begins; or the problems'
@@ -25,6 +25,16 @@ class StageShape(Protocol):
     @property
     def samples(self) -> int:
         """Samples per problem."""
+        ...
+
+    @property
+    def first(self) -> str:
+        """Which first attempts are gone on from."""
+        ...
+
+    @property
+    def offline(self) -> float:
+        """Share of first attempts that another policy writes."""
         ...
 
 
@@ -72,3 +82,17 @@ def needs_second_attempt(stage: StageShape) -> Iterator[tuple[str, str]]:
     """What is wrong with a stage of one attempt, for `Objective.problems_with`."""
     if stage.attempts < 2:
         yield "attempts", f"needs at least 2, not {stage.attempts}"
+
+
+def pass_k_problems(k: int, gamma: float, stage: StageShape) -> Iterator[tuple[str, str]]:
+    """What is wrong with a stage whose first attempts are paid for pass@k, for `Objective.problems_with`."""
+    if k == 1:
+        return
+    if k > stage.samples:
+        yield "pass_k", f"needs as many samples, so at most {stage.samples}, not {k}"
+    if gamma:
+        yield "gamma", f"would pay first attempts for later ones too, so 0 with pass_k, not {gamma:g}"
+    if stage.first != "each":
+        yield "first", f"goes on from every first attempt with pass_k, so each, not {stage.first}"
+    if stage.offline:
+        yield "offline", f"compares the policy's own first attempts with pass_k, so 0, not {stage.offline:g}"

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, pstdev
+from statistics import pstdev
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
 from scorl.objectives.baseline import advantages, credit_responses, returns
 from scorl.objectives.objective import Objective, StageShape, needs_second_attempt
-from scorl.trajectory import Credit, Group, Role, TrainingExample, Trajectory
+from scorl.trajectory import Group, Role, TrainingExample, Trajectory
 
 __all__ = ["PAG"]
 
@@ -34,8 +34,8 @@ class PAG(Objective):
     gamma: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Discount of later rewards in a response's return, of whatever role; above 0 it pays for saying wrong."""
     scale_rewards: Literal["none", "role"] = "role"
-    """`role`: advantages have mean 0 and spread 1 among all answers, and among all verifications, of a step
-    (RoleAdvNorm). It belongs to this method: with SCoRe it would cancel alpha."""
+    """`role`: advantages have spread 1 among the answers of a step, and among its verifications (RoleAdvNorm). It
+    belongs to this method: with SCoRe, whose alpha is large, it would scale first answers towards 0."""
 
     roles: ClassVar[frozenset[Role]] = frozenset({"verification"})
 
@@ -56,31 +56,35 @@ class PAG(Objective):
         return rewards
 
     def over_batch(self, examples: Sequence[TrainingExample]) -> Sequence[TrainingExample]:
-        """With advantages normalised by role."""
+        """With advantages divided by their role's spread.
+
+        Their mean is left alone: it is about 0 already, and taking it off would credit groups without a difference.
+        """
         if self.scale_rewards == "none":
             return examples
         found: dict[Role, list[float]] = defaultdict(list)
         for example in examples:
-            for role, credit in _credited(example):
-                found[role].append(credit.advantage)
-        shape = {role: (fmean(values), pstdev(values) + 1e-8) for role, values in found.items()}
-        return [_normalized(example, shape) for example in examples]
+            for role, advantage in _trained(example):
+                found[role].append(advantage)
+        spread = {role: pstdev(values) + 1e-8 for role, values in found.items()}
+        return [_scaled(example, spread) for example in examples]
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
         """There is an answer after the verification."""
         yield from needs_second_attempt(stage)
 
 
-def _credited(example: TrainingExample) -> Iterator[tuple[Role, Credit]]:
-    """The roles and credits of the responses that inference comes to."""
-    for response, credit in zip(example.trajectory.reached, example.credits, strict=False):
-        yield response.role, credit
+def _trained(example: TrainingExample) -> Iterator[tuple[Role, float]]:
+    """The roles and advantages of the responses that are trained; a first one that branches share, once."""
+    pairs = [*zip(example.trajectory.reached, example.credits, strict=False)]
+    for response, credit in pairs[example.trajectory.branch > 0 :]:
+        if not response.offline:
+            yield response.role, credit.advantage
 
 
-def _normalized(example: TrainingExample, shape: Mapping[Role, tuple[float, float]]) -> TrainingExample:
-    """The example with each advantage less its role's mean, over its role's spread."""
-    credits = list(example.credits)
-    for place, (role, credit) in enumerate(_credited(example)):
-        mean, spread = shape[role]
-        credits[place] = replace(credit, advantage=(credit.advantage - mean) / spread)
+def _scaled(example: TrainingExample, spread: Mapping[Role, float]) -> TrainingExample:
+    credits = [
+        replace(credit, advantage=credit.advantage / spread.get(response.role, 1.0))
+        for response, credit in zip(example.trajectory.responses, example.credits, strict=True)
+    ]
     return replace(example, credits=tuple(credits))

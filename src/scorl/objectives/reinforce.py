@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Interval
 
 from scorl.objectives.baseline import advantages, best_of, credit_attempts, leave_one_out, returns, standardize
-from scorl.objectives.objective import Objective, StageShape
+from scorl.objectives.objective import Objective, StageShape, pass_k_problems
 from scorl.trajectory import Group, Response, TrainingExample
 
 __all__ = ["Reinforce"]
@@ -39,9 +39,8 @@ class Reinforce(Objective):
         return credit_attempts(group, advantages(group, credited, first=first, later=later), self.beta_1)
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
-        """Weights are one for each attempt, and pass@k needs k samples and rewards as they are."""
-        if self.pass_k > stage.samples:
-            yield "pass_k", f"needs as many samples, so at most {stage.samples}, not {self.pass_k}"
+        """Weights are one for each attempt, and pass@k has a baseline of its own."""
+        yield from pass_k_problems(self.pass_k, self.gamma, stage)
         if self.pass_k > 1 and self.scale_rewards == "group":
             yield "scale_rewards", "has a baseline of its own with pass_k, so none, not group"
         if len(self.weights) not in (0, stage.attempts):

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
-from scorl.objectives.baseline import advantages, credit_responses, earlier
+from scorl.objectives.baseline import advantages, credit_responses, reward_contexts
 from scorl.objectives.objective import Objective, StageShape, needs_second_attempt
 from scorl.trajectory import Group, Response, Role, TrainingExample
 
@@ -33,7 +33,7 @@ class ProcessLevel(Objective):
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of a response: its reward less the mean of the others in the same reward context."""
         credited = [[_signed(response) for response in t.reached] for t in group]
-        contexts = [earlier(row) for row in credited]
+        contexts = [reward_contexts(row) for row in credited]
         return credit_responses(group, advantages(group, credited, contexts=contexts), self.beta_1)
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:

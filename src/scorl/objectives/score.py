@@ -18,8 +18,8 @@ from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Interval
 
-from scorl.objectives.baseline import advantages, best_of, credit_attempts, earlier, returns
-from scorl.objectives.objective import Objective, StageShape, needs_second_attempt
+from scorl.objectives.baseline import advantages, best_of, credit_attempts, returns, reward_contexts
+from scorl.objectives.objective import Objective, StageShape, needs_second_attempt, pass_k_problems
 from scorl.trajectory import Credit, Group, TrainingExample, Trajectory
 
 __all__ = ["StageOne", "StageTwo", "shaped_rewards"]
@@ -85,7 +85,7 @@ class StageTwo(Objective):
         """Advantage of attempt t: its shaped return less the mean over what it is compared with (`advantages`)."""
         contexts = None
         if self.baseline == "reward_context":
-            contexts = [earlier(a.reward for a in t.attempts) for t in group]
+            contexts = [reward_contexts(a.reward for a in t.attempts) for t in group]
         credited = [self._credited(t) for t in group]
         first = partial(best_of, k=self.pass_k)
         return credit_attempts(group, advantages(group, credited, first=first, contexts=contexts), self.beta_1)
@@ -93,8 +93,7 @@ class StageTwo(Objective):
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
         """There is a second attempt, and pass@k has k samples."""
         yield from needs_second_attempt(stage)
-        if self.pass_k > stage.samples:
-            yield "pass_k", f"needs as many samples, so at most {stage.samples}, not {self.pass_k}"
+        yield from pass_k_problems(self.pass_k, self.gamma, stage)
 
     def _credited(self, trajectory: Trajectory) -> list[float]:
         credited = returns(shaped_rewards(trajectory, self.alpha), self.gamma)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from scorl.objectives.baseline import advantages, credit_responses
+from scorl.objectives.baseline import advantages, credit_attempts
 from scorl.objectives.objective import Objective, StageShape, needs_second_attempt
 from scorl.trajectory import Group, Response, TrainingExample, Trajectory
 
@@ -34,7 +34,7 @@ class UFO(Objective):
         """Advantage of each attempt of an episode: its return less the mean of the others' that came as far."""
         episodes = [list(_episode(t)) for t in group]
         credited = [[self._return(attempts)] * len(attempts) for attempts in episodes]
-        return credit_responses(group, advantages(group, credited), self.beta_1)
+        return credit_attempts(group, advantages(group, credited), self.beta_1)
 
     def _return(self, attempts: Sequence[Response]) -> float:
         rewards = (self.decay**turn * attempt.reward for turn, attempt in enumerate(attempts))

@@ -28,6 +28,8 @@ OF_EVALUATIONS = (
     "saved_tokens",
 )
 """How the names of metrics begin that a step's line leaves to evaluations."""
+OF_FIRST_ATTEMPTS = ("accuracy_t1", "reward_t1", "delta")
+"""What says nothing of the policy where a reward chose the first attempts."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,15 @@ class Step:
         """The step's line of `steps.jsonl`; what is undefined (flips of a single attempt, say) is null."""
         sampled = self.stage.objective.source == "policy"
         measured = metrics.measure(self.groups)
+        unknown = () if self.stage.first == "each" else OF_FIRST_ATTEMPTS
         kept = [name for name in measured if not name.startswith(OF_EVALUATIONS)]
         return {
             "step": self.index,
             "stage": self.stage.label,
             "objective": self.stage.objective_name,
-            **{name: measured[name] if sampled else None for name in kept},
+            **{name: measured[name] if sampled and name not in unknown else None for name in kept},
             "out_of_context": metrics.share_out_of_context(self.groups, self.batch.sampling) if sampled else None,
-            **{name: value if sampled else None for name, value in self._rewards()},
+            **{name: value if sampled and name not in unknown else None for name, value in self._rewards()},
             "frac_reward_zero_std": self._frac_reward_zero_std() if sampled else None,
             **self._kl(),
             "loss": _finite(self.progress.loss),
