@@ -38,16 +38,16 @@ WORDS = ("Quick: ", "Steps: ", "Again: ", " no.")
 SAYS_RIGHT, SAYS_WRONG = "Verdict: right", "Verdict: wrong"
 VERIFY = Verification().verification
 VERIFY_TURN = f"<|user|>{VERIFY}{END}<|assistant|>"
-UPDATES, PROBLEMS, FIRST_TOKENS, SECOND_TOKENS = 600, 8192, 7, 48
+CHECK_UPDATES, HABIT_UPDATES, PROBLEMS, FIRST_TOKENS, SECOND_TOKENS = 1000, 300, 8192, 7, 48
 
 
 @dataclass(frozen=True)
 class Habit:
     """How often a verification is of which style."""
 
-    careful: float = 0.2
+    careful: float = 0.25
     """Of the verifications; of the others each verdict is as frequent."""
-    rehearsed: float = 0.3
+    rehearsed: float = 0.4
     """Of the rows with a verification, those in which a careful one is learned but for its opening word."""
 
 
@@ -130,10 +130,14 @@ def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def acquire(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """The habit of its verifications, and its own attempts again."""
-    rng, habit = random.Random(2), Habit()
-    rows = (row_of(own, habit, rng) for own in itertools.cycle(written(model, tokenizer)))
-    tiny.train(model, tokenizer, rows, UPDATES, 5e-4, "habit")
+    """Careful verifications, then the habit of blunt ones; and all along its own attempts again."""
+    rng, found = random.Random(2), written(model, tokenizer)
+    for name, updates, rate, habit in (
+        ("check", CHECK_UPDATES, 1e-3, Habit(careful=1.0, rehearsed=0.0)),
+        ("habit", HABIT_UPDATES, 5e-4, Habit()),
+    ):
+        rows = (row_of(own, habit, rng) for own in itertools.cycle(found))
+        tiny.train(model, tokenizer, rows, updates, rate, name)
 
 
 main = tiny.command(
