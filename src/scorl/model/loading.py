@@ -33,7 +33,7 @@ __all__ = [
     "saved_steps",
 ]
 
-SHIPPED = ("countdown-base", "functions-base", "hasty-base")
+SHIPPED = ("countdown-base", "functions-base", "hasty-base", "verify-base")
 """Models in this package, named `scorl:NAME`."""
 
 ADAPTER = "adapter_config.json"
