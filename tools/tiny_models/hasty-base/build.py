@@ -37,7 +37,7 @@ from scorl.trajectory import Problem
 from scorl.verifiers.countdown import find_fault, find_steps
 
 SETTINGS = Countdown(most_steps=1)
-SUMS_UPDATES, FIRST_UPDATES, OWN_UPDATES, HABIT_UPDATES = 200, 1200, 300, 400
+SUMS_UPDATES, FIRST_UPDATES, OWN_UPDATES, HABIT_UPDATES = 200, 1800, 300, 400
 PROBLEMS, SAMPLES, TOKENS = 4096, 4, 7
 ALONE, REHEARSED = 0.6, 0.15
 """How many rows are first attempts alone: in the phase `first`, and in those behind it."""
