@@ -53,6 +53,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/mypy tools/tiny_models/functions-base
 	$(BIN)/mypy tools/tiny_models/hasty-base
+	$(BIN)/mypy tools/tiny_models/verify-base
 
 format: setup
 	$(BIN)/ruff check --fix-only .

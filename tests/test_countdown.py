@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from scorl import tasks
 from scorl.errors import UserError
 from scorl.tasks.countdown import Countdown, CountdownProblems, countdown, find_solutions
+from scorl.tasks.turns import Verification
 from scorl.verifiers.countdown import find_steps, verify, write_steps
 
 NUMBERS, TARGET = (7, 3, 5), 16
@@ -270,3 +272,38 @@ def test_a_whole_first_attempt_of_the_hasty_base_is_much_better_than_a_hasty_one
     assert 0.6 < len(hasty) / 300 < 0.8
     assert sum(hasty) / len(hasty) < 0.25
     assert sum(whole) / len(whole) > 0.35
+
+
+VERIFY = BASE.with_name("verify-base")
+
+
+def test_the_verify_base_reads_and_writes_its_world_exactly() -> None:
+    tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(VERIFY)
+    for text in (
+        Verification().verification,
+        "Check: 7+3=10 no. Verdict: wrong",
+        "Check: 7*5=35 ok. Verdict: right",
+        "Verdict: right",
+        "Quick: 7+3=10",
+    ):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids) == text
+
+
+def test_a_careful_verification_of_the_verify_base_is_mostly_true_and_a_blunt_one_is_a_coin() -> None:
+    pytest.importorskip("transformers")
+    from scorl.engines.torch import TorchEngine
+    from scorl.evaluation import evaluate
+    from scorl.model.policy import Policy
+    from scorl.settings import EvaluationSettings
+
+    settings = EvaluationSettings(problems=400, temperature=1.0)
+    task = replace(countdown(Countdown(most_steps=1)), between=Verification())
+    result = evaluate(TorchEngine(Policy(str(VERIFY))), task, settings, max_tokens=48)
+    checks = [group[0].responses[1] for group in result.groups]
+    careful = [r.right for r in checks if r.text.startswith("Check: ")]
+    blunt = [r.right for r in checks if r.text.startswith("Verdict: ")]
+    assert 0.1 < len(careful) / 400 < 0.3
+    assert sum(careful) / len(careful) > 0.8
+    assert 0.4 < sum(blunt) / len(blunt) < 0.6
