@@ -245,6 +245,15 @@ def test_each_learns_to_verify_and_to_revise(tmp_path, objective):
         assert measured["accuracy_v1"]["value"] == 1
 
 
+def test_with_credit_across_turns_the_verifier_comes_to_say_wrong(tmp_path):
+    """Of right answers too, since revisions keep them: recall of right 0, where each response paid for itself has 1."""
+    policy, _ = learn(tmp_path, half_right(), Stage(PAG(gamma=1.0), 100, problems=6, samples=16))
+    measured = evaluate(TorchEngine(policy), half_right(), max_tokens=1).summary()["metrics"]
+    assert measured["recall_right_v1"]["value"] < 0.5
+    assert measured["recall_wrong_v1"]["value"] == 1
+    assert measured["accuracy_t2"]["value"] == 1
+
+
 def test_rejection_sampling_learns_from_what_was_true(tmp_path):
     stage = Stage(RejectionSampling(epochs=6), 30, problems=6, samples=64)
     policy, _ = learn(tmp_path, half_right(), stage)
