@@ -167,7 +167,10 @@ def test_at_equal_sampled_tokens(tmp_path):
     assert grid.rows[[row[0] for row in grid.rows].index("PAG")][1:3] == ("60", "9,000")
     json.dumps(equal.as_dict())
 
-    lines[0] |= {"collected": {"tokens": 15_000}}  # of the run that is last in the list: it collects before it learns
+    lines[0] |= {
+        "stage": "one",
+        "collected": {"tokens": 30_000, "trajectories": 9, "examples": 9},
+    }  # of the run that is last in the list: it collects before it learns
     (runs[-1].directory / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     without = summarize_runs(runs).equal_tokens
     assert without is not None

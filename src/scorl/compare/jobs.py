@@ -58,7 +58,7 @@ class Run:
     def ending(self) -> Ending:
         """When its policy stops at inference: by its own verification where it answers more than once and is asked."""
         of_method = METHODS[self.arm.method].ending
-        once = bool(self.recipe.stages) and self.recipe.attempts == 1
+        once = bool(self.recipe.stages) and not self.corrects
         asked = {turn.role for turn in self.recipe.turns("", 2)}
         return of_method if once or of_method == "verifier" or "verification" not in asked else "verification"
 
