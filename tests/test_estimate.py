@@ -204,9 +204,11 @@ def test_the_first_update_holds_one_tensor_twice_to_see_that_all_move():
 
 
 PAPERS = [name for name in shipped_recipes() if name.startswith(("math", "mbpp"))]
+SCORE = [name for name in PAPERS if name.split("-")[1].rstrip(".0123456789") in ("qwen", "llama", "gemma")]
+"""Those of SCoRe; later methods' fill the same micro-batches of the same models."""
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("name", SCORE)
 def test_the_papers_recipes_fit_the_gpus_that_they_name(name, monkeypatch):
     """With the longest responses that they allow, and a tenth of the card to spare."""
     monkeypatch.setattr(model, "fetch_config", lambda name: (_ for _ in ()).throw(AssertionError(name)))
