@@ -186,6 +186,11 @@ def _three_attempts(shape: Shape) -> tuple[Stage, ...]:
     )
 
 
+def _verifying(label: str, stages: Callable[[Shape], tuple[Stage, ...]]) -> Method:
+    """A later method whose policy verifies its answers, and stops where it finds one right."""
+    return Method(label, stages, _verify, "verification", in_paper=False)
+
+
 METHODS: dict[str, Method] = {
     "base": Method("base", None, ending="first"),
     "self_refine": Method("Self-Refine", None, _refine),
@@ -221,27 +226,18 @@ METHODS: dict[str, Method] = {
         lambda s: _all(s, Reinforce(_beta(s), scale_rewards="group")),
         in_paper=False,
     ),
-    "pag": Method("PAG", lambda s: _all(s, PAG(_beta(s))), _verify, "verification", in_paper=False),
-    "s2r": Method(
+    "pag": _verifying("PAG", lambda s: _all(s, PAG(_beta(s)))),
+    "s2r": _verifying(
         "S2R, process level",
         lambda s: _imitate_first(s, RejectionSampling(), ProcessLevel(_beta(s))),
-        _verify,
-        "verification",
-        in_paper=False,
     ),
-    "s2r_outcome": Method(
+    "s2r_outcome": _verifying(
         "S2R, outcome level",
         lambda s: _imitate_first(s, RejectionSampling(), OutcomeLevel(_beta(s))),
-        _verify,
-        "verification",
-        in_paper=False,
     ),
-    "self_rewarding": Method(
+    "self_rewarding": _verifying(
         "self-rewarding correction",
         lambda s: _imitate_first(s, RejectionSampling(imitate="all"), OutcomeLevel(_beta(s))),
-        _verify,
-        "verification",
-        in_paper=False,
     ),
     "ufo": Method("UFO, told when wrong", lambda s: _all(s, UFO(_beta(s))), ending="verifier", in_paper=False),
     "best_draft": Method("best draft first (iGRPO)", _best_draft, in_paper=False),
