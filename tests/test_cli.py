@@ -360,6 +360,11 @@ def test_progress_says_the_rates_of_both_turns():
     )
 
 
+def test_progress_says_what_a_verification_is_worth():
+    verified = LINE | {"accuracy_selective": 0.6, "accuracy_v1": 0.9}
+    assert "changed 75.0  selective 60.0  verifier 90.0  KL" in describe_step(verified, 240, 2.0)
+
+
 def test_progress_leaves_out_what_is_undefined():
     blank = {key: None for key in LINE if key.startswith(("acc", "delta", "inc", "cor", "ans", "kl"))}
     assert describe_step(LINE | blank | {"stage": "supervised", "step": 0}, 3601, 1.0) == (

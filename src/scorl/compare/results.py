@@ -75,10 +75,10 @@ class ArmResult:
         return {
             "label": self.arm.label,
             "seeds": list(self.seeds),
-            "metrics": {n: {"mean": i.value, "low": i.low, "high": i.high} for n, i in self.metrics.items()},
+            "metrics": {name: interval.as_mean() for name, interval in self.metrics.items()},
             "to_score": {n: asdict(d) | {"p_holm": self.p_holm.get(n)} for n, d in self.to_score.items()},
             "collapsed": self.collapsed and self.collapsed.as_dict(),
-            "fixed": {n: {"mean": i.value, "low": i.low, "high": i.high} for n, i in self.fixed.items()},
+            "fixed": {name: interval.as_mean() for name, interval in self.fixed.items()},
             "tuned": self.tuned and self.tuned.as_dict(),
             "collected": self.collected,
             "paper_math500": published and dict(zip(("accuracy_t1", "accuracy_t2", "delta"), published, strict=True)),

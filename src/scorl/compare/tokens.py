@@ -49,7 +49,7 @@ class EqualTokens:
                 row.arm.name: {
                     "steps": row.steps,
                     "tokens": row.tokens,
-                    "metrics": {n: {"mean": i.value, "low": i.low, "high": i.high} for n, i in row.metrics.items()},
+                    "metrics": {name: interval.as_mean() for name, interval in row.metrics.items()},
                 }
                 for row in self.rows
             },

@@ -1,6 +1,6 @@
 """The metrics of self-correction and how sure they are; no model and no torch needed."""
 
-from scorl.metrics.accuracy import HEADLINES, Tally, edit_ratios, measure, tally, tally_outcomes
+from scorl.metrics.accuracy import HEADLINES, VERIFIED, Tally, edit_ratios, measure, tally, tally_outcomes
 from scorl.metrics.alarms import (
     ADVICE,
     Alarm,
@@ -23,6 +23,7 @@ from scorl.metrics.words import Ending, attempts_right, count_tokens, outcomes, 
 __all__ = [
     "ADVICE",
     "HEADLINES",
+    "VERIFIED",
     "Alarm",
     "Difference",
     "Ending",

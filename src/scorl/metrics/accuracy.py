@@ -19,7 +19,7 @@ from scorl.metrics.edits import edit_ratio
 from scorl.metrics.words import CEILING, Ending, Terms, attempts_right, count_until, flip_terms, spell
 from scorl.trajectory import Group, Response, Trajectory
 
-__all__ = ["HEADLINES", "Tally", "edit_ratios", "measure", "ratios", "tally", "tally_outcomes"]
+__all__ = ["HEADLINES", "VERIFIED", "Tally", "edit_ratios", "measure", "ratios", "tally", "tally_outcomes"]
 
 HEADLINES = {
     "@t1": "accuracy_t1",
@@ -30,6 +30,8 @@ HEADLINES = {
     "changed": "answer_changed",
 }
 """The rates that are shown first, by their short names."""
+VERIFIED = {"selective": "accuracy_selective", "verifier": "accuracy_v1"}
+"""What is shown beside them of conversations with verifications."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,10 @@ class Interval:
     low: float | None
     high: float | None
 
+    def as_mean(self) -> dict[str, float | None]:
+        """As the JSON of a comparison has it, where the value is a mean over seeds."""
+        return {"mean": self.value, "low": self.low, "high": self.high}
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:

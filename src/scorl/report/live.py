@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from scorl.metrics import HEADLINES
+from scorl.metrics import HEADLINES, VERIFIED
 from scorl.report.show import STYLES
 from scorl.report.table import format_interval, format_value
 from scorl.report.trajectories import ShownTrajectory, make_visible
@@ -70,7 +70,7 @@ def describe_state(run: WatchedRun) -> str:
 def describe_evaluation(entry: Record) -> str:
     """A held-out evaluation in a line, in percent."""
     parts = [f"held-out after {entry['step']} updates:"]
-    for name, key in HEADLINES.items():
+    for name, key in (HEADLINES | VERIFIED).items():
         metric = entry["metrics"].get(key)
         if metric and metric["value"] is not None:
             parts.append(f"{name} {format_value(key, metric['value'])} {format_interval(key, metric)}".rstrip())
@@ -116,7 +116,7 @@ def _draw_evaluations(run: WatchedRun) -> Table:
     for entry in (first, last) if first is not last else (last,):
         table.add_column(f"after {entry['step']}", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for name, key in HEADLINES.items():
+    for name, key in (HEADLINES | VERIFIED).items():
         values = [entry["metrics"].get(key, {}).get("value") for entry in run.history]
         if values[-1] is None:
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.metrics import HEADLINES, describe_alarms
+from scorl.metrics import HEADLINES, VERIFIED, describe_alarms
 from scorl.recipe.source import load
 from scorl.report.trajectories import ShownTrajectory, present, select
 from scorl.run.directory import STEPS, RunDirectory
@@ -21,6 +21,7 @@ __all__ = ["FIGURES", "Tail", "WatchedRun", "sparkline"]
 
 FIGURES = {
     **HEADLINES,
+    **VERIFIED,
     "KL t1": "kl_t1",
     "KL t2": "kl_t2",
     "truncated": "truncated",

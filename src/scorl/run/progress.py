@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from scorl.metrics import HEADLINES
+from scorl.metrics import HEADLINES, VERIFIED
 
 __all__ = ["ProgressLine", "describe_step", "format_duration"]
 
@@ -83,7 +83,7 @@ class ProgressLine:
 
 
 def describe_step(line: Mapping[str, Any], total: int, seconds: float) -> str:
-    """A step in a line: stage, place, rate, time left, the rates of paper.md in percent, KL per turn.
+    """A step in a line: stage, place, rate, time left, the headline rates in percent, KL per turn.
 
     Args:
         line: of steps.jsonl; what is null is left out.
@@ -96,7 +96,7 @@ def describe_step(line: Mapping[str, Any], total: int, seconds: float) -> str:
         f"{seconds:.2f} s/step",
         f"{format_duration(seconds * (total - done))} left",
     ]
-    for name, key in HEADLINES.items():
+    for name, key in (HEADLINES | VERIFIED).items():
         if line.get(key) is not None:
             parts.append(f"{name} {100 * line[key]:{'+' if name == 'Delta' else ''}.1f}")
     divergences = [f"{line[key]:.3f}" for key in ("kl_t1", "kl_t2") if line.get(key) is not None]
