@@ -68,6 +68,18 @@ class LineWorker:
             raise EndedError from None
         return self.read(process, seconds)
 
+    def ask_again(self, line: str, seconds: float) -> str:
+        """The answer to a line, asked once more where the worker ends: the kernel or somebody else may have killed it.
+
+        Raises:
+            LateError, EndedError: it did not answer in time, or ended both times, which is the question's doing.
+            RuntimeError: it does not start.
+        """
+        try:
+            return self.ask(line, seconds)
+        except EndedError:
+            return self.ask(line, seconds)
+
     def ready(self) -> subprocess.Popen[str]:
         """The process, started where there is none or where it has died between two questions."""
         if self.process is not None and self.process.poll() is None:

@@ -77,11 +77,11 @@ def score(worker: LineWorker, asked: tuple[GymEntry, str]) -> Verdict:
     gold, answer = asked
     try:
         line = base64.b64encode(pickle.dumps((dict(gold.entry), answer))).decode()
-        reply = json.loads(worker.ask(line, SECONDS))
+        reply = json.loads(worker.ask_again(line, SECONDS))
     except LateError:
         return Verdict(0.0, "timeout", f"not scored within {SECONDS:g} s", answer)
     except (EndedError, ValueError):
-        return Verdict(0.0, "error", "the answer ended its scorer", answer)
+        return Verdict(0.0, "error", "the answer ended its scorer twice", answer)
     if isinstance(reply, str):
         return Verdict(0.0, "error", reply, answer)
     return Verdict(float(reply), "correct" if reply >= 0.5 else "incorrect", "", answer)

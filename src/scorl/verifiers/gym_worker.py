@@ -53,6 +53,8 @@ def main() -> None:
         try:
             score = float(dataset.score_answer(answer, entry))
             reply: Any = score if math.isfinite(score) else f"the score is {score}"
+        except MemoryError:  # likewise in symbolic.py
+            sys.exit(1)
         except Exception as error:  # what an answer makes it raise is a verdict, not a crash
             reply = f"{type(error).__name__} while scoring"
         print(json.dumps(reply), file=replies, flush=True)

@@ -11,26 +11,27 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from hashlib import blake2b
 from typing import NamedTuple
 
 from scorl.trajectory import Problem, Verdict
 from scorl.verifiers.equations import differ_in_base, differ_in_subscript, pair_sides
 from scorl.verifiers.extract_answer import extract_answer, extract_reference
 from scorl.verifiers.normalize import normalize, parse_number, same_number
+from scorl.verifiers.refuse import LENGTH, asks_too_much, is_too_hard, lists_numbers, repeats
 from scorl.verifiers.workers import Check, CheckResult, compare_all
 
 __all__ = ["judge", "judge_answers", "judge_numbers", "name_answer", "verify"]
 
 SECONDS = 3.0
 """Wall time for one symbolic comparison."""
-LENGTH, DEPTH = 1000, 20
-"""The longest answer and the deepest nesting of brackets that is compared symbolically."""
 CACHED = 100_000
 
-HUGE = re.compile(r"\d{6,}\)?\s*!|!\s*!|\^\s*\{?\s*\(?\s*-?\d{6,}|(?:\^[\s{(]*(?:\d+|[a-z])\s*){3}")
 PROSE = re.compile(r"[A-Za-z\s\"'!?.,:;*-]*")
 CHOICE = re.compile(r"(?:\(\s*([A-Z])\s*\)|([A-Z])\s*[.:)])\s*(?!or\b|and\b|,)\S.*")
 """A choice with its text, `(B) 12`, which a gold answer `B` asks for."""
+BLANK = re.compile(r"(?<!\d) | (?!\d)")
+"""A blank that says nothing; between two digits it makes two numbers of one."""
 DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)")
 
 
@@ -41,7 +42,8 @@ class Checks(NamedTuple):
     checks: tuple[Check, ...]
 
 
-_cache: dict[Check, CheckResult] = {}
+_cache: dict[bytes, CheckResult] = {}
+"""By a digest of the check, so that long answers take no more memory than short ones."""
 
 
 def verify(response: str, answer: str) -> Verdict:
@@ -51,7 +53,19 @@ def verify(response: str, answer: str) -> Verdict:
 
 def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
     """The verdicts on responses, in order; `Problem.answer` is the gold answer."""
-    return judge_answers([(extract_answer(response), str(problem.answer)) for problem, response in pairs])
+    asked = [(extract_answer(response), str(problem.answer)) for problem, response in pairs]
+    return [
+        Verdict(0.0, "incorrect", "repeats the problem", verdict.answer)
+        if verdict.reward and answer and is_echo(answer, gold, problem)
+        else verdict
+        for verdict, (answer, gold), (problem, _) in zip(judge_answers(asked), asked, pairs, strict=True)
+    ]
+
+
+def is_echo(answer: str, gold: str, problem: Problem) -> bool:
+    """Whether an answer stands in the problem and is right only because math-verify worked it out."""
+    left, right = normalize(answer), normalize(extract_reference(gold))
+    return not compare_lightly(left, right) and repeats(answer, problem.prompt[-1]["content"] if problem.prompt else "")
 
 
 def judge_numbers(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
@@ -86,10 +100,12 @@ def settle(answer: str | None, gold: str) -> Verdict | Checks:
     reference = extract_reference(gold)
     left, right = normalize(answer), normalize(reference)
     pairs = find_open_pairs(left, right)
+    if pairs and lists_numbers(left, right):
+        return Verdict(0.0, "incorrect", "several answers for one", left)
     if not pairs:
         equal = pairs is not None
         return Verdict(float(equal), "correct" if equal else "incorrect", "", name_answer(left))
-    if is_too_hard(left):
+    if is_too_hard(left) or asks_too_much(left, right):
         return Verdict(0.0, "unparsable", "too large or too deeply nested to be compared", left)
     if is_too_hard(right):
         return Verdict(0.0, "error", "the gold answer is too large or too deeply nested to be compared", left)
@@ -112,7 +128,7 @@ def find_open_pairs(answer: str, gold: str) -> list[tuple[str, str]] | None:
 
 def compare_lightly(answer: str, gold: str) -> bool | None:
     """Whether two normalised answers are equal; None where that takes symbolic mathematics."""
-    if answer and answer.replace(" ", "") == gold.replace(" ", ""):
+    if answer and BLANK.sub("", answer) == BLANK.sub("", gold):
         return not re.fullmatch("nan", gold, re.IGNORECASE)
     labelled = CHOICE.fullmatch(answer)
     if labelled and re.fullmatch("[A-Z]", gold):
@@ -142,24 +158,21 @@ def name_answer(answer: str) -> str:
     return answer if number is None else str(number[0])
 
 
-def is_too_hard(text: str) -> bool:
-    """Whether comparing it could take unbounded time: depth, power towers, huge factorials and exponents."""
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
-    return len(text) > LENGTH or deepest > DEPTH or HUGE.search(text) is not None
-
-
 def compare_cached(checks: set[Check]) -> dict[Check, CheckResult]:
     """What comes of all checks, from the cache (the least recently used leave first) or the workers."""
-    results = {check: _cache.pop(check) for check in checks if check in _cache}
+    keys = {check: make_digest(check) for check in checks}
+    results = {check: _cache.pop(key) for check, key in keys.items() if key in _cache}
     new = sorted(checks - results.keys())
     results |= zip(new, compare_all(new, SECONDS), strict=True)
-    _cache.update(results)
+    _cache.update((keys[check], result) for check, result in results.items())
     while len(_cache) > CACHED:
         del _cache[next(iter(_cache))]
     return results
+
+
+def make_digest(check: Check) -> bytes:
+    """The key of a check in the cache."""
+    return blake2b(repr(tuple(check)).encode(), digest_size=16).digest()
 
 
 def make_verdict(results: Sequence[CheckResult], answer: str) -> Verdict:

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from scorl.verifiers.latex import write_latex
 
-__all__ = ["normalize", "parse_number", "same_number"]
+__all__ = ["THOUSANDS", "normalize", "parse_number", "same_number"]
 
 NOT_UNITS = (
     "and|or|pi|sqrt|sin|cos|tan|log|ln|exp|infinity|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half"
@@ -130,9 +130,14 @@ def parse_fraction(text: str) -> tuple[Fraction, None] | None:
 
 
 def same_number(one: tuple[Fraction, int | None], other: tuple[Fraction, int | None]) -> bool:
-    """Whether two numbers are equal, or one is the other's rounding to four or more decimal places."""
+    """Whether two numbers are equal, or one is the other's rounding to four or more decimal places.
+
+    It also has to have about three digits that count: 0.0000 is not 1/32768.
+    """
     (left, left_places), (right, right_places) = one, other
     if left == right:
         return True
     places = left_places if right_places is None else right_places if left_places is None else None
-    return places is not None and places >= 4 and abs(left - right) * 2 * 10**places <= 1
+    distance = abs(left - right)
+    near = distance * 200 <= max(abs(left), abs(right))
+    return places is not None and places >= 4 and near and distance * 2 * 10**places <= 1

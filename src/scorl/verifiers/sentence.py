@@ -30,6 +30,8 @@ NUMBER = (
     rf"|(?:(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?{POWER_OF_TEN}))"
 )
 NUMBERS = re.compile(rf"{NUMBER}(?:(?:\s*,(?:\s*(?:and|or)\b)?|\s+(?:and|or)\b)\s*{NUMBER})*")
+ROW = re.compile(rf"{NUMBER}(?:[\s;|]+{NUMBER}){{2,}}")
+"""Three numbers or more with nothing between them, one on a line perhaps: a list, of which the last is no answer."""
 UNIT = re.compile(r"\\(?:text|mbox|textbf|mathrm)\{[^{}]*\}|\b(?:and|or)\b|(?<=[\d}$%])(?:\s+[A-Za-z]{2,}){1,3}\.?$")
 COPULA = re.compile(r"\b(?:is|are|equals?|be)\b|[=:≈]|\\approx", re.IGNORECASE)
 
@@ -138,6 +140,8 @@ def last_formula_or_numbers(text: str) -> str | None:
     text = TAKEN_BACK.sub("", text)
     formulas = [formula for formula in FORMULA.finditer(text) if reads_as_formula(strip_delimiters(formula))]
     numbers = list(NUMBERS.finditer(text))
+    rows = [row for row in ROW.finditer(text) if numbers and row.end() == numbers[-1].end()]
+    numbers = rows or numbers
     if formulas and (not numbers or formulas[-1].end() >= numbers[-1].end()):
         return strip_delimiters(formulas[-1])
     return widen(text, numbers[-1]) if numbers else None

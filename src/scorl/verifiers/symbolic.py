@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import signal
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,10 @@ from scorl.parent import end_with_parent
 __all__ = ["compare", "main"]
 
 MEMORY = 4 << 30
+SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])")
+PLAIN = r"-?\d+(?:\.\d+)?"
+FACTOR = re.compile(rf"((?<![_^\d.])\d+(?:\.\d+)?|\({PLAIN}\))\s*(?=\({PLAIN}\))|\({PLAIN}\)\s*(?=\d)")
+"""What multiplies the number behind it, as in `2(3)`, `(2)(3)` and `(2)3`."""
 
 
 def limit_memory() -> None:
@@ -39,8 +44,20 @@ def parse(text: str) -> Any:
     from math_verify import parse as read
 
     config = [LatexExtractionConfig(boxed_match_priority=0)]
+    # math-verify adds a whole number and what follows it, as in 1 1/2, and so takes 2(3) for 5.
+    text = FACTOR.sub(r"\g<0>\\cdot ", SIZES.sub("", text))
     expressions = read(f"\\boxed{{{text}}}", config, parsing_timeout=None, fallback_mode="no_fallback")
-    return expressions[0] if expressions else None
+    return expressions[0] if expressions and not is_statement(expressions[0]) else None
+
+
+def is_statement(expression: Any) -> bool:
+    """Whether it is an inequality that holds always or never, `10 < 12`: no answer, but the empty set equals it."""
+    from sympy import Equality  # type: ignore[import-untyped]
+    from sympy.core.relational import Relational  # type: ignore[import-untyped]
+    from sympy.logic.boolalg import BooleanAtom  # type: ignore[import-untyped]
+
+    compared = isinstance(expression, Relational) and not isinstance(expression, Equality)
+    return compared and isinstance(expression.doit(), BooleanAtom)
 
 
 def are_close(gold: Any, answer: Any) -> bool:
@@ -48,7 +65,7 @@ def are_close(gold: Any, answer: Any) -> bool:
 
     It rounds to six decimals, by which 1/2004! equals 1/2006!. Other things than numbers pass.
     """
-    from sympy import Expr, Float  # type: ignore[import-untyped]
+    from sympy import Expr, Float
 
     if not all(isinstance(side, Expr) and side.is_number for side in (gold, answer)):
         return True
@@ -93,6 +110,8 @@ def main() -> None:
         set_alarm(seconds)
         try:
             reply: list[Any] = list(compare(dict.fromkeys(map(tuple, pairs))))
+        except MemoryError:  # what is lost may be missing from now on: a new worker is tried
+            sys.exit(1)
         except Exception as error:  # what a response makes math-verify raise is a verdict, not a crash
             reply = [f"{type(error).__name__} while comparing"]
         set_alarm(0)

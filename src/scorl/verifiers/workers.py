@@ -55,11 +55,11 @@ def compare(worker: LineWorker, check: Check, seconds: float) -> CheckResult:
     """Compares within a wall-time limit."""
     pairs = ((check.gold, check.answer), (check.written_gold, check.written_answer))
     try:
-        return read_reply(json.loads(worker.ask(json.dumps([pairs, seconds]), seconds)))
+        return read_reply(json.loads(worker.ask_again(json.dumps([pairs, seconds]), seconds)))
     except LateError:
         return CheckResult(False, "timeout", f"not compared within {seconds:g} s")
     except EndedError:
-        return CheckResult(False, "error", "the comparison ended its worker process")
+        return CheckResult(False, "error", "the comparison ended its worker process twice")
 
 
 def read_reply(reply: list[bool] | list[str]) -> CheckResult:

@@ -1,0 +1,69 @@
+r"""Answers that are not compared: too hard, several for one, or the problem once more.
+
+Each is a way to be paid without an answer, or to cost a worker its whole time: `1, 2, 3, ...`, `9^{9^9}`, and
+`\boxed{2+3}` where "What is 2+3?" was asked.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from scorl.verifiers.normalize import THOUSANDS, parse_number
+
+__all__ = ["LENGTH", "asks_too_much", "is_too_hard", "lists_numbers", "repeats"]
+
+LENGTH, DEPTH = 1000, 20
+"""The longest answer and the deepest nesting of brackets that is compared symbolically."""
+EXPONENT = 4
+"""Exponents of more digits are too large."""
+HUGE = re.compile(
+    rf"\d{{6,}}\)?\s*!|!\s*!|binom\s*\{{?\s*\d{{6,}}|\^[\s{{(]*-?\d{{{EXPONENT + 1},}}"
+    r"|(?:\^[\s{(]*(?:\d+|[a-z])\s*){3}"
+)
+TOWER = re.compile(r"\^[\s{(]*(\d+)\s*\^[\s{(]*(\d+)")
+COMMAND = re.compile(r"\\[A-Za-z]+")
+POWER_OF_SUM = re.compile(r"\([^()]*[A-DF-HJ-Za-df-hj-z][^()]*\)\s*\^\s*\{?\s*(?:\d{3,}|[3-9]\d)")
+"""`(1+x)^{99}`, which math-verify multiplies out; e and i are numbers."""
+LISTED = 20
+"""So many commas more than the gold answer has make a list that cannot be equal to it."""
+OR = re.compile(r"\bor\b")
+SIDE_BY_SIDE = re.compile(r"\d\s+\d|(?<![_^\d])\d+\{\d|(?<![\w}\]^])\{\d+\}\s*\{?\d")
+"""`16 2`, `16{2}`, `{16}{2}`."""
+MIXED = re.compile(r"\d+ \d+/\d+")
+LOOSE = re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[,;:! ]|[\s$]")
+"""What says nothing within a formula."""
+
+
+def is_too_hard(text: str) -> bool:
+    """Whether comparing it could take unbounded time: depth, power towers, huge factorials and exponents."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    high = any(int(above[:9]) * math.log10(int(base[:9]) or 1) > EXPONENT for base, above in TOWER.findall(text))
+    return len(text) > LENGTH or deepest > DEPTH or high or HUGE.search(text) is not None
+
+
+def asks_too_much(answer: str, gold: str) -> bool:
+    """Whether an answer has a power that would have to be multiplied out, and the gold answer has none."""
+    return bool(POWER_OF_SUM.search(COMMAND.sub("", answer))) and not POWER_OF_SUM.search(COMMAND.sub("", gold))
+
+
+def lists_numbers(answer: str, gold: str) -> bool:
+    """Whether an answer lists numbers where the gold answer has one, or many fewer.
+
+    math-verify adds numbers that stand side by side, so that the numbers of a problem were often its answer.
+    """
+    if answer.count(",") > gold.count(",") + LISTED or (OR.search(answer) and parse_number(gold)):
+        return True
+    return SIDE_BY_SIDE.search(MIXED.sub("0", THOUSANDS.sub("0", answer))) is not None
+
+
+def repeats(answer: str, problem: str) -> bool:
+    """Whether an answer stands in a problem as it is, not as a part of a longer expression."""
+    wanted = LOOSE.sub("", answer)
+    parts = (re.escape(character) for character in wanted.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac"))
+    loose = rf"(?:{LOOSE.pattern})*"
+    found = rf"(?<![\w.^+*/\\-]){loose.join(parts)}(?!{loose}[\w^+*/-])"
+    return bool(wanted) and re.search(found, re.sub(r"\\[dt]frac", r"\\frac", problem)) is not None
