@@ -3,6 +3,7 @@
 # make test    format, lint, types, tests
 # make lint    the first three of them
 # make test-kills   SIGKILL at random moments of tiny runs, which resume to the same bits; KILLS=300 for more than 60
+# make test-judges  mutated answers and hostile programs, workers killed; ANSWERS=100000 PROGRAMS=10000 for more
 # make docs    the documentation site in site/, with every link checked
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
@@ -23,6 +24,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 KILLS ?= 60
+ANSWERS ?= 10000
+PROGRAMS ?= 1000
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 
 RAY := .venv-ray
@@ -32,7 +35,7 @@ LOGGERS := .venv-loggers
 INSPECT := .venv-inspect
 ENDPOINTS := .venv-endpoints
 
-.PHONY: setup demo test lint format docs test-kills test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs test-kills test-judges test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -69,6 +72,9 @@ test: lint
 # SEED=7 repeats the moments of a run that printed that seed.
 test-kills: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+test-judges: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/judges.py --answers $(ANSWERS) --programs $(PROGRAMS) $(if $(SEED),--seed $(SEED))
 
 $(RAY)/.installed: pyproject.toml constraints.txt
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)

@@ -1,7 +1,6 @@
 """Measures the sandbox: python benchmarks/sandbox.py COMMAND (docs/code.md has the figures).
 
 throughput [PROGRAMS]        programs a second, beside what starting a bare interpreter costs
-leak [PROGRAMS]              so many in a row; what is left of processes, files and memory
 canonical DATA               the reference programs of HumanEval and MBPP (a folder with both)
 hostile FILE                 programs that cheat, attack or waste, and honest odd ones
 agreement DATA SAMPLES PYTHON [PER_PROBLEM]
@@ -14,7 +13,6 @@ import collections
 import gzip
 import json
 import os
-import random
 import re
 import resource
 import subprocess
@@ -53,36 +51,6 @@ def throughput(count: str = "400") -> None:
     seconds = time.perf_counter() - begun
     print(f"{count} programs: {int(count) / seconds:.1f} a second on {os.cpu_count()} cores, {brokers.level}")
     print(collections.Counter(judgement.outcome for judgement in judgements))
-
-
-def leak(count: str = "10000") -> None:
-    """What many programs leave behind; one in fifty is not honest."""
-    bad = ("import os\nos._exit(0)", "import os\nfor _ in range(99):\n    os.fork()", "x = bytearray(2 << 30)", "1 / 0")
-    chosen = random.Random(0)
-    requests = [make_request(chosen.choice(bad) if chosen.random() < 0.02 else ADD, TESTS) for _ in range(int(count))]
-    brokers = broker_pool(os.getpid())
-    brokers.examine(requests[:20], "preferred")
-    before, begun = state(), time.perf_counter()
-    words = collections.Counter(judgement.outcome for judgement in brokers.examine(requests, "preferred"))
-    seconds = time.perf_counter() - begun
-    print(f"{count} programs in {seconds:.0f} s ({int(count) / seconds:.1f} a second): {dict(words)}")
-    for (name, first), last in zip(before.items(), state().values(), strict=True):
-        print(f"{name}: {first} -> {last}")
-
-
-def state() -> dict[str, Any]:
-    """Processes, open files and memory of this process's children, files in the temporary folder."""
-    time.sleep(1.0)
-    listed = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    brokers = [Path(f"/proc/{pid}") for pid in sorted(broker_pool(os.getpid()).workers.pids())]
-    return {
-        "processes of bubblewrap": sum("bwrap" in line for line in listed),
-        "zombies": sum(line.startswith("Z") for line in listed),
-        "open files of the brokers": [len(list((path / "fd").iterdir())) for path in brokers],
-        "memory of the brokers, kB": [int((path / "statm").read_text().split()[1]) * 4 for path in brokers],
-        "open files here": len(list(Path("/proc/self/fd").iterdir())),
-        "entries of the temporary folder": len(list(Path(tempfile.gettempdir()).iterdir())),
-    }
 
 
 def canonical(data: str) -> None:
@@ -199,7 +167,6 @@ def evalplus(data: str, programs: list[tuple[str, str]], python: str) -> list[di
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "throughput": throughput,
-    "leak": leak,
     "canonical": canonical,
     "hostile": hostile,
     "agreement": agreement,

@@ -1,0 +1,126 @@
+"""A short run of judges.py, and verifier workers that are killed, stopped or die while somebody waits for them."""
+
+import itertools
+import os
+import signal
+from dataclasses import replace
+
+import judges
+import pytest
+import torch
+from support.worlds import letters, tiny_policy
+
+from scorl.learner import Learner
+from scorl.objectives import Reinforce
+from scorl.sandbox import EndedError
+from scorl.sandbox.bubblewrap import detect_level
+from scorl.settings import LearnerSettings, Sampling
+from scorl.training.loop import train
+from scorl.training.stage import Stage
+from scorl.trajectory import Problem
+from scorl.verifiers import gym, math, workers
+from scorl.verifiers.workers import worker_pool
+
+
+def check(found):
+    assert not {name: number for name, number in found.items() if number and name.startswith("WRONG")}
+
+
+def test_every_answer_gets_a_verdict_and_nothing_is_left(monkeypatch):
+    pytest.importorskip("math_verify")
+    monkeypatch.setattr(judges, "BATCH", 40)
+    judges.try_answers(40, 1)
+    before = judges.count_what_is_there()
+    found = judges.try_answers(160, 0, kill_every=2)
+    check(found)
+    assert found["workers killed"] == 2
+    assert found["known"] == 4
+    assert judges.count_what_is_there()["processes"] <= before["processes"] + len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(not detect_level().full, reason=f"no full sandbox here: {detect_level().reason}")
+def test_every_program_is_judged_and_nothing_is_left():
+    judges.try_programs(4, 1)
+    before = judges.count_what_is_there()
+    check(judges.try_programs(40, 0))
+    assert judges.count_what_is_there() == before
+
+
+def ask(number, right=True):
+    return Problem("p", (), f"{number} + q"), f"\\boxed{{q + {number if right else number + 1}}}"
+
+
+def test_a_run_goes_on_while_its_workers_are_killed(tmp_path):
+    pytest.importorskip("math_verify")
+    numbers, killed = itertools.count(10**6), []
+
+    def run(folder, kills):
+        def judge(pairs):
+            pids = worker_pool(os.getpid()).pids()
+            if kills and pids:
+                os.kill(pids[0], signal.SIGKILL)
+                killed.append(pids[0])
+            return math.judge([ask(next(numbers), text.strip() == problem.answer) for problem, text in pairs])
+
+        policy, stage = tiny_policy(folder), Stage(Reinforce(), 2, problems=2, samples=2)
+        task = replace(letters(), judge=judge)
+        learner = Learner(policy, LearnerSettings(learning_rate=1e-3), total=2)
+        list(train(policy, task, [stage], sampling=Sampling(max_tokens=1), learner=learner))
+        return policy.model.state_dict()
+
+    calm, disturbed = run(tmp_path / "calm", False), run(tmp_path / "disturbed", True)
+    assert killed
+    assert all(torch.equal(calm[name], disturbed[name]) for name in calm)
+
+
+def test_a_stopped_worker_is_replaced(monkeypatch):
+    pytest.importorskip("math_verify")
+    assert math.judge([ask(-1)])[0].reward == 1
+    monkeypatch.setattr(math, "SECONDS", 0.5)
+    for pid in worker_pool(os.getpid()).pids():
+        os.kill(pid, signal.SIGSTOP)
+    assert math.judge([ask(-2)])[0].outcome == "timeout"
+    monkeypatch.setattr(math, "SECONDS", 30.0)
+    assert math.judge([ask(-3)])[0].reward == 1
+    for pid in worker_pool(os.getpid()).pids():
+        os.kill(pid, signal.SIGCONT)
+
+
+class DyingWorker(workers.LineWorker):
+    """Ends the first `deaths` times that it is asked."""
+
+    def __init__(self, deaths, reply):
+        super().__init__([], 0.0, None, quiet=True)
+        self.deaths, self.reply = deaths, reply
+
+    def ask(self, line, seconds):
+        self.deaths -= 1
+        if self.deaths >= 0:
+            raise EndedError
+        return self.reply
+
+
+@pytest.mark.parametrize(("deaths", "outcome"), [(0, "correct"), (1, "correct"), (2, "error")])
+def test_a_worker_that_dies_over_an_answer_is_asked_once_more(deaths, outcome):
+    result = workers.compare(DyingWorker(deaths, "[true, true]"), workers.Check("1", "1", "1", "1"), 1.0)
+    assert (result.problem or "correct") == outcome
+    assert gym.score(DyingWorker(deaths, "1.0"), (gym.GymEntry("1", {}), "1")).outcome == outcome
+
+
+def test_a_worker_without_memory_makes_room_for_a_new_one(monkeypatch):
+    worker = workers.make_worker()
+    monkeypatch.setattr(worker, "command", [worker.command[0], "-c", SHORT_OF_MEMORY, *worker.command[3:]])
+    with pytest.raises(EndedError):
+        worker.ask("[[], 1]", 60.0)
+    worker.close()
+
+
+SHORT_OF_MEMORY = """
+from scorl.verifiers import symbolic
+def compare(pairs):
+    pairs = list(pairs)
+    if pairs == [("1", "1")]: return True, True
+    raise MemoryError
+symbolic.compare = compare
+symbolic.main()
+"""
