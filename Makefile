@@ -3,6 +3,8 @@
 # make test    format, lint, types, tests
 # make lint    the first three of them
 # make test-kills   SIGKILL at random moments of tiny runs, which resume to the same bits; KILLS=300 for more than 60
+# make test-faults  a kill, a full disk, Ctrl-C at every file operation of a tiny run, which resumes to the same bits
+# make test-long    10,000 tiny steps with flat memory, handles, processor time and files; STEPS=1000 for fewer
 # make test-judges  mutated answers and hostile programs, workers killed; ANSWERS=100000 PROGRAMS=10000 for more
 # make docs    the documentation site in site/, with every link checked
 # make format  writes the format that lint checks, of Python and of Markdown
@@ -26,6 +28,7 @@ PEERS := $(VENV)/.peers
 KILLS ?= 60
 ANSWERS ?= 10000
 PROGRAMS ?= 1000
+STEPS ?= 10000
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 
 RAY := .venv-ray
@@ -35,7 +38,7 @@ LOGGERS := .venv-loggers
 INSPECT := .venv-inspect
 ENDPOINTS := .venv-endpoints
 
-.PHONY: setup demo test lint format docs test-kills test-judges test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs test-kills test-faults test-long test-judges test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -75,6 +78,12 @@ test-kills: setup
 
 test-judges: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/judges.py --answers $(ANSWERS) --programs $(PROGRAMS) $(if $(SEED),--seed $(SEED))
+
+test-faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py $(if $(CASES),--cases $(CASES))
+
+test-long: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/long_run.py --steps $(STEPS)
 
 $(RAY)/.installed: pyproject.toml constraints.txt
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)

@@ -46,11 +46,12 @@ STAGE_TWO = {"objective": "score_stage_two", **SIZE}
 OFFLINE = {**STAGE_TWO, "branches": 2, "offline": 0.5}
 STAR = {"objective": "star", "steps": 4, "problems": 16, "samples": 4, "keep_right": True}
 WARM_UP = {"objective": "supervised", "steps": 2, "problems": 8}
+FEW_ATTEMPTS = {"compress_attempts": True, "attempts_total_limit": 3}
 RANKS = {"name": "torchrun", "workers": 2, "timeout": 120}
 
 KINDS = {
     "both stages": {"stages": [STAGE_ONE, OFFLINE]},
-    "sparse": {"stages": [STAGE_ONE, OFFLINE], "checkpoint": {"save_steps": 5}},
+    "sparse": {"stages": [STAGE_ONE, OFFLINE], "checkpoint": {"save_steps": 5}, "logging": FEW_ATTEMPTS},
     "star": {"stages": [STAR]},
     "async": {"stages": [STAGE_ONE, STAGE_TWO], "checkpoint": {"save_steps": 1, "async_save": True}},
     "lora": {"stages": [STAGE_ONE, STAGE_TWO], "model": {"path": "scorl:countdown-base", "lora": {"r": 2}}},

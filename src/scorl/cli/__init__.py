@@ -7,6 +7,8 @@ seconds for torch.
 from __future__ import annotations
 
 import errno
+import os
+import re
 import traceback
 from collections.abc import Sequence
 
@@ -38,7 +40,8 @@ from scorl.version import __version__
 __all__ = ["commands", "main"]
 
 INTERRUPTED = 130
-FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 """What the user's disk may say; any other error of the system is ours."""
 
 
@@ -88,12 +91,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     except PeerLostError as error:
         click.echo(f"{_name()}: stopped: {error}", err=True)
         return PeerLostError.exit_code
-    except OSError as error:
-        if error.errno not in FULL_OR_FORBIDDEN:
-            raise
-        where = f" {error.filename}" if error.filename else ""
-        click.echo(f"{_name()}: cannot write{where}: {error.strerror}. A run resumes with --resume", err=True)
-        return 2
     except click.Abort as abort:
         if isinstance(abort.__cause__, EOFError):  # click takes it for the end of a user's typing
             raise abort.__cause__ from None
@@ -102,6 +99,27 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except Exception as error:
+        if (sentence := _words_of_disk(error)) is None:
+            raise
+        click.echo(f"{_name()}: {sentence}", err=True)
+        return 2
+
+
+def _words_of_disk(error: Exception) -> str | None:
+    """What a disk that is full or forbidden said, in a sentence; None: it is another error.
+
+    Rust's libraries, safetensors and tokenizers, say it in errors of their own.
+    """
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    if number is None or number not in FULL | FORBIDDEN:
+        return None
+    path = error.filename if isinstance(error, OSError) else None
+    if number in FULL:
+        where = f" {path}" if path else ""
+        return f"cannot write{where}: {os.strerror(number)}. A run resumes with --resume when there is room"
+    return f"{path}: {os.strerror(number)}" if path else os.strerror(number)
 
 
 def _name() -> str:

@@ -53,11 +53,11 @@ def collect_repairs(
     """
     from scorl.recipe import resolve_task
 
+    check_writable(out)
     of_sampler, of_task = split_settings(settings)
     sampler = resolve_sampler(model, engine, of_sampler)
     task = resolve_task("mbpp", of_task).build()
     task.split(split)
-    check_writable(out)
     sampler.check()
 
     from scorl.evaluation import evaluate

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scorl.cli.output import print_grid
+from scorl.cli.output import check_folder, print_grid
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def compare(
     from scorl.recipe import resolve
 
     place = out or default_folder(recipe).with_name(f"compare-{default_folder(recipe).name}")
+    check_folder(place)
     base, arms = resolve(recipe, overrides), parse_arms(methods)
     runs = plan_runs(base, arms, seeds, place)
     tuning = parse_tuning(tune, base, tune_seeds) if tune is not None else None

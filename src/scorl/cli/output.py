@@ -19,16 +19,23 @@ from scorl.run.progress import format_duration
 if TYPE_CHECKING:
     from scorl.report.table import Grid
 
-__all__ = ["check_writable", "count_problems", "open_output", "print_grid", "quiet", "speak_plainly"]
+__all__ = ["check_folder", "check_writable", "count_problems", "open_output", "print_grid", "quiet", "speak_plainly"]
 
 
 @contextmanager
 def open_output(path: Path | None) -> Iterator[TextIO]:
-    """A text file that becomes `path` when the block ends well and is gone when not; None: stdout."""
+    """A text file that becomes `path` when the block ends well and is gone when not; None: stdout.
+
+    What exists and is no file, a pipe or /dev/null say, is written into.
+    """
     if path is None:
         yield sys.stdout
         return
     check_writable(path)
+    if is_special(path):
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as handle:
+            yield handle
+        return
     with replacing(path) as draft, draft.open("w", encoding="utf-8", errors="backslashreplace") as handle:
         yield handle
 
@@ -89,12 +96,33 @@ def check_writable(path: Path | None) -> None:
     """Say at once, before an hour of work, that a file cannot be written.
 
     Raises:
-        UserError: its folder is not there, or it is a folder itself.
+        UserError: its folder is not there or read-only, or it is a folder itself.
     """
-    if path and not path.parent.is_dir():
+    if path is None or is_special(path):
+        return
+    if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-    if path and path.is_dir():
+    if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
+    check_folder(path.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """The same of a folder, which need not be there yet.
+
+    Raises:
+        UserError: it, or what it would be made in, is a file or read-only.
+    """
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"cannot write {folder}: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"cannot write {folder}: {there} is read-only")
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is there, and neither a file nor a folder."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def print_grid(grid: Grid) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scorl.cli.output import print_grid, quiet
+from scorl.cli.output import check_folder, print_grid, quiet
 from scorl.distributed.ranks import launched_rank, process_group
 from scorl.errors import UserError
 
@@ -135,6 +135,7 @@ def _check_directory(recipe: Recipe, directory: RunDirectory, resume: str | None
     from scorl.recipe import differences, is_longer, resolve
 
     out = directory.path
+    check_folder(out)
     if not directory.begun:
         if not directory.free:
             raise UserError(f"{out}: this folder is not empty, and no run; choose another with --out")

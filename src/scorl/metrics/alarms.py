@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean, stdev
 from typing import Any
 
@@ -130,8 +131,7 @@ def _find_skip(lines: Sequence[Mapping[str, Any]]) -> Alarm | None:
 def _find_idle(lines: Sequence[Mapping[str, Any]], needed: int = IDLE) -> list[Alarm | None]:
     """For so many steps all rewards were 0 or all 1, or no advantage told samples apart, or all attempts were cut off;
     steps without attempts pass."""
-    window = [line for line in lines if line.get("reward_t1") is not None][-needed:]
-    if len(window) < needed or lines[-1].get("reward_t1") is None:
+    if lines[-1].get("reward_t1") is None or len(window := _newest(lines, "reward_t1", needed)) < needed:
         return []
     rewards = {value for line in window for name, value in line.items() if name.startswith("reward_t")} - {None}
     over = f"of the last {needed} steps"
@@ -158,13 +158,18 @@ def _share_over_window(lines: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _find_in_second_attempts(lines: Sequence[Mapping[str, Any]]) -> list[Alarm | None]:
     """Nothing before a window is full; lines without two sampled attempts are passed over."""
-    sampled = [line for line in lines if line.get("delta") is not None]
-    if len(sampled) < WINDOW or lines[-1].get("delta") is None:
+    if lines[-1].get("delta") is None or len(newest := _newest(lines, "delta", 2 * WINDOW)) < WINDOW:
         return []
-    alarms = [_find_collapse(sampled[-WINDOW:])]
-    if len(sampled) >= 2 * WINDOW:
-        alarms.append(_find_reward_hack(sampled[:WINDOW], sampled[-WINDOW:]))
+    alarms = [_find_collapse(newest[-WINDOW:])]
+    if len(newest) == 2 * WINDOW:
+        first = islice((line for line in lines if line.get("delta") is not None), WINDOW)
+        alarms.append(_find_reward_hack(list(first), newest[-WINDOW:]))
     return alarms
+
+
+def _newest(lines: Sequence[Mapping[str, Any]], name: str, most: int) -> list[Mapping[str, Any]]:
+    """The last lines that have a figure, in order; the many before them are not looked at, which is done every step."""
+    return list(islice((line for line in reversed(lines) if line.get(name) is not None), most))[::-1]
 
 
 def _find_collapse(window: Sequence[Mapping[str, Any]]) -> Alarm | None:

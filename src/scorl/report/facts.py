@@ -62,7 +62,7 @@ def _pick(recipe: Any, *keys: str) -> str:
 
 def _describe_times(run: RunDirectory) -> str:
     """When the attempts of the first and of the newest step were written, as the dates of their files say."""
-    written = [run.attempts_file(*file).stat().st_mtime for file in list_files(run)]
+    written = [run.attempt_files(held_out).path(step).stat().st_mtime for step, held_out in list_files(run)]
     if not written:
         return ""
     first, last = (datetime.fromtimestamp(seconds, UTC) for seconds in (min(written), max(written)))

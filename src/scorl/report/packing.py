@@ -38,8 +38,8 @@ def list_files(run: RunDirectory) -> list[File]:
 
 
 def count_bytes(run: RunDirectory) -> int:
-    """The size of all files of attempts."""
-    return sum(run.attempts_file(*file).stat().st_size for file in list_files(run))
+    """The size of all attempts, as text."""
+    return sum(run.attempt_files(held_out).size(step) for step, held_out in list_files(run))
 
 
 def choose_files(run: RunDirectory, every: int) -> list[File]:

@@ -15,10 +15,11 @@ import transformers
 from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines import ENGINES, Engine, vllm_is_installed
 from scorl.errors import UserError
+from scorl.evaluation import hash_problems
 from scorl.learner import Learner
 from scorl.model.chat import Chat, check_template
 from scorl.model.context import check_context, usable_positions
-from scorl.model.loading import load_config
+from scorl.model.loading import load_config, resolve_model
 from scorl.model.policy import Place, Policy, resolve_device
 from scorl.recipe.auto import decide
 from scorl.recipe.sections import Recipe, TaskChoice
@@ -27,12 +28,15 @@ from scorl.tasks.task import Task
 from scorl.training.collected import RolloutStore
 from scorl.training.loop import train
 from scorl.training.step import Step
+from scorl.trajectory import Problem
 from scorl.version import __version__
 
-__all__ = ["BuiltRecipe", "build", "place_of_weights", "prepare", "versions"]
+__all__ = ["BuiltRecipe", "build", "hash_weights", "place_of_weights", "prepare", "versions"]
 
 LOOKED_AT = 100
-"""Problems of each split of which it is looked at whether they fit into the model's context."""
+"""Problems of each split of which it is looked at whether they fit into the model's context, and are what they were."""
+END_BYTES = 2**20
+"""Of a file of weights, at its start and its end: training changes all of it."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +124,22 @@ def _check_problems(recipe: Recipe, task: Task) -> None:
 
 
 def _check_context(recipe: Recipe, task: Task, chat: Chat) -> str | None:
-    """See `check_context`; of the problems that are evaluated, and of as many that are trained on first."""
+    """See `check_context`."""
     positions = usable_positions(recipe.engine.settings, load_config(recipe.model.path))
-    problems = task.split(recipe.evaluation.split).take(min(LOOKED_AT, recipe.evaluation.problems or LOOKED_AT))
-    problems = [*problems, *task.split(recipe.task.split).draw(LOOKED_AT, 0, recipe.seed)]
-    return check_context(chat, problems, task.turns(recipe.attempts), recipe.engine.sampling, positions)
+    turns = task.turns(recipe.attempts)
+    return check_context(chat, _first_problems(recipe, task), turns, recipe.engine.sampling, positions)
+
+
+def _first_problems(recipe: Recipe, task: Task) -> list[Problem]:
+    """Some that are evaluated, and as many that are trained on first."""
+    limit = min(LOOKED_AT, recipe.evaluation.problems or LOOKED_AT)
+    evaluated = task.split(recipe.evaluation.split).take(limit)
+    return [*evaluated, *task.split(recipe.task.split).draw(LOOKED_AT, 0, recipe.seed)]
 
 
 def versions(built: BuiltRecipe) -> Mapping[str, str]:
-    """The versions, the device, and the contents of the task's files, that decide what a seed gives."""
+    """The versions, the device, the weights, the problems, and the contents of the task's files, that decide what a
+    seed gives."""
     device, template = built.policy.device, built.recipe.model.chat_template
     files = [
         *task_files(built.recipe.task),
@@ -140,8 +151,29 @@ def versions(built: BuiltRecipe) -> Mapping[str, str]:
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "weights": hash_weights(built.recipe.model.path),
+        "problems": hash_problems(_first_problems(built.recipe, built.task)),
         **{str(path): hash_contents(path) for path in files},
     }
+
+
+def hash_weights(name: str) -> str:
+    """A short hash of a model's files of weights, of each its size and its ends; of a model of the hub its commit."""
+    files = resolve_model(name)
+    folder = Path(files.path)
+    if not folder.is_dir():
+        return str(getattr(load_config(name), "_commit_hash", None))
+    folders = (folder, Path(files.adapter)) if files.adapter else (folder,)
+    found = [path for folder in folders for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind)]
+    digest = hashlib.blake2b(digest_size=8)
+    for path in [folder / files.gguf_file] if files.gguf_file else sorted(found):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for place in (0, max(0, size - END_BYTES)):
+                file.seek(place)
+                digest.update(file.read(END_BYTES))
+    return digest.hexdigest()
 
 
 def task_files(task: TaskChoice) -> Iterator[Path]:

@@ -2,10 +2,10 @@
 
 recipe.yaml        the resolved recipe, with versions and seeds
 steps.jsonl        one record a step
-attempts/          step-000012.jsonl: one record an attempt
+attempts/          step-000012.jsonl (.gz): one record an attempt
 checkpoints/       step-40: see scorl.run.checkpoint; best -> step-40
 collected/         stage-0/step-000003.jsonl: see scorl.run.collected
-held-out/          step-000040.jsonl: one record an attempt of the evaluation after 40 updates
+held-out/          step-000040.jsonl (.gz): one record an attempt of the evaluation after 40 updates
 evaluation.json    {split: the latest evaluation, with "step" and the "history" of all}
 report.html        for people
 ranks/             what ranks but the first say, and Ray Train's notes
@@ -31,14 +31,16 @@ from scorl.run.files import (
     Record,
     is_draft,
     read_all,
+    read_json,
     read_records,
-    read_responses,
     remove_drafts,
     sync,
     to_lines,
     write_whole,
 )
 from scorl.run.lock import exclusive
+from scorl.run.step_files import StepFiles
+from scorl.settings import LoggingSettings
 
 __all__ = ["ATTEMPTS", "EVALUATIONS", "HELD_OUT", "STEPS", "RunDirectory"]
 
@@ -48,6 +50,7 @@ LOGGERS, TENSORBOARD, WANDB = "loggers.json", "tensorboard", "wandb"
 
 BEGUN = {STEPS, CHECKPOINTS, EVALUATIONS}
 """A folder with none of these is no run yet."""
+ALL = LoggingSettings()  # attempts of every step, as they are
 LEFT_BY_A_FAILED_START = {RECIPE_FILE, ATTEMPTS, HELD_OUT, COLLECTED, RANKS, LOGGERS, TENSORBOARD, WANDB, LOCK}
 
 
@@ -94,9 +97,9 @@ class RunDirectory:
         """The folder of what a stage collected at its start."""
         return self.path / COLLECTED / f"stage-{stage}"
 
-    def attempts_file(self, step: int, held_out: bool = False) -> Path:
-        """The file of a step's attempts, or of those of the evaluation after so many updates."""
-        return self.path / (HELD_OUT if held_out else ATTEMPTS) / f"step-{step:06d}.jsonl"
+    def attempt_files(self, held_out: bool = False) -> StepFiles:
+        """The files of the steps' attempts, or of those of the evaluations after so many updates."""
+        return StepFiles(self.path / (HELD_OUT if held_out else ATTEMPTS))
 
     # What is there
 
@@ -145,9 +148,7 @@ class RunDirectory:
 
     def logger_runs(self) -> dict[str, str]:
         """What each logger calls this run, of those that were opened for it."""
-        path = self.path / LOGGERS
-        runs: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
-        return runs
+        return dict(read_json(self.path / LOGGERS))
 
     def saved_steps(self) -> list[int]:
         """The updates after which there are checkpoints, in order."""
@@ -155,13 +156,12 @@ class RunDirectory:
 
     def attempted_steps(self, held_out: bool = False) -> list[int]:
         """The steps whose attempts are there, or the updates after which there are those of an evaluation, in order."""
-        numbers = [path.stem[len("step-") :] for path in self.attempts_file(0, held_out).parent.glob("step-*.jsonl")]
-        return sorted(int(number) for number in numbers if number.isdecimal())
+        return self.attempt_files(held_out).steps()
 
     def attempts(self, steps: Iterable[int] | None = None, held_out: bool = False) -> Iterator[Record]:
         """The records of the attempts of some steps, or of all; or those of evaluations."""
         for step in self.attempted_steps(held_out) if steps is None else steps:
-            yield from read_responses(self.attempts_file(step, held_out))
+            yield from self.attempt_files(held_out).read(step)
 
     def collection(self, stage: int, index: int) -> list[Record] | None:
         """The trajectories that a stage collected for its step `index`; None: it has not yet."""
@@ -196,27 +196,32 @@ class RunDirectory:
         if self.ranks.main:
             write_whole(self.path / RECIPE_FILE, recipe)
 
-    def record_step(self, step: Record, attempts: Sequence[Record]) -> None:
-        """Write a step's attempts, and then its own record."""
+    def record_step(self, step: Record, attempts: Sequence[Record], logging: LoggingSettings = ALL) -> None:
+        """Write a step's attempts, and then its own record; delete attempts that need not be kept."""
         if self.ranks.main:
             # The step comes last: whoever reads its line finds its attempts.
-            self._write_attempts(step["step"], attempts)
+            files = self.attempt_files()
+            files.write(step["step"], attempts, logging.compress_attempts)
             with (self.path / STEPS).open("a", encoding="utf-8", errors="backslashreplace") as handle:
                 handle.write(to_lines([step]))
+            if logging.attempts_total_limit:
+                files.delete(files.steps()[: -logging.attempts_total_limit])
 
     def sync_steps(self) -> None:
         """Have the disk keep steps and evaluations behind the newest checkpoint, before one that follows from them."""
         if self.ranks.main:
             since = max(saved_steps(self.path), default=0)
             written = [(step, held) for held in (False, True) for step in self.attempted_steps(held) if step >= since]
-            files = [self.attempts_file(*one) for one in written]
+            files = [self.attempt_files(held).path(step) for step, held in written]
             for path in (*files, *{file.parent for file in files}, self.path / STEPS, self.path):
                 sync(path)
 
-    def record_evaluation(self, split: str, latest: Record, attempts: Sequence[Record] = ()) -> None:
+    def record_evaluation(
+        self, split: str, latest: Record, attempts: Sequence[Record] = (), compress: bool = False
+    ) -> None:
         """Write an evaluation's attempts, and make it, which says its `step`, the latest one of a split."""
         if self.ranks.main:
-            self._write_attempts(latest["step"], attempts, held_out=True)
+            self.attempt_files(held_out=True).write(latest["step"], attempts, compress)
             evaluations = self._evaluations()
             history = evaluations.get(split, {}).get("history", [])
             self._write_evaluations({**evaluations, split: {**latest, "history": [*history, latest]}})
@@ -250,14 +255,16 @@ class RunDirectory:
         return self.path / REPORT
 
     def _cut(self, updates: int) -> None:
-        for folder in (self.path, self.path / ATTEMPTS, self.path / HELD_OUT, self.checkpoints):
-            remove_drafts(folder)
-        if steps := read_all(self.path / STEPS):
+        remove_drafts(self.path)
+        try:
+            steps = read_all(self.path / STEPS)
+        except UserError as error:
+            raise UserError(f"{error}. Delete that line: the run resumes without it, and says so") from None
+        if steps:
             write_whole(self.path / STEPS, to_lines([step for step in steps if step["step"] < updates]))
         for held_out in (False, True):  # an evaluation belongs to the updates before it
-            for step in self.attempted_steps(held_out):
-                if step >= updates + held_out:
-                    self.attempts_file(step, held_out).unlink()
+            files = self.attempt_files(held_out)
+            files.delete([step for step in files.steps() if step >= updates + held_out])
         if evaluations := self._evaluations():
             earlier = {split: _latest_until(updates, latest["history"]) for split, latest in evaluations.items()}
             self._write_evaluations({split: latest for split, latest in earlier.items() if latest})
@@ -269,10 +276,7 @@ class RunDirectory:
 
     def _evaluations(self) -> dict[str, Any]:
         path = self.path / EVALUATIONS
-        try:
-            evaluations: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-        except ValueError as error:
-            raise UserError(f"{path} is no JSON: {error}") from None
+        evaluations: dict[str, Any] = read_json(path)
         if not isinstance(evaluations, dict) or not all(map(_is_evaluation, evaluations.values())):
             raise UserError(
                 f"{path} holds no evaluations (docs/run-directory.md): move it away, and the run does without"
@@ -281,11 +285,6 @@ class RunDirectory:
 
     def _write_evaluations(self, evaluations: dict[str, Any]) -> None:
         write_whole(self.path / EVALUATIONS, json.dumps(evaluations, indent=1) + "\n")
-
-    def _write_attempts(self, step: int, attempts: Sequence[Record], held_out: bool = False) -> None:
-        path = self.attempts_file(step, held_out)
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, to_lines(attempts), durable=False)
 
     def _collection(self, stage: int, index: int) -> Path:
         return self.collected(stage) / f"step-{index:06d}.jsonl"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ __all__ = [
     "Record",
     "is_draft",
     "read_all",
+    "read_json",
     "read_records",
     "read_responses",
     "remove_drafts",
@@ -73,19 +76,26 @@ def read_records(file: Path) -> Iterator[Record]:
     """The JSON objects of a file, one a line; a last line that is still being written is left out.
 
     Raises:
-        UserError: a line is no JSON object.
+        UserError: a line is no JSON object, or a file that ends in .gz is damaged.
     """
-    with file.open("rb") as handle:
-        for number, line in enumerate(handle, 1):
-            try:
-                record = json.loads(line)
-            except ValueError as error:  # no UTF-8 as well
-                if not line.endswith(b"\n"):
-                    return
-                raise UserError(f"{file}, line {number} is no JSON: {error}") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{file}, line {number} is no JSON object")
-            yield record
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as handle:
+            yield from _read_lines(handle, file)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{file} is no whole gzip file: {error}") from None
+
+
+def _read_lines(lines: Iterable[bytes], file: Path) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:  # no UTF-8 as well
+            if not line.endswith(b"\n"):
+                return
+            raise UserError(f"{file}, line {number} is no JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{file}, line {number} is no JSON object")
+        yield record
 
 
 def read_responses(file: Path) -> Iterator[Record]:
@@ -103,6 +113,18 @@ def read_responses(file: Path) -> Iterator[Record]:
 def read_all(file: Path) -> list[Record]:
     """As `read_records`; none where the file is not there."""
     return list(read_records(file)) if file.exists() else []
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds; an empty dict where it is not there.
+
+    Raises:
+        UserError: it is no JSON.
+    """
+    try:
+        return json.loads(file.read_bytes()) if file.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON: {error}") from None
 
 
 def to_lines(records: Iterable[Record]) -> str:
@@ -126,12 +148,13 @@ def write_whole(path: Path, text: str, durable: bool = True) -> None:
     """Write a file whole or not at all; a lone surrogate is written as its escape, which JSON understands.
 
     Args:
-        path: of the file.
+        path: of the file, which is compressed if it ends in .gz.
         text: all of it.
         durable: whether it survives a power cut from now on, which takes the disk some milliseconds.
     """
+    data = text.encode(errors="backslashreplace")
     with replacing(path) as draft:
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        draft.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
         if durable:
             sync(draft)
     if durable:
@@ -144,12 +167,12 @@ def is_draft(path: Path) -> bool:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Delete what kills left half-written in a folder in which nobody else writes."""
-    for draft in filter(is_draft, folder.glob(".*")):
+    """Delete what kills left half-written, in a folder and all within it, where nobody else writes."""
+    for draft in sorted(filter(is_draft, folder.rglob(".*"))):  # a folder before what is in it
         if draft.is_dir() and not draft.is_symlink():
             shutil.rmtree(draft)
         else:
-            draft.unlink()
+            draft.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -115,7 +115,7 @@ class _Run:
             self.evaluate_if_due()
             for step in self.built.train(self.learner, store):
                 records.append(_step_record(step, records))
-                self.directory.record_step(records[-1], _response_records(step))
+                self.directory.record_step(records[-1], _response_records(step), self.built.recipe.logging)
                 self.on_step(records[-1])
                 interrupted = self.interrupted() and not self.done
                 if interrupted or self.save_is_due:
@@ -181,7 +181,8 @@ class _Run:
             fixed = self.measure(OfflineAttempts(ReferenceEngine(self.built.engine, self.learner.reference))).summary()
             latest["fixed"] = {name: fixed[name] for name in ("metrics", "mcnemar_p", "outcomes")}
         attempts = [record for group in evaluation.groups for t in group for record in response_records(updates, t)]
-        self.directory.record_evaluation(settings.split, latest, attempts)
+        compress = self.built.recipe.logging.compress_attempts
+        self.directory.record_evaluation(settings.split, latest, attempts, compress)
         self.saver.describe()
         self.on_evaluation(latest)
 

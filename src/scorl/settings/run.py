@@ -21,7 +21,7 @@ LoggerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
 @dataclass(frozen=True)
 class LoggingSettings:
-    """What the loggers call the run; nothing that is computed depends on it."""
+    """What is logged, and what the loggers call the run; nothing that is computed depends on it."""
 
     project: str | None = None
     """The project (MLflow: the experiment); null: what WANDB_PROJECT, TRACKIO_PROJECT or MLFLOW_EXPERIMENT_NAME says,
@@ -36,6 +36,10 @@ class LoggingSettings:
     """By which Weights & Biases and MLflow find the run."""
     problems: Annotated[int, Ge(0)] = 8
     """The first held-out problems whose attempts the loggers get as a table with each evaluation; 0: none."""
+    compress_attempts: bool = False
+    """Whether the run directory keeps attempts as .jsonl.gz, a tenth of the size or less."""
+    attempts_total_limit: Annotated[int, Ge(1)] | None = None
+    """The last steps whose attempts are kept; null: all. The held-out attempts all stay."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,107 @@
+"""Disks that are full or read-only, and files that vanish: a sentence, before the work where that can be, and nothing
+good is lost."""
+
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+model: {path: "scorl:countdown-base"}
+task: {name: countdown}
+engine: {max_tokens: 2}
+stages: [{objective: reinforce, steps: 2, problems: 2, samples: 2}]
+evaluation: {problems: 2}
+checkpoint: {save_steps: 1, async_save: LATER}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace("LATER", "false"))
+    return tmp_path / "tiny.yaml"
+
+
+@pytest.fixture
+def limit_files():
+    """Lets no file grow beyond so many bytes, as a full disk lets none grow."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size=before[0]: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("later", ["false", "true"], ids=["at once", "async"])
+def test_weights_that_do_not_fit_on_the_disk_end_a_run_in_a_sentence(scorl, recipe, tmp_path, limit_files, later):
+    """What safetensors says of the disk is no error of the system for Python."""
+    recipe.write_text(RECIPE.replace("LATER", later))
+    run = tmp_path / "run"
+    limit_files(100_000)
+    code, _, err = scorl("train", recipe, "--out", run)
+    assert (code, err.count("Traceback")) == (2, 0)
+    assert "scorl: cannot write: File too large. A run resumes with --resume when there is room" in err
+    assert not list((run / "checkpoints").glob("step-*"))
+    limit_files()
+    assert scorl("train", run, "--resume")[0] == 0
+    assert (run / "checkpoints" / "step-2").is_dir()
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Where nothing can be written: in a file, and in a folder that is read-only, for root too."""
+    (tmp_path / "file").touch()
+    (tmp_path / "read-only").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "read-only" not in str(path) and access(path, mode))
+    return {name: tmp_path / name for name in ("file", "read-only")}
+
+
+@pytest.mark.parametrize("place", ["file", "read-only"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train RECIPE --out PLACE/run",
+        "train RECIPE --out PLACE/run --dry-run",
+        "compare RECIPE --out PLACE/compared",
+        "evaluate NOWHERE --task countdown --out PLACE/e.json",
+        "evaluate NOWHERE --task countdown --attempts-out PLACE/a.jsonl",
+        "collect-repairs NOWHERE --out PLACE/r.jsonl",
+        "judge ANSWERS --verifier exact --out PLACE/v.jsonl",
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(scorl, recipe, places, tmp_path, command, place):
+    """Neither the model nor the answers are there, which would be said next."""
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("no answers\n")
+    names = {"RECIPE": recipe, "PLACE": places[place], "ANSWERS": answers, "NOWHERE": tmp_path / "no"}
+    recipe.write_text(recipe.read_text().replace("scorl:countdown-base", str(tmp_path / "no")))
+    for name, path in names.items():
+        command = command.replace(name, str(path))
+    code, _, err = scorl(*command.split())
+    assert (code, err.count("Traceback")) == (2, 0)
+    assert f"cannot write {places[place]}" in err
+    assert str(tmp_path / "no") not in err
+
+
+def test_a_device_is_written_into_and_stays(scorl, tmp_path):
+    """A file is replaced when it is whole; as root one could replace /dev/null so."""
+    (tmp_path / "answers.jsonl").write_text('{"id": 1, "response": "7", "answer": "7"}\n')
+    (tmp_path / "null").symlink_to(os.devnull)
+    assert scorl("judge", tmp_path / "answers.jsonl", "--verifier", "exact", "--out", tmp_path / "null")[0] == 0
+    assert (tmp_path / "null").readlink() == Path(os.devnull)
+
+
+def test_data_that_vanished_since_the_start_is_named_and_the_run_stays(scorl, tmp_path):
+    data, run = tmp_path / "data.jsonl", tmp_path / "run"
+    data.write_text('{"problem": "1 + 1", "answer": "2"}\n{"problem": "1 + 2", "answer": "3"}\n')
+    files = f"{{name: files, path: {data}, test_path: {data}, verifier: exact}}"
+    (tmp_path / "own.yaml").write_text(RECIPE.replace("LATER", "false").replace("{name: countdown}", files))
+    assert scorl("train", tmp_path / "own.yaml", "--out", run)[0] == 0
+    shutil.rmtree(run / "checkpoints" / "step-2")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    data.rename(tmp_path / "elsewhere")
+    code, _, err = scorl("train", run, "--resume")
+    assert (code, err.count("Traceback")) == (2, 0)
+    assert str(data) in err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
