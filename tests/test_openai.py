@@ -1,5 +1,6 @@
 """The engine `openai` against a small server of our own over real HTTP; other people's: make test-endpoints."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import time
 import warnings
 
 import pytest
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from support.endpoint import FakeEndpoint, completion, error
 
 from scorl.engines import ENGINES, Request
@@ -220,6 +221,7 @@ def test_a_fault_of_fastapi_names_its_field_and_not_the_request(server, engine):
         (HTMLResponse("<html>gone</html>", 502), r"failed \(502\).*a web page in place of JSON"),
         (Response('{"choices": [', media_type="application/json"), "does not speak OpenAI's protocol"),
         (Response('{"error": {"message": "upstream"}}', media_type="application/json"), "without choices: .*upstream"),
+        (Response("[" * 100_000, media_type="application/json"), "does not speak OpenAI's protocol"),
         (Response("[1]", media_type="application/json"), "does not speak OpenAI's protocol"),
         (Response("", media_type="application/json"), "does not speak OpenAI's protocol"),
     ],
@@ -231,6 +233,41 @@ def test_each_fault_is_a_sentence(server, engine, fault, said):
     assert KEY not in str(caught.value)
     assert KEY[:6] not in str(caught.value)
     assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("key", ["sk-mine\nof-mine", "sk-mine of", "sk-m\xefne"])
+def test_a_key_that_no_header_can_carry_is_not_repeated(server, engine, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match="OPENAI_API_KEY: this is no key") as caught:
+        engine()
+    assert "sk-" not in str(caught.value)
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")  # of a file
+    ask(engine(), "q")
+    assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_an_answer_that_does_not_end_is_given_up(server, engine, monkeypatch):
+    server.faults.append(StreamingResponse(drip(100), media_type="application/json"))
+    with pytest.raises(UserError, match="its answer has not ended in time"):
+        ask(engine(max_retries=0, timeout=0.4), "q")
+    monkeypatch.setattr("scorl.engines.openai.bounds.MOST_BYTES", 1000)
+    server.faults.append(Response("x" * 1001, media_type="application/json"))
+    with pytest.raises(UserError, match="its answer is longer than"):
+        ask(engine(max_retries=0), "q")
+
+
+async def drip(count):
+    """A byte now and then, so that no wait for the next one is long."""
+    for _ in range(count):
+        yield b" "
+        await asyncio.sleep(0.05)
+
+
+def test_what_a_server_says_does_not_steer_the_terminal(scorl, server):
+    server.faults.append(error(400, "no\x1b]0;mine\x07 \x9b2J \u202eflip"))
+    code, _, said = evaluate(scorl, server)
+    assert code == 2
+    assert "no\ufffd]0;mine\ufffd \ufffd2J \ufffdflip" in said
 
 
 def test_a_missing_key_is_asked_for(server, engine, monkeypatch):

@@ -18,8 +18,8 @@ from scorl.report.comparison import read_comparison, read_scaling
 from scorl.report.distributions import gather_difficulty, gather_edits
 from scorl.report.gather import MEGABYTES, gather_run
 from scorl.report.packing import average_lengths, choose_files, pack_attempts, read_flips
-from scorl.report.trajectories import make_visible
 from scorl.run.directory import RunDirectory
+from scorl.text_files import make_visible
 
 
 def pack(path: Path, *steps: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """`scorl serve`: the official client on one side, an upstream that does as it is told on the other."""
 
 import asyncio
+import gzip
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -22,6 +24,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse  # noq
 from starlette.routing import Route  # noqa: E402
 
 from scorl.serve.app import make_app  # noqa: E402
+from scorl.serve.patience import PatientProtocol  # noqa: E402
 from scorl.serve.settings import ServeSettings  # noqa: E402
 from scorl.tasks.turns import Correction, Turn, Verification  # noqa: E402
 
@@ -36,6 +39,7 @@ class FakeUpstream:
         self.asked, self.keys, self.cancelled, self.status, self.delay = [], [], 0, 200, 0.0
         self.answer = lambda body: FIRST if self.users(body) == 1 else SECOND
         self.error, self.headers, self.breaks = {"error": {"message": "no such thing"}}, {}, False
+        self.under_way = self.most = 0
         routes = [Route("/v1/chat/completions", self.complete, methods=["POST"]), Route("/v1/models", self.models)]
         self.app = starlette.Starlette(routes=routes)
 
@@ -55,7 +59,10 @@ class FakeUpstream:
         if self.status != 200:
             return JSONResponse(self.error, self.status, self.headers)
         if not body.get("stream"):
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
             await self.wait(request)
+            self.under_way -= 1
             message = {"role": "assistant", "content": self.answer(body)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             return JSONResponse(
@@ -93,9 +100,9 @@ class FakeUpstream:
 
 
 @contextmanager
-def running(app):
+def running(app, http=PatientProtocol):
     """An application behind a port of this machine."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=http, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -353,10 +360,66 @@ def test_an_upstream_that_is_too_slow(serving, upstream):
 
 
 def test_a_body_that_does_not_come(serving):
-    with serving(timeout=0.3) as client, socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as slow:
+    with serving(patience=0.3) as client, socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as slow:
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         slow.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
         assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(PatientProtocol, "patience", 0.5)
+
+
+@pytest.mark.parametrize("before", ["", "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_request_that_never_begins_is_hung_up_on(serving, impatient, before):
+    with serving() as client, socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as slow:
+        slow.sendall(f"{before}POST /v1/".encode())
+
+        def hung_up():  # although a byte comes now and then
+            try:
+                slow.sendall(b"c")
+                return not slow.recv(1000, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+
+        assert eventually(hung_up)
+
+
+def test_an_answer_that_is_not_read_frees_its_place(serving, upstream, impatient):
+    upstream.answer = lambda body: ("x" * (8 << 20),)  # more than the buffers of the machine take
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}
+    with serving((), max_concurrency=1) as client:
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(client))
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        assert eventually(lambda: upstream.asked)
+        upstream.answer = lambda body: "y"
+        assert eventually(lambda: post(client, json.dumps(body | {"stream": False}))[0] == 200)
+        connection.close()
+
+
+def test_a_crowd_never_gets_past_the_limit(serving, upstream):
+    upstream.delay = 0.2
+
+    async def crowd(port):
+        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="key", max_retries=0) as client:
+            asked = [{"model": "m", "messages": [{"role": "user", "content": str(n)}]} for n in range(60)]
+            return await asyncio.gather(
+                *(client.chat.completions.create(**fields) for fields in asked), return_exceptions=True
+            )
+
+    with serving((), max_concurrency=4) as client:
+        answers = asyncio.run(crowd(port_of(client)))
+        refused = [answer for answer in answers if isinstance(answer, openai.RateLimitError)]
+        answered = [answer for answer in answers if not isinstance(answer, Exception)]
+        assert len(refused) + len(answered) == 60
+        assert refused
+        assert len(answered) == len(upstream.asked) >= 4
+        assert upstream.most == 4
+        upstream.delay = 0.0
+        assert ask(client).choices
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -432,6 +495,9 @@ class OddUpstream(FakeUpstream):
             return JSONResponse({"error": {"message": "stream_options: unknown field"}}, 400)
         if body.get("stream"):
             return StreamingResponse((f"data: {line}\n\n" for line in self.lines), media_type="text/event-stream")
+        return Response(self.body, self.status, self.headers, media_type="application/json")
+
+    async def models(self, request):
         return Response(self.body, media_type="application/json")
 
 
@@ -442,6 +508,28 @@ def odd(finish="stop", usage=None, **message):
 
 def chunk(finish=None, **delta):
     return json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+
+ODD = (None, True, -1, 10**4200, float("nan"), "\ud800", "x\x1b]0;x\x07", [], {}, [[]], {"a": float("inf")})
+"""What a field may have in the place of what belongs there."""
+
+
+def replace_each(value, odd):
+    """The value with each of its parts replaced, one at a time."""
+    yield odd
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        for changed in replace_each(value[key], odd):
+            copy = value.copy()
+            copy[key] = changed
+            yield copy
+
+
+def read_strictly(text):
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def is_our_fault(error):
+    return error["type"] == "server_error" or not isinstance(error["message"], str)
 
 
 @pytest.fixture
@@ -483,6 +571,67 @@ def test_what_cannot_be_read_is_the_upstream_s_fault(in_front, odd_upstream, bod
     with pytest.raises(openai.InternalServerError, match="something else than OpenAI's protocol") as caught:
         ask(in_front)
     assert caught.value.status_code == 502
+
+
+DEEP = "[" * 100_000
+WHOLE = json.loads(odd(content="36", usage={"prompt_tokens": 3, "completion_tokens": 4}))
+REFUSAL = {"error": {"message": "no", "type": "a", "param": "b", "code": "c"}}
+LIST = {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "me"}]}
+
+
+@pytest.mark.parametrize(("path", "status", "body"), [("/chat/completions", 200, WHOLE), ("/models", 200, LIST)])
+def test_no_field_of_an_answer_breaks_the_proxy(in_front, odd_upstream, path, status, body):
+    check_each(in_front, odd_upstream, path, body)
+
+
+def test_no_field_of_an_error_breaks_the_proxy(in_front, odd_upstream):
+    odd_upstream.status, odd_upstream.headers = 422, {"retry-after": "\xff"}
+    check_each(in_front, odd_upstream, "/chat/completions", REFUSAL)
+    odd_upstream.body, odd_upstream.status = json.dumps(REFUSAL), 429
+    odd_upstream.headers = {"retry-after": "\xe2\x82\xac", "x-should-retry": "false"}
+    assert post(in_front, json.dumps(ASKED))[1]["retry-after"] == "1"
+
+
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+
+
+def check_each(client, upstream, path, body):
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(client), timeout=20)
+    asked = ("GET", None) if path == "/models" else ("POST", json.dumps(ASKED))
+    for text in itertools.chain([DEEP, DEEP * 20], (json.dumps(b) for odd in ODD for b in replace_each(body, odd))):
+        upstream.body = text
+        connection.request(asked[0], f"/v1{path}", asked[1], {"content-type": "application/json"})
+        response = connection.getresponse()
+        answer = read_strictly(response.read())
+        assert response.status == 200 or not is_our_fault(answer["error"]), text[:300]
+
+
+def test_no_field_of_a_stream_breaks_the_proxy(in_front, odd_upstream):
+    piece = json.loads(chunk(content="36")) | {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+    for line in itertools.chain([DEEP], (json.dumps(b) for odd in ODD for b in replace_each(piece, odd))):
+        odd_upstream.lines = [line, chunk("stop"), "[DONE]"]
+        refusals = []
+        try:
+            for said in ask(in_front, stream=True):
+                read_strictly(said.model_dump_json(warnings=False))
+        except openai.APIError as error:
+            refusals.append(error.body)
+        assert not any(map(is_our_fault, refusals)), line[:300]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_answer_without_end_is_not_read(in_front, odd_upstream, monkeypatch, stream, packed):
+    monkeypatch.setattr("scorl.engines.openai.bounds.MOST_BYTES", 100_000)
+    odd_upstream.lines = [chunk(content="x" * 60_000)] * 3
+    odd_upstream.body = odd(content="x" * 200_000)
+    if packed and not stream:  # fits as it is sent
+        odd_upstream.body, odd_upstream.headers = (
+            gzip.compress(odd_upstream.body.encode()),
+            {"content-encoding": "gzip"},
+        )
+    with pytest.raises(openai.APIError, match="does not end"):
+        list(ask(in_front, stream=True)) if stream else ask(in_front)
 
 
 @pytest.mark.parametrize(
@@ -530,6 +679,12 @@ def test_keys_go_where_they_belong_and_nowhere_else(serving, upstream):
         assert upstream.asked == []
         ask(client.with_options(api_key="secret-of-callers"))
     assert upstream.keys == ["Bearer secret-of-upstream"] * 2
+    upstream.status, upstream.error = 422, {"error": {"message": "secret-of-upstream may not do this"}}
+    with (
+        serving(upstream_key="secret-of-upstream") as client,
+        pytest.raises(openai.UnprocessableEntityError, match=r"the upstream says: \*\*\* may not"),
+    ):
+        ask(client)
 
 
 # The command
@@ -579,11 +734,14 @@ def test_the_command_serves_until_it_is_interrupted(upstream):
         (["--upstream", "http://a", "--run", "nowhere"], "no run directory"),
         (["--upstream", "http://a", "--api-key-env", "NOT_THERE"], "NOT_THERE is empty"),
         (["--upstream", "http://a", "--task", "contdown"], "countdown"),
+        (["--upstream", "http://a", "--api-key-env", "WITH_A_BREAK"], "WITH_A_BREAK: this is no key"),
     ],
 )
-def test_mistakes_are_said(scorl, arguments, said):
+def test_mistakes_are_said(scorl, arguments, said, monkeypatch):
+    monkeypatch.setenv("WITH_A_BREAK", "secret\nof mine")
     code, _, err = scorl("serve", *arguments)
     assert code == 2
+    assert "secret" not in err
     assert said in err
 
 

@@ -1,14 +1,17 @@
-"""Text that people wrote with whatever editor they have: UTF-8 with or without its mark, and else named."""
+"""Text of others: from whatever editor they have, UTF-8 with or without its mark; and before a terminal shows it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from scorl.errors import UserError
 
-__all__ = ["decode_text", "read_text"]
+__all__ = ["decode_text", "make_visible", "read_text"]
 
 MARKS_OF_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls but tab and line feed, what changes the direction of text around it, lone surrogates; as in page/dom.js."""
 
 
 def read_text(path: Path) -> str:
@@ -32,3 +35,8 @@ def decode_text(data: bytes, path: Path) -> str:
         raise UserError(
             f"{path}, line {line}: not UTF-8 (byte 0x{byte:02x}), perhaps Windows-1252; save it as UTF-8"
         ) from error
+
+
+def make_visible(text: str) -> str:
+    """The text without control characters and direction marks, which a model may write and a terminal would obey."""
+    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)

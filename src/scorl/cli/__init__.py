@@ -21,7 +21,7 @@ from scorl.cli.doctor import doctor
 from scorl.cli.evaluate import evaluate
 from scorl.cli.export_eval import export_eval
 from scorl.cli.judge import judge
-from scorl.cli.output import speak_plainly
+from scorl.cli.output import say, speak_plainly
 from scorl.cli.plan import plan
 from scorl.cli.push import push
 from scorl.cli.recipes import recipes, schema
@@ -83,13 +83,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
     except UserError as error:
-        click.echo(f"{_name()}: {error}", err=True)
+        say(f"{_name()}: {error}")
         return 2
     except GuardError as error:
-        click.echo(f"{_name()}: stopped: {error}", err=True)
+        say(f"{_name()}: stopped: {error}")
         return 1
     except PeerLostError as error:
-        click.echo(f"{_name()}: stopped: {error}", err=True)
+        say(f"{_name()}: stopped: {error}")
         return PeerLostError.exit_code
     except click.Abort as abort:
         if isinstance(abort.__cause__, EOFError):  # click takes it for the end of a user's typing
@@ -102,7 +102,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if (sentence := _words_of_disk(error)) is None:
             raise
-        click.echo(f"{_name()}: {sentence}", err=True)
+        say(f"{_name()}: {sentence}")
         return 2
 
 

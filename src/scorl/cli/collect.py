@@ -80,7 +80,7 @@ def collect_repairs(
     say_usage(loaded)
     lines, fates = collect_wrong_programs(evaluation.groups)
     with open_output(out) as handle:
-        handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        handle.writelines(json.dumps(line, ensure_ascii=handle.isatty()) + "\n" for line in lines)
     problems = len({line["task_id"] for line in lines})
     counts = ", ".join(f"{fates[fate]} {fate}" for fate in ("kept", "right", "without a program", "repeated"))
     click.echo(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scorl.cli.output import check_folder, print_grid
+from scorl.cli.output import check_folder, print_grid, say
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _execute(runs: list[Run], place: Path, jobs: int, before: Sequence[Run] = ()
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return execute_runs(runs, place, jobs, lambda text: click.echo(text, err=True), before)
+        return execute_runs(runs, place, jobs, say, before)
     except KeyboardInterrupt:
         click.echo("interrupted; the runs have saved, and the same command resumes them", err=True)
         raise SystemExit(130) from None

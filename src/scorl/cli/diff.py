@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scorl.cli.output import print_grid
+from scorl.cli.output import print_grid, say
 
 if TYPE_CHECKING:
     from scorl.evaluation import Summary
@@ -32,8 +32,8 @@ def diff(before: Path, after: Path, split: str | None) -> None:
 
     old, new = read_evaluation(before, split), read_evaluation(after, split)
     for difference in name_differences(old, new):
-        click.echo(f"not alike: {difference}", err=True)
-    click.echo(f"before: {_describe(before, old)}\nafter:  {_describe(after, new)}\n")
+        say(f"not alike: {difference}")
+    say(f"before: {_describe(before, old)}\nafter:  {_describe(after, new)}\n", err=False)
     print_grid(tabulate_change(old, new))
 
 

@@ -6,7 +6,7 @@ from itertools import chain
 
 import click
 
-from scorl.cli.output import quiet
+from scorl.cli.output import quiet, say
 from scorl.cli.sampling import ENDPOINT, resolve_sampler
 from scorl.errors import UserError
 
@@ -31,4 +31,4 @@ def doctor(model: str | None, settings: tuple[str, ...]) -> None:
     # The chat is read before this machine is measured: what is wrong with it shows at once.
     of_model = check_model(chosen, Chat.of_model(chosen)) if chosen else ()
     for name, text in chain(check_installation(), check_rates(), check_sandbox(), of_model):
-        click.echo(f"{name:<17} {text}")
+        say(f"{name:<17} {text}", err=False)

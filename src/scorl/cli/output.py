@@ -12,14 +12,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+import click
+
 from scorl.errors import UserError
 from scorl.run.files import replacing
 from scorl.run.progress import format_duration
+from scorl.text_files import make_visible
 
 if TYPE_CHECKING:
     from scorl.report.table import Grid
 
-__all__ = ["check_folder", "check_writable", "count_problems", "open_output", "print_grid", "quiet", "speak_plainly"]
+__all__ = [
+    "check_folder",
+    "check_writable",
+    "count_problems",
+    "open_output",
+    "print_grid",
+    "quiet",
+    "say",
+    "speak_plainly",
+]
 
 
 @contextmanager
@@ -40,6 +52,11 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
         yield handle
 
 
+def say(text: str, err: bool = True) -> None:
+    """Print words that others may have written, a server, a data file or a model's folder: no terminal obeys them."""
+    click.echo(make_visible(text), err=err)
+
+
 def speak_plainly() -> None:
     """Warnings in one line, each once, without lines of source; and no bars in a pipe, where each step is a line."""
     said: set[str] = set()
@@ -47,7 +64,7 @@ def speak_plainly() -> None:
     def format_warning(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        text = f"warning: {' '.join(str(message).split())}\n"
+        text = f"warning: {make_visible(' '.join(str(message).split()))}\n"
         new = text not in said
         said.add(text)
         return text if new else ""

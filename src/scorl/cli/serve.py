@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import ipaddress
-import os
 import socket
 from functools import partial
 
@@ -13,7 +12,7 @@ import click
 
 from scorl.cli.sampling import resolve_wording
 from scorl.errors import UserError
-from scorl.settings.engines import api_url
+from scorl.settings.engines import api_url, read_key
 
 __all__ = ["serve"]
 
@@ -68,6 +67,7 @@ def serve(
     import uvicorn
 
     from scorl.serve.app import make_app
+    from scorl.serve.patience import PatientProtocol
     from scorl.serve.settings import LOOPBACK, ServeSettings
     from scorl.tasks.asking import correction_of, find_answer, name_answer
 
@@ -78,8 +78,8 @@ def serve(
         samples=samples,
         find_answer=partial(find_answer, task.settings),
         name_answer=partial(name_answer, task.settings),
-        upstream_key=os.environ.get("OPENAI_API_KEY"),
-        api_key=_read_key(api_key_env),
+        upstream_key=read_key("OPENAI_API_KEY"),
+        api_key=_require_key(api_key_env),
         max_body=max_body,
         timeout=timeout,
         max_concurrency=max_concurrency,
@@ -91,7 +91,8 @@ def serve(
     shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
     click.echo(f"http://{shown}:{port}/v1 asks {settings.upstream} {attempts} times; Ctrl-C ends it", err=True)
     with contextlib.suppress(KeyboardInterrupt):
-        config = uvicorn.Config(make_app(settings), log_level="warning", timeout_graceful_shutdown=3)
+        app, http = make_app(settings), PatientProtocol
+        config = uvicorn.Config(app, http=http, ws="none", log_level="warning", timeout_graceful_shutdown=3)
         uvicorn.Server(config).run(sockets=[listening])
     click.echo("stopped", err=True)
 
@@ -122,12 +123,12 @@ def _check_run(run: str) -> None:
         raise UserError(f"--run: {run} is no run directory")
 
 
-def _read_key(name: str | None) -> str | None:
+def _require_key(name: str | None) -> str | None:
     if name is None:
         return None
-    if not os.environ.get(name):
+    if (key := read_key(name)) is None:
         raise UserError(f"--api-key-env: the variable {name} is empty or not set")
-    return os.environ[name]
+    return key
 
 
 def _is_loopback(host: str) -> bool:

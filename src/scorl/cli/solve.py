@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scorl.cli.output import quiet
+from scorl.cli.output import quiet, say
 from scorl.cli.sampling import (
     build_engine,
     engine_option,
@@ -273,6 +273,6 @@ def _answer_line(answer: Callable[[str], None], line: str) -> None:
     try:
         answer(_check(line))
     except UserError as error:
-        click.echo(f"scorl: {error}", err=True)
+        say(f"scorl: {error}")
     except KeyboardInterrupt:
         click.echo("\nstopped", err=True)

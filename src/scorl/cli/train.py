@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scorl.cli.output import check_folder, print_grid, quiet
+from scorl.cli.output import check_folder, print_grid, quiet, say
 from scorl.distributed.ranks import launched_rank, process_group
 from scorl.errors import UserError
 
@@ -84,7 +84,7 @@ def _show_prompts(recipe: str, overrides: tuple[str, ...]) -> None:
 
     quiet()
     for line in show_prompts(resolve(recipe, overrides)):
-        click.echo(line)
+        say(line, err=False)
 
 
 def _check_only(recipe: Recipe, directory: RunDirectory) -> None:
@@ -202,10 +202,10 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
     ):
         click.echo(f"model.dtype: {built.recipe.model.dtype}, {reason}", err=True)
     for difference in built.policy.chat.differences():
-        click.echo(f"chat template: {difference}", err=True)
+        say(f"chat template: {difference}")
 
     def notify(sentence: str) -> None:
-        click.echo(f"warning: {sentence}", err=True)
+        say(f"warning: {sentence}")
 
     with (
         Loggers(built.recipe, RunDirectory(out), versions(built)) as loggers,

@@ -10,8 +10,9 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from scorl.report.trajectories import Piece, make_visible, mark_changes
+from scorl.report.trajectories import Piece, mark_changes
 from scorl.tasks.turns import Turn
+from scorl.text_files import make_visible
 from scorl.trajectory import Finish, Problem, Role
 
 __all__ = ["Transcript", "merge_changes"]

@@ -18,6 +18,7 @@ from typing import Any
 
 from scorl.errors import PeerLostError, UserError
 from scorl.parent import PARENT
+from scorl.text_files import make_visible
 
 __all__ = ["launch", "rank_to_blame"]
 
@@ -109,5 +110,5 @@ def _report_failure(failures: dict[int, Any], logs: Path) -> int:
     log = next(logs.glob(f"*/attempt_0/{rank}/stderr.log"), None)  # rank 0 has none: it spoke here
     lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log else []
     source = f"; its last words, from {log}:" if lines else ""
-    print("\n  ".join([f"scorl: rank {rank} {how}{source}", *lines]), file=sys.stderr)
+    print(make_visible("\n  ".join([f"scorl: rank {rank} {how}{source}", *lines])), file=sys.stderr)
     return 2 if code == 2 else 1

@@ -14,10 +14,11 @@ from rich.text import Text
 from scorl.metrics import HEADLINES, VERIFIED
 from scorl.report.show import STYLES
 from scorl.report.table import format_interval, format_value
-from scorl.report.trajectories import ShownTrajectory, make_visible
+from scorl.report.trajectories import ShownTrajectory
 from scorl.report.watch import FIGURES, WatchedRun, sparkline
 from scorl.run.files import Record
 from scorl.run.progress import describe_step, format_duration
+from scorl.text_files import make_visible
 
 __all__ = ["describe_evaluation", "describe_new", "describe_state", "draw", "draw_all"]
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from scorl.metrics import Difference, bootstrap_differences, tally_outcomes
+from scorl.text_files import make_visible
 
 if TYPE_CHECKING:  # reading a run's files needs no model, hence no torch
     from scorl.evaluation import Evaluation, Summary
@@ -125,16 +127,21 @@ def fold_columns(grid: Grid, width: int) -> list[Grid]:
 def to_rich(grid: Grid) -> Table:
     """The table for a terminal."""
     table = Table(
-        title=grid.title or None,
+        title=_cell(grid.title) if grid.title else None,
         title_justify="left",
-        caption=" ".join(grid.notes) or None,
+        caption=_cell(" ".join(grid.notes)) if grid.notes else None,
         caption_justify="left",
     )
     for k, name in enumerate(grid.header):
-        table.add_column(name, justify="right" if k else "left", no_wrap=k > 0)
+        table.add_column(_cell(name), justify="right" if k else "left", no_wrap=k > 0)
     for row in grid.rows:
-        table.add_row(*row)
+        table.add_row(*map(_cell, row))
     return table
+
+
+def _cell(text: str) -> Text:
+    """As it stands: names of others are no markup."""
+    return Text(make_visible(text))
 
 
 def label_metric(name: str) -> str:

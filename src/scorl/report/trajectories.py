@@ -11,6 +11,7 @@ from typing import Literal
 
 from scorl.errors import UserError, nearest
 from scorl.run.files import Record
+from scorl.text_files import make_visible
 
 __all__ = [
     "FLIPS",
@@ -20,7 +21,6 @@ __all__ = [
     "attempts_of",
     "flip_class",
     "gather_trajectories",
-    "make_visible",
     "mark_changes",
     "present",
     "select",
@@ -36,9 +36,6 @@ FLIPS = {
 
 Piece = tuple[str, Literal["", "gone", "new"]]
 """Some text, and whether it is gone from the first attempt or new in a later one."""
-
-UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls but tab and line feed, what changes the direction of text around it, lone surrogates; as in page/dom.js."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +172,3 @@ def _place(response: Record) -> int:
 
 def _is_right(response: Record) -> bool | None:
     return None if response["reward"] is None else bool(response["reward"] >= 0.5)
-
-
-def make_visible(text: str) -> str:
-    """The text without control characters and direction marks, which a model may write and a terminal would obey."""
-    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -118,7 +118,7 @@ class CorrectingProxy:
         """The body, of which no more is read than is allowed."""
         body, most = bytearray(), self.settings.max_body
         try:
-            async with asyncio.timeout(self.settings.timeout):
+            async with asyncio.timeout(self.settings.patience):
                 async for part in request.stream():
                     body += part
                     if len(body) > most:

@@ -35,6 +35,8 @@ class ServeSettings:
     """What callers have to bring; None: nothing."""
     max_body: int = 1 << 20
     """The longest request, in bytes."""
+    patience: float = 30.0
+    """Seconds in which a caller has to send the body of a request."""
     timeout: float = 300.0
     """Seconds that an answer may take, all its attempts together."""
     max_concurrency: int = 16

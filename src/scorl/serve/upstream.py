@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +17,11 @@ from openai import (
     AsyncOpenAI,
     AsyncStream,
     BadRequestError,
+    DefaultAsyncHttpxClient,
     UnprocessableEntityError,
 )
 
+from scorl.engines.openai.bounds import EndlessAnswerError, bound_async_answers
 from scorl.engines.openai.faults import refused_field
 from scorl.engines.openai.reading import Reply, StreamReader, drop_surrogates, read_completion
 from scorl.serve.protocol import NoAnswerError
@@ -25,7 +29,7 @@ from scorl.serve.settings import ServeSettings
 
 __all__ = ["TokenSum", "Upstream"]
 
-FAULTS = (APIError, ConnectionError, ValueError)
+FAULTS = (APIError, ConnectionError, ValueError, RecursionError)
 """What the client raises, before an answer comes and within one, and what reading it does."""
 
 
@@ -62,7 +66,9 @@ class Upstream:
             base_url=settings.upstream,
             timeout=settings.timeout,
             max_retries=2,
+            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bound_async_answers()]}),
         )
+        self._key = settings.upstream_key
         self._takes_stream_options = True
 
     async def models(self) -> list[dict[str, Any]]:
@@ -72,11 +78,13 @@ class Upstream:
             NoAnswerError: it does not say.
         """
         try:
-            return [model.model_dump() for model in (await self.client.models.list()).data]
+            # By way of JSON, in which no number is NaN and no text half a character.
+            listed = (await self.client.models.list()).data
+            return [json.loads(model.model_dump_json(warnings=False)) for model in listed]
         except FAULTS as error:
-            raise refuse_for(error) from None
+            raise self._refuse_for(error) from None
         except (AttributeError, TypeError):
-            raise refuse_for(ValueError("no list of models")) from None
+            raise self._refuse_for(ValueError("no list of models")) from None
 
     async def ask(
         self, model: str, messages: Sequence[Any], fields: dict[str, Any], tell: Callable[[str], None] | None = None
@@ -93,7 +101,13 @@ class Upstream:
                 await self.client.chat.completions.create(model=model, messages=list(messages), extra_body=fields)
             )
         except FAULTS as error:
-            raise refuse_for(error) from None
+            raise self._refuse_for(error) from None
+
+    def _refuse_for(self, error: Exception) -> NoAnswerError:
+        refusal = refuse_for(error)
+        if self._key:
+            refusal.message = refusal.message.replace(self._key, "***")
+        return refusal
 
     async def _stream(
         self, model: str, messages: Sequence[Any], fields: dict[str, Any], tell: Callable[[str], None]
@@ -123,9 +137,11 @@ def refuse_for(error: Exception) -> NoAnswerError:
     """One of `FAULTS` as the proxy's own; what it says of the proxy's key is not passed on."""
     if isinstance(error, APITimeoutError):
         return NoAnswerError(504, "the upstream did not answer in time", kind="timeout_error")
+    if isinstance(error, EndlessAnswerError) or isinstance(error.__cause__, EndlessAnswerError):
+        return NoAnswerError(502, "the upstream's answer does not end", kind="upstream_error")
     if isinstance(error, APIConnectionError):
         return NoAnswerError(502, "the upstream cannot be reached", kind="upstream_error")
-    if isinstance(error, (ValueError, APIResponseValidationError)):
+    if isinstance(error, (ValueError, RecursionError, APIResponseValidationError)):
         message = "the upstream answered with something else than OpenAI's protocol has"
         return NoAnswerError(502, message, kind="upstream_error")
     if not isinstance(error, APIStatusError):
@@ -139,8 +155,10 @@ def refuse_for(error: Exception) -> NoAnswerError:
         else f"the upstream answered with status {error.status_code}"
     )
     if error.status_code == 429:
-        retry_after = error.response.headers.get("retry-after", "1")
+        asked = error.response.headers.get("retry-after", "")
+        retry_after = asked if re.fullmatch(r"[0-9.]{1,9}", asked) else "1"
         return NoAnswerError(429, message, kind="rate_limit_error", retry_after=retry_after)
     if error.status_code < 500:
-        return NoAnswerError(error.status_code, message, code=getattr(error, "code", None))
+        code = getattr(error, "code", None)
+        return NoAnswerError(error.status_code, message, code=drop_surrogates(code) if isinstance(code, str) else None)
     return NoAnswerError(502, message, kind="upstream_error")

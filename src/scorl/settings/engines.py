@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ __all__ = [
     "TorchSettings",
     "VllmSettings",
     "api_url",
+    "read_key",
 ]
 
 MaxTokens = Annotated[int, Ge(1)] | Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]
@@ -42,6 +44,18 @@ def api_url(text: str, where: str) -> str:
     if parts.username or parts.password or parts.query:
         raise UserError(f"{where}: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
     return text if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/v1"
+
+
+def read_key(variable: str) -> str | None:
+    """The key in an environment variable, without space around it; None: there is none.
+
+    Raises:
+        UserError: no header can carry it, of which the client would say so with the key in its words.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not all("!" <= letter <= "~" for letter in key):
+        raise UserError(f"{variable}: this is no key: a space, a line break or an odd letter is in it")
+    return key or None
 
 
 @dataclass(frozen=True)

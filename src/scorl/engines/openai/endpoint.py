@@ -12,20 +12,23 @@ from openai import (
     APIConnectionError,
     APITimeoutError,
     BadRequestError,
+    DefaultHttpxClient,
     OpenAI,
     OpenAIError,
     UnprocessableEntityError,
 )
 
+from scorl.engines.openai.bounds import bound_answers
 from scorl.engines.openai.faults import FALLBACKS, explain, refused_field
 from scorl.engines.openai.journal import Answer, Question
 from scorl.engines.openai.reading import Reply, StreamReader, read_completion
 from scorl.errors import UserError
 from scorl.settings import OpenAISettings
+from scorl.settings.engines import read_key
 
 __all__ = ["Endpoint"]
 
-FAULTS = (OpenAIError, ConnectionError, ValueError)
+FAULTS = (OpenAIError, ConnectionError, ValueError, RecursionError)
 """What the client raises, before an answer comes and within one, and what reading it does."""
 
 
@@ -33,18 +36,19 @@ class Endpoint:
     """A model behind a URL. Back-off and Retry-After are the client's.
 
     Raises:
-        UserError: the URL is none, or has a secret in it.
+        UserError: the URL is none, or has a secret in it; the key is none.
     """
 
     def __init__(self, model: str, settings: OpenAISettings) -> None:
         self.model, self._settings = model, settings
-        self._key = os.environ.get("OPENAI_API_KEY")
+        self._key = read_key("OPENAI_API_KEY")
         named = OpenAISettings(base_url=settings.base_url or os.environ.get("OPENAI_BASE_URL") or None)
         self._client = OpenAI(
             api_key=self._key or "none",  # the client wants one, and many servers do not
             base_url=named.base_url,
             timeout=settings.timeout,
             max_retries=settings.max_retries,
+            http_client=DefaultHttpxClient(event_hooks={"response": [bound_answers(settings.timeout)]}),
         )
         self._refused: set[str] = set()
 

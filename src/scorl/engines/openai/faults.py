@@ -18,6 +18,7 @@ from openai import (
     RateLimitError,
 )
 
+from scorl.engines.openai.bounds import EndlessAnswerError
 from scorl.errors import nearest
 
 __all__ = ["FALLBACKS", "explain", "refused_field", "server_words"]
@@ -40,6 +41,8 @@ def explain(error: Exception, url: str, model: str, has_key: bool, models: Calla
     match error:
         case APITimeoutError():
             return f"{url} has not answered in time: a longer engine.timeout, or a lower engine.concurrency"
+        case EndlessAnswerError() | APIConnectionError(__cause__=EndlessAnswerError()):
+            return f"{url} does not answer as a model does: {error.__cause__ or error}"
         case APIConnectionError():
             return f"no server answers at {url}: {error.__cause__ or error}"
         case ConnectionError():

@@ -9,6 +9,8 @@ __all__ = ["Reply", "StreamReader", "drop_surrogates", "read_completion"]
 
 ODD = (AttributeError, KeyError, TypeError)
 """What reading raises where an answer has another shape: the client takes any JSON for one."""
+MOST_TOKENS = 2**53
+"""Of one answer; larger numbers are none that JSON's readers agree on."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,12 @@ def _join_text(content: Any) -> str:
 
 def _reply(text: str, finish: Any, refused: bool, usage: Any) -> Reply:
     counts = (_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
-    return Reply(text, finish if isinstance(finish, str) else "stop", refused, *counts)
+    return Reply(text, drop_surrogates(finish) if isinstance(finish, str) else "stop", refused, *counts)
 
 
 def _count(usage: Any, name: str) -> int | None:
     tokens = getattr(usage, name, None)
-    return tokens if isinstance(tokens, int) else None
+    return tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else None
 
 
 def _describe_other(completion: Any) -> str:

@@ -1,0 +1,58 @@
+"""Callers who neither send nor read: the connection is closed, where uvicorn would wait without end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar, Literal
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+__all__ = ["PatientProtocol"]
+
+Wait = Literal["a request's head", "somebody to read"]
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 with an end to what is waited for; the app itself bounds the wait for a request's body."""
+
+    patience: ClassVar[float] = 30.0
+    """Seconds for a request's head, and between two reads of an answer that does not fit into the buffers."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody is there, and should say what is wanted."""
+        self._waits: dict[Wait, asyncio.TimerHandle] = {}
+        super().connection_made(transport)
+        self._wait("a request's head")
+
+    def data_received(self, data: bytes) -> None:
+        """Part of a request; between two of them uvicorn's own limit counts, until the next one begins."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._wait("a request's head")
+        else:
+            self._end("a request's head")
+
+    def pause_writing(self) -> None:
+        """The buffers are full."""
+        super().pause_writing()
+        self._wait("somebody to read")
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        super().resume_writing()
+        self._end("somebody to read")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """They are gone."""
+        for wait in list(self._waits):
+            self._end(wait)
+        super().connection_lost(exc)
+
+    def _wait(self, wait: Wait) -> None:
+        if wait not in self._waits:  # a byte now and then does not begin it anew
+            self._waits[wait] = self.loop.call_later(self.patience, self.transport.abort)
+
+    def _end(self, wait: Wait) -> None:
+        if wait in self._waits:
+            self._waits.pop(wait).cancel()
