@@ -31,10 +31,10 @@ def test_every_answer_gets_a_verdict_and_nothing_is_left(monkeypatch):
     monkeypatch.setattr(judges, "BATCH", 40)
     judges.try_answers(40, 1)
     before = judges.count_what_is_there()
-    found = judges.try_answers(160, 0, kill_every=2)
+    found = judges.try_answers(120, 0, kill_every=1)
     check(found)
-    assert found["workers killed"] == 2
-    assert found["known"] == 4
+    assert found["workers killed"] == 3
+    assert found["known"] == 3
     assert judges.count_what_is_there()["processes"] <= before["processes"] + len(os.sched_getaffinity(0))
 
 
@@ -42,7 +42,7 @@ def test_every_answer_gets_a_verdict_and_nothing_is_left(monkeypatch):
 def test_every_program_is_judged_and_nothing_is_left():
     judges.try_programs(4, 1)
     before = judges.count_what_is_there()
-    check(judges.try_programs(40, 0))
+    check(judges.try_programs(30, 0))
     assert judges.count_what_is_there() == before
 
 

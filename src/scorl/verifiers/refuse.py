@@ -25,6 +25,7 @@ TOWER = re.compile(r"\^[\s{(]*(\d+)\s*\^[\s{(]*(\d+)")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 POWER_OF_SUM = re.compile(r"\([^()]*[A-DF-HJ-Za-df-hj-z][^()]*\)\s*\^\s*\{?\s*(?:\d{3,}|[3-9]\d)")
 """`(1+x)^{99}`, which math-verify multiplies out; e and i are numbers."""
+LONG_NUMBER, LARGE = re.compile(r"\d{40}"), re.compile(r"\d{40}|[!^]")
 LISTED = 20
 """So many commas more than the gold answer has make a list that cannot be equal to it."""
 OR = re.compile(r"\bor\b")
@@ -46,8 +47,10 @@ def is_too_hard(text: str) -> bool:
 
 
 def asks_too_much(answer: str, gold: str) -> bool:
-    """Whether an answer has a power that would have to be multiplied out, and the gold answer has none."""
-    return bool(POWER_OF_SUM.search(COMMAND.sub("", answer))) and not POWER_OF_SUM.search(COMMAND.sub("", gold))
+    """Whether an answer has a power to be multiplied out or a number to be factored, and the gold answer has none."""
+    answer, gold = COMMAND.sub("", answer), COMMAND.sub("", gold)
+    power = POWER_OF_SUM.search(answer) and not POWER_OF_SUM.search(gold)
+    return bool(power or (LONG_NUMBER.search(answer) and not LARGE.search(gold)))
 
 
 def lists_numbers(answer: str, gold: str) -> bool:
