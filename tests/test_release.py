@@ -1,0 +1,80 @@
+"""What a release rests on: the lock, the version and its changelog, the workflows."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from scorl.version import __version__
+
+ROOT = Path(__file__).parents[1]
+LOCKS = [ROOT / "locks" / name for name in ("requirements.txt", "cuda.txt", "torch-cpu.txt")]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def locked(path: Path) -> dict[str, str]:
+    """The packages of a lock, each with all its lines."""
+    packages = re.findall(r"^([^\s#=]+)(==.*\n(?: .*\n)*)", path.read_text(), re.MULTILINE)
+    return {canonicalize_name(name): text for name, text in packages}
+
+
+def wanted(*extras: str) -> list[Requirement]:
+    """What the package wants with such extras, those of its extras that they name included."""
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    found = [Requirement(line) for line in lines]
+    own = [extra for requirement in found if requirement.name == "scorl" for extra in sorted(requirement.extras)]
+    return [r for r in found if r.name != "scorl"] + (wanted(*own) if own else [])
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_every_locked_package_has_one_version_and_hashes(path: Path) -> None:
+    text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE)
+    assert locked(path)
+    assert "://" not in text
+    for name, lines in locked(path).items():
+        assert re.match(r"==[\w.!+]+ ", lines), name
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", lines), name
+    assert "".join(f"{name}{lines}" for name, lines in locked(path).items()).count("\n") == text.count("\n")
+
+
+def test_the_lock_has_what_setup_wants() -> None:
+    versions = {name: re.match(r"==(\S+)", lines)[1] for name, lines in locked(LOCKS[0]).items()}
+    for requirement in wanted("dev"):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+    assert locked(LOCKS[2])["torch"].startswith(f"=={versions['torch']} ")
+
+
+def test_the_version_stands_in_one_place_and_heads_the_changelog() -> None:
+    assert PROJECT["dynamic"] == ["version"]
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased" or headings[0].split()[0] == __version__
+    assert len(headings) == len(set(headings))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_runs_what_is_here_and_pins_what_is_not(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for job in workflow["jobs"].values():
+        for step in job["steps"]:
+            assert re.search(r"@[0-9a-f]{40}$", step.get("uses", "@" + "0" * 40))
+            assert set(re.findall(r"make ([a-z-]+)", step.get("run", ""))) <= set(targets)
+            assert "secrets." not in str(step)
+            for script in re.findall(r"bash (\S+)", step.get("run", "")):
+                assert (ROOT / script).is_file()
+    assert [name for name, job in workflow["jobs"].items() if job.get("permissions")] in ([], ["publish"])
+
+
+def test_continuous_integration_tries_every_python_that_is_supported() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    pythons = jobs["test"]["strategy"]["matrix"]["python"]
+    assert PROJECT["requires-python"] == f">={pythons[0]}"
+    assert {"run": "bash .ci/run"} in jobs["test"]["steps"]
+    classifiers = [f"Programming Language :: Python :: {python}" for python in pythons]
+    assert [c for c in PROJECT["classifiers"] if "Python :: 3." in c] == classifiers
