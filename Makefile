@@ -11,6 +11,7 @@
 # make dist    wheel and sdist in dist/, checked, and their bill of materials in build/
 # make test-release   the wheel in an empty environment runs the README's commands
 # make test-lowest   the tests with the lowest versions that pyproject.toml allows, in an environment of its own
+# make test-fuzz   5,000 mutated recipes, as many data files and command lines; COUNT=20000 SEED=7 for others
 # make docs    the documentation site in site/, with every link checked
 # make format  writes the format that lint checks, of Python and of Markdown
 # make test-ray   a killed worker and a lost node on a Ray cluster of two nodes, in an environment of its own
@@ -36,6 +37,7 @@ KILLS ?= 60
 ANSWERS ?= 10000
 PROGRAMS ?= 1000
 STEPS ?= 10000
+COUNT ?= 5000
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 
 RAY := .venv-ray
@@ -48,7 +50,7 @@ LOWEST := .venv-lowest
 RELEASE := .venv-release
 ENDPOINTS := .venv-endpoints
 
-.PHONY: setup demo test lint format docs lock audit dist test-release test-lowest test-kills test-faults test-long test-judges test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs lock audit dist test-release test-lowest test-kills test-faults test-long test-judges test-fuzz test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -142,6 +144,12 @@ test-lowest: $(LOWEST)/.installed
 
 $(RAY)/.installed: $(LOCKED)
 	$(call install_beside,$(RAY),ray)
+test-fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --count $(COUNT) --seed $(or $(SEED),0)
+
+$(RAY)/.installed: pyproject.toml constraints.txt
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install -c constraints.txt -e '.[dev,ray]'
 	touch $@
 
 test-ray: $(RAY)/.installed

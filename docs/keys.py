@@ -114,7 +114,7 @@ def kind(value: Schema) -> str:
 
 def bound(value: Schema) -> str:
     """The least and the greatest value."""
-    return "".join(f", {words} {value[key]:g}" for key, words in BOUNDS.items() if key in value)
+    return "".join(f", {words} {value[key]:,.10g}" for key, words in BOUNDS.items() if key in value)
 
 
 if __name__ == "__main__":

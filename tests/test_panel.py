@@ -165,7 +165,7 @@ def test_models_and_wordings_of_a_file_are_kept_apart_and_lines_of_one_problem_a
     ("text", "message"),
     [
         ("", "no answer in it"),
-        ("{", "line 1: no JSON"),
+        ("{", "line 1: not valid JSON"),
         ("[]\n", "line 1: want"),
         (lines({"id": "add-1"}), "no 'attempts'; the line has: id"),
         (lines({"id": "add-1", "attempts": "2"}), "attempts should be a list of texts, not '2'"),

@@ -77,10 +77,10 @@ def test_answers_from_a_file(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", "holds no answers"),
-        ('{"prompt_contains": "", "response": "4"}\n{"prompt', "line 2: no JSON"),
+        ('{"prompt_contains": "", "response": "4"}\n{"prompt', "line 2: not valid JSON"),
         ('["4"]', "line 1: want"),
         ('{"prompt_contains": "", "respond": "4"}', "line 1: unknown key 'respond': did you mean 'response'"),
-        ('{"prompt_contains": ""}', "line 1: 'response' must be a string, got null"),
+        ('{"prompt_contains": ""}', "line 1: 'response' must be a string, got None"),
         ('{"prompt_contains": "", "response": 4}', "line 1: 'response' must be a string, got 4"),
     ],
 )

@@ -7,7 +7,6 @@ Several lines with the same id, model and wording are several samples. `sampling
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +18,7 @@ from scorl.evaluation import Evaluation
 from scorl.rollout import judge
 from scorl.settings import EvaluationSettings
 from scorl.tasks.task import Task
-from scorl.text_files import read_text
+from scorl.text_files import parse_json, read_text
 from scorl.trajectory import Group, Problem, Response, Trajectory
 
 __all__ = ["evaluate_answers"]
@@ -124,10 +123,7 @@ def _read_lines(path: Path) -> Iterator[Line]:
 
 
 def _read_line(text: str, where: str) -> Line:
-    try:
-        row = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: no JSON: {error}") from None
+    row = parse_json(text, where)
     if not isinstance(row, dict):
         raise UserError(f'{where}: want {{"id": ..., "attempts": [...]}}')
     for key in row.keys() - set(KEYS):

@@ -10,6 +10,8 @@ __all__ = ["GuardError", "PeerLostError", "UserError", "nearest"]
 
 MANY = 24
 """Allowed words that are not listed where one of them is near."""
+LONG = 100
+"""Characters of a word that are compared."""
 
 
 class UserError(ValueError):
@@ -33,7 +35,7 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     >>> nearest("stepz", ["steps", "samples"])
     "did you mean 'steps'? Allowed: samples, steps"
     """
-    names = sorted(allowed)
+    names, word = sorted(allowed), word[:LONG]
     close = difflib.get_close_matches(word, names, n=1)
     hint = f"did you mean '{close[0]}'?" if close else ""
     if close and len(names) > MANY:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import isnan
@@ -150,6 +151,9 @@ def converse_all(
     if not problems:
         limit = "" if settings.problems is None else f", of which {settings.problems} are to be taken"
         raise UserError(f"no problem to evaluate on: task '{task.name}', split '{settings.split}'{limit}")
+    twice = next((name for name, count in Counter(problem.id for problem in problems).items() if count > 1), None)
+    if twice is not None:  # outcomes and seeds go by the id
+        raise UserError(f"task '{task.name}': two problems of the split '{settings.split}' have the id {twice!r:.60}")
 
     def draw_seed(problem: Problem, sample: int, place: int) -> int:
         return derive(seed, "evaluate", problem.id, sample, place)

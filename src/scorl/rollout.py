@@ -19,7 +19,7 @@ from typing import Literal
 from scorl.engines.engine import Dialogue, Engine, Request, Sample
 from scorl.errors import UserError
 from scorl.settings import Sampling
-from scorl.tasks.task import Task
+from scorl.tasks.task import Task, check_verdicts
 from scorl.tasks.turns import Turn, number_responses
 from scorl.trajectory import RIGHT, AttemptText, Group, Problem, Response, Role, Trajectory, Verdict
 
@@ -161,6 +161,7 @@ def judge(task: Task, turns: Sequence[Turn], groups: Sequence[Group]) -> list[Gr
         id(a): (t.problem, a, number) for group in groups for t in group for number, a in enumerate(t.attempts, 1)
     }
     verdicts = task.judge([(problem, AttemptText(attempt, number)) for problem, attempt, number in attempts.values()])
+    check_verdicts(task, [problem for problem, _, _ in attempts.values()], verdicts)
     judged = {
         key: replace(attempt, verdict=verdict)
         for (key, (_, attempt, _)), verdict in zip(attempts.items(), verdicts, strict=True)

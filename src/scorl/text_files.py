@@ -1,15 +1,30 @@
-"""Text of others: from whatever editor they have, UTF-8 with or without its mark; and before a terminal shows it."""
+"""Text that people wrote with whatever editor they have, or a model: UTF-8, JSON, paths, and what a terminal obeys."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from scorl.errors import UserError
 
-__all__ = ["decode_text", "make_visible", "read_text"]
+__all__ = [
+    "as_message",
+    "as_path",
+    "check_characters",
+    "check_values",
+    "decode_text",
+    "make_visible",
+    "parse_json",
+    "read_text",
+]
 
 MARKS_OF_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+LINE = 1000
+"""The most characters of a line of a message."""
+DEPTH = 100
+"""The most mappings and lists within each other."""
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls but tab and line feed, what changes the direction of text around it, lone surrogates; as in page/dom.js."""
 
@@ -35,6 +50,89 @@ def decode_text(data: bytes, path: Path) -> str:
         raise UserError(
             f"{path}, line {line}: not UTF-8 (byte 0x{byte:02x}), perhaps Windows-1252; save it as UTF-8"
         ) from error
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """JSON as values.
+
+    Raises:
+        UserError: it is none, or nested too deeply, or has a number of thousands of digits; `where` says whose it is.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        whole = text if isinstance(text, str) else text.decode(errors="replace")
+        place = f"line {error.lineno}, column {error.colno}" if "\n" in whole.strip() else f"column {error.colno}"
+        raise UserError(f"{where}: not valid JSON ({error.msg} at {place})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 (byte 0x{error.object[error.start]:02x}); save it as UTF-8") from None
+    except ValueError:  # Python reads no longer ones, for the time that it would take
+        raise UserError(f"{where}: a number of more than 4,300 digits; as text, in quotes, it can be any") from None
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply") from None
+
+
+def check_characters(text: str, where: str) -> None:
+    """Refuse halves of characters (lone surrogates), which no file and no tokenizer takes.
+
+    Raises:
+        UserError: there is one; `where` says whose text it is.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: this is not UTF-8, for it holds half a character: {text!a:.60}") from None
+
+
+def check_values(values: Any, where: str, most: int | None = None) -> None:
+    """Refuse what can be written down and is no data: towers, circles of aliases, halves of characters.
+
+    Args:
+        values: plain values, as JSON and YAML have them.
+        where: whose they are.
+        most: values that are taken; None: any number.
+
+    Raises:
+        UserError: they are of that kind.
+    """
+    left: list[tuple[Any, int]] = [(values, 1)]
+    count = 0
+    while left:
+        value, depth = left.pop()
+        count += 1
+        if depth > DEPTH:
+            raise UserError(f"{where}: nested too deeply: more than {DEPTH} levels, or an alias of what it is in")
+        if most is not None and count > most:
+            raise UserError(f"{where}: more than {most:,} values, with every alias (*) written out")
+        if isinstance(value, dict):
+            left += ((part, depth + 1) for pair in value.items() for part in pair)
+        elif isinstance(value, list):
+            left += ((part, depth + 1) for part in value)
+        elif isinstance(value, str) and not value.isascii():
+            check_characters(value, where)
+
+
+def as_path(text: str | Path) -> Path:
+    """A path as a user wrote it, with `~` as the home folder.
+
+    Raises:
+        UserError: no file could be called so.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.is_file()
+        str(path).encode()
+    except (OSError, RuntimeError, ValueError) as error:  # too long; the home of nobody; half a character
+        reason = getattr(error, "strerror", None) or str(error).partition(":")[0]
+        raise UserError(f"{str(text)!r:.60} cannot be a path: {reason}") from None
+    if "\0" in str(text):
+        raise UserError(f"{str(text)!r:.60} cannot be a path: it has a NUL in it")
+    return path
+
+
+def as_message(text: str) -> str:
+    """A message for a terminal: nothing that it would obey, and no line that goes on for pages."""
+    return re.sub(rf"(?m)^(.{{{LINE}}}).+$", r"\1 ...", make_visible(text))
 
 
 def make_visible(text: str) -> str:

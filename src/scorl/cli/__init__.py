@@ -7,6 +7,7 @@ seconds for torch.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import traceback
@@ -41,7 +42,7 @@ __all__ = ["commands", "main"]
 
 INTERRUPTED = 130
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
 """What the user's disk may say; any other error of the system is ours."""
 
 
@@ -97,7 +98,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         click.echo("scorl: interrupted", err=True)
         return INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        error.show(file=(shown := io.StringIO()))  # with its usage and hint
+        say(shown.getvalue().rstrip("\n"))
         return error.exit_code
     except Exception as error:
         if (sentence := _words_of_disk(error)) is None:

@@ -16,10 +16,11 @@ from scorl.cli.sampling import (
     split_settings,
     warn_of_context,
 )
+from scorl.settings import MOST
 
 __all__ = ["collect_repairs"]
 
-COUNT = click.IntRange(min=1)
+COUNT = click.IntRange(1, MOST)
 
 
 @click.command("collect-repairs")

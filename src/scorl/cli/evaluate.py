@@ -23,7 +23,7 @@ from scorl.cli.sampling import (
     warn_of_context,
 )
 from scorl.errors import UserError
-from scorl.settings import EvaluationSettings, MaxTokens, Sampling
+from scorl.settings import MOST, EvaluationSettings, MaxTokens, Sampling
 
 if TYPE_CHECKING:
     from scorl.evaluation import Evaluation
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-COUNT = click.IntRange(min=1)
+COUNT = click.IntRange(1, MOST)
 
 
 @click.command()

@@ -34,8 +34,7 @@ def judge(file: Path, verifier: str, sandbox: Literal["required", "preferred"], 
     judged = right = 0
     with open_output(out) as handle:
         for line in judge_lines(file, verifier, sandbox):
-            # In ASCII where somebody looks on: reasons repeat what was answered.
-            handle.write(json.dumps(line, ensure_ascii=handle.isatty()) + "\n")
+            handle.write(json.dumps(line) + "\n")  # in ASCII, of which no terminal obeys anything
             judged += 1
             right += line["reward"] >= 0.5
     click.echo(f"{judged} judged, {right} right", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -13,6 +12,7 @@ from scorl.errors import UserError, nearest
 from scorl.sandbox import Requirement
 from scorl.tasks.columns import read_gold
 from scorl.tasks.programs import read_examination
+from scorl.text_files import as_path, parse_json
 from scorl.trajectory import Problem, Verdict
 from scorl.verifiers import VERIFIERS, Judge, program
 
@@ -34,7 +34,7 @@ def judge_lines(path: str | Path, verifier: str, sandbox: Requirement = "require
     if verifier not in VERIFIERS:
         raise UserError(f"no verifier '{verifier}': {nearest(verifier, VERIFIERS)}")
     judge = partial(program.judge, sandbox=sandbox) if verifier == "program" else VERIFIERS[verifier]
-    path = Path(path).expanduser()
+    path = as_path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     with path.open("rb") as file:
@@ -61,10 +61,7 @@ def in_batches(entries: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def read_line(line: bytes, where: str, verifier: str) -> tuple[Problem, Any]:
     """The problem that a line stands for, its `id` among the columns, and the response, of whatever type it is."""
-    try:
-        values = json.loads(line)
-    except ValueError as error:  # bad JSON or bad UTF-8
-        raise UserError(f"{where}: not valid JSON ({error})") from error
+    values = parse_json(line, where)
     if not isinstance(values, dict):
         raise UserError(f'{where}: not a JSON object like {{"id": ..., "response": ...}}')
     identity, response = (require(values, name, where) for name in ("id", "response"))

@@ -17,7 +17,7 @@ import click
 from scorl.errors import UserError
 from scorl.run.files import replacing
 from scorl.run.progress import format_duration
-from scorl.text_files import make_visible
+from scorl.text_files import as_message
 
 if TYPE_CHECKING:
     from scorl.report.table import Grid
@@ -54,7 +54,7 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
 
 def say(text: str, err: bool = True) -> None:
     """Print words that others may have written, a server, a data file or a model's folder: no terminal obeys them."""
-    click.echo(make_visible(text), err=err)
+    click.echo(as_message(text), err=err)
 
 
 def speak_plainly() -> None:
@@ -64,7 +64,7 @@ def speak_plainly() -> None:
     def format_warning(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        text = f"warning: {make_visible(' '.join(str(message).split()))}\n"
+        text = f"warning: {as_message(' '.join(str(message).split()))}\n"
         new = text not in said
         said.add(text)
         return text if new else ""

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -152,12 +153,11 @@ def resolve_wording(
         settings: of the task.
     """
     from scorl.recipe import TaskChoice, resolve, resolve_task
-    from scorl.recipe.source import load
     from scorl.run.directory import RunDirectory
     from scorl.tasks.turns import Correction
 
     run = RunDirectory.of_model(model) if model else None
-    if run is not None and task in (None, load(run.path)["task"]["name"]):
+    if run is not None and task in (None, _task_of(run.path)):
         recipe = resolve(run.path, settings)
         return recipe.task, recipe.turns, recipe.engine.max_tokens
     if task is not None:
@@ -170,19 +170,26 @@ def resolve_wording(
 def choose_task(model: str, name: str | None, settings: Sequence[str]) -> tuple[Task, MaxTokens]:
     """The task and the longest response: a run directory's own, unless another task is named."""
     from scorl.recipe import resolve, resolve_task
-    from scorl.recipe.source import load
     from scorl.run.directory import RunDirectory
 
     run = RunDirectory.of_model(model)
     if name is None and run is None:
         raise UserError("--task is missing; only a run directory knows its own")
-    if run is None or name not in (None, load(run.path)["task"]["name"]):
+    if run is None or name not in (None, _task_of(run.path)):
         choice = resolve_task(str(name), settings)
         check_split(choice, settings)
         return choice.build(), 256
     recipe = resolve(run.path, [f"task.{key.removeprefix('task.')}" for key in settings])
     check_split(recipe.task, settings)
     return recipe.build_task(), recipe.engine.max_tokens
+
+
+def _task_of(run: Path) -> Any:
+    """The name of a run's task, if its recipe is whole."""
+    from scorl.recipe.source import load
+
+    task = load(run).get("task")
+    return task.get("name") if isinstance(task, dict) else None
 
 
 def check_split(task: TaskChoice, settings: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from scorl.cli.sampling import (
     warn_of_context,
 )
 from scorl.errors import UserError
-from scorl.settings import MaxTokens, Sampling
+from scorl.settings import MOST, MaxTokens, Sampling
 
 if TYPE_CHECKING:
     from scorl.engines import Engine
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["scale"]
 
-COUNT = click.IntRange(min=1)
+COUNT = click.IntRange(1, MOST)
 RESULT, ATTEMPTS = "scale.json", "attempts.jsonl"
 LIMIT = 128
 """The largest budget; with more samples the exact mean over all choices would take long."""

@@ -12,11 +12,12 @@ import click
 
 from scorl.cli.sampling import resolve_wording
 from scorl.errors import UserError
+from scorl.settings import MOST
 from scorl.settings.engines import api_url, read_key
 
 __all__ = ["serve"]
 
-COUNT = click.IntRange(min=1)
+COUNT = click.IntRange(1, MOST)
 
 
 @click.command()

@@ -25,7 +25,7 @@ from scorl.cli.sampling import (
     split_settings,
 )
 from scorl.errors import UserError
-from scorl.settings import MaxTokens, Sampling
+from scorl.settings import MOST, MaxTokens, Sampling
 from scorl.text_files import decode_text
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["solve"]
 
 FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
-COUNT = click.IntRange(min=1)
+COUNT = click.IntRange(1, MOST)
 MAX_TOKENS = 512
 """Of a response, where no run says otherwise."""
 VOTING_TEMPERATURE = 0.7

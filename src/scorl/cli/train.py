@@ -12,6 +12,7 @@ import click
 from scorl.cli.output import check_folder, print_grid, quiet, say
 from scorl.distributed.ranks import launched_rank, process_group
 from scorl.errors import UserError
+from scorl.text_files import as_path
 
 if TYPE_CHECKING:
     from scorl.distributed.ranks import Ranks
@@ -118,7 +119,7 @@ def _recipe_and_directory(
 
     if resume not in (None, "yes", "auto"):
         raise UserError(f"--resume takes nothing or auto, not '{resume}': write it after everything else")
-    is_run = RunDirectory(Path(recipe)).has_recipe
+    is_run = RunDirectory(as_path(recipe)).has_recipe
     out = out or (Path(recipe) if is_run else default_folder(recipe))
     if is_run and out.resolve() == Path(recipe).resolve() and resume is None:
         raise UserError(f"{recipe} is a run: resume it with --resume, or start another from its recipe with --out")

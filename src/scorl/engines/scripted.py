@@ -7,7 +7,6 @@ engine = ScriptedEngine.load_answers(chat, Path("answers.jsonl"))    # {"prompt_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from scorl.engines.engine import Arithmetic, Request, Sample
 from scorl.engines.pieces import ShownText
 from scorl.errors import UserError, nearest
 from scorl.model.chat import Chat
+from scorl.text_files import check_values, parse_json, read_text
 
 __all__ = ["ScriptedEngine"]
 
@@ -91,8 +91,8 @@ class ScriptedEngine:
 def _read_answers(path: Path) -> dict[str, list[str]]:
     """The responses by `prompt_contains`, in the order of the file."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).split("\n")
+    except OSError as error:
         raise UserError(f"cannot read the answers of the scripted engine: {path}: {error}") from error
     answers: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=1):
@@ -105,15 +105,13 @@ def _read_answers(path: Path) -> dict[str, list[str]]:
 
 
 def _parse_line(line: str, where: str) -> tuple[str, str]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: no JSON: {error}") from error
+    row = parse_json(line, where)
+    check_values(row, where)
     if not isinstance(row, dict):
-        raise UserError(f'{where}: want {{"prompt_contains": ..., "response": ...}}, got {line.strip()!r}')
+        raise UserError(f'{where}: want {{"prompt_contains": ..., "response": ...}}, got {line.strip()!r:.60}')
     for key in row.keys() - set(_KEYS):
         raise UserError(f"{where}: unknown key '{key}': {nearest(key, _KEYS)}")
     for key in _KEYS:
         if not isinstance(row.get(key), str):
-            raise UserError(f"{where}: '{key}' must be a string, got {json.dumps(row.get(key))}")
+            raise UserError(f"{where}: '{key}' must be a string, got {row.get(key)!r:.60}")
     return row["prompt_contains"], row["response"]

@@ -16,6 +16,7 @@ from scorl.model.hub import hub_is_reachable
 from scorl.model.loading import resolve_model
 from scorl.recipe.source import load
 from scorl.run.directory import RunDirectory
+from scorl.text_files import as_path
 
 __all__ = ["BaseModel", "find_base", "redact"]
 
@@ -47,7 +48,7 @@ def find_base(model: str, ask_hub: bool = False) -> BaseModel:
         model: `model.path` of a recipe.
         ask_hub: whether a card that no cache has may be asked of the hub.
     """
-    path = Path(model).expanduser()
+    path = as_path(model)
     if run := RunDirectory.of_model(model):
         before = str(load(run.path)["model"]["path"])
         if before != model:

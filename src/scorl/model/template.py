@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, TemplateError, TemplateSyntaxError, meta
 
 from scorl.errors import UserError, nearest
 from scorl.settings import ModelSettings
-from scorl.text_files import read_text
+from scorl.text_files import as_path, read_text
 from scorl.trajectory import Message, user
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ def read_template(wanted: str, named: Mapping[str, str] | None = None) -> str:
     Raises:
         UserError: there is no such file, or it is no text.
     """
-    path = Path(wanted).expanduser()
+    path = as_path(wanted)
     if not path.exists():
         hint = nearest(wanted, [*TEMPLATES, *(named or ())])
         raise UserError(f"model.chat_template: there is no file '{wanted}': {hint}, or a Jinja file")

@@ -60,7 +60,8 @@ class OneOf:
 
     def named(self, section: Mapping[str, Any]) -> Any:
         """The name that a section's mapping chooses."""
-        return section.get(self.key, self.default)
+        name = section.get(self.key, self.default)
+        return name if isinstance(name, str) else None  # which is told of what is no name
 
     def with_name(self, section: Any) -> Any:
         """The section with its name where it may leave that out."""

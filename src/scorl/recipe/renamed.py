@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -92,7 +91,12 @@ def _nested(pairs: Iterable[tuple[str, Any]]) -> Any:
     tree: dict[str, Any] = {}
     for path, value in pairs:
         *parents, name = path.split(".")
-        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[name] = value
+        node: Any = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise UserError(f"{path}: no key has a dot in its name")
+        node[name] = value
     return _with_lists(tree)
 
 
@@ -100,4 +104,4 @@ def _with_lists(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     inner = {key: _with_lists(value) for key, value in node.items()}
-    return list(inner.values()) if inner and all(key.isdigit() for key in inner) else inner
+    return list(inner.values()) if inner and all(str(key).isdigit() for key in inner) else inner

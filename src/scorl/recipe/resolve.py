@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -14,7 +14,7 @@ from scorl.recipe.auto import decided_like
 from scorl.recipe.renamed import leaves, rename
 from scorl.recipe.rules import contradictions
 from scorl.recipe.sampler import Sampler
-from scorl.recipe.sections import CHOICES, Recipe, TaskChoice, adapter, find_tasks
+from scorl.recipe.sections import CHOICES, Recipe, TaskChoice, adapter, find_tasks, task_adapter
 from scorl.recipe.source import assign, load
 from scorl.settings import ModelSettings
 from scorl.validation import refuse, validated
@@ -59,9 +59,8 @@ def changed(recipe: Recipe, overrides: Iterable[str], what: str) -> Recipe:
 
 def resolve_task(name: str, overrides: Iterable[str] = ()) -> TaskChoice:
     """A task by name with settings written `key=value` or `task.key=value`, checked like a recipe's."""
-    tasks = find_tasks(name)
     values = assign({"name": name}, [override.removeprefix("task.") for override in overrides])
-    return validated(TypeAdapter(Annotated[TaskChoice, tasks]), values, f"task '{name}'")
+    return validated(task_adapter(find_tasks(name)), values, f"task '{name}'")
 
 
 def resolve_sampler(

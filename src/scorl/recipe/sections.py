@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from pydantic_core import to_jsonable_python
 
@@ -16,6 +16,7 @@ from scorl.engines import ENGINES
 from scorl.objectives import OBJECTIVES
 from scorl.recipe.choice import STRICT, OneOf
 from scorl.settings import (
+    MOST,
     AutoSettings,
     CheckpointSettings,
     EvaluationSettings,
@@ -32,6 +33,7 @@ from scorl.tasks.asking import correction_of, pose_question
 from scorl.tasks.data import Finite
 from scorl.tasks.few_shot import show_examples
 from scorl.tasks.own_code import is_own_code
+from scorl.tasks.rows import OnError, handling_bad_rows
 from scorl.tasks.task import Task
 from scorl.tasks.turns import TURNS, Correction, Turns
 from scorl.training.stage import Stage
@@ -45,6 +47,7 @@ __all__ = [
     "TaskChoice",
     "adapter",
     "find_tasks",
+    "task_adapter",
 ]
 
 ASKED = "asked"
@@ -60,11 +63,14 @@ class TaskChoice:
     """The split to train on."""
     system_prompt: str | None = None
     """A system message before every problem; problems with one of their own keep that. null: none."""
-    few_shot: Annotated[int, Ge(0)] | str | tuple[dict[str, Any], ...] | None = None
+    few_shot: Annotated[int, Interval(ge=0, le=MOST)] | str | tuple[dict[str, Any], ...] | None = None
     """Solved examples before every problem, as chat turns: so many from the split that is trained on, a file of them,
     or a list (docs/tasks.md)."""
     few_shot_seed: Annotated[int, Ge(0)] = 0
     """Decides which ones are drawn from the split; the recipe's `seed` does not."""
+    on_error: OnError = "raise"
+    """What a row that cannot be read does: `raise` ends the command with its line and the reason; `skip` leaves it
+    out, and a warning says how many there were."""
     settings: Any = None
     """The task's settings dataclass; in YAML its keys stand beside `name` and `split`."""
 
@@ -83,7 +89,8 @@ class TaskChoice:
 
     def build(self) -> Task:
         """The task itself, its files read."""
-        task = self._in_context(find_task(self.name)[1](self.settings))
+        with handling_bad_rows(self.on_error, self.name):
+            task = self._in_context(find_task(self.name)[1](self.settings))
         return replace(task, settings=to_jsonable_python(find_tasks(self.name).write(self)))
 
     def pose(self, question: str) -> Problem:
@@ -96,7 +103,8 @@ class TaskChoice:
         asked = {ASKED: Finite([pose_question(self.settings, question)])}
         drawn = isinstance(self.few_shot, int) and self.few_shot > 0
         splits = {**find_task(self.name)[1](self.settings).splits, **asked} if drawn else asked
-        task = self._in_context(Task(self.name, splits, correction_of(self.settings), judge=lambda pairs: []))
+        with handling_bad_rows(self.on_error, self.name):
+            task = self._in_context(Task(self.name, splits, correction_of(self.settings), judge=lambda pairs: []))
         return task.split(ASKED).take(None)[0]
 
     def _in_context(self, task: Task) -> Task:
@@ -211,6 +219,16 @@ class Recipe:
 def adapter(task: OneOf = TASK) -> TypeAdapter[Recipe]:
     """What checks and writes recipes, with the objectives and turns that there are by now, and with these tasks."""
     return _build_adapter((*OBJECTIVES, *TURNS), tuple(task.choices.items()))
+
+
+def task_adapter(tasks: OneOf) -> TypeAdapter[TaskChoice]:
+    """What checks a task alone, of these."""
+    return _build_task_adapter(tuple(tasks.choices.items()))
+
+
+@functools.lru_cache(maxsize=8)
+def _build_task_adapter(tasks: tuple[tuple[str, type[Any]], ...]) -> TypeAdapter[TaskChoice]:
+    return TypeAdapter(Annotated[TaskChoice, replace(TASK, choices=dict(tasks))])
 
 
 @functools.cache

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from scorl.errors import UserError, nearest
 from scorl.recipe.renamed import rename
 from scorl.recipe.sections import CHOICES
-from scorl.text_files import read_text
+from scorl.text_files import as_path, check_characters, check_values, read_text
 
 __all__ = ["RECIPE_FILE", "SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
 
@@ -21,6 +22,12 @@ RECIPE_FILE = "recipe.yaml"
 """The recipe of a run, in its directory."""
 PROMPT = re.compile(r"(?:[^\[{\"'].*)?\{[A-Za-z_]+\}", re.DOTALL)
 """How a prompt begins: with a place that is filled in, or with words before one."""
+DIGITS = 100
+"""The most of a whole number."""
+TOWER = re.compile(r"(?:[\[{]\s*(?:\w+:\s+)?){200}")
+"""Brackets within each other that nobody closes in between."""
+VALUES = 100_000
+"""The most values of a recipe."""
 SHIPPED_FOLDER = Path(__file__).parents[1] / "recipes"
 
 
@@ -28,35 +35,58 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2's plain values: 5e-6 is a number, yes and no are words, dates are text; no key twice."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
+    yaml_constructors: ClassVar[dict[Any, Any]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := next((key for key, count in keys.items() if count > 1), None):
             raise yaml.constructor.ConstructorError(None, None, f"the key '{twice}' stands here twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
+    def construct_plain(self, node: yaml.ScalarNode) -> Any:
+        text, kind = self.construct_scalar(node), node.tag.rpartition(":")[2]
+        if not re.fullmatch(_PLAIN[kind], text) or (kind == "int" and len(text) > DIGITS):
+            raise yaml.constructor.ConstructorError(None, None, f"this is no {kind}: {text!r:.60}", node.start_mark)
+        return _READ[kind](text)
 
-for _tag, _pattern in {
+
+_PLAIN = {
     "null": r"null|Null|NULL|~|",
     "bool": r"true|True|TRUE|false|False|FALSE",
     "int": r"[-+]?[0-9]+",
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-}.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), None)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+}
+_READ: dict[str, Callable[[str], Any]] = {
+    "null": lambda text: None,
+    "bool": lambda text: text.lower() == "true",
+    "int": int,
+    "float": lambda text: float(re.sub(r"\.(?=inf|nan)", "", text.lower())),
+}
+for _name, _pattern in _PLAIN.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), None)
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_plain)
+for _name in ("str", "seq", "map"):
+    _tag = f"tag:yaml.org,2002:{_name}"
+    _Loader.add_constructor(_tag, yaml.SafeLoader.yaml_constructors[_tag])
+_Loader.add_constructor(None, yaml.SafeLoader.yaml_constructors[None])
 
 
 def parse(text: str, where: str) -> Any:
     """YAML to plain values.
 
     Raises:
-        UserError: it is no YAML; `where` says whose text it is.
+        UserError: it is no YAML, or none of a recipe; `where` says whose text it is.
     """
+    if TOWER.search(text):  # PyYAML's time grows by its square
+        raise UserError(f"{where}: nested too deeply")
     try:
-        return yaml.load(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is no YAML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply") from None
+    check_values(values, where, most=VALUES)
+    return values
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -107,6 +137,7 @@ def assign(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(f"'{override}' is no override: write key=value, as in stages.1.alpha=5")
+        check_characters(override, "the command line")
         # `{question}`, as a prompt may begin, and `Q: {question}` would be mappings of YAML.
         value = text if PROMPT.match(text) else parse(text, f"the value of {key}")
         if key in CHOICES and isinstance(value, str):  # task=gsm8k
@@ -116,7 +147,7 @@ def assign(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def _find(recipe: str | Path, folder: Path) -> Path:
-    path = folder / Path(recipe).expanduser()
+    path = folder / as_path(recipe)
     if (path / RECIPE_FILE).is_file():
         return (path / RECIPE_FILE).resolve()
     if path.is_file():
@@ -154,7 +185,7 @@ def _assigned(node: Any, keys: list[str], value: Any, whole: str) -> Any:
         return value
     head, rest = keys[0], keys[1:]
     if isinstance(node, list):
-        if not head.isdigit() or int(head) >= len(node):
+        if not re.fullmatch("[0-9]{1,9}", head) or int(head) >= len(node):
             raise UserError(f"{whole}: '{head}' is no place in a list of {len(node)}; they count from 0")
         at = int(head)
         return [*node[:at], _assigned(node[at], rest, value, whole), *node[at + 1 :]]

@@ -25,6 +25,7 @@ from scorl.recipe.auto import decide
 from scorl.recipe.sections import Recipe, TaskChoice
 from scorl.tasks.own_code import find_file
 from scorl.tasks.task import Task
+from scorl.text_files import as_path
 from scorl.training.collected import RolloutStore
 from scorl.training.loop import train
 from scorl.training.step import Step
@@ -181,7 +182,7 @@ def task_files(task: TaskChoice) -> Iterator[Path]:
     verifiers = getattr(task.settings, "verifier", ())
     code = [find_file(name) for name in (task.name, *((verifiers,) if isinstance(verifiers, str) else verifiers))]
     data = [task.few_shot, *(getattr(task.settings, key, None) for key in ("path", "test_path", "attempts"))]
-    for path in (*(Path(name).expanduser() for name in data if isinstance(name, str)), *filter(None, code)):
+    for path in (*(as_path(name) for name in data if isinstance(name, str)), *filter(None, code)):
         if path.exists():
             yield path
 

@@ -41,6 +41,7 @@ from scorl.run.files import (
 from scorl.run.lock import exclusive
 from scorl.run.step_files import StepFiles
 from scorl.settings import LoggingSettings
+from scorl.text_files import as_path
 
 __all__ = ["ATTEMPTS", "EVALUATIONS", "HELD_OUT", "STEPS", "RunDirectory"]
 
@@ -68,7 +69,7 @@ class RunDirectory:
     @classmethod
     def of_model(cls, model: str) -> RunDirectory | None:
         """The run that a model's name stands for: the directory itself, or the one around a checkpoint."""
-        path = Path(model).expanduser()
+        path = as_path(model)
         run = cls(path.parent.parent if path.parent.name == CHECKPOINTS else path)
         return run if run.has_recipe else None
 

@@ -89,7 +89,7 @@ def _read_lines(lines: Iterable[bytes], file: Path) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except ValueError as error:  # no UTF-8 as well
+        except (ValueError, RecursionError) as error:  # no UTF-8 as well
             if not line.endswith(b"\n"):
                 return
             raise UserError(f"{file}, line {number} is no JSON: {error}") from None

@@ -11,13 +11,15 @@ from scorl.settings.engines import (
 )
 from scorl.settings.learner import IMPORTANCE_CAP, KL_IN, LearnerSettings, Packing
 from scorl.settings.model import Dtype, LoraSettings, ModelSettings
-from scorl.settings.run import CheckpointSettings, EvaluationSettings, Gpu, LoggerName, LoggingSettings
+from scorl.settings.run import MOST, CheckpointSettings, Count, EvaluationSettings, Gpu, LoggerName, LoggingSettings
 
 __all__ = [
     "IMPORTANCE_CAP",
     "KL_IN",
+    "MOST",
     "AutoSettings",
     "CheckpointSettings",
+    "Count",
     "Dtype",
     "EvaluationSettings",
     "Gpu",

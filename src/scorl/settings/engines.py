@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from scorl.errors import UserError
+from scorl.settings.run import Count
 
 __all__ = [
     "AutoSettings",
@@ -24,7 +25,7 @@ __all__ = [
     "read_key",
 ]
 
-MaxTokens = Annotated[int, Ge(1)] | Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]
+MaxTokens = Count | Annotated[tuple[Count, ...], MinLen(1)]
 """The most tokens of a response; several: of attempt 1, of attempt 2, ..., the last one of every later attempt too."""
 
 

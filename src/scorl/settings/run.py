@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from scorl.settings.model import Dtype
 
-__all__ = ["CheckpointSettings", "EvaluationSettings", "Gpu", "LoggerName", "LoggingSettings"]
+__all__ = ["MOST", "CheckpointSettings", "Count", "EvaluationSettings", "Gpu", "LoggerName", "LoggingSettings"]
 
+MOST = 1_000_000
+"""Problems, samples, attempts and the like at once: more than this would fill the memory, or take for ever."""
+Count = Annotated[int, Interval(ge=1, le=MOST)]
+"""How many of these."""
 Gpu = Literal["4090", "a100-40", "a100-80", "h100", "h200", "l4"]
 """GPUs that `scorl plan` knows."""
 
@@ -34,7 +38,7 @@ class LoggingSettings:
     """What the run is shown together with, say the seeds of one experiment."""
     tags: tuple[str, ...] = ()
     """By which Weights & Biases and MLflow find the run."""
-    problems: Annotated[int, Ge(0)] = 8
+    problems: Annotated[int, Interval(ge=0, le=MOST)] = 8
     """The first held-out problems whose attempts the loggers get as a table with each evaluation; 0: none."""
     compress_attempts: bool = False
     """Whether the run directory keeps attempts as .jsonl.gz, a tenth of the size or less."""
@@ -48,11 +52,11 @@ class EvaluationSettings:
 
     eval_steps: Annotated[int, Ge(0)] = 0
     """Steps between evaluations; 0: only before the first and after the last step."""
-    problems: Annotated[int, Ge(1)] | None = 200
+    problems: Count | None = 200
     """Held-out problems; null: all of the split."""
     temperature: Annotated[float, Ge(0)] = 0.0
     """0 is greedy, as in the paper."""
-    samples: Annotated[int, Ge(1)] = 1
+    samples: Count = 1
     """Samples per problem; more than one only makes sense at a temperature above 0."""
     split: str = "test"
     """The task's split."""

@@ -78,7 +78,7 @@ def read_tests(value: Any, where: str) -> tuple[str, ...]:
     for text in texts:
         try:
             tree = ast.parse(text)
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise UserError(f"{where}: a test is not Python ({error}): {text[:80]!r}") from error
         asserts += sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
     if not asserts:

@@ -14,7 +14,7 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.seeds import derive
 from scorl.tasks.columns import PROBLEMS, as_chat, find_column, read_chat, read_solution, write_number
-from scorl.tasks.rows import Row, column
+from scorl.tasks.rows import Row, column, keep_good
 from scorl.tasks.sources import read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Message, Problem, user
@@ -56,7 +56,7 @@ def show_examples(task: Task, settings: Any, few_shot: FewShot, split: str, seed
         if isinstance(few_shot, str)
         else [Row(values, f"{KEY}.{place}") for place, values in enumerate(few_shot)]
     )
-    examples = [read_example(row, settings) for row in rows]
+    examples = keep_good(partial(read_example, settings=settings), rows)
     return task.map_problems(partial(exemplify, examples=examples, count=len(examples)))
 
 

@@ -26,7 +26,7 @@ from scorl.tasks.columns import (
 )
 from scorl.tasks.data import fill_prompt, hash_text, make_splits
 from scorl.tasks.reward import RewardJudge, load_function
-from scorl.tasks.rows import Row, column
+from scorl.tasks.rows import Row, column, keep_good
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers import TEXT_VERIFIERS, Judge
@@ -130,14 +130,16 @@ def is_chat(problem: Problem, name: str | None = None) -> bool:
 
 def make_problems(rows: Sequence[Row], settings: Files) -> list[Problem]:
     """Rows of one form as problems."""
-    question = settings.problem or find_problem(rows[0])
-    answer = settings.answer or (find_column(rows[0], ANSWERS) if settings.needs_answers else None)
+    names = (settings.problem,) if settings.problem else PROBLEMS
+    first = next((row for row in rows if find_column(row, names)), rows[0])
+    question = settings.problem or find_problem(first)
+    answer = settings.answer or (find_column(first, ANSWERS) if settings.needs_answers else None)
     if settings.needs_answers and settings.answer is None and answer not in (None, "answer"):
         warnings.warn(f"task 'files': the gold answers are those of the column '{answer}'", stacklevel=2)
-    problems = [make_problem(row, question, answer, settings) for row in rows]
+    made = keep_good(lambda row: (row.where, make_problem(row, question, answer, settings)), rows)
     if "math" in settings.verifiers:
-        check_golds([(row.where, problem.answer) for row, problem in zip(rows, problems, strict=True)], "files")
-    return problems
+        check_golds([(where, problem.answer) for where, problem in made], "files")
+    return [problem for _, problem in made]
 
 
 def make_problem(row: Row, question: str, answer: str | None, settings: Files) -> Problem:

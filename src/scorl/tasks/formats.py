@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.tasks.rows import Row
-from scorl.text_files import decode_text
+from scorl.tasks.rows import Row, keep_good
+from scorl.text_files import check_values, decode_text, parse_json
 
 __all__ = ["read_file"]
 
+CsvLine = tuple[str, list[str], list[str]]
+"""Where it stands, the columns' names, and its values."""
 HOLDERS = ("data", "rows", "examples")
 """Under what a JSON file that is one object may have its list of rows."""
 PACKED = {
@@ -48,48 +49,46 @@ def read_file(path: Path) -> list[Row]:
         return read_table(data, path, "Arrow")
     text = decode_text(data, path)
     if name.endswith((".csv", ".tsv")):
-        return list(read_csv(text, path, "\t" if name.endswith(".tsv") else None))
+        return keep_good(as_csv_row, read_csv(text, path, "\t" if name.endswith(".tsv") else None))
     return read_json(text, path)
 
 
 def read_json(text: str, path: Path) -> list[Row]:
     """The rows of a JSONL file, in which blank lines are skipped, or of a JSON list (alone, or in an object)."""
     opening = text.lstrip()[:1]
-    if opening == "[":
-        return read_list(parse(text, str(path)), path)
+    if opening == "[" and text.rstrip().endswith("]"):
+        return read_list(parse_json(text, str(path)), path)
     lines = [(f"{path}, line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if opening == "{" and (len(lines) == 1 or lines[0][1].strip() == "{"):
-        whole = parse(text, lines[0][0] if len(lines) == 1 else str(path))
+        whole = parse_json(text, lines[0][0] if len(lines) == 1 else str(path))
         held = [whole[key] for key in HOLDERS if isinstance(whole.get(key), list)]
-        return read_list(held[0], path) if held else [Row(whole, lines[0][0])]
-    return [as_row(parse(line, where), where) for where, line in lines]
+        return read_list(held[0], path) if held else [as_row(whole, lines[0][0])]
+    return keep_good(lambda line: as_row(parse_json(line[1], line[0]), line[0]), lines)
 
 
 def read_list(entries: Sequence[Any], path: Path) -> list[Row]:
     """The rows of a JSON list."""
-    return [as_row(entry, f"{path}, entry {number}") for number, entry in enumerate(entries, 1)]
-
-
-def parse(text: str, where: str) -> Any:
-    """JSON as values."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
-        raise UserError(f"{where}: not valid JSON ({error.msg} at {place})") from error
-    except RecursionError as error:
-        raise UserError(f"{where}: nested too deeply") from error
+    return keep_good(lambda entry: as_row(entry[1], f"{path}, entry {entry[0]}"), enumerate(entries, 1))
 
 
 def as_row(values: Any, where: str) -> Row:
     """An object of JSON as a row."""
     if not isinstance(values, dict):
         raise UserError(f'{where}: not a JSON object; each line must be one, {{"column": value, ...}}')
+    check_values(values, where)
     return Row(values, where)
 
 
-def read_csv(text: str, path: Path, delimiter: str | None) -> Iterator[Row]:
-    """The rows of a CSV file, whose first line names the columns; every value is a text."""
+def as_csv_row(line: CsvLine) -> Row:
+    """A line of a CSV file as a row; every value is a text."""
+    where, names, fields = line
+    if len(fields) != len(names):
+        raise UserError(f"{where}: {len(fields)} values for {len(names)} columns: {', '.join(names):.200}")
+    return Row(dict(zip(names, fields, strict=True)), where)
+
+
+def read_csv(text: str, path: Path, delimiter: str | None) -> Iterator[CsvLine]:
+    """The lines of a CSV file, whose first one names the columns."""
     csv.field_size_limit(2**31 - 1)
     first = text.lstrip().partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or find_delimiter(first), strict=True)
@@ -102,10 +101,10 @@ def read_csv(text: str, path: Path, delimiter: str | None) -> Iterator[Row]:
                 continue
             if not names:
                 names = [name.strip() for name in fields]
-            elif len(fields) != len(names):
-                raise UserError(f"{where}: {len(fields)} values for {len(names)} columns: {', '.join(names)}")
+                if twice := next((name for name in names if names.count(name) > 1), None):
+                    raise UserError(f"{where}: the column '{twice:.60}' stands here twice")
             else:
-                yield Row(dict(zip(names, fields, strict=True)), where)
+                yield where, names, fields
     except csv.Error as error:
         raise UserError(f"{path}, line {start}: not valid CSV ({error})") from error
 
@@ -130,7 +129,7 @@ def read_table(data: bytes, path: Path, kind: str) -> list[Row]:
             table = (ipc.open_file if data.startswith(b"ARROW1") else ipc.open_stream)(source).read_all()
         rows = table.to_pylist()
         short = [field.name for field in table.schema if pyarrow.types.is_float32(field.type)]
-    except (OSError, ValueError) as error:  # pyarrow's own exceptions are both
+    except Exception as error:  # of a damaged file pyarrow says whatever comes first, SystemError too
         raise UserError(f"{path}: not a readable {kind} file ({error})") from error
     for values in rows:
         values |= {name: shorten(values[name]) for name in short if values[name] is not None}

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from scorl.errors import UserError
+from scorl.tasks.columns import row_id
 from scorl.tasks.data import Finite, fill_prompt, named_apart, split_by_hash
-from scorl.tasks.rows import Row, column
+from scorl.tasks.rows import Row, column, keep_good, text_column
 from scorl.tasks.sources import load_hub_rows, read_rows
 from scorl.tasks.task import Problems, Task
 from scorl.tasks.word_problems import CORRECTION, PROMPT
+from scorl.text_files import as_path
 from scorl.trajectory import Problem
 from scorl.verifiers.math import judge
 
@@ -22,6 +24,8 @@ __all__ = ["Gsm8k", "Svamp", "gsm8k", "svamp"]
 
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+UNREADABLE = (SyntaxError, KeyError, ValueError, TypeError, OverflowError, RecursionError, MemoryError)
+"""What Python says of a text that is no equation."""
 Tree: TypeAlias = "float | tuple[str, Tree, Tree]"
 """An equation: a number, or (operator, left, right)."""
 
@@ -60,7 +64,7 @@ def gsm8k(settings: Gsm8k | None = None) -> Task:
     """
     settings = settings or Gsm8k()
     splits: Mapping[str, Problems]
-    if settings.path is not None and not Path(settings.path).expanduser().is_dir():
+    if settings.path is not None and not as_path(settings.path).is_dir():
         problems = make_gsm8k_problems(read_rows(settings.path), settings, "file")
         train, test = split_by_hash(problems, (len(problems) - len(problems) // 5, len(problems) // 5))
         splits = {"train": Finite(train), "test": Finite(test)}
@@ -76,21 +80,23 @@ def load_gsm8k_rows(folder: str | None, split: str) -> list[Row]:
     """The rows of a split."""
     if folder is None:
         return load_hub_rows("openai/gsm8k", "main", split)
-    return read_rows(Path(folder).expanduser() / f"{split}.jsonl")
+    return read_rows(as_path(folder) / f"{split}.jsonl")
 
 
 def make_gsm8k_problems(rows: list[Row], settings: Gsm8k, split: str) -> list[Problem]:
     """Rows (`question`, `answer` ending in `#### N`) as problems."""
-    problems = []
-    for index, row in enumerate(rows):
-        solution, mark, answer = str(column(row, "answer")).rpartition("####")
+
+    def make(numbered: tuple[int, Row]) -> Problem:
+        index, row = numbered
+        solution, mark, answer = text_column(row, "answer").rpartition("####")
         answer = answer.strip().replace(",", "")
         if not mark or not answer:
             raise UserError(f"{row.where}: the answer does not end in '#### N'")
         text = f"{CALCULATOR.sub('', solution).strip()}\nThe answer is {answer}."
-        prompt = fill_prompt(settings.prompt, str(column(row, "question")).strip())
-        problems.append(Problem(f"gsm8k-{split}-{index}", prompt, answer, text.strip()))
-    return problems
+        prompt = fill_prompt(settings.prompt, text_column(row, "question").strip())
+        return Problem(f"gsm8k-{split}-{index}", prompt, answer, text.strip())
+
+    return keep_good(make, enumerate(rows))
 
 
 def svamp(settings: Svamp | None = None) -> Task:
@@ -101,7 +107,7 @@ def svamp(settings: Svamp | None = None) -> Task:
     """
     settings = settings or Svamp()
     rows = read_rows(find_only_file(settings.path)) if settings.path else load_svamp_rows()
-    problems = named_apart([make_svamp_problem(row, settings, index) for index, row in enumerate(rows)])
+    problems = named_apart(keep_good(lambda numbered: make_svamp_problem(*numbered, settings), enumerate(rows)))
     test, validation = len(problems) // 5, len(problems) // 10
     names = ("train", "validation", "test")
     parts = split_by_hash(problems, (len(problems) - test - validation, validation, test))
@@ -111,7 +117,7 @@ def svamp(settings: Svamp | None = None) -> Task:
 
 def find_only_file(path: str) -> Path:
     """The file, or the only .jsonl file of the folder."""
-    folder = Path(path).expanduser()
+    folder = as_path(path)
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
     if len(files) != 1:
         raise UserError(f"{path}: {len(files)} .jsonl files; name the one with the problems")
@@ -135,7 +141,7 @@ def load_svamp_rows() -> list[Row]:
     ]
 
 
-def make_svamp_problem(row: Row, settings: Svamp, index: int) -> Problem:
+def make_svamp_problem(index: int, row: Row, settings: Svamp) -> Problem:
     """A row (`question`, `answer`, `equation_prefix` or `equation`) as a problem."""
     answer = write_number(column(row, "answer"), row.where)
     prefix, infix = row.values.get("equation_prefix"), row.values.get("equation")
@@ -143,8 +149,8 @@ def make_svamp_problem(row: Row, settings: Svamp, index: int) -> Problem:
     solution = (
         f"The answer is {answer}." if tree is None else " ".join([*write_steps(tree), f"The answer is {answer}."])
     )
-    name = str(row.values.get("id", f"svamp-{index}"))
-    return Problem(name, fill_prompt(settings.prompt, str(column(row, "question")).strip()), answer, solution)
+    name = row_id(row) or f"svamp-{index}"
+    return Problem(name, fill_prompt(settings.prompt, text_column(row, "question").strip()), answer, solution)
 
 
 def write_number(value: object, where: str) -> str:
@@ -153,7 +159,7 @@ def write_number(value: object, where: str) -> str:
         number = float(str(value))
         whole = int(number)
     except (ValueError, OverflowError) as error:  # of NaN and infinity as well
-        raise UserError(f"{where}: the answer {value!r} is not a number") from error
+        raise UserError(f"{where}: the answer {value!r:.60} is not a number") from error
     return f"{number:.10g}" if number != whole else str(whole)
 
 
@@ -167,8 +173,8 @@ def parse_prefix(equation: str, where: str) -> Tree:
 
     try:
         tree = read()
-    except (IndexError, ValueError) as error:
-        raise UserError(f"{where}: equation_prefix {equation!r} is not like '- 18 10'") from error
+    except (IndexError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{where}: equation_prefix {equation!r:.60} is not like '- 18 10'") from error
     return tree
 
 
@@ -182,8 +188,8 @@ def parse_infix(equation: str, where: str) -> Tree:
 
     try:
         return read(ast.parse(equation.strip(), mode="eval").body)
-    except (SyntaxError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{where}: equation {equation!r} is not like '( 18.0 - 10.0 )'") from error
+    except (*UNREADABLE, AttributeError) as error:
+        raise UserError(f"{where}: equation {equation!r:.60} is not like '( 18.0 - 10.0 )'") from error
 
 
 def write_steps(tree: Tree) -> list[str]:

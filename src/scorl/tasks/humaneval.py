@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from scorl.tasks.coding import ProgramSettings, as_block, read_tests
-from scorl.tasks.data import Finite
-from scorl.tasks.rows import Row, column
+from scorl.tasks.data import Finite, named_apart
+from scorl.tasks.rows import Row, column, keep_good, text_column
 from scorl.tasks.sources import load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
@@ -44,13 +45,13 @@ def humaneval(settings: HumanEval | None = None) -> Task:
     """
     settings = settings or HumanEval()
     rows = read_rows(settings.path) if settings.path else load_hub_rows("openai/openai_humaneval", None, "test")
-    problems = [make_problem(row, settings) for row in rows]
+    problems = named_apart(keep_good(partial(make_problem, settings=settings), rows))
     return settings.make_task({"test": Finite(problems)})
 
 
 def make_problem(row: Row, settings: HumanEval) -> Problem:
     """A row (`prompt`, `entry_point`, `canonical_solution`, `test`) as a problem."""
-    question, name = str(column(row, "prompt")), str(column(row, "entry_point"))
+    question, name = text_column(row, "prompt"), text_column(row, "entry_point")
     before = code_before(question, name)
     answer = Examination(
         tests=read_tests(column(row, "test"), row.where),
@@ -61,8 +62,8 @@ def make_problem(row: Row, settings: HumanEval) -> Problem:
         timeout=settings.timeout,
     )
     asked = user(settings.prompt.replace("{question}", question.strip()))
-    solution = as_block(question + str(column(row, "canonical_solution")))
-    return Problem(str(column(row, "task_id")), (asked,), answer, solution)
+    solution = as_block(question + text_column(row, "canonical_solution"))
+    return Problem(text_column(row, "task_id"), (asked,), answer, solution)
 
 
 def code_before(question: str, name: str) -> str:

@@ -15,9 +15,10 @@ from pathlib import Path
 from scorl.errors import UserError
 from scorl.tasks.columns import read_gold
 from scorl.tasks.data import Finite, fill_prompt, hash_text, named_apart
-from scorl.tasks.rows import Row, column
+from scorl.tasks.rows import Row, keep_good, text_column
 from scorl.tasks.sources import load_hub_rows, read_rows
 from scorl.tasks.task import Task
+from scorl.text_files import as_path
 from scorl.trajectory import Problem
 from scorl.verifiers.extract_answer import last_box
 from scorl.verifiers.math import judge
@@ -80,10 +81,10 @@ def math(settings: Math | None = None) -> Task:
 
 def find_files(settings: Math) -> tuple[Path | None, Path | None]:
     """The training file and the MATH500 file; None means the hub."""
-    test = Path(settings.test_path).expanduser() if settings.test_path else None
+    test = as_path(settings.test_path) if settings.test_path else None
     if settings.path is None:
         return None, test
-    path = Path(settings.path).expanduser()
+    path = as_path(settings.path)
     if path.is_dir():
         return path / "train.jsonl", test or path / "test.jsonl"
     if test is None:
@@ -99,22 +100,22 @@ def load_all_rows() -> list[Row]:
 
 def make_problems(rows: list[Row], settings: Math) -> list[Problem]:
     """Rows as problems; those without an answer are left out."""
-    problems = [make_problem(row, settings) for row in rows]
-    left = [row.where for row, problem in zip(rows, problems, strict=True) if not problem.answer]
-    if len(left) == len(rows):
-        raise UserError(f"{rows[0].where}: no answer: neither a column 'answer' nor a \\boxed{{}} in the solution")
+    made = keep_good(lambda row: (row.where, make_problem(row, settings)), rows)
+    left = [where for where, problem in made if not problem.answer]
+    if len(left) == len(made):
+        raise UserError(f"{left[0]}: no answer: neither a column 'answer' nor a \\boxed{{}} in the solution")
     if left:
         warnings.warn(
             f"task 'math': {len(left)} of {len(rows)} rows have no answer and are left out, the first is {left[0]}",
             stacklevel=2,
         )
-    return named_apart([problem for problem in problems if problem.answer])
+    return named_apart([problem for _, problem in made if problem.answer])
 
 
 def make_problem(row: Row, settings: Math) -> Problem:
     """A row as a problem; the id is the row's `unique_id`, or made of the problem's text."""
-    question, given = str(column(row, "problem")), row.values.get("answer")
-    solution = str(column(row, "solution") if given in (None, "") else row.values.get("solution") or "")
+    question, given = text_column(row, "problem"), row.values.get("answer")
+    solution = text_column(row, "solution") if given in (None, "") else str(row.values.get("solution") or "")
     answer = last_box(solution) or "" if given in (None, "") else read_gold(given, "answer", row.where)
     return Problem(
         id=str(row.values.get("unique_id") or f"math-{hash_text(question)}"),

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, as_block, read_tests
 from scorl.tasks.data import Finite
-from scorl.tasks.rows import Row, column
+from scorl.tasks.rows import Row, column, keep_good, text_column
 from scorl.tasks.sources import load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Message, Problem, user
@@ -77,10 +77,9 @@ def mbpp(settings: Mbpp | None = None) -> Task:
     settings = settings or Mbpp()
     rows = load_rows(settings)
     shots = solved_examples(rows, settings)
-    splits: dict[str, list[Problem]] = {
-        name: [make_problem(row, settings, shots) for number, row in rows.items() if number in ids]
-        for name, ids in SPLITS.items()
-    }
+    asked = [(number, row) for number, row in rows.items() if any(number in ids for ids in SPLITS.values())]
+    made = keep_good(lambda numbered: (numbered[0], make_problem(numbered[1], settings, shots)), asked)
+    splits = {name: [problem for number, problem in made if number in ids] for name, ids in SPLITS.items()}
     return settings.make_task({name: Finite(problems) for name, problems in splits.items() if problems})
 
 
@@ -96,7 +95,9 @@ def mbpp_repair(settings: MbppRepair | None = None) -> Task:
     rows = load_rows(settings)
     shots = solved_examples(rows, settings)
     splits: dict[str, list[Problem]] = {name: [] for name in SPLITS}
-    for index, row in enumerate(read_rows(settings.attempts)):
+
+    def add(numbered: tuple[int, Row]) -> None:
+        index, row = numbered
         number = task_id(row)
         program = column(row, "program" if "program" in row.values or "solution" not in row.values else "solution")
         if number not in rows or not isinstance(program, str):
@@ -105,6 +106,8 @@ def mbpp_repair(settings: MbppRepair | None = None) -> Task:
         name = next((name for name, ids in SPLITS.items() if number in ids), None)
         if name is not None:
             splits[name].append(replace(problem, id=f"{problem.id}-{index}", first_attempt=as_block(program)))
+
+    keep_good(add, enumerate(read_rows(settings.attempts)))
     return settings.make_task({name: Finite(problems) for name, problems in splits.items() if problems})
 
 
@@ -117,14 +120,23 @@ def load_rows(settings: Mbpp | MbppRepair) -> dict[int, Row]:
         rows = [
             row for split in ("prompt", "test", "validation", "train") for row in load_hub_rows(name, "full", split)
         ]
-    return {task_id(row): row for row in rows}
+    found: dict[int, Row] = {}
+
+    def add(row: Row) -> None:
+        number = task_id(row)
+        if number in found:
+            raise UserError(f"{row.where}: task_id {number} stands here twice, first in {found[number].where}")
+        found[number] = row
+
+    keep_good(add, rows)
+    return found
 
 
 def task_id(row: Row) -> int:
     """The number of a row's problem: 11, or the end of `Mbpp/11`."""
-    digits = re.search(r"\d+$", str(column(row, "task_id")))
+    digits = re.search(r"[0-9]{1,9}$", str(column(row, "task_id")))
     if digits is None:
-        raise UserError(f"{row.where}: task_id {row.values['task_id']!r} is no number")
+        raise UserError(f"{row.where}: task_id {row.values['task_id']!r:.60} is no number")
     return int(digits[0])
 
 
@@ -145,10 +157,13 @@ def make_problem(row: Row, settings: Mbpp | MbppRepair, shots: tuple[Message, ..
     shown, judged = tests[: settings.shown_tests], tests[settings.shown_tests or 0 :]
     if not judged:
         raise UserError(f"{row.where}: {len(tests)} tests, so none is left beside the {len(shown)} that are shown")
-    code = str(column(row, "code")).replace("\r", "").strip()
-    question = str(column(row, "prompt" if "prompt" in row.values else "text")).strip()
+    code = text_column(row, "code").replace("\r", "").strip()
+    question = text_column(row, "prompt" if "prompt" in row.values else "text").strip()
     # imports, and objects made of the program's own classes: part of the tests
-    before = [*row.values.get("test_imports", []), str(row.values.get("test_setup_code", "")).replace("\r", "")]
+    imports, prepared = row.values.get("test_imports") or [], row.values.get("test_setup_code") or ""
+    if not isinstance(prepared, str) or not isinstance(imports, list) or not all(isinstance(t, str) for t in imports):
+        raise UserError(f"{row.where}: test_imports should be a list of texts, and test_setup_code a text")
+    before = [*imports, prepared.replace("\r", "")]
     answer = Examination(
         tests=tuple(text for text in (*before, *judged) if text.strip()),
         entry_point=find_entry_point(code, tests),

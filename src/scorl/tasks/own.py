@@ -26,14 +26,14 @@ from scorl.tasks.data import divide, named_apart
 from scorl.tasks.files import CORRECTION, Files, is_chat, make_problem
 from scorl.tasks.own_code import import_named, telling_failures
 from scorl.tasks.reward import RewardFunction, RewardJudge
-from scorl.tasks.rows import Row
+from scorl.tasks.rows import Row, keep_good
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers import TEXT_VERIFIERS, Judge
 
 __all__ = ["RESERVED", "build_own", "find_own"]
 
-RESERVED = ("name", "split", "system_prompt", "few_shot", "few_shot_seed")
+RESERVED = ("name", "split", "system_prompt", "few_shot", "few_shot_seed", "on_error")
 """Keys that every task has in a recipe."""
 
 
@@ -108,7 +108,8 @@ def list_problems(what: str, settings: Any, method: str) -> list[Problem]:
         entries = list(entries) if isinstance(entries, Iterable) and not isinstance(entries, str) else entries
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{what} returned {entries!r:.60}, not problems")
-    return [read_entry(entry, f"{what}, entry {number}", settings) for number, entry in enumerate(entries, 1)]
+    numbered = enumerate(entries, 1)
+    return keep_good(lambda entry: read_entry(entry[1], f"{what}, entry {entry[0]}", settings), numbered)
 
 
 def read_entry(entry: Any, place: str, settings: Any) -> Problem:

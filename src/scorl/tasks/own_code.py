@@ -15,6 +15,7 @@ from typing import Any
 
 from scorl.errors import UserError, nearest
 from scorl.tasks.data import hash_text
+from scorl.text_files import as_path
 
 __all__ = ["find_file", "import_named", "is_own_code", "telling_failures"]
 
@@ -30,7 +31,7 @@ def is_own_code(name: str) -> bool:
 def find_file(name: str) -> Path | None:
     """The file that a name of own code begins with; None: it begins with a module."""
     place = name.rpartition(":")[0] or name
-    return Path(place).expanduser() if place.endswith(".py") else None
+    return as_path(place) if place.endswith(".py") else None
 
 
 def import_named(kind: str, name: str, wanted: str) -> Callable[..., Any]:

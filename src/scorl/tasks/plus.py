@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, Seconds, as_block
-from scorl.tasks.data import Finite
+from scorl.tasks.data import Finite, named_apart
 from scorl.tasks.humaneval import PROMPT, code_before
-from scorl.tasks.rows import Row, column
+from scorl.tasks.rows import Row, column, keep_good, text_column
 from scorl.tasks.sources import read_rows
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem, user
@@ -132,18 +133,24 @@ def plus(settings: HumanEvalPlus | MbppPlus) -> Task:
     """
     if not settings.path:
         raise UserError(f"{settings.task}: name the file of evalplus: path=...")
-    return settings.make_task({"test": Finite([make_problem(row, settings) for row in read_rows(settings.path)])})
+    problems = named_apart(keep_good(partial(make_problem, settings=settings), read_rows(settings.path)))
+    return settings.make_task({"test": Finite(problems)})
 
 
 def make_problem(row: Row, settings: HumanEvalPlus | MbppPlus) -> Problem:
     """A row as a problem."""
-    identity, question, name = (str(column(row, key)) for key in ("task_id", "prompt", "entry_point"))
+    identity, question, name = (text_column(row, key) for key in ("task_id", "prompt", "entry_point"))
     humaneval = identity.startswith("HumanEval")
-    reference = (question if humaneval else "") + str(column(row, "canonical_solution"))
-    inputs = [*column(row, "base_input"), *(column(row, "plus_input") or [])]
+    reference = (question if humaneval else "") + text_column(row, "canonical_solution")
+    inputs, atol = [*list_column(row, "base_input"), *list_column(row, "plus_input")], column(row, "atol")
+    if isinstance(atol, bool) or not isinstance(atol, (int, float)) or not inputs:
+        raise UserError(f"{row.where}: there are no inputs, or atol is no number, but {atol!r:.60}")
     if not humaneval:
-        inputs = [restore_types(int(re.sub(r"\D", "", identity)), one) for one in inputs]
-    atol = column(row, "atol")
+        try:
+            inputs = [restore_types(int(re.sub(r"\D", "", identity)), one) for one in inputs]
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
+            raise UserError(f"{row.where}: task_id {identity!r:.60} is no number, or an input is of another form "
+                            f"({error})") from error  # fmt: skip
     special = SPECIAL.get(name, "pass").replace("{atol!r}", repr(atol))
     test = CHECK.format(reference=reference, name=name, special=special, atol=atol, inputs=inputs)
     before = code_before(question, name) if humaneval else ""
@@ -157,6 +164,14 @@ def make_problem(row: Row, settings: HumanEvalPlus | MbppPlus) -> Problem:
     )
     asked = user(settings.prompt.replace("{question}", question.strip()))
     return Problem(identity, (asked,), answer, as_block(reference))
+
+
+def list_column(row: Row, name: str) -> list[Any]:
+    """A value of a row that is a list of lists of arguments; null or empty: none."""
+    value = column(row, name) or []
+    if not isinstance(value, list) or not all(isinstance(one, list) for one in value):
+        raise UserError(f"{row.where}: column '{name}' should be a list of lists of arguments, not {value!r:.60}")
+    return value
 
 
 def restore_types(number: int, arguments: list[Any]) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Interval
@@ -12,7 +13,7 @@ from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, Seconds, as_block, defines_check, read_pairs, read_tests
 from scorl.tasks.columns import as_chat, find_problem, read_chat, row_id
 from scorl.tasks.data import fill_prompt, hash_text, make_splits
-from scorl.tasks.rows import Row, column, read_written
+from scorl.tasks.rows import Row, column, keep_good, read_written
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
 from scorl.verifiers.program import SECONDS, Examination
@@ -52,7 +53,7 @@ def programs(settings: Programs) -> Task:
     """
 
     def make(rows: Sequence[Row]) -> list[Problem]:
-        return [make_problem(row, settings) for row in rows]
+        return keep_good(partial(make_problem, settings=settings), rows)
 
     return settings.make_task(make_splits("programs", settings.path, settings.test_path, settings.test_fraction, make))
 
@@ -61,6 +62,8 @@ def make_problem(row: Row, settings: Programs) -> Problem:
     """A row as a problem."""
     question, reply = as_chat(column(row, find_problem(row))), None
     if isinstance(question, str):
+        if not question.strip():
+            raise UserError(f"{row.where}: the problem is blank")
         prompt = fill_prompt(settings.prompt, question)
     else:
         prompt, reply = read_chat(question, row)

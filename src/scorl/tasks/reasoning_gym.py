@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from importlib import import_module
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Interval
 
 from scorl.errors import UserError, nearest
 from scorl.seeds import derive
@@ -48,7 +48,7 @@ class ReasoningGym:
     config: dict[str, Any] = field(default_factory=dict)
     """The data set's own settings, but for seed and size. Of `composite`: datasets, a list of name, weight
     and config."""
-    test_size: Annotated[int, Ge(1)] = 100
+    test_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 100
     """Test problems, all of which are made when the task is; those that come again are left out, with a warning."""
     prompt: str = PROMPT
     """The first prompt; `{question}` is filled in."""

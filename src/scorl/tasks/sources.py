@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scorl.errors import UserError, nearest
 from scorl.tasks.formats import read_file
 from scorl.tasks.rows import Row
+from scorl.text_files import as_path, parse_json, read_text
 
 __all__ = ["load_hub_rows", "read_rows", "read_splits"]
 
@@ -20,6 +20,7 @@ ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """Of the files of a folder that are read; `.gz` may follow."""
 SPLIT = re.compile(r"(train|test|validation)(?![A-Za-z0-9])")
 """How a file's name says its split: train.jsonl, train-00000-of-00002.parquet."""
+T = TypeVar("T")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -45,7 +46,7 @@ def read_splits(path: str | Path, config: str | None = None) -> dict[str, list[R
     Raises:
         UserError: there is nothing of the kind, it has no rows, or it cannot be read.
     """
-    place = Path(path).expanduser()
+    place = as_path(path)
     if place.is_dir():
         splits = read_folder(place)
     elif place.is_file():
@@ -61,8 +62,8 @@ def read_splits(path: str | Path, config: str | None = None) -> dict[str, list[R
 def read_folder(folder: Path) -> dict[str, list[Row]]:
     """The rows of a folder by split: of `save_to_disk`, or files named after their splits, or one file."""
     if (folder / "dataset_dict.json").is_file():
-        names = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        return {name: read_saved(folder / name) for name in names}
+        listed = read_listed(folder / "dataset_dict.json", "splits", str)
+        return {name: read_saved(folder / name) for name in listed}
     if (folder / "state.json").is_file():
         return {"train": read_saved(folder)}
     files = [file for place in (folder, folder / "data") if place.is_dir() for file in sorted(place.iterdir())]
@@ -83,8 +84,20 @@ def read_saved(folder: Path) -> list[Row]:
     """The rows of a data set as `Dataset.save_to_disk` writes it."""
     if not (folder / "state.json").is_file():
         raise UserError(f"{folder}: the folder of a split that save_to_disk wrote is not there, or not whole")
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return [row for part in state["_data_files"] for row in read_file(folder / part["filename"])]
+    names = [str(part.get("filename")) for part in read_listed(folder / "state.json", "_data_files", dict)]
+    for name in names:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: the file {name!r:.60} that state.json names is not there")
+    return [row for name in names for row in read_file(folder / name)]
+
+
+def read_listed(file: Path, key: str, kind: type[T]) -> list[T]:
+    """The list under a key of a JSON file that `save_to_disk` wrote."""
+    values = parse_json(read_text(file), str(file))
+    listed = values.get(key) if isinstance(values, dict) else None
+    if not isinstance(listed, list) or not listed or not all(isinstance(one, kind) for one in listed):
+        raise UserError(f"{file}: names no '{key}', as save_to_disk writes it")
+    return listed
 
 
 def load_hub_splits(name: str, config: str | None) -> dict[str, list[Row]]:

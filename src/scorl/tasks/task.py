@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from scorl.errors import UserError, nearest
 from scorl.tasks.turns import Correction, Turn, Turns
-from scorl.trajectory import Message, Problem
+from scorl.trajectory import Message, Problem, Verdict
 from scorl.verifiers import Judge
 
-__all__ = ["Problems", "Task"]
+__all__ = ["Problems", "Task", "check_verdicts"]
 
 
 class Problems(Protocol):
@@ -86,3 +87,15 @@ class Task:
         if name not in self.splits:
             raise UserError(f"task '{self.name}' has no split '{name}': {nearest(name, self.splits)}")
         return self.splits[name]
+
+
+def check_verdicts(task: Task, problems: Sequence[Problem], verdicts: Sequence[Verdict]) -> None:
+    """Refuse what a judge of the user's own must not say: nothing could be learned from it, or written as JSON."""
+    if len(verdicts) != len(problems):
+        raise UserError(f"task '{task.name}': the judge gave {len(verdicts)} verdicts on {len(problems)} attempts")
+    for problem, verdict in zip(problems, verdicts, strict=True):
+        if not math.isfinite(verdict.reward):
+            raise UserError(
+                f"task '{task.name}': the judge's reward for an attempt at problem {problem.id} is {verdict.reward}; "
+                "a reward is a finite number"
+            )

@@ -36,6 +36,10 @@ WORDINGS: Mapping[str, str | None] = {
 `placebo` asks the problem once more, with no hint at all: what changes then is sampling, and no correction."""
 
 
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What PyYAML raises besides its own: of tags that do not fit, of towers."""
+
+
 @dataclass(frozen=True)
 class AskAgain:
     """The problem once more, in its own words."""
@@ -80,7 +84,7 @@ def _read(path: Path) -> Mapping[str, str]:
         raise UserError(f"{path}: there is no such file of wordings")
     try:
         texts = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, *UNREADABLE) as error:
         raise UserError(f"{path}: no YAML: {error}") from None
     if (
         not isinstance(texts, dict)

@@ -9,6 +9,7 @@ from annotated_types import Ge, Interval
 
 from scorl.objectives import OBJECTIVES, Objective
 from scorl.rollout import First
+from scorl.settings import Count
 
 __all__ = ["Stage"]
 
@@ -20,13 +21,13 @@ class Stage:
     objective: Objective
     steps: Annotated[int, Ge(1)]
     """Updates of the policy (open in the paper: how 3,000 steps divide between the stages)."""
-    problems: Annotated[int, Ge(1)] = 64
+    problems: Count = 64
     """Problems per step; the paper's batch of 512 is read as 64 problems of 8 samples (open)."""
-    samples: Annotated[int, Ge(1)] = 8
+    samples: Count = 8
     """Samples per problem; the leave-one-out baseline is taken among them (open)."""
-    attempts: Annotated[int, Ge(1)] = 2
+    attempts: Count = 2
     """Attempts per sample."""
-    branches: Annotated[int, Ge(1)] = 1
+    branches: Count = 1
     """Trajectories that continue from each first attempt; later attempts are then compared among these siblings."""
     first: First = "each"
     """Which first attempts later ones follow: `each`; of each problem's samples the `best` (iGRPO) or a `wrong` one

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Generator, Sequence, Set
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 from scorl.engines.engine import Arithmetic, Request, Sample
@@ -21,6 +20,7 @@ from scorl.engines.openai.workers import run_jobs
 from scorl.engines.usage import Usage
 from scorl.errors import UserError
 from scorl.settings import OpenAISettings
+from scorl.text_files import as_path
 
 __all__ = ["OpenAIEngine"]
 
@@ -38,7 +38,7 @@ class OpenAIEngine:
         self.chat = MessageDialogue()
         self._settings, self._endpoint = settings, Endpoint(model, settings)
         named = settings.responses
-        self._journal = Journal(Path(named).expanduser() if named else default_journal(self._endpoint.url, model))
+        self._journal = Journal(as_path(named) if named else default_journal(self._endpoint.url, model))
         self._kept_at_start = len(self._journal)
         self._used: dict[str, Answer] = {}
         self._sent: set[str] = set()
