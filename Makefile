@@ -106,6 +106,9 @@ test-kills: setup
 test-judges: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/judges.py --answers $(ANSWERS) --programs $(PROGRAMS) $(if $(SEED),--seed $(SEED))
 
+test-fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --count $(COUNT) --seed $(or $(SEED),0)
+
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py $(if $(CASES),--cases $(CASES))
 
@@ -144,12 +147,6 @@ test-lowest: $(LOWEST)/.installed
 
 $(RAY)/.installed: $(LOCKED)
 	$(call install_beside,$(RAY),ray)
-test-fuzz: setup
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --count $(COUNT) --seed $(or $(SEED),0)
-
-$(RAY)/.installed: pyproject.toml constraints.txt
-	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
-	$(RAY)/bin/python -m pip install -c constraints.txt -e '.[dev,ray]'
 	touch $@
 
 test-ray: $(RAY)/.installed

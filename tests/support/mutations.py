@@ -241,7 +241,8 @@ def damage_rows(rng: random.Random, make: Callable[[int], dict[str, Any]], form:
         row[name] = "RAW"
     else:
         row[name] = copy.deepcopy(rng.choice(VALUES))
-    return Damaged(kind, f"data.{form}", write_rows(rng, rows, form), bad + 1 if form in LOOSE else None)
+    alone = form in LOOSE and (kind, form) != ("raw", "json")  # a list is read whole
+    return Damaged(kind, f"data.{form}", write_rows(rng, rows, form), bad + 1 if alone else None)
 
 
 def write_rows(rng: random.Random, rows: list[dict[str, Any]], form: str) -> bytes:

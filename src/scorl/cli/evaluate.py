@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scorl.cli.output import check_writable, count_problems, open_output, print_grid, quiet
+from scorl.cli.output import check_writable, count_problems, open_output, print_grid, quiet, say
 from scorl.cli.sampling import (
     build_engine,
     check_split,
@@ -126,7 +126,7 @@ def _of_answers(file: Path, task_name: str | None, settings: Sequence[str], spli
     for evaluation in evaluations:
         if (answered := len(evaluation.groups)) < there:
             name = " ".join(filter(None, (evaluation.model, evaluation.wording)))
-            click.echo(f"{name}: answers to {answered} of the {there} problems of '{split}'", err=True)
+            say(f"{name}: answers to {answered} of the {there} problems of '{split}'")
     return evaluations
 
 
@@ -176,7 +176,7 @@ def _show(evaluations: Sequence[Evaluation]) -> None:
         ):
             advice = ADVICE[alarm.kind].replace("engine.max_tokens", "--max-tokens")
             name = f" ({evaluation.wording})" if evaluation.wording else ""
-            click.echo(f"alarm{name}: {alarm.statistic}. To try: {advice}", err=True)
+            say(f"alarm{name}: {alarm.statistic}. To try: {advice}")
 
 
 def _write(evaluations: Sequence[Evaluation], out: Path | None, attempts_out: Path | None) -> None:
