@@ -45,6 +45,8 @@ STAGE_ONE = {"objective": "score_stage_one", "beta_2": 0.3, **SIZE}
 STAGE_TWO = {"objective": "score_stage_two", **SIZE}
 OFFLINE = {**STAGE_TWO, "branches": 2, "offline": 0.5}
 STAR = {"objective": "star", "steps": 4, "problems": 16, "samples": 4, "keep_right": True}
+OWN_CONVERSATIONS = {"objective": "rejection_sampling", "steps": 4, "problems": 16, "samples": 4}
+PROCESS = {"objective": "process_level", **SIZE}
 WARM_UP = {"objective": "supervised", "steps": 2, "problems": 8}
 FEW_ATTEMPTS = {"compress_attempts": True, "attempts_total_limit": 3}
 RANKS = {"name": "torchrun", "workers": 2, "timeout": 120}
@@ -56,6 +58,13 @@ KINDS = {
     "async": {"stages": [STAGE_ONE, STAGE_TWO], "checkpoint": {"save_steps": 1, "async_save": True}},
     "lora": {"stages": [STAGE_ONE, STAGE_TWO], "model": {"path": "scorl:countdown-base", "lora": {"r": 2}}},
     "adaptive": {"stages": [WARM_UP, {**STAGE_ONE, "target_kl": 0.05, "reset_reference": True}]},
+    "verifies": {
+        "stages": [OWN_CONVERSATIONS, PROCESS],
+        "model": {"path": "scorl:verify-base"},
+        "task": {"name": "countdown", "most_steps": 1},
+        "turns": {"name": "verification"},
+        "engine": {"temperature": 1.0, "max_tokens": 48},
+    },
     "ddp": {"stages": [STAGE_ONE, STAGE_TWO], "launcher": RANKS},
     "fsdp2": {"stages": [STAGE_ONE, STAGE_TWO], "launcher": {**RANKS, "parallel": "fsdp2"}},
 }
@@ -190,7 +199,8 @@ def phase_of(run: Path, steps: int) -> str:
         return "first evaluation"
     if is_saving(run):
         return "saving"
-    if "objective: star" in (run / "recipe.yaml").read_text() and not count_steps(run):
+    recipe = (run / "recipe.yaml").read_text()
+    if not count_steps(run) and any(f"objective: {name}" in recipe for name in ("star", "rejection_sampling")):
         return "collecting"
     return "learning" if count_steps(run) < steps else "ending"
 
