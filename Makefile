@@ -2,6 +2,7 @@
 # make demo    train the shipped tiny model to correct itself on countdown, then print before and after
 # make test    format, lint, types, tests
 # make lint    the first three of them
+# make test-demo   what `make demo` trains, twice: equal bit for bit
 # make test-kills   SIGKILL at random moments of tiny runs, which resume to the same bits; KILLS=300 for more than 60
 # make test-faults  a kill, a full disk, Ctrl-C at every file operation of a tiny run, which resumes to the same bits
 # make test-long    10,000 tiny steps with flat memory, handles, processor time and files; STEPS=1000 for fewer
@@ -50,7 +51,7 @@ LOWEST := .venv-lowest
 RELEASE := .venv-release
 ENDPOINTS := .venv-endpoints
 
-.PHONY: setup demo test lint format docs lock audit dist test-release test-lowest test-kills test-faults test-long test-judges test-fuzz test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs lock audit dist test-release test-lowest test-demo test-kills test-faults test-long test-judges test-fuzz test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -103,6 +104,13 @@ test: lint
 test-kills: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
+# Both are kept in runs/, to look at what differs.
+test-demo: setup
+	rm -rf runs/demo-1 runs/demo-2
+	OMP_NUM_THREADS=1 $(BIN)/scorl train countdown --out runs/demo-1
+	OMP_NUM_THREADS=1 $(BIN)/scorl train countdown --out runs/demo-2
+	$(BIN)/python tests/twice.py runs/demo-1 runs/demo-2
+
 test-judges: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/judges.py --answers $(ANSWERS) --programs $(PROGRAMS) $(if $(SEED),--seed $(SEED))
 
@@ -131,7 +139,8 @@ dist: $(RELEASE)/.installed
 	$(RELEASE)/bin/python -m build
 	$(RELEASE)/bin/twine check --strict dist/*
 	mkdir -p build
-	$(RELEASE)/bin/cyclonedx-py requirements locks/requirements.txt --pyproject pyproject.toml -o build/scorl.cdx.json
+	sed "s/^dynamic = .*/$$(sed 's/^__version__/version/;t;d' src/scorl/version.py)/" pyproject.toml > build/pyproject.toml
+	cat locks/requirements.txt locks/cuda.txt | $(RELEASE)/bin/cyclonedx-py requirements - --pyproject build/pyproject.toml -o build/scorl.cdx.json
 
 test-release: dist
 	bash tools/try_wheel.sh $(PYTHON) dist/*.whl
