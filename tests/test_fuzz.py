@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import struct
 
 import fuzz
 import pytest
@@ -147,6 +148,19 @@ def test_damaged_gzip(tmp_path, kept):
     (tmp_path / "data.jsonl.gz").write_bytes(packed[:kept])
     with pytest.raises(UserError, match=r"data\.jsonl\.gz: cannot be read"):
         load("files", tmp_path / "data.jsonl.gz")
+
+
+def test_an_arrow_file_whose_texts_lead_out_of_it(tmp_path):
+    """pyarrow itself would end the process by a segmentation fault."""
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"problem": ["abc", "def", "ghi"], "answer": [1, 2, 3]})
+    with pa.ipc.new_file(tmp_path / "data.arrow", table.schema) as writer:
+        writer.write_table(table)
+    data, offsets = (tmp_path / "data.arrow").read_bytes(), struct.pack("<4i", 0, 3, 6, 9)
+    assert offsets in data
+    (tmp_path / "data.arrow").write_bytes(data.replace(offsets, struct.pack("<4i", 0, 3, 2**30, 9)))
+    with pytest.raises(UserError, match=r"data\.arrow: not a readable Arrow file"):
+        load("files", tmp_path / "data.arrow")
 
 
 @pytest.mark.parametrize("task", ["files", "math", "svamp", "programs", "humaneval", "humaneval+", "mbpp+"])

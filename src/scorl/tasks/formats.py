@@ -127,6 +127,7 @@ def read_table(data: bytes, path: Path, kind: str) -> list[Row]:
             table = parquet.read_table(source)
         else:
             table = (ipc.open_file if data.startswith(b"ARROW1") else ipc.open_stream)(source).read_all()
+        table.validate(full=True)  # offsets that lead out of a damaged file end the process otherwise
         rows = table.to_pylist()
         short = [field.name for field in table.schema if pyarrow.types.is_float32(field.type)]
     except Exception as error:  # of a damaged file pyarrow says whatever comes first, SystemError too

@@ -165,7 +165,7 @@ def write_number(value: object, where: str) -> str:
 
 def parse_prefix(equation: str, where: str) -> Tree:
     """`- + 6 2 3` as a tree."""
-    tokens = equation.split()[::-1]
+    tokens = equation.split()[::-1] if isinstance(equation, str) else []
 
     def read() -> Tree:
         token = tokens.pop()
@@ -173,7 +173,7 @@ def parse_prefix(equation: str, where: str) -> Tree:
 
     try:
         tree = read()
-    except (IndexError, ValueError, AttributeError, RecursionError) as error:
+    except (IndexError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: equation_prefix {equation!r:.60} is not like '- 18 10'") from error
     return tree
 
