@@ -33,6 +33,14 @@ from scorl.recipe import resolve, shipped_recipes
 SECONDS = 20.0
 """Of the processor, that a case may take."""
 LOADED = "a model would be loaded now"
+LOADERS = (
+    "model.policy.Policy.of",
+    "cli.evaluate.build_engine",
+    "cli.serve._listen",
+    "cli.train._by_torchrun",
+    "cli.train._by_ray",
+)
+"""What loads a model, or starts processes that do."""
 READ = "nobody-asked-this"
 """The id of an answer to no problem: it is refused after the task's files have been read."""
 
@@ -82,7 +90,7 @@ def find_fault(code: int, err: str) -> str | None:
         return f"exit {code}: {err.strip().splitlines()[-1][:300] if err.strip() else ''}"
     if code == 2 and not err.strip():
         return "refused without a word"
-    if len(err) > 4000:
+    if len(err) > 20_000:
         return f"a message of {len(err)} characters: {err[:80]!r}"
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", err):
         return f"characters that a terminal obeys: {err!r:.200}"
@@ -191,7 +199,7 @@ def a_place_to_try(folder: Path) -> Iterator[None]:
     Path("nobody.jsonl").write_text(json.dumps({"id": READ, "attempts": ["x"]}), encoding="utf-8")
     try:
         with contextlib.ExitStack() as stack:
-            for name in ("model.policy.Policy.of", "cli.evaluate.build_engine", "cli.serve._listen"):
+            for name in LOADERS:
                 stack.enter_context(patch(f"scorl.{name}", refuse_to_load))
             stack.enter_context(patch("huggingface_hub.constants.HF_HUB_OFFLINE", new=True))
             yield
