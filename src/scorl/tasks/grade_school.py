@@ -18,7 +18,7 @@ from scorl.tasks.task import Problems, Task
 from scorl.tasks.word_problems import CORRECTION, PROMPT
 from scorl.text_files import as_path
 from scorl.trajectory import Problem
-from scorl.verifiers.math import judge
+from scorl.verifiers.math import judge_numbers
 
 __all__ = ["Gsm8k", "Svamp", "gsm8k", "svamp"]
 
@@ -73,7 +73,7 @@ def gsm8k(settings: Gsm8k | None = None) -> Task:
             split: Finite(make_gsm8k_problems(load_gsm8k_rows(settings.path, split), settings, split))
             for split in ("train", "test")
         }
-    return Task("gsm8k", splits, settings.correction, judge)
+    return Task("gsm8k", splits, settings.correction, judge_numbers)
 
 
 def load_gsm8k_rows(folder: str | None, split: str) -> list[Row]:
@@ -112,7 +112,7 @@ def svamp(settings: Svamp | None = None) -> Task:
     names = ("train", "validation", "test")
     parts = split_by_hash(problems, (len(problems) - test - validation, validation, test))
     splits = {name: Finite(part) for name, part in zip(names, parts, strict=True)}
-    return Task("svamp", splits, settings.correction, judge)
+    return Task("svamp", splits, settings.correction, judge_numbers)
 
 
 def find_only_file(path: str) -> Path:

@@ -18,7 +18,7 @@ from scorl.trajectory import Problem, Verdict
 from scorl.verifiers.equations import differ_in_base, differ_in_subscript, pair_sides
 from scorl.verifiers.extract_answer import extract_answer, extract_reference
 from scorl.verifiers.normalize import normalize, parse_number, same_number
-from scorl.verifiers.refuse import LENGTH, asks_too_much, is_too_hard, lists_numbers, repeats
+from scorl.verifiers.refuse import LENGTH, asks_too_much, is_too_hard, is_unfinished, lists_numbers, repeats
 from scorl.verifiers.workers import Check, CheckResult, compare_all
 
 __all__ = ["judge", "judge_answers", "judge_numbers", "name_answer", "verify"]
@@ -76,7 +76,7 @@ def judge_numbers(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
 def judge_number(answer: str | None, gold: str) -> Verdict:
     """The verdict on an answer that has to be a plain number."""
     settled = settle(answer, gold)
-    if isinstance(settled, Verdict):
+    if isinstance(settled, Verdict) and not (settled.reward and is_unfinished(normalize(answer or ""), gold)):
         return settled
     return Verdict(0.0, "incorrect", "the final answer is not a plain number", settled.answer)
 

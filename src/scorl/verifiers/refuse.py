@@ -11,7 +11,7 @@ import re
 
 from scorl.verifiers.normalize import THOUSANDS, parse_number
 
-__all__ = ["LENGTH", "asks_too_much", "is_too_hard", "lists_numbers", "repeats"]
+__all__ = ["LENGTH", "asks_too_much", "is_too_hard", "is_unfinished", "lists_numbers", "repeats"]
 
 LENGTH, DEPTH = 1000, 20
 """The longest answer and the deepest nesting of brackets that is compared symbolically."""
@@ -32,6 +32,7 @@ OR = re.compile(r"\bor\b")
 SIDE_BY_SIDE = re.compile(r"\d\s+\d|(?<![_^\d])\d+\{\d|(?<![\w}\]^])\{\d+\}\s*\{?\d")
 """`16 2`, `16{2}`, `{16}{2}`."""
 MIXED = re.compile(r"\d+ \d+/\d+")
+DIVISION = re.compile(r"[/÷]|\\d?frac|\\div")
 LOOSE = re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[,;:! ]|[\s$]")
 """What says nothing within a formula."""
 
@@ -61,6 +62,12 @@ def lists_numbers(answer: str, gold: str) -> bool:
     if answer.count(",") > gold.count(",") + LISTED or (OR.search(answer) and parse_number(gold)):
         return True
     return SIDE_BY_SIDE.search(MIXED.sub("0", THOUSANDS.sub("0", answer))) is not None
+
+
+def is_unfinished(answer: str, gold: str) -> bool:
+    """Whether an answer that is right is a division that is not carried out: `4/2` where the gold answer is whole."""
+    number, last_side = parse_number(gold), answer.rpartition("=")[2]
+    return number is not None and number[0].denominator == 1 and DIVISION.search(last_side) is not None
 
 
 def repeats(answer: str, problem: str) -> bool:

@@ -79,6 +79,9 @@ WORDS_TAKEN_BACK = re.compile(r"[,;]?\s+\(?(?:not|instead of|rather than)\s\D*$"
 WORKING = re.compile(r"(?<=\d)\s+\([^()]*[$=*×][^()]*\)$")
 """How an answer comes about, in brackets behind it: `$36 (12 x $3)`."""
 
+WORKED_OUT = re.compile(rf"[-+*/×÷\d().\s]+,?\s+(?:that is|which is|which equals|which makes),?\s+(?={NUMBER})")
+"""What is worked out before the answer: `12 * 3, that is 36`."""
+
 
 def answer_in_sentence(sentence: str) -> str | None:
     """The answer within the sentence that announces it: all of it, what it begins with, what "is", or a few words."""
@@ -88,6 +91,7 @@ def answer_in_sentence(sentence: str) -> str | None:
     choice = CHOICE.match(sentence)
     if choice:
         return choice[1] or choice[2]
+    sentence = WORKED_OUT.sub("", sentence, count=1) if WORKED_OUT.match(sentence) else sentence
     kept = WORDS_TAKEN_BACK.sub("", TAKEN_BACK.sub("", WORKING.sub("", sentence))).strip()
     after_copula = COPULA.split(kept)[-1].strip()
     answer = bare_answer(kept) or leading_mathematics(kept) or bare_answer(after_copula)
