@@ -35,7 +35,9 @@ COUNT = click.IntRange(1, MOST)
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, help="Seconds."
 )
 @click.option("--max-concurrency", type=COUNT, default=16, show_default=True, help="Requests at once.")
-@click.option("--max-body", type=COUNT, default=1 << 20, show_default=True, help="Bytes of a request.")
+@click.option(
+    "--max-body", type=click.IntRange(1, 1 << 30), default=1 << 20, show_default=True, help="Bytes of a request."
+)
 def serve(
     upstream: str,
     model: str | None,
