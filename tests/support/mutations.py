@@ -227,7 +227,7 @@ def damage_rows(rng: random.Random, make: Callable[[int], dict[str, Any]], form:
         lines = [json.dumps(row) for row in rows]
         lines[bad] = line
         text = "[" + ",\n".join(lines) + "]" if form == "json" else "\n".join(lines) + "\n"
-        alone = form != "json" and (bad or line[0] not in "[\0")  # which in the first line says what all of it is
+        alone = form != "json" and line != "\0" and (bad or line[0] != "[")  # which may say what all of it is
         return Damaged("line", f"data.{form}", pack(text.encode(), form), bad + 1 if alone else None)
     row, name = rows[bad], rng.choice(list(rows[bad]))
     kind = rng.choice(("value", "value", "value", "raw", "gone", "column"))
@@ -270,7 +270,7 @@ def write_table(names: list[str], rows: list[dict[str, Any]], form: str) -> byte
 
     columns = {}
     for name in names:
-        values = [row.get(name) for row in rows]
+        values = [None if row.get(name) == {} else row.get(name) for row in rows]  # Parquet has no {}
         try:
             columns[name] = pyarrow.array(values)
         except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
