@@ -147,6 +147,15 @@ def svamp_row(number: int) -> dict[str, Any]:
     return {"id": f"s{number}", "question": f"box {number}?", "answer": answer, "equation_prefix": equation}
 
 
+def test_another_prompt_leaves_the_splits_alone(tmp_path: Path) -> None:
+    """Else a model would be tested on what it was trained on with another prompt."""
+    path = write(tmp_path / "svamp.jsonl", *map(svamp_row, range(100)))
+    one, other = svamp(Svamp(path=path)), svamp(Svamp(path=path, prompt="{question} Answer with the number alone."))
+    for name in one.splits:
+        assert [p.id for p in one.split(name).take(100)] == [p.id for p in other.split(name).take(100)]
+    assert one.split("test").take(1)[0].prompt != other.split("test").take(1)[0].prompt
+
+
 def test_svamp_is_split_by_hash(tmp_path: Path) -> None:
     path = write(tmp_path / "svamp.jsonl", *map(svamp_row, range(100)))
     task = svamp(Svamp(path=str(tmp_path)))

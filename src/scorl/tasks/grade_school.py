@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -65,9 +65,12 @@ def gsm8k(settings: Gsm8k | None = None) -> Task:
     settings = settings or Gsm8k()
     splits: Mapping[str, Problems]
     if settings.path is not None and not as_path(settings.path).is_dir():
-        problems = make_gsm8k_problems(read_rows(settings.path), settings, "file")
-        train, test = split_by_hash(problems, (len(problems) - len(problems) // 5, len(problems) // 5))
-        splits = {"train": Finite(train), "test": Finite(test)}
+        rows = read_rows(settings.path)
+        splits = split_questions(
+            lambda prompt: make_gsm8k_problems(rows, replace(settings, prompt=prompt), "file"),
+            settings.prompt,
+            {"test": 5},
+        )
     else:
         splits = {
             split: Finite(make_gsm8k_problems(load_gsm8k_rows(settings.path, split), settings, split))
@@ -107,12 +110,25 @@ def svamp(settings: Svamp | None = None) -> Task:
     """
     settings = settings or Svamp()
     rows = read_rows(find_only_file(settings.path)) if settings.path else load_svamp_rows()
-    problems = named_apart(keep_good(lambda numbered: make_svamp_problem(*numbered, settings), enumerate(rows)))
-    test, validation = len(problems) // 5, len(problems) // 10
-    names = ("train", "validation", "test")
-    parts = split_by_hash(problems, (len(problems) - test - validation, validation, test))
-    splits = {name: Finite(part) for name, part in zip(names, parts, strict=True)}
+
+    def make(prompt: str) -> list[Problem]:
+        asked = replace(settings, prompt=prompt)
+        return named_apart(keep_good(lambda numbered: make_svamp_problem(*numbered, asked), enumerate(rows)))
+
+    splits = split_questions(make, settings.prompt, {"validation": 10, "test": 5})
     return Task("svamp", splits, settings.correction, judge_numbers)
+
+
+def split_questions(make: Callable[[str], list[Problem]], prompt: str, parts: Mapping[str, int]) -> dict[str, Finite]:
+    """A training split and others that are one part in so many, by a hash that does not hang on the prompt.
+
+    Else a model that is trained with one prompt would be tested on its training problems with another.
+    """
+    problems, asked = make(PROMPT), {problem.id: problem for problem in make(prompt)}
+    sizes = {name: len(problems) // part for name, part in parts.items()}
+    sizes = {"train": len(problems) - sum(sizes.values()), **sizes}
+    split = split_by_hash(problems, tuple(sizes.values()))
+    return {name: Finite([asked[problem.id] for problem in those]) for name, those in zip(sizes, split, strict=True)}
 
 
 def find_only_file(path: str) -> Path:
