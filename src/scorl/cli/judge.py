@@ -26,8 +26,9 @@ __all__ = ["judge"]
 def judge(file: Path, verifier: str, sandbox: Literal["required", "preferred"], out: Path | None) -> None:
     """Judge the responses in FILE, one JSON object a line, in their order.
 
-    math and exact read {"id", "response", "answer"}, countdown {"id", "response", "numbers", "target"}, program
-    {"id", "response", "tests"} with tests as assert statements; each gives {"id", "reward", "verdict", "reason"}.
+    math, number and exact read {"id", "response", "answer"}, countdown {"id", "response", "numbers", "target"},
+    program {"id", "response", "tests"} with tests as assert statements; each gives {"id", "reward", "verdict",
+    "reason"}.
     """
     from scorl.cli.judge_file import judge_lines
 

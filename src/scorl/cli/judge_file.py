@@ -104,6 +104,7 @@ def numbers_and_target(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 ANSWERS: Mapping[str, Callable[[dict[str, Any], str], Any]] = {
     "math": gold_text,
+    "number": gold_text,
     "exact": gold_text,
     "countdown": numbers_and_target,
     "program": read_examination,

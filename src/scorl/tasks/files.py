@@ -61,8 +61,8 @@ class Files:
     solution: str | None = None
     """The column with reference solutions, for `supervised`; None: the assistant's last message, if there is one."""
     verifier: str | tuple[str, ...] = "math"
-    """`math`, `exact` (the same characters), a reward function (module:function or file.py:function), or a list of
-    them, whose rewards are added up."""
+    """`math`, `number` (a plain number, worked out), `exact` (the same characters), a reward function
+    (module:function or file.py:function), or a list of them, whose rewards are added up."""
     reward_weights: tuple[float, ...] | None = None
     """The weight of each verifier of a list; None: 1."""
     prompt: str = "{question}"

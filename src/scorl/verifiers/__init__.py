@@ -13,7 +13,7 @@ __all__ = ["TEXT_VERIFIERS", "VERIFIERS", "Judge", "classify_answers"]
 Judge = Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
 """Judges (problem, response) pairs, in order; never raises because of what a response says."""
 
-TEXT_VERIFIERS: Mapping[str, Judge] = {"math": math.judge, "exact": exact.judge}
+TEXT_VERIFIERS: Mapping[str, Judge] = {"math": math.judge, "number": math.judge_numbers, "exact": exact.judge}
 """The verifiers for which `Problem.answer` is a text, so that any file with a column of answers can name them."""
 
 VERIFIERS: Mapping[str, Judge] = {**TEXT_VERIFIERS, "countdown": countdown.judge, "program": program.judge}
