@@ -103,7 +103,8 @@ class _Given:
         return [replace(problem, first_attempt=first) for problem, first in zip(problems, right, strict=True)]
 
     def take(self, limit: int | None) -> list[Problem]:
-        return self.draw(6, 0, 0)[:limit]
+        problems = enumerate(self.draw(6, 0, 0)[:limit])
+        return [replace(problem, id=f"{problem.id}-{n}") for n, problem in problems]  # an evaluation goes by the id
 
 
 def letters_recipe(model: str, stages: tuple[Stage, ...], max_tokens: int) -> Recipe:
