@@ -270,7 +270,7 @@ def write_table(names: list[str], rows: list[dict[str, Any]], form: str) -> byte
 
     columns = {}
     for name in names:
-        values = [None if row.get(name) == {} else row.get(name) for row in rows]  # Parquet has no {}
+        values = [None if "{}" in repr(row.get(name)) else row.get(name) for row in rows]  # which Parquet has not
         try:
             columns[name] = pyarrow.array(values)
         except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
