@@ -9,6 +9,7 @@ import click
 
 from scorl.cli.output import check_writable, count_problems, open_output, quiet
 from scorl.cli.sampling import (
+    COUNT,
     build_engine,
     engine_option,
     resolve_sampler,
@@ -16,11 +17,8 @@ from scorl.cli.sampling import (
     split_settings,
     warn_of_context,
 )
-from scorl.settings import MOST
 
 __all__ = ["collect_repairs"]
-
-COUNT = click.IntRange(1, MOST)
 
 
 @click.command("collect-repairs")

@@ -11,6 +11,7 @@ import click
 
 from scorl.cli.output import check_writable, count_problems, open_output, print_grid, quiet, say
 from scorl.cli.sampling import (
+    COUNT,
     build_engine,
     check_split,
     choose_task,
@@ -23,7 +24,7 @@ from scorl.cli.sampling import (
     warn_of_context,
 )
 from scorl.errors import UserError
-from scorl.settings import MOST, EvaluationSettings, MaxTokens, Sampling
+from scorl.settings import EvaluationSettings, MaxTokens, Sampling
 
 if TYPE_CHECKING:
     from scorl.evaluation import Evaluation
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-COUNT = click.IntRange(1, MOST)
 
 
 @click.command()

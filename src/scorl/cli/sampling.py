@@ -14,7 +14,7 @@ import click
 from scorl.engines import ENGINES, Engine
 from scorl.engines.usage import Metered
 from scorl.errors import UserError
-from scorl.settings import MaxTokens, Sampling
+from scorl.settings import MOST, MaxTokens, Sampling
 
 if TYPE_CHECKING:
     from scorl.engines.engine import Dialogue
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scorl.trajectory import Problem
 
 __all__ = [
+    "COUNT",
     "ENDPOINT",
     "build_engine",
     "check_split",
@@ -40,6 +41,8 @@ __all__ = [
     "warn_of_context",
 ]
 
+COUNT = click.IntRange(1, MOST)
+"""Of attempts, samples, problems or tokens, as a recipe bounds them."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ENDPOINT = re.compile(r"openai:(?P<model>.+?)(?:@(?P<url>https?://.+))?")

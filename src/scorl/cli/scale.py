@@ -11,6 +11,7 @@ import click
 
 from scorl.cli.output import check_writable, count_problems, print_grid, quiet
 from scorl.cli.sampling import (
+    COUNT,
     build_engine,
     choose_task,
     describe_sampler,
@@ -23,7 +24,7 @@ from scorl.cli.sampling import (
     warn_of_context,
 )
 from scorl.errors import UserError
-from scorl.settings import MOST, MaxTokens, Sampling
+from scorl.settings import MaxTokens, Sampling
 
 if TYPE_CHECKING:
     from scorl.engines import Engine
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["scale"]
 
-COUNT = click.IntRange(1, MOST)
 RESULT, ATTEMPTS = "scale.json", "attempts.jsonl"
 LIMIT = 128
 """The largest budget; with more samples the exact mean over all choices would take long."""

@@ -10,14 +10,11 @@ from functools import partial
 
 import click
 
-from scorl.cli.sampling import resolve_wording
+from scorl.cli.sampling import COUNT, resolve_wording
 from scorl.errors import UserError
-from scorl.settings import MOST
 from scorl.settings.engines import api_url, read_key
 
 __all__ = ["serve"]
-
-COUNT = click.IntRange(1, MOST)
 
 
 @click.command()

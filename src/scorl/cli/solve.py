@@ -15,6 +15,7 @@ import click
 
 from scorl.cli.output import quiet, say
 from scorl.cli.sampling import (
+    COUNT,
     build_engine,
     engine_option,
     max_tokens_option,
@@ -25,7 +26,7 @@ from scorl.cli.sampling import (
     split_settings,
 )
 from scorl.errors import UserError
-from scorl.settings import MOST, MaxTokens, Sampling
+from scorl.settings import MaxTokens, Sampling
 from scorl.text_files import decode_text
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["solve"]
 
 FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
-COUNT = click.IntRange(1, MOST)
 MAX_TOKENS = 512
 """Of a response, where no run says otherwise."""
 VOTING_TEMPERATURE = 0.7

@@ -124,7 +124,8 @@ def split_questions(make: Callable[[str], list[Problem]], prompt: str, parts: Ma
 
     Else a model that is trained with one prompt would be tested on its training problems with another.
     """
-    problems, asked = make(PROMPT), {problem.id: problem for problem in make(prompt)}
+    problems = make(PROMPT)
+    asked = {problem.id: problem for problem in (problems if prompt == PROMPT else make(prompt))}
     sizes = {name: len(problems) // part for name, part in parts.items()}
     sizes = {"train": len(problems) - sum(sizes.values()), **sizes}
     split = split_by_hash(problems, tuple(sizes.values()))
