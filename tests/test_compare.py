@@ -15,6 +15,8 @@ from scorl.model.rates import CpuRates
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star
 from scorl.recipe import decide, resolve
 from scorl.report import gather_report
+from scorl.run.directory import LOCK
+from scorl.run.lock import exclusive
 from scorl.tasks.turns import SelfRefine
 
 RECIPE = resolve("countdown")
@@ -280,3 +282,9 @@ def test_a_run_that_the_system_killed_is_said_to_be(tmp_path, monkeypatch):
     messages: list[str] = []
     assert jobs.execute_runs([run], tmp_path, 1, messages.append) == [run]
     assert "FAILED: killed by SIGKILL, as the system does when memory runs out" in messages[0]
+
+
+def test_two_comparisons_do_not_share_a_folder(scorl, tmp_path):
+    with exclusive(tmp_path / LOCK):
+        code, _, said = scorl("compare", "countdown", "--methods", "base", "--out", tmp_path)
+    assert (code, said.strip()) == (2, f"scorl: {tmp_path}: another process is at work there")

@@ -64,6 +64,8 @@ def compare(
     from scorl.compare import parse_arms, plan_runs, summarize_runs
     from scorl.compare.tuning import TRIALS, choose_values, describe_choice, parse_tuning, pick_arms, plan_trials
     from scorl.recipe import resolve
+    from scorl.run.directory import LOCK
+    from scorl.run.lock import exclusive
 
     place = out or default_folder(recipe).with_name(f"compare-{default_folder(recipe).name}")
     check_folder(place)
@@ -74,6 +76,7 @@ def compare(
     if dry_run:
         _list_runs(trials, runs, tuning)
         return
+    click.get_current_context().with_resource(exclusive(place / LOCK))
     failed = _execute(trials, place / TRIALS, jobs)
     tuned = choose_values(base, arms, tuning, trials) if tuning else {}
     for arm, choice in tuned.items():
