@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,23 @@ def svamp_row(number: int) -> dict[str, Any]:
     return {"id": f"s{number}", "question": f"box {number}?", "answer": answer, "equation_prefix": equation}
 
 
-def test_another_prompt_leaves_the_splits_alone(tmp_path: Path) -> None:
+def program_row(number: int) -> dict[str, Any]:
+    return {"problem": f"Add {number}.", "tests": [f"assert f(1) == {number + 1}"]}
+
+
+def own_row(number: int) -> dict[str, Any]:
+    return {"question": f"What is {number} + 1?", "answer": str(number + 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("svamp", svamp_row), ("gsm8k", gsm8k_row), ("files", own_row), ("programs", program_row)]
+)
+def test_another_prompt_leaves_the_splits_alone(tmp_path: Path, name: str, row: Callable[[int], Any]) -> None:
     """Else a model would be tested on what it was trained on with another prompt."""
-    path = write(tmp_path / "svamp.jsonl", *map(svamp_row, range(100)))
-    one, other = svamp(Svamp(path=path)), svamp(Svamp(path=path, prompt="{question} Answer with the number alone."))
-    for name in one.splits:
-        assert [p.id for p in one.split(name).take(100)] == [p.id for p in other.split(name).take(100)]
+    path = str(write(tmp_path / "own.jsonl", *map(row, range(100))))
+    one, other = tasks.load(name, path=path), tasks.load(name, path=path, prompt="{question} In one word.")
+    for split in one.splits:
+        assert [p.id for p in one.split(split).take(100)] == [p.id for p in other.split(split).take(100)]
     assert one.split("test").take(1)[0].prompt != other.split("test").take(1)[0].prompt
 
 

@@ -72,6 +72,8 @@ class Problem:
     """Further columns of the data set, passed on to Python reward functions."""
     first_attempt: str | None = None
     """A first attempt that comes with the problem: the model repairs it, and writes only the later ones."""
+    split_key: str | None = None
+    """What splits by hash go by, where the recipe's words around the question are not to matter; None: the prompt."""
 
 
 @dataclass(frozen=True, slots=True)

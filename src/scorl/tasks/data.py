@@ -18,7 +18,17 @@ from scorl.tasks.rows import Row
 from scorl.tasks.sources import read_rows, read_splits
 from scorl.trajectory import Problem, user
 
-__all__ = ["Finite", "divide", "fill_prompt", "hash_text", "make_splits", "named_apart", "split_by_hash", "split_off"]
+__all__ = [
+    "Finite",
+    "divide",
+    "fill_prompt",
+    "hash_text",
+    "make_splits",
+    "named_apart",
+    "split_by_hash",
+    "split_key",
+    "split_off",
+]
 
 
 @dataclass(frozen=True)
@@ -64,22 +74,34 @@ def shuffle_epoch(size: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def split_by_hash(problems: Sequence[Problem], sizes: Sequence[int]) -> list[list[Problem]]:
-    """Splits of the given sizes, in the order of a hash of the first prompts: the same on every machine."""
-    ordered = sorted(problems, key=lambda problem: (hash_text(json.dumps(problem.prompt)), problem.id))
+    """Splits of the given sizes, in the order of a hash of the questions: the same on every machine."""
+    ordered = sorted(problems, key=lambda problem: (hash_text(_split_key_of(problem)), problem.id))
     ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
     return [ordered[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
+def split_key(question: str, template: str) -> str:
+    """What splits go by, of a question in a task's own template and not the recipe's.
+
+    Else a model that is trained with one prompt would be tested on its training problems with another.
+    """
+    return json.dumps(fill_prompt(template, question))
+
+
+def _split_key_of(problem: Problem) -> str:
+    return problem.split_key or json.dumps(problem.prompt)
+
+
 def split_off(problems: Sequence[Problem], fraction: float, path: str) -> tuple[list[Problem], list[Problem]]:
-    """Training problems and a test part by hash; equal prompts stay on one side.
+    """Training problems and a test part by hash; equal questions stay on one side.
 
     Raises:
         UserError: nothing is left to train on; `path` says of which file.
     """
     size = max(1, round(len(problems) * fraction))
     train, test = split_by_hash(problems, (len(problems) - size, size))
-    asked = {str(problem.prompt) for problem in test}
-    train = [problem for problem in train if str(problem.prompt) not in asked]
+    asked = {_split_key_of(problem) for problem in test}
+    train = [problem for problem in train if _split_key_of(problem) not in asked]
     if not train:
         raise UserError(f"{path}: too few different problems ({len(problems)} rows) to split off a test part")
     return train, test

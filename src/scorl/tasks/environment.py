@@ -7,6 +7,7 @@ scorl asks and corrects: tools, containers and simulated users are refused.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -42,7 +43,7 @@ class Verifiers:
     test_args: dict[str, Any] | None = None
     """The settings with which it gives test problems, as in {split: test}; None: its evaluation data, else a part."""
     test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
-    """Without test problems: the part of the problems, picked by a hash of their prompts, that is held out."""
+    """Without test problems: the part of the problems, picked by a hash of their questions, that is held out."""
     size: Annotated[int, Ge(1)] | None = None
     """So many problems at most; None: all, and 1,000 of a taskset without end."""
     prompt: str = "{question}"
@@ -73,7 +74,8 @@ def make_problem(rollout: Rollout, settings: Verifiers) -> Problem:
     """A prompt of the environment as a problem."""
     *before, asked = rollout.prompt
     name = hash_text(str(rollout.prompt) + str(rollout.answer))
-    return Problem(name, (*before, *fill_prompt(settings.prompt, asked["content"])), rollout.answer)
+    prompt = (*before, *fill_prompt(settings.prompt, asked["content"]))
+    return Problem(name, prompt, rollout.answer, split_key=json.dumps(rollout.prompt))
 
 
 @dataclass

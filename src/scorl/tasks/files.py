@@ -24,7 +24,7 @@ from scorl.tasks.columns import (
     read_solution,
     row_id,
 )
-from scorl.tasks.data import fill_prompt, hash_text, make_splits
+from scorl.tasks.data import fill_prompt, hash_text, make_splits, split_key
 from scorl.tasks.reward import RewardJudge, load_function
 from scorl.tasks.rows import Row, column, keep_good
 from scorl.tasks.task import Task
@@ -33,6 +33,7 @@ from scorl.verifiers import TEXT_VERIFIERS, Judge
 
 __all__ = ["Files", "files"]
 
+PROMPT = "{question}"
 CORRECTION = (
     "There might be an error in the answer above. Go through it again, correct it if something is wrong, and end with "
     "the final answer in the same form as before."
@@ -51,7 +52,7 @@ class Files:
     dataset_config: str | None = None
     """The configuration of a data set on the hub that has several."""
     test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
-    """Without test problems: the part of the problems, picked by a hash of their prompts, that is held out."""
+    """Without test problems: the part of the problems, picked by a hash of their questions, that is held out."""
     problem: str | None = None
     """The column with the problem, a text or chat messages; None: problem, prompt, question, messages or
     conversations. A dot leads into a column: `extra_info.question`."""
@@ -65,7 +66,7 @@ class Files:
     (module:function or file.py:function), or a list of them, whose rewards are added up."""
     reward_weights: tuple[float, ...] | None = None
     """The weight of each verifier of a list; None: 1."""
-    prompt: str = "{question}"
+    prompt: str = PROMPT
     """The first prompt; `{question}` is filled in. Chat messages are taken as they are."""
     correction: str = CORRECTION
     """The message between two attempts."""
@@ -144,11 +145,11 @@ def make_problems(rows: Sequence[Row], settings: Files) -> list[Problem]:
 
 def make_problem(row: Row, question: str, answer: str | None, settings: Files) -> Problem:
     """A row as a problem, whose id is the row's own, or made of what is asked."""
-    asked, reply = as_chat(column(row, question)), None
+    asked, reply, key = as_chat(column(row, question)), None, None
     if isinstance(asked, str):
         if not asked.strip():
             raise UserError(f"{row.where}: column '{question}': the problem is blank")
-        prompt = fill_prompt(settings.prompt, asked)
+        prompt, key = fill_prompt(settings.prompt, asked), split_key(asked, PROMPT)
     else:
         prompt, reply = asked, reply = read_chat(asked, row)
     gold = None
@@ -156,4 +157,4 @@ def make_problem(row: Row, question: str, answer: str | None, settings: Files) -
         wanted = reply if answer is None and reply is not None else column(row, answer or "answer")
         gold = read_gold(wanted, answer or "answer", row.where)
     solution = read_solution(row, settings.solution) if settings.solution else reply
-    return Problem(row_id(row) or hash_text(repr(asked)), prompt, gold, solution, row.values)
+    return Problem(row_id(row) or hash_text(repr(asked)), prompt, gold, solution, row.values, split_key=key)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from scorl.errors import UserError
 from scorl.tasks.columns import row_id
-from scorl.tasks.data import Finite, fill_prompt, named_apart, split_by_hash
+from scorl.tasks.data import Finite, fill_prompt, named_apart, split_by_hash, split_key
 from scorl.tasks.rows import Row, column, keep_good, text_column
 from scorl.tasks.sources import load_hub_rows, read_rows
 from scorl.tasks.task import Problems, Task
@@ -66,11 +66,7 @@ def gsm8k(settings: Gsm8k | None = None) -> Task:
     splits: Mapping[str, Problems]
     if settings.path is not None and not as_path(settings.path).is_dir():
         rows = read_rows(settings.path)
-        splits = split_questions(
-            lambda prompt: make_gsm8k_problems(rows, replace(settings, prompt=prompt), "file"),
-            settings.prompt,
-            {"test": 5},
-        )
+        splits = split_parts(make_gsm8k_problems(rows, settings, "file"), {"test": 5})
     else:
         splits = {
             split: Finite(make_gsm8k_problems(load_gsm8k_rows(settings.path, split), settings, split))
@@ -96,8 +92,7 @@ def make_gsm8k_problems(rows: list[Row], settings: Gsm8k, split: str) -> list[Pr
         if not mark or not answer:
             raise UserError(f"{row.where}: the answer does not end in '#### N'")
         text = f"{CALCULATOR.sub('', solution).strip()}\nThe answer is {answer}."
-        prompt = fill_prompt(settings.prompt, text_column(row, "question").strip())
-        return Problem(f"gsm8k-{split}-{index}", prompt, answer, text.strip())
+        return make_problem(f"gsm8k-{split}-{index}", row, settings.prompt, answer, text.strip())
 
     return keep_good(make, enumerate(rows))
 
@@ -110,26 +105,22 @@ def svamp(settings: Svamp | None = None) -> Task:
     """
     settings = settings or Svamp()
     rows = read_rows(find_only_file(settings.path)) if settings.path else load_svamp_rows()
-
-    def make(prompt: str) -> list[Problem]:
-        asked = replace(settings, prompt=prompt)
-        return named_apart(keep_good(lambda numbered: make_svamp_problem(*numbered, asked), enumerate(rows)))
-
-    splits = split_questions(make, settings.prompt, {"validation": 10, "test": 5})
+    problems = keep_good(lambda numbered: make_svamp_problem(*numbered, settings), enumerate(rows))
+    splits = split_parts(named_apart(problems), {"validation": 10, "test": 5})
     return Task("svamp", splits, settings.correction, judge_numbers)
 
 
-def split_questions(make: Callable[[str], list[Problem]], prompt: str, parts: Mapping[str, int]) -> dict[str, Finite]:
-    """A training split and others that are one part in so many, by a hash that does not hang on the prompt.
-
-    Else a model that is trained with one prompt would be tested on its training problems with another.
-    """
-    problems = make(PROMPT)
-    asked = {problem.id: problem for problem in (problems if prompt == PROMPT else make(prompt))}
+def split_parts(problems: Sequence[Problem], parts: Mapping[str, int]) -> dict[str, Finite]:
+    """A training split, and others by hash that are one part in so many."""
     sizes = {name: len(problems) // part for name, part in parts.items()}
     sizes = {"train": len(problems) - sum(sizes.values()), **sizes}
-    split = split_by_hash(problems, tuple(sizes.values()))
-    return {name: Finite([asked[problem.id] for problem in those]) for name, those in zip(sizes, split, strict=True)}
+    return dict(zip(sizes, map(Finite, split_by_hash(problems, tuple(sizes.values()))), strict=True))
+
+
+def make_problem(name: str, row: Row, prompt: str, answer: str, solution: str) -> Problem:
+    """A row's question in the recipe's words, or in any other, as one and the same problem to the splits."""
+    question = text_column(row, "question").strip()
+    return Problem(name, fill_prompt(prompt, question), answer, solution, split_key=split_key(question, PROMPT))
 
 
 def find_only_file(path: str) -> Path:
@@ -167,7 +158,7 @@ def make_svamp_problem(index: int, row: Row, settings: Svamp) -> Problem:
         f"The answer is {answer}." if tree is None else " ".join([*write_steps(tree), f"The answer is {answer}."])
     )
     name = row_id(row) or f"svamp-{index}"
-    return Problem(name, fill_prompt(settings.prompt, text_column(row, "question").strip()), answer, solution)
+    return make_problem(name, row, settings.prompt, answer, solution)
 
 
 def write_number(value: object, where: str) -> str:

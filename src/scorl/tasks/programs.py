@@ -12,7 +12,7 @@ from annotated_types import Interval
 from scorl.errors import UserError
 from scorl.tasks.coding import ProgramSettings, Seconds, as_block, defines_check, read_pairs, read_tests
 from scorl.tasks.columns import as_chat, find_problem, read_chat, row_id
-from scorl.tasks.data import fill_prompt, hash_text, make_splits
+from scorl.tasks.data import fill_prompt, hash_text, make_splits, split_key
 from scorl.tasks.rows import Row, column, keep_good, read_written
 from scorl.tasks.task import Task
 from scorl.trajectory import Problem
@@ -38,7 +38,7 @@ class Programs(ProgramSettings):
     test_path: str | None = None
     """The file with the test problems; None: the split `test` of `path`, or a part of it."""
     test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
-    """Without test problems: the part of the problems, picked by a hash of their prompts, that is held out."""
+    """Without test problems: the part of the problems, picked by a hash of their questions, that is held out."""
     prompt: str = PROMPT
     """The first prompt; `{question}` is filled in. Chat messages are taken as they are."""
     timeout: Seconds = SECONDS
@@ -60,11 +60,11 @@ def programs(settings: Programs) -> Task:
 
 def make_problem(row: Row, settings: Programs) -> Problem:
     """A row as a problem."""
-    question, reply = as_chat(column(row, find_problem(row))), None
+    question, reply, key = as_chat(column(row, find_problem(row))), None, None
     if isinstance(question, str):
         if not question.strip():
             raise UserError(f"{row.where}: the problem is blank")
-        prompt = fill_prompt(settings.prompt, question)
+        prompt, key = fill_prompt(settings.prompt, question), split_key(question, PROMPT)
     else:
         prompt, reply = read_chat(question, row)
     solution = row.values.get("solution")
@@ -73,6 +73,7 @@ def make_problem(row: Row, settings: Programs) -> Problem:
         prompt=prompt,
         answer=read_examination(row.values, row.where, settings.timeout),
         solution=as_block(str(solution)) if solution else reply,
+        split_key=key,
     )
 
 
