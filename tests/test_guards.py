@@ -13,7 +13,7 @@ from scorl.engines import ScriptedEngine
 from scorl.engines.prefix_cache import PrefixCache
 from scorl.engines.torch import TorchEngine
 from scorl.errors import GuardError, UserError
-from scorl.learner import Learner, guards, update
+from scorl.learner import Learner, batch, guards, update
 from scorl.learner.batch import MicroBatch
 from scorl.learner.statistics import Agreement, StepSums
 from scorl.model.checksums import checksums
@@ -28,6 +28,7 @@ from scorl.settings import LearnerSettings, LoraSettings, Sampling
 from scorl.training.loop import train
 from scorl.training.stage import Stage
 from scorl.trajectory import Verdict
+from scorl.verifiers import VERIFIERS
 
 STEPS = 30
 LORA = LoraSettings(r=2)
@@ -42,7 +43,15 @@ class Run:
     """A run under way, into which faults are put."""
 
     def __init__(
-        self, folder, engine=TorchEngine, lora=None, dtype="float32", objective=None, max_tokens=4, **settings
+        self,
+        folder,
+        engine=TorchEngine,
+        lora=None,
+        dtype="float32",
+        objective=None,
+        max_tokens=4,
+        judge=toss_coins,
+        **settings,
     ):
         self.policy = Policy(save_model(folder), lora=lora, dtype=dtype)
         # The tiny model is nearly uniform, and what it says hardly depends on anything.
@@ -55,7 +64,7 @@ class Run:
         self.engine = engine(self.policy)
         stage = Stage(objective or StageTwo(), STEPS, problems=6, samples=8)
         sampling = Sampling(max_tokens=max_tokens)
-        task = replace(letters(), judge=toss_coins)
+        task = replace(letters(), judge=judge)
         self._steps = train(self.policy, task, [stage], sampling=sampling, engine=self.engine, learner=self.learner)
 
     def go(self, count=1):
@@ -84,6 +93,43 @@ def test_a_run_without_a_fault_goes_on(tmp_path, lora, dtype):
     gaps = [step.progress.logprob_gap for step in steps]
     assert max(gaps) < guards.GAP_LIMITS["same"][run.policy.dtype] / 4
     assert not any(step.progress.skipped for step in steps)
+
+
+class TestRewards:
+    """Coins that are one of scorl's own verifiers, and stand beside other answers."""
+
+    @pytest.mark.parametrize("by", [1, -1, 5])
+    def test_of_other_rows(self, tmp_path, monkeypatch, by):
+        def judge(pairs):
+            verdicts = toss_coins(pairs)
+            return verdicts[by % len(verdicts) :] + verdicts[: by % len(verdicts)]
+
+        monkeypatch.setitem(VERIFIERS, "coins", judge)
+        with stops("rewards stand beside other answers"):
+            Run(tmp_path, judge=judge).go()
+
+    def test_of_a_verifier_that_wavers(self, tmp_path, monkeypatch):
+        def judge(pairs):
+            verdicts = toss_coins(pairs)
+            return [Verdict(0.5, "timeout"), *verdicts[1:]] if len(pairs) > 1 else verdicts
+
+        monkeypatch.setitem(VERIFIERS, "coins", judge)
+        Run(tmp_path, judge=judge).go()
+
+    def test_of_a_function_that_ranks_a_batch(self, tmp_path):
+        Run(tmp_path, judge=lambda pairs: [Verdict(place / len(pairs), "") for place in range(len(pairs))]).go()
+
+
+def test_a_loss_mask_that_is_shifted(run, monkeypatch):
+    right = batch.micro_batch
+
+    def shifted(*given):
+        made = right(*given)
+        return replace(made, position=made.position - 1)
+
+    monkeypatch.setattr(batch, "micro_batch", shifted)
+    with stops("disagree"):
+        run.go()
 
 
 class TestSamplers:

@@ -27,6 +27,7 @@ from scorl.training.collected import RolloutStore
 from scorl.training.handover import weights_for_sampling
 from scorl.training.stage import Stage
 from scorl.trajectory import Credit, Group, Problem, TrainingExample, Verdict
+from scorl.verifiers.order import check_order
 
 __all__ = ["Batch", "Batches", "Leg", "legs"]
 
@@ -226,5 +227,6 @@ class _JudgeClock:
     def _judge(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         began = time.perf_counter()
         verdicts = self.inner.judge(pairs)
+        check_order(self.inner.judge, pairs, verdicts)
         self.seconds += time.perf_counter() - began
         return verdicts
