@@ -1,8 +1,13 @@
 """What several files of tests ask for."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from scorl.cli import main
+
+# A busy machine is no failure.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture

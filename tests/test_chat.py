@@ -173,7 +173,7 @@ ANY_IDS = st.lists(st.integers(0, 200), max_size=12).map(tuple)
 ANSWERS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).map(str.strip).filter(bool)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(sorted(SHAPES)),
     kind=st.sampled_from(KINDS),
@@ -190,7 +190,7 @@ def test_nothing_already_written_changes(
     assert len(following) > len(prompt) + len(sample)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(name=st.sampled_from(["chatml", "llama3", "gemma"]), answers=st.tuples(ANSWERS, ANSWERS))
 def test_where_a_template_leaves_history_alone_appending_is_rendering(name: str, answers: tuple[str, str]) -> None:
     assume(not any(token in answer for answer in answers for token in SPECIAL))
