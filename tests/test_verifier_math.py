@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scorl.errors import UserError
-from scorl.trajectory import Problem
-from scorl.verifiers import math, workers
+from scorl.trajectory import Problem, user
+from scorl.verifiers import Judge, math, workers
 from scorl.verifiers.extract_answer import extract_answer, last_box
+from scorl.verifiers.math import judge, judge_numbers, verify
 from scorl.verifiers.normalize import normalize, parse_number
 from scorl.verifiers.workers import Check, CheckResult, compare, make_worker
 
@@ -280,3 +281,75 @@ def test_the_cases_of_other_graders() -> None:
     assert len(wrong) <= 0.03 * len(core), wrong
     listed = (ROOT / "docs/grading.md").read_text(encoding="utf-8")
     assert [name for name in wrong if name not in listed] == []
+
+
+def box(answer: str) -> str:
+    return f"\\boxed{{{answer}}}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        (r"\log_2 8", "3"),
+        (r"1+\log_2 3", r"\log_2 6"),
+        (r"5\log_2 3", r"\log_2 243"),
+        (r"\cos^2 20^\circ", r"1-\sin^2 20^\circ"),
+        ("2^3 5^2", "200"),
+        (r"\frac {1} {2} \pi", r"\frac{\pi}{2}"),
+        (r"\dfrac {3} {4}x", "3x/4"),
+        (r"\binom {5}{2}", "10"),
+        (r"\sqrt {5}2", r"2\sqrt5"),
+        (r"10\,000\pi", r"10000\pi"),
+        ("12 500 x", "12500x"),
+        ("(10 000, 20 000)", "(10000,20000)"),
+        ("1000, 2 000", "1000,2000"),
+    ],
+)
+def test_numbers_that_stand_side_by_side_rightly(answer: str, gold: str) -> None:
+    assert verify(box(answer), gold).reward == 1
+
+
+@pytest.mark.parametrize("answer", ["16 2", "16{2}", "{16}{2}", r"16 \; 2", r"\frac{16 2}{1}"])
+def test_numbers_that_stand_side_by_side_are_not_added_up(answer: str) -> None:
+    assert verify(box(answer), "18").reward == 0
+
+
+@pytest.mark.parametrize("judge", [judge, judge_numbers])
+@pytest.mark.parametrize(
+    ("answer", "gold", "reward"),
+    [
+        ("120, that is 2 hours.", "120", 1),
+        ("120, that is 2 hours.", "2", 0),
+        ("5, that is 3 more than 2.", "3", 0),
+        ("0.5, that is 50%.", "0.5", 1),
+        ("12 * 3, that is 36.", "36", 1),
+        ("72 / 2, which is 36.", "36", 1),
+        ("(3+4)*2 which equals 14.", "14", 1),
+    ],
+)
+def test_what_a_sentence_works_out(judge: Judge, answer: str, gold: str, reward: float) -> None:
+    problem = Problem("p", (user("?"),), gold)
+    assert judge([(problem, f"The answer is {answer}")])[0].reward == reward
+
+
+@pytest.mark.parametrize("gold", ["5", "5.0", "so 5\n#### 5", r"\boxed{5}", "$5", "5 apples"])
+@pytest.mark.parametrize(("answer", "reward"), [("10/2", 0), ("10/2 = 5", 1), ("5 = 10/2", 1), ("5", 1)])
+def test_a_division_is_carried_out(answer: str, gold: str, reward: float) -> None:
+    assert judge_numbers([(Problem("p", (user("?"),), gold), box(answer))])[0].reward == reward
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "gold", "reward"),
+    [
+        ("Which of 1, 2, 3, 4 are roots of $x^2-5x+6$?", "2, 3", "3,2", 1),
+        ("Which of 1, 2, 3, 4 are roots of $x^2-5x+6$?", "2, 3", r"2 \text{ and } 3", 1),
+        (r"Which of $\frac{\pi}{4}$, $\frac{\pi}{3}$ is it?", r"\frac{\pi}{4}", r"\pi/4", 1),
+        (r"It is defined on $(0,\infty)$. Find its range.", r"(0,\infty)", "y>0", 1),
+        ("What is 2+3?", "2+3", "5", 0),
+        ("Solve $2x = 10$.", "2x = 10", "x=5", 0),
+        ("Factor $x^2-9$.", "x^2-9", "(x-3)(x+3)", 0),
+        (r"Find $\sqrt{16}$.", r"\sqrt{16}", "4", 0),
+    ],
+)
+def test_what_a_problem_offers_is_no_echo_of_it(asked: str, answer: str, gold: str, reward: float) -> None:
+    assert judge([(Problem("p", (user(asked),), gold), box(answer))])[0].reward == reward

@@ -23,6 +23,7 @@ from scorl.verifiers.sentence import (
     last_formula_or_numbers,
     reads_as_formula,
     strip_delimiters,
+    work_out,
 )
 from scorl.verifiers.thoughts import last_answer, remove_thoughts
 
@@ -148,7 +149,7 @@ def last_announced(text: str) -> str | None:
     for match in reversed(list(ANNOUNCED.finditer(text))):
         if SUPERSEDED.search(text, max(0, match.start() - 30), match.start()):
             continue
-        after = text[match.end() :].lstrip(" *_:\n\t`")
+        after = work_out(text[match.end() :].lstrip(" *_:\n\t`"))
         formula = leading_formulas(after)
         sentence = SENTENCE_END.split(after, maxsplit=1)[0].strip(MARKS)
         if formula or sentence:

@@ -65,7 +65,8 @@ def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
 def is_echo(answer: str, gold: str, problem: Problem) -> bool:
     """Whether an answer stands in the problem and is right only because math-verify worked it out."""
     left, right = normalize(answer), normalize(extract_reference(gold))
-    return not compare_lightly(left, right) and repeats(answer, problem.prompt[-1]["content"] if problem.prompt else "")
+    asked = problem.prompt[-1]["content"] if problem.prompt else ""
+    return not compare_lightly(left, right) and repeats(answer, right, asked)
 
 
 def judge_numbers(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
@@ -76,8 +77,10 @@ def judge_numbers(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
 def judge_number(answer: str | None, gold: str) -> Verdict:
     """The verdict on an answer that has to be a plain number."""
     settled = settle(answer, gold)
-    if isinstance(settled, Verdict) and not (settled.reward and is_unfinished(normalize(answer or ""), gold)):
-        return settled
+    if isinstance(settled, Verdict):
+        unfinished = settled.reward and is_unfinished(normalize(answer or ""), normalize(extract_reference(gold)))
+        if not unfinished:
+            return settled
     return Verdict(0.0, "incorrect", "the final answer is not a plain number", settled.answer)
 
 

@@ -60,6 +60,8 @@ APPROXIMATELY = re.compile(r"\\approx|≈")
 CHOICE = re.compile(r"\(\s*([A-Z])\s*\)")
 DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
 THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:[, ]\d{3})+(?![\d,])")
+SPACED = re.compile(r"(?<![\d.,])(?<!\d )[1-9]\d{0,2}(?: \d{3})+(?! ?[\d/])")
+"""`10 000`, also within an expression."""
 SCIENTIFIC = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|\*|×)\s*10\s*\^\s*\{?\s*(-?\d{1,3})\s*\}?$")
 PLAIN = re.compile(rf"-?{DECIMAL}(?:[eE][+-]?\d{{1,3}})?")
 RATIO = re.compile(rf"(-?)\(?(-?{DECIMAL})\)?/\(?(-?{DECIMAL})\)?")
@@ -73,7 +75,7 @@ def normalize(answer: str) -> str:
     answer = write_latex(answer)
     for pattern, replacement in REWRITES:
         answer = pattern.sub(replacement, answer)
-    answer = answer.strip().rstrip(".,;: ")
+    answer = SPACED.sub(lambda number: number[0].replace(" ", ""), answer.strip().rstrip(".,;: "))
     answer = UNIT.sub("", answer).strip()
     choice = CHOICE.fullmatch(answer)
     if choice:

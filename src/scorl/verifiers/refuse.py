@@ -1,6 +1,6 @@
-r"""Answers that are not compared: too hard, several for one, or the problem once more.
+r"""Answers that are not paid although they may be equal: too hard, several for one, left undone, or the problem again.
 
-Each is a way to be paid without an answer, or to cost a worker its whole time: `1, 2, 3, ...`, `9^{9^9}`, and
+Each is a way to be paid without an answer, or to cost a worker its whole time: `1, 2, 3, ...`, `9^{9^9}`, `10/2`, and
 `\boxed{2+3}` where "What is 2+3?" was asked.
 """
 
@@ -29,10 +29,16 @@ LONG_NUMBER, LARGE = re.compile(r"\d{40}"), re.compile(r"\d{40}|[!^]")
 LISTED = 20
 """So many commas more than the gold answer has make a list that cannot be equal to it."""
 OR = re.compile(r"\bor\b")
-SIDE_BY_SIDE = re.compile(r"\d\s+\d|(?<![_^\d])\d+\{\d|(?<![\w}\]^])\{\d+\}\s*\{?\d")
+SIDE_BY_SIDE = re.compile(r"\d\s+\d|\d\{\d|(?<![\w}\]^])\{\d+\}\s*\{?\d")
 """`16 2`, `16{2}`, `{16}{2}`."""
+SCRIPT = re.compile(r"\s*[_^]\s*(?:\{[^{}]*\}|-?\w|\\[A-Za-z]+)")
+ARGUMENTS = re.compile(r"\\[A-Za-z]+(?:\[[^][]*\])?((?:\s*\{[^{}]*\})+)")
+"""What a command takes, `\\frac {1} {2}`."""
 MIXED = re.compile(r"\d+ \d+/\d+")
 DIVISION = re.compile(r"[/÷]|\\d?frac|\\div")
+OPERATION = re.compile(r"[+*/^=!×÷·]|(?<=[\w)}])\s*-|\\(?:[dtc]?frac|cdot|times|div|sqrt|binom)|\d\s*(?=[A-Za-z(])")
+VARIABLE = re.compile(r"[A-DF-HJ-Za-df-hj-z]")
+TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[A-Za-z]|[-+*/^=!<>×÷·]")
 LOOSE = re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[,;:! ]|[\s$]")
 """What says nothing within a formula."""
 
@@ -61,17 +67,35 @@ def lists_numbers(answer: str, gold: str) -> bool:
     """
     if answer.count(",") > gold.count(",") + LISTED or (OR.search(answer) and parse_number(gold)):
         return True
-    return SIDE_BY_SIDE.search(MIXED.sub("0", THOUSANDS.sub("0", answer))) is not None
+    flat = SCRIPT.sub("x", MIXED.sub("0", THOUSANDS.sub("0", answer)))
+    for _ in range(DEPTH):
+        flat, found = ARGUMENTS.subn(lambda command: "x" + re.sub(r"[{}\s]*[{}][{}\s]*", "|", command[1]), flat)
+        if not found:
+            break
+    return SIDE_BY_SIDE.search(flat) is not None
 
 
 def is_unfinished(answer: str, gold: str) -> bool:
-    """Whether an answer that is right is a division that is not carried out: `4/2` where the gold answer is whole."""
-    number, last_side = parse_number(gold), answer.rpartition("=")[2]
-    return number is not None and number[0].denominator == 1 and DIVISION.search(last_side) is not None
+    """Whether an answer that is right is a division that is not carried out: `4/2` where the gold answer is whole.
+
+    Both are normalised; `36 = 72/2` has been carried out.
+    """
+    number = parse_number(gold)
+    if number is None or number[0].denominator != 1:
+        return False
+    worked_out = (parse_number(side.strip()) for side in answer.split("=") if not DIVISION.search(side))
+    return all(side is None or side[0] != number[0] for side in worked_out) and bool(DIVISION.search(answer))
 
 
-def repeats(answer: str, problem: str) -> bool:
-    """Whether an answer stands in a problem as it is, not as a part of a longer expression."""
+def repeats(answer: str, gold: str, problem: str) -> bool:
+    r"""Whether an answer stands in a problem as it is, not as a part of a longer expression.
+
+    What has nothing to be worked out may be offered for choice, and so may a constant such as `\frac{\pi}{4}`, which
+    is no longer than the gold answer.
+    """
+    constant = not VARIABLE.search(COMMAND.sub("", answer))
+    if not OPERATION.search(answer) or (constant and len(TOKEN.findall(answer)) <= len(TOKEN.findall(gold))):
+        return False
     wanted = LOOSE.sub("", answer)
     parts = (re.escape(character) for character in wanted.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac"))
     loose = rf"(?:{LOOSE.pattern})*"

@@ -16,6 +16,7 @@ __all__ = [
     "last_formula_or_numbers",
     "reads_as_formula",
     "strip_delimiters",
+    "work_out",
 ]
 
 FORMULA = re.compile(
@@ -79,8 +80,17 @@ WORDS_TAKEN_BACK = re.compile(r"[,;]?\s+\(?(?:not|instead of|rather than)\s\D*$"
 WORKING = re.compile(r"(?<=\d)\s+\([^()]*[$=*×][^()]*\)$")
 """How an answer comes about, in brackets behind it: `$36 (12 x $3)`."""
 
-WORKED_OUT = re.compile(rf"[-+*/×÷\d().\s]+,?\s+(?:that is|which is|which equals|which makes),?\s+(?={NUMBER})")
+WORKED_OUT = re.compile(
+    r"(?=[\d().\s]*\d[)\s]*[-+*/×÷][\s(]*\d)[-+*/×÷\d().\s]+"
+    rf",?\s+(?:that is|which (?:is|equals|makes)),?\s+(?={NUMBER})"
+)
 """What is worked out before the answer: `12 * 3, that is 36`."""
+
+
+def work_out(text: str) -> str:
+    """A text without the working that it begins with, where it says what that comes to."""
+    working = WORKED_OUT.match(text)
+    return text[working.end() :] if working else text
 
 
 def answer_in_sentence(sentence: str) -> str | None:
@@ -91,7 +101,6 @@ def answer_in_sentence(sentence: str) -> str | None:
     choice = CHOICE.match(sentence)
     if choice:
         return choice[1] or choice[2]
-    sentence = WORKED_OUT.sub("", sentence, count=1) if WORKED_OUT.match(sentence) else sentence
     kept = WORDS_TAKEN_BACK.sub("", TAKEN_BACK.sub("", WORKING.sub("", sentence))).strip()
     after_copula = COPULA.split(kept)[-1].strip()
     answer = bare_answer(kept) or leading_mathematics(kept) or bare_answer(after_copula)
