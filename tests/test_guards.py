@@ -3,6 +3,7 @@
 import zlib
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -27,8 +28,9 @@ from scorl.run.run import run_recipe
 from scorl.settings import LearnerSettings, LoraSettings, Sampling
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-from scorl.trajectory import Verdict
-from scorl.verifiers import VERIFIERS
+from scorl.trajectory import Problem, Verdict
+from scorl.verifiers import VERIFIERS, program
+from scorl.verifiers.order import check_order
 
 STEPS = 30
 LORA = LoraSettings(r=2)
@@ -36,7 +38,8 @@ LORA = LoraSettings(r=2)
 
 def toss_coins(pairs):
     """A reward for every other text, so that there is something to learn from the first step on."""
-    return [Verdict(float(zlib.crc32(text.encode()) % 2), "") for _, text in pairs]
+    coins = [zlib.crc32(text.encode()) % 2 for _, text in pairs]
+    return [Verdict(float(coin), "correct" if coin else "incorrect") for coin in coins]
 
 
 class Run:
@@ -108,16 +111,26 @@ class TestRewards:
         with stops("rewards stand beside other answers"):
             Run(tmp_path, judge=judge).go()
 
-    def test_of_a_verifier_that_wavers(self, tmp_path, monkeypatch):
+    def test_of_a_verifier_that_is_late_or_wavers_once(self, tmp_path, monkeypatch):
         def judge(pairs):
             verdicts = toss_coins(pairs)
-            return [Verdict(0.5, "timeout"), *verdicts[1:]] if len(pairs) > 1 else verdicts
+            late = [Verdict(0.0, "timeout") if place % 3 else verdict for place, verdict in enumerate(verdicts)]
+            return [Verdict(0.5, "correct"), *late[1:]] if len(pairs) > 1 else verdicts
 
         monkeypatch.setitem(VERIFIERS, "coins", judge)
         Run(tmp_path, judge=judge).go()
 
     def test_of_a_function_that_ranks_a_batch(self, tmp_path):
-        Run(tmp_path, judge=lambda pairs: [Verdict(place / len(pairs), "") for place in range(len(pairs))]).go()
+        def judge(pairs):
+            return [Verdict(place / len(pairs), "correct") for place in range(len(pairs))]
+
+        Run(tmp_path, judge=judge).go()
+
+    def test_of_programs_that_draw_random_numbers(self, monkeypatch):
+        pairs = [(Problem(str(n), ()), "") for n in range(20)]
+        verdicts = [Verdict(float(n % 2), "correct") for n in range(20)]
+        check_order(program.judge, pairs, verdicts)
+        check_order(partial(program.judge, sandbox="auto"), pairs, verdicts)
 
 
 def test_a_loss_mask_that_is_shifted(run, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from scorl import tasks
 from scorl.errors import UserError
+from scorl.recipe import TaskChoice
 from scorl.tasks.data import Finite, split_by_hash
 from scorl.tasks.files import Files, files
 from scorl.tasks.grade_school import Gsm8k, Svamp, gsm8k, parse_infix, parse_prefix, svamp, write_steps
@@ -166,6 +168,19 @@ def test_another_prompt_leaves_the_splits_alone(tmp_path: Path, name: str, row: 
     for split in one.splits:
         assert [p.id for p in one.split(split).take(100)] == [p.id for p in other.split(split).take(100)]
     assert one.split("test").take(1)[0].prompt != other.split("test").take(1)[0].prompt
+
+
+def test_an_own_tasks_splits_are_those_of_its_default_prompt(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Own:\n"
+        "    prompt: str = 'Solve: {question}'\n\n    def problems(self):\n"
+        "        return [{'problem': f'{n} + 1', 'answer': str(n + 1)} for n in range(50)]\n"
+    )
+    task, other = (tasks.load(f"{tmp_path}/own.py:Own", **more) for more in ({}, {"prompt": "{question}?"}))
+    test = task.split("test").take(50)
+    assert [p.id for p in test] == [p.id for p in other.split("test").take(50)]
+    everything = [replace(p, split_key=None) for p in task.split("all").take(50)]
+    assert [p.id for p in test] == [p.id for p in split_by_hash(everything, (45, 5))[1]]
 
 
 def test_svamp_is_split_by_hash(tmp_path: Path) -> None:
@@ -371,3 +386,33 @@ def test_the_real_files() -> None:
     test = gsm8k(Gsm8k(path=str(DATA / "gsm8k"))).split("test").take(None)
     assert len(test) == 1319
     assert all(verdict.reward for verdict in task.judge([(p, str(p.solution)) for p in test]))
+
+
+def test_a_row_without_a_solution_is_left_out(tmp_path: Path) -> None:
+    good = {"problem": "1 + 1?", "solution": "\\boxed{2}"}
+    rows = [good, {"problem": "2?", "solution": ""}, {"problem": "3?", "solution": None}]
+    path = write(tmp_path / "math.jsonl", *rows)
+    other = write(tmp_path / "test.jsonl", good)
+    with pytest.warns(UserWarning, match="2 of 3 rows have no answer"):
+        assert len(math(Math(path=path, test_path=other)).split("train").take(9)) == 1
+
+
+def test_gold_answers_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    golds = ["5", "$1,000$", "#### 3", "x^2"]
+    path = write(tmp_path / "own.jsonl", *({"question": f"{n}?", "answer": gold} for n, gold in enumerate(golds)))
+    with pytest.warns(UserWarning, match=r"1 of 4 gold answers are no plain numbers.*line 4: 'x\^2'"):
+        files(Files(path=path, verifier="number", test_fraction=0.5))
+    bad = write(tmp_path / "bad.jsonl", gsm8k_row(1), {"question": "?", "answer": "so #### none"})
+    with pytest.raises(UserError, match="line 2: the answer does not end in '#### N'"):
+        gsm8k(Gsm8k(path=bad))
+
+
+def test_one_odd_first_row_does_not_name_the_columns(tmp_path: Path) -> None:
+    rows = [{"question": "1?", "answer": "1"}, *({"problem": f"{n}?", "answer": str(n)} for n in range(30))]
+    path = write(tmp_path / "own.jsonl", *rows)
+    with pytest.warns(UserWarning, match="1 row is left out"):
+        task = TaskChoice("files", on_error="skip", settings=Files(path=path)).build()
+    assert len(task.split("all").take(99)) == 30
+    asked = TaskChoice("files", few_shot=2, on_error="skip", settings=Files(path=path, solution="answer"))
+    with pytest.warns(UserWarning, match="1 row is left out"):
+        assert len(asked.pose("What is 2 + 2?").prompt) == 5

@@ -102,8 +102,8 @@ class TaskChoice:
         """
         asked = {ASKED: Finite([pose_question(self.settings, question)])}
         drawn = isinstance(self.few_shot, int) and self.few_shot > 0
-        splits = {**find_task(self.name)[1](self.settings).splits, **asked} if drawn else asked
         with handling_bad_rows(self.on_error, self.name):
+            splits = {**find_task(self.name)[1](self.settings).splits, **asked} if drawn else asked
             task = self._in_context(Task(self.name, splits, correction_of(self.settings), judge=lambda pairs: []))
         return task.split(ASKED).take(None)[0]
 

@@ -13,6 +13,7 @@ from scorl.errors import UserError
 from scorl.tasks.rows import Row, column, read_written
 from scorl.trajectory import Message
 from scorl.verifiers.extract_answer import extract_reference
+from scorl.verifiers.normalize import normalize, parse_number
 
 __all__ = [
     "as_chat",
@@ -99,27 +100,34 @@ def read_gold(value: Any, name: str, where: str) -> str:
     return write_number(value)
 
 
-def check_golds(golds: Sequence[tuple[str, str]], task: str) -> None:
-    """Name gold answers that no answer to mathematics will match, since they are words.
+def check_golds(golds: Sequence[tuple[str, str]], task: str, verifier: str = "math") -> None:
+    """Name gold answers that no answer will match: words, and for `number` all that is no plain number.
 
     Args:
         golds: the place of each and its text.
         task: that messages name.
+        verifier: `math` or `number`.
 
     Raises:
         UserError: all of them are.
     """
-    prose = [(where, gold) for where, gold in golds if is_prose(gold)]
+    unmatched, what = (is_prose, "words") if verifier == "math" else (is_no_number, "no plain numbers,")
+    prose = [(where, gold) for where, gold in golds if unmatched(gold)]
     if not prose:
         return
     where, gold = prose[0]
     sentence = (
-        f"task '{task}': {len(prose)} of {len(golds)} gold answers are words that no answer will match, the first in "
+        f"task '{task}': {len(prose)} of {len(golds)} gold answers are {what} that no answer will match, the first in "
         f"{where}: {gold!r:.60}. Leave those rows out, or judge by characters (verifier: exact) or a reward function"
     )
     if len(prose) == len(golds):
         raise UserError(sentence)
     warnings.warn(sentence, stacklevel=2)
+
+
+def is_no_number(gold: str) -> bool:
+    """Whether a gold answer is none that the verifier `number` finds a number in."""
+    return parse_number(normalize(extract_reference(gold))) is None
 
 
 def is_prose(gold: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -132,24 +133,31 @@ def is_chat(problem: Problem, name: str | None = None) -> bool:
 def make_problems(rows: Sequence[Row], settings: Files) -> list[Problem]:
     """Rows of one form as problems."""
     names = (settings.problem,) if settings.problem else PROBLEMS
-    first = next((row for row in rows if find_column(row, names)), rows[0])
+    first = find_usual(rows, names)
     question = settings.problem or find_problem(first)
     answer = settings.answer or (find_column(first, ANSWERS) if settings.needs_answers else None)
     if settings.needs_answers and settings.answer is None and answer not in (None, "answer"):
         warnings.warn(f"task 'files': the gold answers are those of the column '{answer}'", stacklevel=2)
     made = keep_good(lambda row: (row.where, make_problem(row, question, answer, settings)), rows)
-    if "math" in settings.verifiers:
-        check_golds([(where, problem.answer) for where, problem in made], "files")
+    for verifier in {"math", "number"} & set(settings.verifiers):
+        check_golds([(where, problem.answer) for where, problem in made], "files", verifier)
     return [problem for _, problem in made]
 
 
-def make_problem(row: Row, question: str, answer: str | None, settings: Files) -> Problem:
-    """A row as a problem, whose id is the row's own, or made of what is asked."""
+def find_usual(rows: Sequence[Row], names: Sequence[str]) -> Row:
+    """The first row that has its problem and its answer in the columns that most rows have them in."""
+    forms = [(find_column(row, names), find_column(row, ANSWERS)) for row in rows]
+    counts = Counter(form for form in forms if form[0])
+    return rows[forms.index(counts.most_common(1)[0][0])] if counts else rows[0]
+
+
+def make_problem(row: Row, question: str, answer: str | None, settings: Files, template: str = PROMPT) -> Problem:
+    """A row as a problem, whose id is the row's own, or made of what is asked; splits go by it in the template."""
     asked, reply, key = as_chat(column(row, question)), None, None
     if isinstance(asked, str):
         if not asked.strip():
             raise UserError(f"{row.where}: column '{question}': the problem is blank")
-        prompt, key = fill_prompt(settings.prompt, asked), split_key(asked, PROMPT)
+        prompt, key = fill_prompt(settings.prompt, asked), split_key(asked, template)
     else:
         prompt, reply = asked, reply = read_chat(asked, row)
     gold = None

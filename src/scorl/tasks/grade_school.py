@@ -19,6 +19,7 @@ from scorl.tasks.word_problems import CORRECTION, PROMPT
 from scorl.text_files import as_path
 from scorl.trajectory import Problem
 from scorl.verifiers.math import judge_numbers
+from scorl.verifiers.normalize import parse_number
 
 __all__ = ["Gsm8k", "Svamp", "gsm8k", "svamp"]
 
@@ -89,7 +90,7 @@ def make_gsm8k_problems(rows: list[Row], settings: Gsm8k, split: str) -> list[Pr
         index, row = numbered
         solution, mark, answer = text_column(row, "answer").rpartition("####")
         answer = answer.strip().replace(",", "")
-        if not mark or not answer:
+        if not mark or parse_number(answer) is None:
             raise UserError(f"{row.where}: the answer does not end in '#### N'")
         text = f"{CALCULATOR.sub('', solution).strip()}\nThe answer is {answer}."
         return make_problem(f"gsm8k-{split}-{index}", row, settings.prompt, answer, text.strip())

@@ -62,7 +62,8 @@ def make_problem(row: Row, settings: HumanEval) -> Problem:
         timeout=settings.timeout,
     )
     asked = user(settings.prompt.replace("{question}", question.strip()))
-    solution = as_block(question + text_column(row, "canonical_solution"))
+    body = text_column(row, "canonical_solution") if column(row, "canonical_solution") else ""
+    solution = as_block(question + body) if body else None
     return Problem(text_column(row, "task_id"), (asked,), answer, solution)
 
 

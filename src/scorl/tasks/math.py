@@ -15,7 +15,7 @@ from pathlib import Path
 from scorl.errors import UserError
 from scorl.tasks.columns import read_gold
 from scorl.tasks.data import Finite, fill_prompt, hash_text, named_apart
-from scorl.tasks.rows import Row, keep_good, text_column
+from scorl.tasks.rows import Row, column, keep_good, text_column
 from scorl.tasks.sources import load_hub_rows, read_rows
 from scorl.tasks.task import Task
 from scorl.text_files import as_path
@@ -115,8 +115,12 @@ def make_problems(rows: list[Row], settings: Math) -> list[Problem]:
 def make_problem(row: Row, settings: Math) -> Problem:
     """A row as a problem; the id is the row's `unique_id`, or made of the problem's text."""
     question, given = text_column(row, "problem"), row.values.get("answer")
-    solution = text_column(row, "solution") if given in (None, "") else str(row.values.get("solution") or "")
-    answer = last_box(solution) or "" if given in (None, "") else read_gold(given, "answer", row.where)
+    solution = text_column(row, "solution") if row.values.get("solution") else ""
+    if given in (None, ""):
+        column(row, "solution")  # blank, it leaves the row out; where there is none, the file is another one
+        answer = last_box(solution) or ""
+    else:
+        answer = read_gold(given, "answer", row.where)
     return Problem(
         id=str(row.values.get("unique_id") or f"math-{hash_text(question)}"),
         prompt=fill_prompt(settings.prompt, question),

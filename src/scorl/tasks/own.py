@@ -23,7 +23,7 @@ from pydantic import PydanticUserError, TypeAdapter
 from scorl.errors import UserError
 from scorl.tasks.columns import check_golds, find_problem
 from scorl.tasks.data import divide, named_apart
-from scorl.tasks.files import CORRECTION, Files, is_chat, make_problem
+from scorl.tasks.files import CORRECTION, PROMPT, Files, is_chat, make_problem
 from scorl.tasks.own_code import import_named, telling_failures
 from scorl.tasks.reward import RewardFunction, RewardJudge
 from scorl.tasks.rows import Row, keep_good
@@ -124,7 +124,9 @@ def read_entry(entry: Any, place: str, settings: Any) -> Problem:
         answer="answer",
         solution="solution" if "solution" in row.values else None,
         verifier="class:reward" if judged else "math",
-        prompt=getattr(settings, "prompt", "{question}"),
+        prompt=getattr(settings, "prompt", PROMPT),
     )
-    problem = make_problem(row, find_problem(row), "answer", reading)
+    default = getattr(type(settings), "prompt", PROMPT)
+    template = default if isinstance(default, str) else PROMPT
+    problem = make_problem(row, find_problem(row), "answer", reading, template)
     return replace(problem, answer=row.values.get("answer")) if judged else problem

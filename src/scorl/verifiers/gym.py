@@ -28,7 +28,7 @@ from scorl.verifiers.thoughts import last_answer, remove_thoughts
 __all__ = ["GymEntry", "judge"]
 
 PROGRAM = Path(__file__).with_name("gym_worker.py")
-START_SECONDS = 600.0
+START_SECONDS = 300.0
 """For an interpreter to start, import reasoning-gym, and make the data set."""
 SECONDS = 5.0
 """Wall time of one score."""

@@ -22,7 +22,7 @@ from scorl.sandbox.workers import LineWorker, WorkerPool, count_cores
 __all__ = ["Check", "CheckResult", "compare", "compare_all", "make_worker", "worker_pool"]
 
 PROGRAM = Path(__file__).with_name("symbolic.py")
-START_SECONDS = 600.0
+START_SECONDS = 300.0
 """An own limit for starting an interpreter and importing math-verify: 1.5 s on an idle machine, 100 on a full one."""
 
 
