@@ -215,7 +215,7 @@ def _shares(examples: Sequence[TrainingExample], stage: Stage, seed: int, count:
 
 @dataclass
 class _JudgeClock:
-    """A task whose judge adds up its seconds here."""
+    """A task whose judge adds up its seconds here, and is held to the order of the answers."""
 
     inner: Task
     seconds: float = 0.0
