@@ -9,6 +9,7 @@ from scorl.errors import UserError
 from scorl.run.attempts import read_attempts
 from scorl.run.directory import RunDirectory
 from scorl.run.files import replacing, to_lines, write_whole
+from scorl.run.step_files import StepFiles
 from scorl.settings import LoggingSettings
 
 
@@ -156,3 +157,16 @@ def test_attempts_are_compressed_and_only_the_last_kept(run):
     assert (run.attempted_steps(), run.attempted_steps(held_out=True)) == ([2], [])
     run.record_step(step(3), [response(3)])  # a run may resume with other settings
     assert [record["step"] for record in run.attempts()] == [2] * 50 + [3]
+
+
+@pytest.fixture
+def listed_too_early(run, monkeypatch):
+    """A run whose oldest attempts are deleted after they were listed."""
+    written(run, 3)
+    steps = StepFiles.steps
+    monkeypatch.setattr(StepFiles, "steps", lambda self: [*steps(self), 99])
+    return run
+
+
+def test_attempts_that_are_deleted_meanwhile_end_no_checkpoint(listed_too_early):
+    listed_too_early.sync_steps()

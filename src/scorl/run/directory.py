@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from scorl.run.files import (
     to_lines,
     write_whole,
 )
+from scorl.run.history import cut_evaluations, read_evaluations
 from scorl.run.lock import exclusive
 from scorl.run.step_files import StepFiles
 from scorl.settings import LoggingSettings
@@ -214,7 +215,10 @@ class RunDirectory:
             since = max(saved_steps(self.path), default=0)
             written = [(step, held) for held in (False, True) for step in self.attempted_steps(held) if step >= since]
             files = [self.attempt_files(held).path(step) for step, held in written]
-            for path in (*files, *{file.parent for file in files}, self.path / STEPS, self.path):
+            for path in files:
+                with suppress(FileNotFoundError):  # the run goes on meanwhile, and deletes the oldest attempts
+                    sync(path)
+            for path in (*{file.parent for file in files}, self.path / STEPS, self.path):
                 sync(path)
 
     def record_evaluation(
@@ -267,8 +271,7 @@ class RunDirectory:
             files = self.attempt_files(held_out)
             files.delete([step for step in files.steps() if step >= updates + held_out])
         if evaluations := self._evaluations():
-            earlier = {split: _latest_until(updates, latest["history"]) for split, latest in evaluations.items()}
-            self._write_evaluations({split: latest for split, latest in earlier.items() if latest})
+            self._write_evaluations(cut_evaluations(evaluations, updates))
 
     def _saved_steps(self) -> list[int]:
         if self.checkpoints.is_file():
@@ -276,25 +279,10 @@ class RunDirectory:
         return saved_steps(self.path)
 
     def _evaluations(self) -> dict[str, Any]:
-        path = self.path / EVALUATIONS
-        evaluations: dict[str, Any] = read_json(path)
-        if not isinstance(evaluations, dict) or not all(map(_is_evaluation, evaluations.values())):
-            raise UserError(
-                f"{path} holds no evaluations (docs/run-directory.md): move it away, and the run does without"
-            )
-        return evaluations
+        return read_evaluations(self.path / EVALUATIONS)
 
     def _write_evaluations(self, evaluations: dict[str, Any]) -> None:
         write_whole(self.path / EVALUATIONS, json.dumps(evaluations, indent=1) + "\n")
 
     def _collection(self, stage: int, index: int) -> Path:
         return self.collected(stage) / f"step-{index:06d}.jsonl"
-
-
-def _latest_until(updates: int, history: Sequence[Record]) -> Record | None:
-    earlier = [entry for entry in history if entry["step"] <= updates]
-    return {**earlier[-1], "history": earlier} if earlier else None
-
-
-def _is_evaluation(latest: Any) -> bool:
-    return isinstance(latest, dict) and isinstance(latest.get("history"), list)
