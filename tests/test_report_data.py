@@ -19,6 +19,7 @@ from scorl.report.distributions import gather_difficulty, gather_edits
 from scorl.report.gather import MEGABYTES, gather_run
 from scorl.report.packing import average_lengths, choose_files, pack_attempts, read_flips
 from scorl.run.directory import RunDirectory
+from scorl.run.step_files import StepFiles
 from scorl.text_files import make_visible
 
 
@@ -205,3 +206,10 @@ def test_scaling_takes_the_arms_and_the_difference_that_are_there(tmp_path: Path
     (tmp_path / "scale.json").write_text("[]")
     with pytest.raises(UserError, match=r"scale.json is no JSON object"):
         gather_report([tmp_path])
+
+
+def test_attempts_that_are_deleted_meanwhile_are_left_out(tmp_path: Path, monkeypatch) -> None:
+    run, steps = write_run(tmp_path / "run"), StepFiles.steps
+    whole = gather_report([run])
+    monkeypatch.setattr(StepFiles, "steps", lambda self: [*steps(self), 99])
+    assert gather_report([run]) == whole

@@ -170,3 +170,7 @@ def listed_too_early(run, monkeypatch):
 
 def test_attempts_that_are_deleted_meanwhile_end_no_checkpoint(listed_too_early):
     listed_too_early.sync_steps()
+
+
+def test_attempts_that_are_deleted_meanwhile_are_left_out(listed_too_early):
+    assert {record["step"] for record in read_attempts(listed_too_early.path)} == {0, 1, 2}

@@ -62,7 +62,8 @@ def _pick(recipe: Any, *keys: str) -> str:
 
 def _describe_times(run: RunDirectory) -> str:
     """When the attempts of the first and of the newest step were written, as the dates of their files say."""
-    written = [run.attempt_files(held_out).path(step).stat().st_mtime for step, held_out in list_files(run)]
+    dates = [run.attempt_files(held_out).written(step) for step, held_out in list_files(run)]
+    written = [date for date in dates if date is not None]
     if not written:
         return ""
     first, last = (datetime.fromtimestamp(seconds, UTC) for seconds in (min(written), max(written)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ NAME = re.compile(r"step-(\d+)\.jsonl(\.gz)?")
 
 @dataclass(frozen=True)
 class StepFiles:
-    """The files of a folder, which need not be there."""
+    """The files of a folder, which need not be there; a run that goes on may delete one behind a reader's listing."""
 
     folder: Path
 
@@ -33,17 +34,26 @@ class StepFiles:
         return packed if packed.exists() else plain
 
     def size(self, step: int) -> int:
-        """The bytes of a step's records, as text."""
+        """The bytes of a step's records, as text; none where it is gone."""
         path = self.path(step)
-        if path.suffix != ".gz":
-            return path.stat().st_size
-        with path.open("rb") as file:
-            file.seek(-4, os.SEEK_END)  # where gzip keeps it
-            return int.from_bytes(file.read(), "little")
+        with suppress(FileNotFoundError):
+            if path.suffix != ".gz":
+                return path.stat().st_size
+            with path.open("rb") as file:
+                file.seek(-4, os.SEEK_END)  # where gzip keeps it
+                return int.from_bytes(file.read(), "little")
+        return 0
+
+    def written(self, step: int) -> float | None:
+        """When a step's file was written, in seconds since 1970; None where it is gone."""
+        with suppress(FileNotFoundError):
+            return self.path(step).stat().st_mtime
+        return None
 
     def read(self, step: int) -> Iterator[Record]:
-        """The records of a step."""
-        yield from read_responses(self.path(step))
+        """The records of a step; none where it is gone."""
+        with suppress(FileNotFoundError):
+            yield from read_responses(self.path(step))
 
     def write(self, step: int, records: Sequence[Record], compress: bool) -> None:
         """Write those of a step, whole."""
