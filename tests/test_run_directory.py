@@ -174,3 +174,19 @@ def test_attempts_that_are_deleted_meanwhile_end_no_checkpoint(listed_too_early)
 
 def test_attempts_that_are_deleted_meanwhile_are_left_out(listed_too_early):
     assert {record["step"] for record in read_attempts(listed_too_early.path)} == {0, 1, 2}
+
+
+def test_hidden_files_of_others_are_no_drafts(run):
+    written(run, 1)
+    for name in ("notes", ".drafts", "checkpoints/step-1/trainer"):
+        (run.path / name).mkdir(parents=True)
+    own = (".draft", ".drafts/x", ".my.draft.md", "attempts/.draft.txt", "notes/.1.draft.md", "notes/.draft-of-mine.md")
+    left = (
+        ".1.draft.recipe.yaml",
+        "checkpoints/step-1/.1.draft.README.md",
+        "checkpoints/step-1/trainer/.1.draft.manifest.json",
+    )
+    for name in (*own, *left):
+        (run.path / name).write_text("x")
+    run.cut(1)
+    assert [name for name in (*own, *left) if (run.path / name).exists()] == list(own)

@@ -26,6 +26,7 @@ from typing import Any
 from scorl.distributed.ranks import ALONE, Ranks
 from scorl.errors import UserError
 from scorl.model.loading import CHECKPOINTS, checkpoint_folder, saved_steps
+from scorl.model.manifest import TRAINER
 from scorl.recipe.source import RECIPE_FILE
 from scorl.run.files import (
     Record,
@@ -52,6 +53,15 @@ LOGGERS, TENSORBOARD, WANDB = "loggers.json", "tensorboard", "wandb"
 
 BEGUN = {STEPS, CHECKPOINTS, EVALUATIONS}
 """A folder with none of these is no run yet."""
+WRITTEN = (
+    ATTEMPTS,
+    HELD_OUT,
+    f"{COLLECTED}/*",
+    CHECKPOINTS,
+    f"{CHECKPOINTS}/step-*",
+    f"{CHECKPOINTS}/step-*/{TRAINER}",
+)
+"""The folders that a run writes into, beside its own."""
 ALL = LoggingSettings()  # attempts of every step, as they are
 LEFT_BY_A_FAILED_START = {RECIPE_FILE, ATTEMPTS, HELD_OUT, COLLECTED, RANKS, LOGGERS, TENSORBOARD, WANDB, LOCK}
 
@@ -260,7 +270,8 @@ class RunDirectory:
         return self.path / REPORT
 
     def _cut(self, updates: int) -> None:
-        remove_drafts(self.path)
+        for folder in (self.path, *(folder for pattern in WRITTEN for folder in self.path.glob(pattern))):
+            remove_drafts(folder)
         try:
             steps = read_all(self.path / STEPS)
         except UserError as error:

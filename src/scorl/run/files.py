@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,8 @@ __all__ = [
 
 GOLD = 500
 """The most characters of a gold answer that are kept with each response: those of programs are long."""
+DRAFT = re.compile(r"\.\d+\.draft\..+|\.(step-\d+|best)(\.gone)?\.draft")
+"""The names of `replacing` and, of folders, of scorl.run.checkpoint."""
 Record = dict[str, Any]
 """One line of a JSONL file."""
 
@@ -162,13 +165,13 @@ def write_whole(path: Path, text: str, durable: bool = True) -> None:
 
 
 def is_draft(path: Path) -> bool:
-    """Whether a kill left this of something that was being written."""
-    return path.name.startswith(".") and ".draft" in path.name
+    """Whether a kill left this of something that was being written; other hidden files are somebody's own."""
+    return DRAFT.fullmatch(path.name) is not None
 
 
 def remove_drafts(folder: Path) -> None:
-    """Delete what kills left half-written, in a folder and all within it, where nobody else writes."""
-    for draft in sorted(filter(is_draft, folder.rglob(".*"))):  # a folder before what is in it
+    """Delete what kills left half-written in a folder, where nobody else writes."""
+    for draft in filter(is_draft, list(folder.glob(".*"))):
         if draft.is_dir() and not draft.is_symlink():
             shutil.rmtree(draft)
         else:
