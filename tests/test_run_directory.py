@@ -190,3 +190,11 @@ def test_hidden_files_of_others_are_no_drafts(run):
         (run.path / name).write_text("x")
     run.cut(1)
     assert [name for name in (*own, *left) if (run.path / name).exists()] == list(own)
+
+
+def test_a_torn_first_line_is_cut_off(run):
+    written(run, 0)
+    (run.path / "steps.jsonl").write_text('{"step": 0, "sta')
+    run.cut(0)
+    run.record_step(step(0), [])
+    assert run.steps() == [step(0)]

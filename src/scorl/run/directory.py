@@ -276,7 +276,7 @@ class RunDirectory:
             steps = read_all(self.path / STEPS)
         except UserError as error:
             raise UserError(f"{error}. Delete that line: the run resumes without it, and says so") from None
-        if steps:
+        if (self.path / STEPS).exists():  # of a torn line nothing is read, and it would stand before the next one
             write_whole(self.path / STEPS, to_lines([step for step in steps if step["step"] < updates]))
         for held_out in (False, True):  # an evaluation belongs to the updates before it
             files = self.attempt_files(held_out)
