@@ -1,6 +1,7 @@
 """The run directory: what it says is there, and that nothing of it is ever half-written."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,13 @@ def test_a_torn_first_line_is_cut_off(run):
     run.cut(0)
     run.record_step(step(0), [])
     assert run.steps() == [step(0)]
+
+
+@pytest.mark.parametrize("bytes_left", [0, 3, 17])
+def test_attempts_that_a_power_cut_emptied_are_said_to_be_damaged(run, bytes_left):
+    written(run, 0)
+    run.record_step(step(0), [response(0)], LoggingSettings(compress_attempts=True))
+    os.truncate(run.attempt_files().path(0), bytes_left)
+    for read in (run.attempt_files().size, lambda step: list(run.attempts([step]))):
+        with pytest.raises(UserError, match=r"step-000000\.jsonl\.gz is no whole gzip file: "):
+            read(0)

@@ -82,8 +82,11 @@ def read_records(file: Path) -> Iterator[Record]:
         UserError: a line is no JSON object, or a file that ends in .gz is damaged.
     """
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as handle:
-            yield from _read_lines(handle, file)
+        with file.open("rb") as handle:
+            packed = file.suffix == ".gz"
+            if packed and not handle.peek(1):  # which gzip takes for whole
+                raise EOFError("it is empty")
+            yield from _read_lines(gzip.GzipFile(fileobj=handle) if packed else handle, file)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{file} is no whole gzip file: {error}") from None
 

@@ -9,12 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from scorl.errors import UserError
 from scorl.run.files import Record, read_responses, to_lines, write_whole
 
 __all__ = ["StepFiles"]
 
 NAME = re.compile(r"step-(\d+)\.jsonl(\.gz)?")
 """Of a file; whatever else lies there is somebody else's."""
+SHORTEST = 18
+"""The bytes of a gzip file's head and end."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,18 @@ class StepFiles:
         return packed if packed.exists() else plain
 
     def size(self, step: int) -> int:
-        """The bytes of a step's records, as text; none where it is gone."""
+        """The bytes of a step's records, as text; none where it is gone.
+
+        Raises:
+            UserError: it is no whole gzip file.
+        """
         path = self.path(step)
         with suppress(FileNotFoundError):
             if path.suffix != ".gz":
                 return path.stat().st_size
             with path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < SHORTEST:
+                    raise UserError(f"{path} is no whole gzip file: it has {file.tell()} bytes")
                 file.seek(-4, os.SEEK_END)  # where gzip keeps it
                 return int.from_bytes(file.read(), "little")
         return 0
