@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,23 @@ def test_attempts_that_a_power_cut_emptied_are_said_to_be_damaged(run, bytes_lef
     for read in (run.attempt_files().size, lambda step: list(run.attempts([step]))):
         with pytest.raises(UserError, match=r"step-000000\.jsonl\.gz is no whole gzip file: "):
             read(0)
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("loggers.json", content) for content in (DEEP, "[1]", '{"wandb": 1}')),
+        *(("evaluation.json", content) for content in (DEEP, "[1]", '{"test": {"step": 0, "history": [{}]}}')),
+        *(("steps.jsonl", content) for content in (DEEP + "\n", "[1]\n", "{}\n", '{"step": "0"}\n')),
+    ],
+)
+def test_a_file_that_holds_something_else_is_named(run, name, content):
+    written(run, 0)
+    (run.path / name).write_text(content)
+    read = {"loggers.json": run.logger_runs, "evaluation.json": run.evaluations, "steps.jsonl": run.steps}
+    for what in (read[name],) if name == "loggers.json" else (read[name], lambda: run.cut(1)):
+        with pytest.raises(UserError, match=re.escape(name)):
+            what()

@@ -65,7 +65,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     """The evaluations of a file by split."""
     try:
         found = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON: {error}") from None
     if _is_evaluation(found):
         return {found["split"]: found}

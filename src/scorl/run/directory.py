@@ -31,15 +31,13 @@ from scorl.recipe.source import RECIPE_FILE
 from scorl.run.files import (
     Record,
     is_draft,
-    read_all,
-    read_json,
     read_records,
     remove_drafts,
     sync,
     to_lines,
     write_whole,
 )
-from scorl.run.history import cut_evaluations, read_evaluations
+from scorl.run.history import cut_evaluations, read_evaluations, read_logger_runs, read_steps
 from scorl.run.lock import exclusive
 from scorl.run.step_files import StepFiles
 from scorl.settings import LoggingSettings
@@ -143,7 +141,7 @@ class RunDirectory:
 
     def steps(self) -> list[Record]:
         """The records of the steps so far, in order."""
-        return self.ranks.broadcast(lambda: read_all(self.path / STEPS), "the steps so far")
+        return self.ranks.broadcast(lambda: read_steps(self.path / STEPS), "the steps so far")
 
     def evaluations(self) -> dict[str, Any]:
         """The latest evaluation of each split, with the history of all.
@@ -160,7 +158,7 @@ class RunDirectory:
 
     def logger_runs(self) -> dict[str, str]:
         """What each logger calls this run, of those that were opened for it."""
-        return dict(read_json(self.path / LOGGERS))
+        return read_logger_runs(self.path / LOGGERS)
 
     def saved_steps(self) -> list[int]:
         """The updates after which there are checkpoints, in order."""
@@ -273,7 +271,7 @@ class RunDirectory:
         for folder in (self.path, *(folder for pattern in WRITTEN for folder in self.path.glob(pattern))):
             remove_drafts(folder)
         try:
-            steps = read_all(self.path / STEPS)
+            steps = read_steps(self.path / STEPS)
         except UserError as error:
             raise UserError(f"{error}. Delete that line: the run resumes without it, and says so") from None
         if (self.path / STEPS).exists():  # of a torn line nothing is read, and it would stand before the next one

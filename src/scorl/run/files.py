@@ -129,7 +129,7 @@ def read_json(file: Path) -> Any:
     """
     try:
         return json.loads(file.read_bytes()) if file.exists() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is no JSON: {error}") from None
 
 

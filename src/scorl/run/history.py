@@ -1,4 +1,4 @@
-"""The evaluations of a run: what evaluation.json holds, and what is left of it where a run resumes."""
+"""What is known of a run so far: its steps, its evaluations and what is left of them where it resumes, its loggers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.run.files import Record, read_json
+from scorl.run.files import Record, read_all, read_json
 
-__all__ = ["cut_evaluations", "read_evaluations"]
+__all__ = ["cut_evaluations", "read_evaluations", "read_logger_runs", "read_steps"]
+
+
+def read_steps(file: Path) -> list[Record]:
+    """The records of the steps, in order; none where the file is not there.
+
+    Raises:
+        UserError: a line is none of a step.
+    """
+    records = read_all(file)
+    for number, record in enumerate(records, 1):
+        if not _has_step(record):
+            raise UserError(f"{file}, line {number} says no `step`")
+    return records
 
 
 def read_evaluations(file: Path) -> dict[str, Any]:
@@ -35,5 +48,21 @@ def _latest_until(updates: int, history: Sequence[Record]) -> Record | None:
     return {**earlier[-1], "history": earlier} if earlier else None
 
 
+def read_logger_runs(file: Path) -> dict[str, str]:
+    """What each logger calls the run; nothing where the file is not there.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    runs: dict[str, str] = read_json(file)
+    if not isinstance(runs, dict) or not all(isinstance(run, str) for run in runs.values()):
+        raise UserError(f"{file} holds no names of runs: move it away, and the loggers begin others")
+    return runs
+
+
 def _is_evaluation(latest: Any) -> bool:
-    return isinstance(latest, dict) and isinstance(latest.get("history"), list)
+    return _has_step(latest) and isinstance(latest.get("history"), list) and all(map(_has_step, latest["history"]))
+
+
+def _has_step(record: Any) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("step"), int)
