@@ -3,7 +3,7 @@
 python tests/judges.py --answers 100000 --programs 10000 --seed 0        (make test-judges)
 
 Every answer has to get a verdict; among them stand answers whose reward is known and new, so that no cache has them,
-and now and then a worker is killed: no right answer may be lost by that. Afterwards nothing may be left of either.
+and now and then a worker is killed: no verdict may be another by that. Afterwards nothing may be left of either.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from support.hostile import ADD, CHEATS, HONEST, TESTS
 from support.processes import descendants
 
 from scorl.sandbox.bubblewrap import find_interpreter
-from scorl.trajectory import Problem
+from scorl.trajectory import Problem, Verdict
 from scorl.verifiers import VERIFIERS, math
 from scorl.verifiers.extract_code import extract_program
 from scorl.verifiers.program import Examination, broker_pool, make_request
@@ -117,15 +117,25 @@ def try_answers(count: int, seed: int, kill_every: int = 5) -> Counter[str]:
                 text, gold, known[place] = make_known(seed * 10**7 + start + place, draw)
             pairs.append((Problem("p", (), gold), text))
         pids = worker_pool(os.getpid()).pids()
-        if pids and start // BATCH % kill_every == kill_every - 1:
+        killed = bool(pids) and start // BATCH % kill_every == kill_every - 1
+        if killed:
             os.kill(draw.choice(pids), 9)
             found["workers killed"] += 1
-        check(pairs, known, found)
+        verdicts = check(pairs, known, found)
+        if killed:
+            math._cache.clear()  # or it would answer for the workers
+            found["WRONG: another verdict than without a kill"] += count_differences(verdicts, math.judge(pairs))
     return found
 
 
-def check(pairs: list[tuple[Problem, str]], known: dict[int, float], found: Counter[str]) -> None:
-    """Judge a batch by every verifier, and see to what all verdicts have in common."""
+def count_differences(disturbed: list[Verdict], calm: list[Verdict]) -> int:
+    """How many verdicts differ, but for those that a busy machine was late with."""
+    outcomes = [(one.outcome, other.outcome) for one, other in zip(disturbed, calm, strict=True)]
+    return sum(one != other for one, other in outcomes if "timeout" not in (one, other))
+
+
+def check(pairs: list[tuple[Problem, str]], known: dict[int, float], found: Counter[str]) -> list[Verdict]:
+    """Judge a batch by every verifier, and see to what all verdicts have in common; those of mathematics."""
     steps = [(Problem("p", (), {"numbers": [7, 3, 5], "target": 16}), text) for _, text in pairs]
     begun = time.monotonic()
     verdicts = math.judge(pairs)
@@ -141,6 +151,7 @@ def check(pairs: list[tuple[Problem, str]], known: dict[int, float], found: Coun
     for place, reward in known.items():
         found["known"] += 1
         found["WRONG: another reward than is known"] += verdicts[place].reward != reward
+    return verdicts
 
 
 def try_programs(count: int, seed: int) -> Counter[str]:

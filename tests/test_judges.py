@@ -38,6 +38,20 @@ def test_every_answer_gets_a_verdict_and_nothing_is_left(monkeypatch):
     assert judges.count_what_is_there()["processes"] <= before["processes"] + len(os.sched_getaffinity(0))
 
 
+def test_an_answer_that_a_killed_worker_loses_is_noticed(monkeypatch):
+    pytest.importorskip("math_verify")
+    monkeypatch.setattr(judges, "BATCH", 40)
+    judges.try_answers(40, 1)
+    lost, compare = [], workers.compare
+
+    def lose(worker, check, seconds):
+        return workers.CheckResult(False, "error") if lost and lost.pop() else compare(worker, check, seconds)
+
+    monkeypatch.setattr(judges.os, "kill", lambda pid, signal: lost.append(pid))
+    monkeypatch.setattr(workers, "compare", lose)
+    assert judges.try_answers(40, 2, kill_every=1)["WRONG: another verdict than without a kill"] == 1
+
+
 @pytest.mark.skipif(not detect_level().full, reason=f"no full sandbox here: {detect_level().reason}")
 def test_every_program_is_judged_and_nothing_is_left():
     judges.try_programs(4, 1)
