@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import faults
 import pytest
 
 
@@ -18,3 +19,10 @@ def test_faults_between_file_operations_lose_nothing():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 wrong" in done.stdout
+
+
+def test_a_run_that_ignores_signals_is_noticed():
+    for name in ("stop", "stop twice"):
+        assert faults.is_allowed(name, 0, 3)
+        assert not faults.is_allowed(name, 0, 100)
+        assert faults.is_allowed(name, faults.INTERRUPTED, 100)
