@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -386,6 +386,34 @@ def test_a_request_that_never_begins_is_hung_up_on(serving, impatient, before):
                 return True
 
         assert eventually(hung_up)
+
+
+@pytest.mark.parametrize("route", ["/nowhere", "/v1/chat/completions"])
+@pytest.mark.parametrize("drip", [False, True])
+def test_a_body_that_nobody_reads_is_not_waited_for(serving, impatient, route, drip):
+    with serving() as client, socket.create_connection(("127.0.0.1", port_of(client)), timeout=5) as slow:
+        slow.sendall(f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n".encode())
+        assert slow.recv(1000).startswith(b"HTTP/1.1 4")
+        slow.sendall(b"x")  # which ends uvicorn's own limit
+        end = time.monotonic() + 5
+        with suppress(ConnectionError):
+            while drip:
+                assert time.monotonic() < end
+                slow.sendall(b"x")
+                time.sleep(0.05)
+            while slow.recv(1000):
+                pass
+
+
+def test_the_rest_of_a_body_may_come_behind_the_answer(serving, impatient):
+    with serving() as client, socket.create_connection(("127.0.0.1", port_of(client)), timeout=5) as slow:
+        slow.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx")
+        assert slow.recv(1000).startswith(b"HTTP/1.1 404")
+        slow.sendall(b"xGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.7)  # longer than the patience: with the rest of the body the wait for it is over
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.2)
+        assert slow.recv(10_000).count(b"200 OK") == 2
 
 
 def test_an_answer_that_is_not_read_frees_its_place(serving, upstream, impatient):

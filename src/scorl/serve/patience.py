@@ -10,14 +10,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["PatientProtocol"]
 
-Wait = Literal["a request's head", "somebody to read"]
+Wait = Literal["a request's head", "the rest of its body", "somebody to read"]
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 with an end to what is waited for; the app itself bounds the wait for a request's body."""
+    """HTTP/1.1 with an end to what is waited for; the app itself bounds the wait for a body until it has answered."""
 
     patience: ClassVar[float] = 30.0
-    """Seconds for a request's head, and between two reads of an answer that does not fit into the buffers."""
+    """Seconds for a request's head, for the rest of a body behind its answer, and between two reads of an answer that
+    does not fit into the buffers."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody is there, and should say what is wanted."""
@@ -32,6 +33,17 @@ class PatientProtocol(H11Protocol):
             self._wait("a request's head")
         else:
             self._end("a request's head")
+        self._wait_for_rest()
+
+    def on_response_complete(self) -> None:
+        """An answer is out, perhaps before all of its request came."""
+        super().on_response_complete()
+        self._wait_for_rest()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request came."""
+        super().timeout_keep_alive_handler()
+        self._wait_for_rest()
 
     def pause_writing(self) -> None:
         """The buffers are full."""
@@ -48,6 +60,15 @@ class PatientProtocol(H11Protocol):
         for wait in list(self._waits):
             self._end(wait)
         super().connection_lost(exc)
+
+    def _wait_for_rest(self) -> None:
+        if self.transport.is_closing():  # it stays open until what is in the buffers is read
+            self._wait("somebody to read")
+        elif self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY:
+            # Nobody reads it any more, and its first byte ends uvicorn's own limit.
+            self._wait("the rest of its body")
+        else:
+            self._end("the rest of its body")
 
     def _wait(self, wait: Wait) -> None:
         if wait not in self._waits:  # a byte now and then does not begin it anew
