@@ -216,6 +216,7 @@ def test_a_fault_of_fastapi_names_its_field_and_not_the_request(server, engine):
         (error(404, "The model does not exist"), "has no model 'smal-model': did you mean 'small-model'?"),
         (error(400, "This model's maximum context length is 5 tokens"), "does not fit into the model's context"),
         (error(400, f"bad, {KEY} sent"), r"refuses the request \(400\): bad, \*\*\* sent"),
+        (error(400, "x" * 285 + KEY), r"x\*\*\*\n"),
         (error(500, "out of memory"), r"failed \(500\), also after engine.max_retries: out of memory"),
         (HTMLResponse("<!DOCTYPE html><p>hello"), "does not speak OpenAI's protocol: a web page in place of JSON"),
         (HTMLResponse("<html>gone</html>", 502), r"failed \(502\).*a web page in place of JSON"),

@@ -707,12 +707,16 @@ def test_keys_go_where_they_belong_and_nowhere_else(serving, upstream):
         assert upstream.asked == []
         ask(client.with_options(api_key="secret-of-callers"))
     assert upstream.keys == ["Bearer secret-of-upstream"] * 2
-    upstream.status, upstream.error = 422, {"error": {"message": "secret-of-upstream may not do this"}}
+    upstream.status, upstream.error = (
+        422,
+        {"error": {"message": "secret-of-upstream may not do this", "code": "bad_key:secret-of-upstream"}},
+    )
     with (
         serving(upstream_key="secret-of-upstream") as client,
-        pytest.raises(openai.UnprocessableEntityError, match=r"the upstream says: \*\*\* may not"),
+        pytest.raises(openai.UnprocessableEntityError, match=r"the upstream says: \*\*\* may not") as caught,
     ):
         ask(client)
+    assert caught.value.code == "bad_key:***"
 
 
 # The command

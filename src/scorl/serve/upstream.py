@@ -22,7 +22,7 @@ from openai import (
 )
 
 from scorl.engines.openai.bounds import EndlessAnswerError, bound_async_answers
-from scorl.engines.openai.faults import refused_field
+from scorl.engines.openai.faults import mask, refused_field
 from scorl.engines.openai.reading import Reply, StreamReader, drop_surrogates, read_completion
 from scorl.serve.protocol import NoAnswerError
 from scorl.serve.settings import ServeSettings
@@ -105,8 +105,8 @@ class Upstream:
 
     def _refuse_for(self, error: Exception) -> NoAnswerError:
         refusal = refuse_for(error)
-        if self._key:
-            refusal.message = refusal.message.replace(self._key, "***")
+        refusal.message = mask(refusal.message, self._key)
+        refusal.code = refusal.code and mask(refusal.code, self._key)
         return refusal
 
     async def _stream(

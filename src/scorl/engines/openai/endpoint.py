@@ -133,8 +133,7 @@ class Endpoint:
         self._refused.add(name)
 
     def _explained(self, error: Exception) -> UserError:
-        said = explain(error, self.url, self.model, bool(self._key), self._models)
-        return UserError(said.replace(self._key, "***") if self._key else said)
+        return UserError(explain(error, self.url, self.model, self._key, self._models))
 
     def _models(self) -> Sequence[str]:
         page = self._client.with_options(max_retries=0, timeout=20).models.list()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from openai import (
 from scorl.engines.openai.bounds import EndlessAnswerError
 from scorl.errors import nearest
 
-__all__ = ["FALLBACKS", "explain", "refused_field", "server_words"]
+__all__ = ["FALLBACKS", "explain", "mask", "refused_field", "server_words"]
 
 FALLBACKS = {
     "seed": "takes no seed: at a temperature above 0 other answers would be drawn the next time",
@@ -36,8 +37,18 @@ CONTEXT = ("context length", "context window", "context size", "context_length",
 """One of them is in what servers say of a conversation that does not fit."""
 
 
-def explain(error: Exception, url: str, model: str, has_key: bool, models: Callable[[], Sequence[str]]) -> str:
-    """A sentence about an error of the client; `models` asks the server what models it has."""
+def explain(error: Exception, url: str, model: str, key: str | None, models: Callable[[], Sequence[str]]) -> str:
+    """A sentence about an error of the client, without its key; `models` asks the server what models it has."""
+    return mask(_explain(error, url, model, key, models), key)
+
+
+def mask(text: str, key: str | None) -> str:
+    """What a server says, without the key that it was sent; before anything is cut off, or half of it may stay."""
+    forms = (key, json.dumps(key)[1:-1]) if key else ()
+    return functools.reduce(lambda masked, form: masked.replace(form, "***"), forms, text)
+
+
+def _explain(error: Exception, url: str, model: str, key: str | None, models: Callable[[], Sequence[str]]) -> str:
     match error:
         case APITimeoutError():
             return f"{url} has not answered in time: a longer engine.timeout, or a lower engine.concurrency"
@@ -49,32 +60,33 @@ def explain(error: Exception, url: str, model: str, has_key: bool, models: Calla
             return f"{url} broke off its answer, of which nothing is kept: {error}"
         case AuthenticationError() | PermissionDeniedError():
             # Not what the server says: hosted ones repeat parts of the key.
-            key = "refuses the key in OPENAI_API_KEY" if has_key else "wants a key: set OPENAI_API_KEY"
-            return f"{url} {key} ({error.status_code})"
+            said = "refuses the key in OPENAI_API_KEY" if key else "wants a key: set OPENAI_API_KEY"
+            return f"{url} {said} ({error.status_code})"
         case NotFoundError():
-            return _explain_not_found(error, url, model, models)
+            return _explain_not_found(error, url, model, key, models)
         case RateLimitError():
-            return f"{url} takes no more requests for now, also after engine.max_retries: {server_words(error)}"
+            return f"{url} takes no more requests for now, also after engine.max_retries: {server_words(error, key)}"
         case APIStatusError():
-            return f"{url} {_explain_status(error)}"
+            return f"{url} {_explain_status(error, key)}"
         case _:
-            return f"{url} does not speak OpenAI's protocol: {_shorten(str(error))}"
+            return f"{url} does not speak OpenAI's protocol: {_shorten(str(error), key)}"
 
 
-def _explain_not_found(error: APIStatusError, url: str, model: str, models: Callable[[], Sequence[str]]) -> str:
+def _explain_not_found(
+    error: APIStatusError, url: str, model: str, key: str | None, models: Callable[[], Sequence[str]]
+) -> str:
     try:
         known = models()
     except OpenAIError:
         known = ()
     if known and model not in known:
         return f"{url} has no model '{model}': {nearest(model, known)}"
-    return (
-        f"{url} has no chat completions, or no model '{model}' (404: {server_words(error)}); a URL mostly ends in /v1"
-    )
+    said = server_words(error, key)
+    return f"{url} has no chat completions, or no model '{model}' (404: {said}); a URL mostly ends in /v1"
 
 
-def _explain_status(error: APIStatusError) -> str:
-    said = server_words(error)
+def _explain_status(error: APIStatusError, key: str | None) -> str:
+    said = server_words(error, key)
     if error.status_code < 500 and any(word in said.lower() for word in CONTEXT):
         return f"says that a conversation does not fit into the model's context; a lower --max-tokens may help: {said}"
     if error.status_code < 500:
@@ -92,22 +104,22 @@ def refused_field(error: APIStatusError) -> str:
     return next((name for name in ("seed", "stream_options") if re.search(rf"\b{name}\b", said)), "")
 
 
-def server_words(error: APIStatusError) -> str:
-    """What a server says in its error, shortened: its message alone, never what it was sent."""
+def server_words(error: APIStatusError, key: str | None = None) -> str:
+    """What a server says in its error, shortened: its message alone, never what it was sent, least of all the key."""
     body: Any = error.body
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body.get("error") or body
     if isinstance(body, list):  # of FastAPI: where and what, and the whole request
         body = "; ".join(_field_words(item) for item in body)
-    return _shorten(body if isinstance(body, str) else json.dumps(body, default=str))
+    return _shorten(body if isinstance(body, str) else json.dumps(body, default=str), key)
 
 
 def _field_words(item: Any) -> str:
     return f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg')}" if isinstance(item, dict) else str(item)
 
 
-def _shorten(text: str) -> str:
+def _shorten(text: str, key: str | None) -> str:
     if "<html" in text[:1000].lower() or "<!doctype" in text[:1000].lower():
         return "a web page in place of JSON"
-    text = " ".join(text.split())
+    text = " ".join(mask(text, key).split())
     return text if len(text) <= LONG else f"{text[:LONG]}..."
