@@ -4,17 +4,22 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from contextlib import suppress
 
 import pytest
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from support.endpoint import FakeEndpoint, completion, error
 
 from scorl.engines import ENGINES, Request
+from scorl.engines.openai.endpoint import Endpoint
 from scorl.engines.openai.engine import OpenAIEngine
+from scorl.engines.openai.journal import Question
 from scorl.errors import UserError
 from scorl.settings import OpenAISettings
 from scorl.trajectory import user
@@ -249,12 +254,35 @@ def test_a_key_that_no_header_can_carry_is_not_repeated(server, engine, monkeypa
 
 def test_an_answer_that_does_not_end_is_given_up(server, engine, monkeypatch):
     server.faults.append(StreamingResponse(drip(100), media_type="application/json"))
-    with pytest.raises(UserError, match="its answer has not ended in time"):
+    with pytest.raises(UserError, match="in time"):
         ask(engine(max_retries=0, timeout=0.4), "q")
     monkeypatch.setattr("scorl.engines.openai.bounds.MOST_BYTES", 1000)
     server.faults.append(Response("x" * 1001, media_type="application/json"))
     with pytest.raises(UserError, match="its answer is longer than"):
         ask(engine(max_retries=0), "q")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("head", ["X-Slow: ", "Content-Length: 1000\r\n\r\n"])
+def test_an_answer_that_drips_ends_with_the_timeout_from_its_first_byte_on(head, stream):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer_slowly():
+        connection = listener.accept()[0]
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{head}".encode())
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    threading.Thread(target=answer_slowly, daemon=True).start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    endpoint = Endpoint("m", OpenAISettings(base_url=url, timeout=0.4, max_retries=0))
+    question, start = Question([user("q")], 0.0, 5, None), time.monotonic()
+    with listener, pytest.raises(UserError, match="in time"):
+        list(endpoint.stream(question)) if stream else endpoint.ask(question)
+    assert time.monotonic() - start < 3
 
 
 async def drip(count):

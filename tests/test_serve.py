@@ -48,6 +48,8 @@ class FakeUpstream:
         return sum(message["role"] == "user" for message in body["messages"])
 
     async def models(self, request):
+        if self.delay:
+            return StreamingResponse(self.drip(), media_type="application/json")
         return JSONResponse(
             {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "me"}]}
         )
@@ -69,6 +71,11 @@ class FakeUpstream:
                 {"id": "1", "object": "chat.completion", "choices": [choice], "usage": self.usage(body)}
             )
         return StreamingResponse(self.events(request, body), media_type="text/event-stream")
+
+    async def drip(self):
+        for _ in range(int(self.delay / 0.02)):
+            yield b" "
+            await asyncio.sleep(0.02)
 
     def usage(self, body):
         prompt = 10 * self.users(body)
@@ -355,6 +362,8 @@ def test_an_upstream_that_is_too_slow(serving, upstream):
             ask(client)
         assert caught.value.status_code == 504
         assert eventually(lambda: upstream.cancelled == 1)
+        with pytest.raises(openai.APIStatusError, match="did not answer in time"):
+            client.with_options(timeout=5).models.list()
         with pytest.raises(openai.APIError, match=r"within 0\.3 seconds"):
             list(ask(client, stream=True))
 
@@ -526,6 +535,8 @@ class OddUpstream(FakeUpstream):
         return Response(self.body, self.status, self.headers, media_type="application/json")
 
     async def models(self, request):
+        if self.delay:
+            return StreamingResponse(self.drip(), media_type="application/json")
         return Response(self.body, media_type="application/json")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -68,7 +69,7 @@ class Upstream:
             max_retries=2,
             http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bound_async_answers()]}),
         )
-        self._key = settings.upstream_key
+        self._key, self._timeout = settings.upstream_key, settings.timeout
         self._takes_stream_options = True
 
     async def models(self) -> list[dict[str, Any]]:
@@ -79,9 +80,10 @@ class Upstream:
         """
         try:
             # By way of JSON, in which no number is NaN and no text half a character.
-            listed = (await self.client.models.list()).data
+            async with asyncio.timeout(self._timeout):
+                listed = (await self.client.models.list()).data
             return [json.loads(model.model_dump_json(warnings=False)) for model in listed]
-        except FAULTS as error:
+        except (*FAULTS, TimeoutError) as error:
             raise self._refuse_for(error) from None
         except (AttributeError, TypeError):
             raise self._refuse_for(ValueError("no list of models")) from None
@@ -135,7 +137,7 @@ class Upstream:
 
 def refuse_for(error: Exception) -> NoAnswerError:
     """One of `FAULTS` as the proxy's own; what it says of the proxy's key is not passed on."""
-    if isinstance(error, APITimeoutError):
+    if isinstance(error, (APITimeoutError, TimeoutError)):
         return NoAnswerError(504, "the upstream did not answer in time", kind="timeout_error")
     if isinstance(error, EndlessAnswerError) or isinstance(error.__cause__, EndlessAnswerError):
         return NoAnswerError(502, "the upstream's answer does not end", kind="upstream_error")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-__all__ = ["EndlessAnswerError", "bound_answers", "bound_async_answers"]
+__all__ = ["EndlessAnswerError", "bound_answers", "bound_async_answers", "bound_time"]
 
 MOST_BYTES = 64 << 20
 """Of one answer, unpacked. The longest that models write are a hundredth of it."""
@@ -16,17 +17,26 @@ class EndlessAnswerError(ValueError):
     """An answer that is longer, or takes longer, than any should."""
 
 
-def bound_answers(seconds: float) -> Callable[[Any], None]:
+_clock = threading.local()
+"""When the answer to this thread's request has to have ended."""
+
+
+def bound_time(request: Any) -> None:
+    """A hook of the client's HTTP library: a request's own timeout bounds it and all of its answer, heads included.
+
+    What it raises behind that: `EndlessAnswerError`, or the library's own error of a timeout.
+    """
+    _clock.end = time.monotonic() + request.extensions["timeout"]["read"]
+    request.extensions["trace"] = _watch_connection
+
+
+def bound_answers(response: Any) -> None:
     """A hook of the client's HTTP library, which bounds each response before it is read.
 
-    What reading it raises: `EndlessAnswerError`, behind `seconds` or `MOST_BYTES`.
+    What reading it raises: `EndlessAnswerError`, behind `MOST_BYTES`.
     """
-
-    def bound(response: Any) -> None:
-        # Whether whole, in lines or as events: the library reads all of a response by this method.
-        response.iter_bytes = _count_bytes(response.iter_bytes, time.monotonic() + seconds)
-
-    return bound
+    # Whether whole, in lines or as events: the library reads all of a response by this method.
+    response.iter_bytes = _count_bytes(response.iter_bytes)
 
 
 def bound_async_answers() -> Callable[[Any], Awaitable[None]]:
@@ -38,13 +48,28 @@ def bound_async_answers() -> Callable[[Any], Awaitable[None]]:
     return bound
 
 
-def _count_bytes(read: Callable[..., Iterator[bytes]], end: float) -> Callable[..., Iterator[bytes]]:
+def _watch_connection(event: str, info: dict[str, Any]) -> None:
+    """What the library tells of its work: a new connection is bounded, by whatever request will have it."""
+    if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+        stream = info["return_value"]
+        read, write = stream.read, stream.write
+        stream.read = lambda max_bytes, timeout=None: read(max_bytes, _shorten(timeout))
+        stream.write = lambda buffer, timeout=None: write(buffer, _shorten(timeout))
+
+
+def _shorten(timeout: float | None) -> float:
+    """The wait for the next byte, which ends with the request's time."""
+    left: float = _clock.end - time.monotonic()
+    if left <= 0:
+        raise EndlessAnswerError("its answer has not ended in time")
+    return left if timeout is None else min(timeout, left)
+
+
+def _count_bytes(read: Callable[..., Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
     def read_bounded(*arguments: Any) -> Iterator[bytes]:
         left = MOST_BYTES
         for part in read(*arguments):
             left = _take(part, left)
-            if time.monotonic() > end:
-                raise EndlessAnswerError("its answer has not ended in time")
             yield part
 
     return read_bounded

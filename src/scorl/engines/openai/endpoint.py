@@ -18,7 +18,7 @@ from openai import (
     UnprocessableEntityError,
 )
 
-from scorl.engines.openai.bounds import bound_answers
+from scorl.engines.openai.bounds import bound_answers, bound_time
 from scorl.engines.openai.faults import FALLBACKS, explain, refused_field
 from scorl.engines.openai.journal import Answer, Question
 from scorl.engines.openai.reading import Reply, StreamReader, read_completion
@@ -48,7 +48,7 @@ class Endpoint:
             base_url=named.base_url,
             timeout=settings.timeout,
             max_retries=settings.max_retries,
-            http_client=DefaultHttpxClient(event_hooks={"response": [bound_answers(settings.timeout)]}),
+            http_client=DefaultHttpxClient(event_hooks={"request": [bound_time], "response": [bound_answers]}),
         )
         self._refused: set[str] = set()
 
