@@ -395,6 +395,13 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def test_prompts_are_shown_whole(scorl):
+    words = "10 " * 500
+    code, out, _ = scorl("train", "countdown", "--show-prompts", f"task.prompt={words}{{numbers}} {{target}}")
+    assert code == 0
+    assert words in out
+
+
 def test_a_dry_run_shows_the_prompts_as_the_rollout_makes_them(scorl, tmp_path, monkeypatch):
     from scorl.engines.scripted import ScriptedEngine
     from scorl.model.chat import Chat

@@ -12,7 +12,7 @@ import click
 from scorl.cli.output import check_folder, print_grid, quiet, say
 from scorl.distributed.ranks import launched_rank, process_group
 from scorl.errors import UserError
-from scorl.text_files import as_path
+from scorl.text_files import as_path, make_visible
 
 if TYPE_CHECKING:
     from scorl.distributed.ranks import Ranks
@@ -85,7 +85,7 @@ def _show_prompts(recipe: str, overrides: tuple[str, ...]) -> None:
 
     quiet()
     for line in show_prompts(resolve(recipe, overrides)):
-        say(line, err=False)
+        click.echo(make_visible(line))  # whole, however long: the prompts are what was asked for
 
 
 def _check_only(recipe: Recipe, directory: RunDirectory) -> None:
