@@ -395,6 +395,22 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def test_the_home_folder_is_meant_where_no_shell_has_said_so(scorl, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run = tmp_path / "home" / "run"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("extends: countdown\n")
+    code, _, err = scorl("train", "~/run", "--dry-run")
+    assert (code, "resume it with --resume" in err) == (2, True)
+    code, _, err = scorl("train", "~/run", "--resume", "auto", "--dry-run")
+    assert (code, f"would go to {run}\n" in err) == (0, True), err
+    (run / "answers.jsonl").write_text("no answers\n")
+    code, _, err = scorl("evaluate", "~/run/answers.jsonl", "--task", "countdown")
+    assert (code, f"{run}/answers.jsonl" in err) == (2, True), err
+
+
 def test_prompts_are_shown_whole(scorl):
     words = "10 " * 500
     code, out, _ = scorl("train", "countdown", "--show-prompts", f"task.prompt={words}{{numbers}} {{target}}")

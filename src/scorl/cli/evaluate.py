@@ -25,6 +25,7 @@ from scorl.cli.sampling import (
 )
 from scorl.errors import UserError
 from scorl.settings import EvaluationSettings, MaxTokens, Sampling
+from scorl.text_files import as_path
 
 if TYPE_CHECKING:
     from scorl.evaluation import Evaluation
@@ -86,7 +87,7 @@ def evaluate(
         raise UserError("--wordings are of second attempts: take --attempts 2 or more")
     if model.endswith(".jsonl"):
         _refuse_sampling()
-        evaluations = _of_answers(Path(model), task_name, settings, split)
+        evaluations = _of_answers(as_path(model), task_name, settings, split)
     else:
         of_sampler, of_task = split_settings(settings)
         sampler = resolve_sampler(model, engine, of_sampler)

@@ -119,9 +119,10 @@ def _recipe_and_directory(
 
     if resume not in (None, "yes", "auto"):
         raise UserError(f"--resume takes nothing or auto, not '{resume}': write it after everything else")
-    is_run = RunDirectory(as_path(recipe)).has_recipe
-    out = out or (Path(recipe) if is_run else default_folder(recipe))
-    if is_run and out.resolve() == Path(recipe).resolve() and resume is None:
+    place = as_path(recipe)
+    is_run = RunDirectory(place).has_recipe
+    out = out or (place if is_run else default_folder(recipe))
+    if is_run and out.resolve() == place.resolve() and resume is None:
         raise UserError(f"{recipe} is a run: resume it with --resume, or start another from its recipe with --out")
     resolved, directory = resolve(recipe, overrides), RunDirectory(out)
     if directory.begun and directory.has_recipe:
