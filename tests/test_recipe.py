@@ -107,6 +107,8 @@ def test_an_override_reaches_into_a_section_that_was_null(small):
         (["loggers=[wandbb]"], ["loggers.0", "did you mean 'wandb'?"]),
         (["extends=countdown"], ["extends", "only a recipe's file"]),
         (["seed"], ["'seed' is no override", "key=value"]),
+        (["seed=!!map xyz"], ["the value of seed is no YAML", "expected a mapping, but found a scalar"]),
+        (["." * 3000 + "=1"], ["nested too deeply"]),
         (["learner.learning_rate={"], ["the value of learner.learning_rate is no YAML"]),
         # combinations that cannot be meant
         (["stages.0.attempts=1"], ["stages.0.attempts", "score_stage_one needs at least 2, not 1"]),

@@ -92,6 +92,13 @@ def test_folders_of_save_to_disk(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "\ud800", "a\0b", "nowhere.arrow", None])
+def test_a_file_that_no_save_to_disk_names(tmp_path, name):
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(UserError):
+        read_splits(tmp_path)
+
+
 def test_folders_by_the_names_of_their_files(tmp_path):
     for name, row in (("train-00000-of-00002", ROWS[0]), ("train-00001-of-00002", ROWS[1]), ("test", ROWS[0])):
         (tmp_path / "data").mkdir(exist_ok=True)

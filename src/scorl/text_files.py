@@ -10,6 +10,7 @@ from typing import Any
 from scorl.errors import UserError
 
 __all__ = [
+    "DEPTH",
     "as_message",
     "as_path",
     "check_characters",

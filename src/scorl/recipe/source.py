@@ -14,7 +14,7 @@ import yaml
 from scorl.errors import UserError, nearest
 from scorl.recipe.renamed import rename
 from scorl.recipe.sections import CHOICES
-from scorl.text_files import as_path, check_characters, check_values, read_text
+from scorl.text_files import DEPTH, as_path, check_characters, check_values, read_text
 
 __all__ = ["RECIPE_FILE", "SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
 
@@ -38,6 +38,9 @@ class _Loader(yaml.SafeLoader):
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):  # `!!map xyz`
+            problem = f"expected a mapping, but found a {node.id}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         if twice := next((key for key, count in keys.items() if count > 1), None):
             raise yaml.constructor.ConstructorError(None, None, f"the key '{twice}' stands here twice", node.start_mark)
@@ -138,6 +141,8 @@ def assign(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise UserError(f"'{override}' is no override: write key=value, as in stages.1.alpha=5")
         check_characters(override, "the command line")
+        if key.count(".") >= DEPTH:
+            raise UserError(f"{key:.60}...: nested too deeply: more than {DEPTH} levels")
         # `{question}`, as a prompt may begin, and `Q: {question}` would be mappings of YAML.
         value = text if PROMPT.match(text) else parse(text, f"the value of {key}")
         if key in CHOICES and isinstance(value, str):  # task=gsm8k

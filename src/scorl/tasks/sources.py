@@ -86,7 +86,7 @@ def read_saved(folder: Path) -> list[Row]:
         raise UserError(f"{folder}: the folder of a split that save_to_disk wrote is not there, or not whole")
     names = [str(part.get("filename")) for part in read_listed(folder / "state.json", "_data_files", dict)]
     for name in names:
-        if not (folder / name).is_file():
+        if not as_path(folder / name).is_file():
             raise UserError(f"{folder}: the file {name!r:.60} that state.json names is not there")
     return [row for name in names for row in read_file(folder / name)]
 
