@@ -326,6 +326,37 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         pass
 
 
+def test_what_a_link_points_at_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "out.json", tmp_path / "link.json"
+    link.symlink_to("there/out.json")
+    for text in ("first", "second"):  # the target is not there yet, and is
+        with open_output(link) as handle:
+            handle.write(text)
+        assert (link.is_symlink(), target.read_text()) == (True, text)
+    assert (names(tmp_path), names(tmp_path / "there")) == ({"there", "link.json"}, {"out.json"})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_link_to_an_open_file_is_written_into(tmp_path):
+    link, out = tmp_path / "stdout", tmp_path / "out.txt"
+    link.symlink_to("/proc/self/fd/1")
+    code = (
+        "import sys; from pathlib import Path; from scorl.cli.output import open_output; print('before')\n"
+        "with open_output(Path(sys.argv[1])) as handle: handle.write('within\\n')\n"
+        "print('after')"
+    )
+    with out.open("w") as stdout:
+        subprocess.run([sys.executable, "-c", code, str(link)], stdout=stdout, check=True)
+    assert out.read_text() == "before\nwithin\nafter\n"
+    assert link.is_symlink()
+    other = tmp_path / "other.txt"
+    with other.open("w") as handle, open_output(Path(f"/proc/self/fd/{handle.fileno()}")) as into:
+        into.write("into")
+    assert other.read_text() == "into"
+    assert names(tmp_path) == {"stdout", "out.txt", "other.txt"}
+
+
 def test_doctor_says_what_is_there_and_what_a_model_does(scorl, model):
     code, out, _ = scorl("doctor", model)
     assert code == 0

@@ -38,12 +38,14 @@ __all__ = [
 def open_output(path: Path | None) -> Iterator[TextIO]:
     """A text file that becomes `path` when the block ends well and is gone when not; None: stdout.
 
-    What exists and is no file, a pipe or /dev/null say, is written into.
+    What exists and is no file, a pipe or /dev/null say, is written into, as is all below /dev and /proc, whose links
+    lead to open files: /dev/stdout is one.
     """
-    if path is None:
+    if path is None or is_stdout(path):
         yield sys.stdout
         return
     check_writable(path)
+    path = path if is_special(path) else Path(os.path.realpath(path))  # a link stays, and what it points at is replaced
     if is_special(path):
         with path.open("w", encoding="utf-8", errors="backslashreplace") as handle:
             yield handle
@@ -117,11 +119,12 @@ def check_writable(path: Path | None) -> None:
     """
     if path is None or is_special(path):
         return
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    folder = Path(os.path.realpath(path)).parent  # of what a link points at
+    if not folder.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {folder if path.is_symlink() else path.parent}")
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
-    check_folder(path.parent)
+    check_folder(folder)
 
 
 def check_folder(folder: Path) -> None:
@@ -138,8 +141,24 @@ def check_folder(folder: Path) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Whether it is there, and neither a file nor a folder."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    """Whether it is there, and neither a file nor a folder, or a link of the system's to what is open."""
+    return path.exists() and not path.is_dir() and (not path.is_file() or _leads_through_system(path))
+
+
+def is_stdout(path: Path) -> bool:
+    """Whether it is a link of the system's to stdout, whose place in a file would be another if it were opened anew."""
+    try:
+        return is_special(path) and os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
+
+
+def _leads_through_system(path: Path) -> bool:
+    """Whether it, or a link on the way from it, stands below /dev or /proc; it exists, so no link leads in a circle."""
+    place = Path(os.path.realpath(path.parent)) / path.name
+    if place.parts[1:2] in (("dev",), ("proc",)):
+        return True
+    return place.is_symlink() and _leads_through_system(place.parent / place.readlink())
 
 
 def print_grid(grid: Grid) -> None:
