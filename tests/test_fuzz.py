@@ -183,6 +183,12 @@ def test_a_task_id_of_mbpp_stands_once(tmp_path):
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
+        ([Verdict(None, "correct")], "reward for an attempt at problem p is None; a reward is a finite number"),
+        ([Verdict("1", "correct")], "reward for an attempt at problem p is '1'"),
+        ([Verdict(10**400, "correct")], "reward for an attempt at problem p is 1000"),
+        ([Verdict(10**5000, "correct")], "reward for an attempt at problem p is too large"),
+        ([1.0], r"the judge gave 1.0 for an attempt at problem p; it should return a Verdict, as in Verdict\(1\.0"),
+        (None, "the judge gave None; it should return a list with a Verdict on each attempt"),
         ([Verdict(float("nan"), "correct")], "reward for an attempt at problem p is nan"),
         ([Verdict(float("inf"), "correct")], "is inf"),
         ([], "0 verdicts on 1 attempts"),

@@ -91,11 +91,38 @@ class Task:
 
 def check_verdicts(task: Task, problems: Sequence[Problem], verdicts: Sequence[Verdict]) -> None:
     """Refuse what a judge of the user's own must not say: nothing could be learned from it, or written as JSON."""
+    if not isinstance(verdicts, Sequence) or isinstance(verdicts, str):
+        raise UserError(
+            f"task '{task.name}': the judge gave {_show(verdicts)}; it should return a list with a Verdict on each "
+            "attempt"
+        )
     if len(verdicts) != len(problems):
         raise UserError(f"task '{task.name}': the judge gave {len(verdicts)} verdicts on {len(problems)} attempts")
     for problem, verdict in zip(problems, verdicts, strict=True):
-        if not math.isfinite(verdict.reward):
+        where = f"for an attempt at problem {problem.id}"
+        if not isinstance(verdict, Verdict):
             raise UserError(
-                f"task '{task.name}': the judge's reward for an attempt at problem {problem.id} is {verdict.reward}; "
-                "a reward is a finite number"
+                f"task '{task.name}': the judge gave {verdict!r:.60} {where}; it should return a Verdict, as in "
+                "Verdict(1.0, 'correct')"
             )
+        if not _is_finite(verdict.reward):
+            raise UserError(
+                f"task '{task.name}': the judge's reward {where} is {_show(verdict.reward)}; a reward is a finite "
+                "number"
+            )
+
+
+def _is_finite(reward: Any) -> bool:
+    """Whether it is a number that a float can be: numpy's are taken too."""
+    try:
+        return not isinstance(reward, str) and math.isfinite(reward)
+    except (TypeError, OverflowError, ValueError):
+        return False
+
+
+def _show(reward: Any) -> str:
+    """It, if that is short: Python writes no number of more than 4,300 digits."""
+    try:
+        return f"{reward!r:.60}"
+    except ValueError:
+        return "too large"
