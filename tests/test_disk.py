@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
+
+from scorl.cli import commands, main
 
 RECIPE = """
 model: {path: "scorl:countdown-base"}
@@ -45,6 +48,35 @@ def test_weights_that_do_not_fit_on_the_disk_end_a_run_in_a_sentence(scorl, reci
     limit_files()
     assert scorl("train", run, "--resume")[0] == 0
     assert (run / "checkpoints" / "step-2").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "no", "a.txt"), "scorl: a.txt: Permission denied\n"),
+        (OSError(28, "no", "a.txt"), "scorl: cannot write a.txt: No space left on device. A run"),
+        (OSError(28, "no"), "scorl: cannot write: No space left on device. A run"),
+        (
+            SafetensorError('I/O error: Permission denied (os error 13) at path "/a/b"'),
+            "scorl: /a/b: Permission denied\n",
+        ),
+        (Exception("No space left on device (os error 28)"), "scorl: cannot write: No space left on device. A run"),
+        (PermissionError(1, "Operation not permitted"), None),  # of a signal, say
+        (ValueError("bad (os error 13)"), None),
+        (Exception("bad (os error 13)"), None),
+    ],
+)
+def test_what_is_certainly_the_disk_is_a_sentence_and_names_the_file(scorl, monkeypatch, error, said):
+    def fail(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(commands, "main", fail)
+    if said is None:
+        with pytest.raises(type(error)):
+            main([])
+    else:
+        code, _, err = scorl("doctor")
+        assert (code, err[: len(said)]) == (2, said)
 
 
 @pytest.fixture

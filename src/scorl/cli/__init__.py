@@ -109,19 +109,24 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _words_of_disk(error: Exception) -> str | None:
-    """What a disk that is full or forbidden said, in a sentence; None: it is another error.
+    """What a disk that is full or forbidden said, in a sentence; None: it is another error, or one that names no file.
 
-    Rust's libraries, safetensors and tokenizers, say it in errors of their own.
+    Rust's libraries, safetensors and tokenizers, say it in errors of their own; of a full disk they name no file.
     """
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-    if number is None or number not in FULL | FORBIDDEN:
-        return None
-    path = error.filename if isinstance(error, OSError) else None
+    if isinstance(error, OSError):
+        number, path = error.errno, error.filename
+    else:
+        found = re.search(r'\(os error (\d+)\)(?: at path "(.*)")?', str(error)) if _is_of_rust(error) else None
+        number, path = (int(found[1]), found[2]) if found else (None, None)
     if number in FULL:
         where = f" {path}" if path else ""
         return f"cannot write{where}: {os.strerror(number)}. A run resumes with --resume when there is room"
-    return f"{path}: {os.strerror(number)}" if path else os.strerror(number)
+    return f"{path}: {os.strerror(number)}" if path and number in FORBIDDEN else None
+
+
+def _is_of_rust(error: Exception) -> bool:
+    """Whether safetensors or tokenizers raised it, the latter with a bare Exception."""
+    return type(error) is Exception or type(error).__module__.partition(".")[0].startswith("safetensors")
 
 
 def _name() -> str:
