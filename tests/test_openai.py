@@ -187,7 +187,7 @@ def test_a_server_without_seeds_is_told_none_and_it_is_said_once(server, engine)
     server.faults.extend([refuses("seed")] * 9)
     with pytest.warns(UserWarning, match="takes no seed") as said:
         assert len(ask(engine(), "a", "b", "c")) == 3
-    assert len(said) == 1
+    assert sum("takes no seed" in str(warning.message) for warning in said) == 1
     assert ["seed" in body for body in server.bodies] == [True, False, False, False]
 
 
@@ -409,7 +409,7 @@ def test_answers_of_an_earlier_start_are_named_as_such_once(server, engine, tmp_
     again = engine()
     with pytest.warns(UserWarning, match=r"2 answers are taken from .*journal\.jsonl.*engine\.responses=NEW") as said:
         ask(again, "a", "b", "c")
-    assert len(said) == 1
+    assert sum("answers are taken from" in str(warning.message) for warning in said) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ask(again, "a")

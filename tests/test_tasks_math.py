@@ -392,7 +392,7 @@ def test_a_row_without_a_solution_is_left_out(tmp_path: Path) -> None:
     good = {"problem": "1 + 1?", "solution": "\\boxed{2}"}
     rows = [good, {"problem": "2?", "solution": ""}, {"problem": "3?", "solution": None}]
     path = write(tmp_path / "math.jsonl", *rows)
-    other = write(tmp_path / "test.jsonl", good)
+    other = write(tmp_path / "test.jsonl", {**good, "problem": "Another?"})
     with pytest.warns(UserWarning, match="2 of 3 rows have no answer"):
         assert len(math(Math(path=path, test_path=other)).split("train").take(9)) == 1
 
