@@ -64,9 +64,14 @@ def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
 
 def is_echo(answer: str, gold: str, problem: Problem) -> bool:
     """Whether an answer stands in the problem and is right only because math-verify worked it out."""
-    left, right = normalize(answer), normalize(extract_reference(gold))
+    left, right = normalize(answer), normalize_reference(gold)
     asked = problem.prompt[-1]["content"] if problem.prompt else ""
     return not compare_lightly(left, right) and repeats(answer, right, asked)
+
+
+def normalize_reference(gold: str) -> str:
+    """The answer within a gold answer, in one spelling."""
+    return normalize(extract_reference(gold))
 
 
 def judge_numbers(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
@@ -77,11 +82,14 @@ def judge_numbers(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
 def judge_number(answer: str | None, gold: str) -> Verdict:
     """The verdict on an answer that has to be a plain number."""
     settled = settle(answer, gold)
-    if isinstance(settled, Verdict):
-        unfinished = settled.reward and is_unfinished(normalize(answer or ""), normalize(extract_reference(gold)))
-        if not unfinished:
-            return settled
+    if isinstance(settled, Verdict) and not (settled.reward and is_undone(answer or "", gold)):
+        return settled
     return Verdict(0.0, "incorrect", "the final answer is not a plain number", settled.answer)
+
+
+def is_undone(answer: str, gold: str) -> bool:
+    """Whether a right answer leaves its division to the grader."""
+    return is_unfinished(normalize(answer), normalize_reference(gold))
 
 
 def judge_answers(pairs: Sequence[tuple[str | None, str]]) -> list[Verdict]:

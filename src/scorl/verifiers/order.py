@@ -11,7 +11,7 @@ from scorl.verifiers import VERIFIERS, Judge, program
 __all__ = ["check_order"]
 
 LOOKS = 3
-"""Pairs of neighbours that are looked at: the first, the middle and the last that were paid differently."""
+"""Pairs of neighbours that are looked at, of those that were paid differently: the first, and each third further on."""
 SETTLED = ("correct", "incorrect")
 """What a busy machine does not change."""
 
