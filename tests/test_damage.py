@@ -236,7 +236,14 @@ def test_a_newer_format_is_refused_with_both_versions(killed, model):
     [
         (lambda run: (run / "evaluation.json").write_text("[]"), r"evaluation\.json holds no evaluations"),
         (lambda run: (run / "evaluation.json").write_text('{"test": 1}'), r"evaluation\.json holds no evaluations"),
+        (
+            lambda run: (run / "evaluation.json").write_text(
+                '{"test": {"step": 1, "metrics": {}, "history": [{"step": 1}]}}'
+            ),
+            r"evaluation\.json holds no evaluations",
+        ),
         (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json is no JSON"),
+        (lambda run: (run / "steps.jsonl").write_text('{"step": 0}\n'), r"steps\.jsonl, line 1 says no `stage`"),
         (
             lambda run: (run / "steps.jsonl").write_bytes(b'{"step": "\xff"}\n'),
             r"steps\.jsonl, line 1 is no JSON.* Delete that line: the run resumes without it",

@@ -176,7 +176,8 @@ def test_files_without_attempts_are_named(tmp_path: Path) -> None:
         list(read_attempts(tmp_path))
     file = tmp_path / "other.jsonl"
     for text, message in (
-        ("{}\n", "holds no attempts"),
+        ("{}\n", "holds no attempts: a line has no `step`"),
+        ('{"step": 1, "problem": "a", "sample": 0, "turn": 0}\n', "a line has no `text`"),
         ("[1]\n", "line 1 is no JSON object"),
         ("{\n", "line 1 is no JSON"),
     ):

@@ -207,7 +207,7 @@ def test_an_alarm_is_sent_as_a_figure_and_once_in_words(model, wandb, tmp_path):
     assert "train/delta" not in wandb.rows[0]
     resumed = tmp_path / "resumed"
     resumed.mkdir()
-    (resumed / "steps.jsonl").write_text(json.dumps({"step": 0, "alarms": alarms}) + "\n")
+    (resumed / "steps.jsonl").write_text(json.dumps({"step": 0, "stage": "one", "alarms": alarms}) + "\n")
     with Loggers(whole.recipe, RunDirectory(resumed), {}) as loggers:
         loggers.start(1)
         loggers.step({"step": 1, "alarms": alarms})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scorl.errors import UserError, nearest
 from scorl.run.directory import RunDirectory
+from scorl.run.history import has_metrics
 
 if TYPE_CHECKING:
     from scorl.evaluation import Summary
@@ -74,6 +75,4 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _is_evaluation(found: Any) -> bool:
     """Whether it is what `Evaluation.summary` wrote, now or in an older version."""
-    if not isinstance(found, dict) or not found.keys() >= NEEDED or not isinstance(found["metrics"], dict):
-        return False
-    return all(isinstance(m, dict) and m.keys() >= {"value", "low", "high"} for m in found["metrics"].values())
+    return isinstance(found, dict) and found.keys() >= NEEDED and has_metrics(found)

@@ -38,6 +38,8 @@ DRAFT = re.compile(r"\.\d+\.draft\..+|\.(step-\d+|best)(\.gone)?\.draft")
 """The names of `replacing` and, of folders, of scorl.run.checkpoint."""
 Record = dict[str, Any]
 """One line of a JSONL file."""
+NEEDED = ("step", "problem", "sample", "turn", "text", "reward", "finish")
+"""What every line of attempts has; older versions wrote no more of what is read."""
 
 
 def response_records(step: int, trajectory: Trajectory, credits: Sequence[Credit] | None = None) -> list[Record]:
@@ -111,8 +113,8 @@ def read_responses(file: Path) -> Iterator[Record]:
         UserError: a line is no attempt.
     """
     for record in read_records(file):
-        if "turn" not in record:
-            raise UserError(f"{file} holds no attempts: its lines have no `turn`")
+        if missing := next((key for key in NEEDED if key not in record), None):
+            raise UserError(f"{file} holds no attempts: a line has no `{missing}`")
         yield record
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.run.files import Record, read_all, read_json
 
-__all__ = ["cut_evaluations", "read_evaluations", "read_logger_runs", "read_steps"]
+__all__ = ["cut_evaluations", "has_metrics", "read_evaluations", "read_logger_runs", "read_steps"]
 
 
 def read_steps(file: Path) -> list[Record]:
@@ -20,8 +20,8 @@ def read_steps(file: Path) -> list[Record]:
     """
     records = read_all(file)
     for number, record in enumerate(records, 1):
-        if not _has_step(record):
-            raise UserError(f"{file}, line {number} says no `step`")
+        if not _has_step(record) or "stage" not in record:
+            raise UserError(f"{file}, line {number} says no `{'stage' if _has_step(record) else 'step'}`")
     return records
 
 
@@ -60,8 +60,17 @@ def read_logger_runs(file: Path) -> dict[str, str]:
     return runs
 
 
+def has_metrics(evaluation: Any) -> bool:
+    """Whether it has metrics, each with its value and its limits."""
+    metrics = evaluation.get("metrics") if isinstance(evaluation, dict) else None
+    return isinstance(metrics, dict) and all(
+        isinstance(metric, dict) and metric.keys() >= {"value", "low", "high"} for metric in metrics.values()
+    )
+
+
 def _is_evaluation(latest: Any) -> bool:
-    return _has_step(latest) and isinstance(latest.get("history"), list) and all(map(_has_step, latest["history"]))
+    history = latest.get("history") if isinstance(latest, dict) else None
+    return isinstance(history, list) and all(_has_step(entry) and has_metrics(entry) for entry in [latest, *history])
 
 
 def _has_step(record: Any) -> bool:

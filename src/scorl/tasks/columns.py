@@ -13,7 +13,8 @@ from scorl.errors import UserError
 from scorl.tasks.rows import Row, column, read_written
 from scorl.trajectory import Message
 from scorl.verifiers.extract_answer import extract_reference
-from scorl.verifiers.normalize import normalize, parse_number
+from scorl.verifiers.math import normalize_reference
+from scorl.verifiers.normalize import parse_number
 
 __all__ = [
     "as_chat",
@@ -127,7 +128,7 @@ def check_golds(golds: Sequence[tuple[str, str]], task: str, verifier: str = "ma
 
 def is_no_number(gold: str) -> bool:
     """Whether a gold answer is none that the verifier `number` finds a number in."""
-    return parse_number(normalize(extract_reference(gold))) is None
+    return parse_number(normalize_reference(gold)) is None
 
 
 def is_prose(gold: str) -> bool:

@@ -21,7 +21,7 @@ from scorl.verifiers.normalize import normalize, parse_number, same_number
 from scorl.verifiers.refuse import LENGTH, asks_too_much, is_too_hard, is_unfinished, lists_numbers, repeats
 from scorl.verifiers.workers import Check, CheckResult, compare_all
 
-__all__ = ["judge", "judge_answers", "judge_numbers", "name_answer", "verify"]
+__all__ = ["judge", "judge_answers", "judge_numbers", "name_answer", "normalize_reference", "verify"]
 
 SECONDS = 3.0
 """Wall time for one symbolic comparison."""
