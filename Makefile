@@ -39,6 +39,7 @@ ANSWERS ?= 10000
 PROGRAMS ?= 1000
 STEPS ?= 10000
 COUNT ?= 5000
+ALL_CORES := -n auto --maxprocesses 4 --dist worksteal
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs tools
 
 RAY := .venv-ray
@@ -97,8 +98,9 @@ format: setup
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# A worker a core, up to four: each holds torch, and many a test starts processes of its own.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ALL_CORES)
 
 # SEED=7 repeats the moments of a run that printed that seed.
 test-kills: setup
@@ -152,7 +154,7 @@ $(LOWEST)/.installed: pyproject.toml $(RELEASE)/.installed
 	touch $@
 
 test-lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/pytest
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest $(ALL_CORES)
 
 $(RAY)/.installed: $(LOCKED)
 	$(call install_beside,$(RAY),ray)

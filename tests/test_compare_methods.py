@@ -151,7 +151,8 @@ def test_at_equal_sampled_tokens(tmp_path):
         history = [{**entry, "step": step, "outcomes": dict.fromkeys(entry["outcomes"], "00")} for step in (0, 60, 120)]
         path.write_text(json.dumps({"test": {**entry, "history": [*history, entry]}}))
         lines = [
-            {"step": s, "objective": "reinforce", "tokens": spent[run.arm.method]} for s in range(run.recipe.steps)
+            {"step": s, "stage": "reinforce", "objective": "reinforce", "tokens": spent[run.arm.method]}
+            for s in range(run.recipe.steps)
         ]
         (run.directory / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     equal = summarize_runs(runs).equal_tokens

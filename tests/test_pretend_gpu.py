@@ -11,12 +11,15 @@ import pytest
 from support.pretend_gpu.guard import build_guard, why_not
 
 TESTS = Path(__file__).parent
-CASES = [
+ALL = [
     "-".join(parts)
     for parts in itertools.product(
         ("float32", "bfloat16"), ("full", "lora"), ("prefix_tree", "padded"), ("plain", "checkpointing")
     )
 ]
+HALF = [case for case in ALL if ("float32" in case) + ("full" in case) + ("plain" in case) in (1, 3)]
+"""Any two of the choices together; both packings of each."""
+CASES = ALL if "SCORL_SLOW" in os.environ else HALF
 # A limit goes down with the code, and never up.
 SYNCS_A_TOKEN = 1
 SYNCS_A_CALL = 2  # of the engine: whether the weights have changed, whether prompts are of one length

@@ -25,7 +25,8 @@ def step(number: int) -> dict:
 
 
 def response(number: int) -> dict:
-    return {"step": number, "turn": 0, "text": "a lone surrogate: \ud800"}
+    lone = "a lone surrogate: \ud800"
+    return {"step": number, "problem": "a", "sample": 0, "turn": 0, "text": lone, "reward": None, "finish": "stop"}
 
 
 def written(run: RunDirectory, steps: int) -> RunDirectory:
@@ -33,9 +34,9 @@ def written(run: RunDirectory, steps: int) -> RunDirectory:
     with run.lock():
         run.start("seed: 0\n")
         for number in range(steps):
-            run.record_evaluation("test", {"step": number, "problems": 3})
+            run.record_evaluation("test", {"step": number, "problems": 3, "metrics": {}})
             run.record_step(step(number), [response(number)])
-        run.record_evaluation("test", {"step": steps, "problems": 3})
+        run.record_evaluation("test", {"step": steps, "problems": 3, "metrics": {}})
     return run
 
 
@@ -144,7 +145,7 @@ def test_attempts_are_compressed_and_only_the_last_kept(run):
     with run.lock():
         for number in range(4):
             run.record_step(step(number), [response(number)] * 50, logging)
-        run.record_evaluation("test", {"step": 4}, [response(4)], compress=True)
+        run.record_evaluation("test", {"step": 4, "metrics": {}}, [response(4)], compress=True)
     assert names(run.path / "attempts") == {"step-000002.jsonl.gz", "step-000003.jsonl.gz"}
     assert list(run.attempts()) == [response(2)] * 50 + [response(3)] * 50
     assert list(run.attempts([4], held_out=True)) == [response(4)]
