@@ -8,10 +8,10 @@ processes the launcher or one of the ranks is killed; then nothing of the family
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,11 +20,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import yaml
 from support.processes import descendants, survivors
 
+from scorl.cli import main
+
+FORKS = multiprocessing.get_context("forkserver")
+"""Of a process that has imported what a run imports, which takes longer than the run. Ranks are started by torchrun."""
+FORKS.set_forkserver_preload(["scorl.cli.train", "scorl.run.run", "scorl.model.loading", "peft"])
 MOST = 5
 """Kills of one run."""
 SECONDS = 10.0
@@ -103,7 +109,7 @@ class Kind:
         self.recipe.write_text(yaml.safe_dump(COMMON | KINDS[self.name]))
         run, began = self.folder / "undisturbed", time.monotonic()
         process = start(self.recipe, run)
-        while process.poll() is None and not is_locked(run):
+        while process.is_alive() and not is_locked(run):
             time.sleep(0.01)
         at_work = time.monotonic()
         finish(process, run)
@@ -117,7 +123,7 @@ class Kind:
             for _ in range(draw.randint(1, MOST)):
                 process = start(self.recipe, run)
                 self.wait_for_moment(process, run, draw)
-                if process.poll() is not None:
+                if not process.is_alive():
                     break
                 phase = kill(process, run, self.steps, draw)
                 self.kills[phase] += 1
@@ -134,7 +140,7 @@ class Kind:
             report(f"{self.name}: FAILED: {error}")
         self.runs += 1
 
-    def wait_for_moment(self, process: subprocess.Popen[bytes], run: Path, draw: random.Random) -> None:
+    def wait_for_moment(self, process: BaseProcess, run: Path, draw: random.Random) -> None:
         """Wait for a moment that is drawn: at the start, of the first work, about a step, while a checkpoint is saved.
 
         A moment drawn by the clock alone would mostly meet the imports.
@@ -145,9 +151,9 @@ class Kind:
         if what == "start":
             time.sleep(draw.uniform(0, self.start_seconds))
             return
-        while process.poll() is None and not (is_locked(run) and count_steps(run) >= wanted):
+        while process.is_alive() and not (is_locked(run) and count_steps(run) >= wanted):
             time.sleep(0.002)
-        while what == "save" and process.poll() is None and not is_saving(run):
+        while what == "save" and process.is_alive() and not is_saving(run):
             time.sleep(0.002)
         time.sleep(draw.uniform(0, {"work": 1.0, "step": 1.5, "save": 0.1}[what] * self.step_seconds))
 
@@ -158,34 +164,41 @@ class Kind:
         return [self.name, str(self.runs), str(self.kills.total()), *kills, equal]
 
 
-def start(recipe: Path, run: Path) -> subprocess.Popen[bytes]:
+def start(recipe: Path, run: Path) -> BaseProcess:
     """Start or resume a run; what it says goes to a file beside it."""
-    command = [sys.executable, "-m", "scorl", "train", str(recipe), "--out", str(run), "--resume", "auto"]
+    process = FORKS.Process(target=train, args=(recipe, run))
+    process.start()
+    return process
+
+
+def train(recipe: Path, run: Path) -> None:
+    """The command, in a process of its own."""
     with run.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        for said in (1, 2):
+            os.dup2(log.fileno(), said)
+    main(["train", str(recipe), "--out", str(run), "--resume", "auto"])
 
 
-def finish(process: subprocess.Popen[bytes], run: Path) -> None:
+def finish(process: BaseProcess, run: Path) -> None:
     """Wait for a run that nobody disturbs."""
-    try:
-        code = process.wait(300)
-    except subprocess.TimeoutExpired:
+    process.join(300)
+    if process.is_alive():
         process.kill()
-        raise FailedError("does not end within 300 s") from None
-    if code:
-        raise FailedError(f"exit code {code}: {run.with_suffix('.log').read_text()[-1000:]}")
+        raise FailedError("does not end within 300 s")
+    if process.exitcode:
+        raise FailedError(f"exit code {process.exitcode}: {run.with_suffix('.log').read_text()[-1000:]}")
 
 
-def kill(process: subprocess.Popen[bytes], run: Path, steps: int, draw: random.Random) -> str:
+def kill(process: BaseProcess, run: Path, steps: int, draw: random.Random) -> str:
     """Kill a process of the family, see to it that the others go, and say in which phase that was."""
+    assert process.pid is not None
     family = [process.pid, *descendants(process.pid)]
     phase = phase_of(run, steps)
     os.kill(draw.choice(family), 9)
-    try:
-        process.wait(60)
-    except subprocess.TimeoutExpired:
+    process.join(60)
+    if process.is_alive():
         process.kill()
-        raise FailedError("its launcher lives on without a rank") from None
+        raise FailedError("its launcher lives on without a rank")
     if left := survivors(family, SECONDS):
         raise FailedError(f"{len(left)} of {len(family)} processes live on")
     return phase
@@ -246,7 +259,7 @@ def print_table(kinds: list[Kind]) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
-def main() -> None:
+def disturb_runs() -> None:
     """Disturb runs of all kinds in turn until there were enough kills; exit code 1 if one did not end equal."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
@@ -279,4 +292,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    disturb_runs()
