@@ -282,6 +282,8 @@ def disturb_runs() -> None:
         if count_kills() < options.kills:
             kinds[number % len(kinds)].disturb(options.seed + number, report)
 
+    (first := FORKS.Process(target=int)).start()
+    first.join()  # so that no kind measures the imports
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(Kind.measure, kinds))
         list(pool.map(work, range(20 * options.kills)))
