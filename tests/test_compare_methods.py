@@ -5,11 +5,16 @@ from dataclasses import replace
 
 import pytest
 from test_compare import RECIPE, finished
+from transformers import AutoTokenizer
 
 from scorl.compare import METHODS, parse_arms, plan_runs, summarize_runs, tabulate_comparison, tabulate_equal_tokens
 from scorl.compare.jobs import _share_collected
 from scorl.metrics import outcomes, tally_outcomes, tokens
+from scorl.model.chat import Chat
+from scorl.model.context import check_context, max_positions
+from scorl.model.loading import load_config, load_pretrained
 from scorl.objectives import PAG, UFO, OutcomeLevel, ProcessLevel, Reinforce, RejectionSampling, StageOne
+from scorl.recipe import resolve
 from scorl.tasks.turns import Correction, Verification
 from scorl.trajectory import Problem, Response, Trajectory, Verdict
 
@@ -51,6 +56,17 @@ def test_arms_that_verify_keep_the_recipes_words_for_the_next_attempt():
     assert METHODS["pag"].of(mine).turns == Verification(correction="Look again.")
     given = Verification(verification="True?")
     assert METHODS["pag"].of(replace(RECIPE, turns=given)).turns == given
+
+
+@pytest.mark.parametrize("name", ["countdown", "functions", "hasty", "verify"])
+def test_every_arm_of_the_paper_can_be_asked_of_the_shipped_bases(name):
+    recipe = resolve(name)
+    chat = Chat.of_model(recipe.model, load_pretrained(AutoTokenizer, recipe.model.path))
+    positions = max_positions(load_config(recipe.model.path))
+    for asked in {arm.recipe(recipe).turns: arm.recipe(recipe) for arm in parse_arms(None)}.values():
+        task = asked.build_task()
+        problems = task.split("test").draw(20, 0, 0)
+        check_context(chat, problems, task.turns(2), asked.engine.sampling, positions)  # raises where none fits
 
 
 def test_when_each_policy_stops(tmp_path):

@@ -79,16 +79,11 @@ class Correction:
 
 @dataclass(frozen=True)
 class SelfRefine:
-    """Ask for a critique, then for another attempt: Self-Refine (arXiv 2303.17651). The wording is ours."""
+    """Ask for a critique, then for another attempt: Self-Refine (arXiv 2303.17651), in the words of 2303.17491."""
 
-    critique: str = (
-        "Review your answer above step by step. Say which steps are right and which are wrong, and why. "
-        "Do not solve the problem again yet."
-    )
+    critique: str = "Review your previous answer and find problems with your answer."
     """What asks for the critique."""
-    rewrite: str = (
-        "Now solve the problem again, taking your review into account, and give the final answer in the same form."
-    )
+    rewrite: str = "Based on the problems you found, improve your answer."
     """What asks for the attempt after the critique."""
 
     def __call__(self, correction: str, attempts: int) -> tuple[Turn, ...]:
