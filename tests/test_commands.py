@@ -193,6 +193,14 @@ def test_what_two_evaluations_have_not_in_common_is_said_or_refused(scorl, tmp_p
     other = written(tmp_path / "b.json", "10", "01", max_tokens=80)
     assert "not alike: max_tokens: 64 before, 80 after" in scorl("diff", before, other)[2]
     old, new = (written(tmp_path / f"{n}.json", "10", task_settings={"verifier": v}) for n, v in enumerate("ab"))
+    longer = written(tmp_path / "d.json", "10", "01", max_tokens=[64, 512], wording="verify_first", messages=["Look."])
+    err = scorl("diff", written(tmp_path / "e.json", "10", "01", max_tokens=[64, 256]), longer)[2]
+    for said in (
+        "max_tokens: [64, 256] before, [64, 512] after",
+        "wording: None before, 'verify_first' after",
+        "messages: ",
+    ):
+        assert f"not alike: {said}" in err
     assert "not alike: task.verifier: 'a' before, 'b' after" in scorl("diff", old, new)[2]
     for file, said in (
         (written(tmp_path / "c.json", "10", task="math"), "on countdown with one on math"),

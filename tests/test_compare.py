@@ -1,6 +1,7 @@
 """The comparison: what each method makes of a recipe, and what the runs say together."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -53,9 +54,9 @@ def test_what_the_methods_are():
 
 
 def test_arms_are_read_and_mistakes_are_named():
-    assert parse_arms("base, score:stages.1.alpha=0:seed=3,multi_turn") == [
+    assert parse_arms("base, score:stages.1.alpha=0:learner.weight_decay=1,multi_turn") == [
         Arm("base"),
-        Arm("score", ("stages.1.alpha=0", "seed=3")),
+        Arm("score", ("stages.1.alpha=0", "learner.weight_decay=1")),
         Arm("multi_turn"),
     ]
     (arm,) = parse_arms("score:stages.1.alpha=0")
@@ -63,20 +64,29 @@ def test_arms_are_read_and_mistakes_are_named():
     for names, message in (("scor", "did you mean 'score'"), ("base,base", "twice")):
         with pytest.raises(UserError, match=message):
             parse_arms(names)
+    lora = "score:model.lora={r: 8, target_modules: [q_proj,k_proj]}:stages.1.alpha=0"
+    assert parse_arms(f"{lora} ,multi_turn") == [
+        Arm("score", ("model.lora={r: 8, target_modules: [q_proj,k_proj]}", "stages.1.alpha=0")),
+        Arm("multi_turn"),
+    ]
+    for key in ("seed=3", "evaluation.problems=9", "evaluation={split: train}"):
+        with pytest.raises(UserError, match=r"arm 'score:.*' sets .*, which must be the same in every arm"):
+            parse_arms(f"base,score:{key}")
+    assert parse_arms("score:evaluation.eval_steps=9")[0].recipe(RECIPE).evaluation.eval_steps == 9
     with pytest.raises(UserError, match=r"stages\.1\.alhpa"):
         parse_arms("score:stages.1.alhpa=0")[0].recipe(RECIPE)
     with pytest.raises(UserError, match="score_stage_one"):
         METHODS["star"].of(resolve("countdown-multi-turn"))
 
 
-def finished(run, outcomes, fixed=None, tokens=None):
+def finished(run, outcomes, fixed=None, tokens=None, **more):
     """What a run leaves that is over."""
     run.directory.mkdir(parents=True)
     tally = tally_outcomes(outcomes)
     assert tally.problems
     evaluation = {"step": run.recipe.steps, "problems": len(outcomes), "outcomes": outcomes, "metrics": {}}
     evaluation |= {"model": "tiny", "task": "countdown", "split": "test", "samples": 1, "temperature": 0.0}
-    evaluation |= {"mcnemar_p": None}
+    evaluation |= {"mcnemar_p": None, **more}
     evaluation["edit_ratios"] = dict.fromkeys(outcomes, 0.25)
     if tokens:
         evaluation["tokens"] = dict.fromkeys(outcomes, tokens)
@@ -111,6 +121,27 @@ def test_the_table_of_finished_runs(tmp_path):
     assert arms_json["base"]["to_score"]["delta"]["value"] == pytest.approx(-1.0)
     assert arms_json["score"]["paper_math500"] == {"accuracy_t1": 60.0, "accuracy_t2": 64.4, "delta": 4.4}
     json.dumps(arms_json)
+
+
+def test_runs_on_other_problems_have_no_table(tmp_path):
+    runs = plan_runs(RECIPE, parse_arms("base,score,multi_turn:task.correction=Look again."), 1, tmp_path)
+    for run, digest in zip(runs, "aab", strict=True):
+        finished(run, {"p0": "01"}, problems_hash=digest)
+    assert len(summarize_runs(runs).rows) == 3  # the same problems in other words
+    shutil.rmtree(runs[1].directory)
+    finished(runs[1], {"p0": "01"}, problems_hash="c")
+    with pytest.raises(UserError, match=r"score/seed-0 was evaluated on other problems than .*/base/seed-0"):
+        summarize_runs(runs)
+    shutil.rmtree(runs[1].directory)
+    finished(runs[1], {"p1": "01"})
+    with pytest.raises(UserError, match="other problems"):
+        summarize_runs(runs)
+
+
+def test_a_value_with_a_slash_or_of_many_words_is_a_folder_like_others(tmp_path):
+    runs = plan_runs(RECIPE, parse_arms(f"score:model.path=a/b,score:task.correction={'Look. ' * 99}"), 1, tmp_path)
+    assert runs[0].directory == tmp_path / "score:model.path=a_b" / "seed-0"
+    assert len(runs[1].directory.parent.name) < 220
 
 
 def table_of(out, arms, seeds, answer):
@@ -273,6 +304,11 @@ def test_only_arms_that_sample_alike_share_what_the_base_writes(tmp_path, monkey
     jobs.execute_runs(runs, tmp_path, 1, lambda text: None)
     assert [run.files.collected(0).is_symlink() for run in runs] == [True, True, True, False]
     assert len({run.files.collected(0).resolve() for run in runs}) == 2
+    # The place is made again where somebody has deleted it.
+    shared = runs[0].files.collected(0).resolve()
+    shutil.rmtree(tmp_path / "collected")
+    jobs.execute_runs(runs, tmp_path, 1, lambda text: None)
+    assert shared.is_dir()
 
 
 def test_a_run_that_the_system_killed_is_said_to_be(tmp_path, monkeypatch):

@@ -79,6 +79,8 @@ def test_when_each_policy_stops(tmp_path):
         "pag": "verification",
         "ufo": "verifier",
     }
+    (once,) = plan_runs(RECIPE, parse_arms("multi_turn:stages.0.attempts=1"), 1, tmp_path / "once")
+    assert once.ending == "first"
     asked = replace(RECIPE, turns=Verification())
     runs = plan_runs(asked, parse_arms("base,single_turn,score,ufo"), 1, tmp_path / "b")
     assert {run.arm.name: run.ending for run in runs} == {
@@ -195,10 +197,22 @@ def test_at_equal_sampled_tokens(tmp_path):
     assert f"before their first evaluation: {runs[-1].arm.label}" in tabulate_equal_tokens(without).notes[-1]
 
 
+def test_a_run_that_lost_the_record_of_a_step_does_not_count_at_equal_tokens(tmp_path):
+    lost, *others = runs = plan_runs(RECIPE, parse_arms("multi_turn,score,single_turn"), 1, tmp_path)
+    lines = [json.dumps({"step": s, "stage": "one", "tokens": 10}) + "\n" for s in range(RECIPE.steps)]
+    for run in runs:
+        finished(run, {"p": "01"})
+        (run.directory / "steps.jsonl").write_text("".join(lines[run is lost :]))
+    equal = summarize_runs(runs).equal_tokens
+    assert equal is not None
+    assert [arm.method for arm in equal.left_out] == ["multi_turn"]
+    assert [row.arm for row in equal.rows] == [run.arm for run in others]
+
+
 def test_only_arms_that_ask_alike_share_what_the_base_was_asked(tmp_path):
     runs = plan_runs(RECIPE, parse_arms("star,pair_sft,s2r,self_rewarding"), 1, tmp_path)
     for run in runs:
         run.directory.mkdir(parents=True)
-        _share_collected(run, tmp_path)
+        _share_collected(run, run.recipe, tmp_path)
     star, pair, s2r, rewarding = (run.files.collected(0).resolve() for run in runs)
     assert star == pair != s2r == rewarding

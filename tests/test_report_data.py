@@ -177,6 +177,17 @@ def test_a_run_is_described_by_its_files(tmp_path: Path) -> None:
     assert [one["name"] for one in lengths["series"]] == ["attempt 1", "attempt 2"]
 
 
+def test_a_short_run_that_is_over_has_its_alarms(tmp_path: Path) -> None:
+    """Those that want ten steps of a longer one."""
+    run = RunDirectory(write_run(tmp_path / "run"))
+    lines = [step | {"reward_t1": 0.0, "reward_t2": 0.0} for step in run.steps()]
+    (run.path / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert not gather_run("run", run).alarms
+    run.rewrite_recipe("stages: [{steps: 2}, {steps: 4}]\n")
+    (alarm,) = gather_run("run", run).alarms
+    assert alarm.startswith("no reward in 1 steps from 5 to 5: every reward of the last 6 steps was 0.")
+
+
 def test_a_recorded_scaling_is_drawn_with_its_differences(tmp_path: Path) -> None:
     recorded = Path(__file__).parents[1] / "docs" / "results" / "scale-countdown-trained.json"
     (tmp_path / "scale.json").write_bytes(recorded.read_bytes())

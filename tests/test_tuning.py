@@ -66,6 +66,23 @@ def test_of_equal_values_the_recipes_own_stays_and_else_the_first(tmp_path):
     assert [choice.value for choice in tuned.values()] == ["0.0003", "0.0001"]
 
 
+def test_equal_counts_of_other_seeds_are_equal(tmp_path):
+    (score,), tuning = parse_arms("score"), parse_tuning(f"{KEY}=1e-4,3e-4", RECIPE, 2)
+    trials = plan_trials(RECIPE, [score], tuning, tmp_path)
+    for run, right in zip(trials, (40, 41, 42, 41), strict=True):  # by seed, then by value; their floats differ
+        finished(run, {f"p{i}": "01" if i < right else "00" for i in range(200)})
+    assert choose_values(RECIPE, [score], tuning, trials)[score].value == "0.0003"
+
+
+def test_a_key_that_makes_an_arm_what_it_is_is_not_tuned(tmp_path):
+    tuning = parse_tuning("stages.1.alpha=1,10", RECIPE, 1)
+    assert plan_trials(RECIPE, parse_arms("score"), tuning, tmp_path)
+    with pytest.raises(UserError, match=r"arm 'no_bonus' is what it is by stages\.1\.alpha=0\.0"):
+        plan_trials(RECIPE, parse_arms("score,no_bonus"), tuning, tmp_path)
+    with pytest.raises(UserError, match=r"arm 'offline_only' is what it is by stages\.0\.offline"):
+        plan_trials(RECIPE, parse_arms("offline_only"), parse_tuning("stages.0.offline=0,0.5", RECIPE, 1), tmp_path)
+
+
 def test_a_value_whose_trial_failed_is_not_chosen(tmp_path):
     failed = {
         "multi_turn": dict.fromkeys(("0.0001", "0.0003", "0.001")),

@@ -8,6 +8,7 @@ OUT/collected/seed-0-5f3a91c2/     what STaR and Pair-SFT sample of the base, on
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -57,10 +58,11 @@ class Run:
     @property
     def ending(self) -> Ending:
         """When its policy stops at inference: by its own verification where it answers more than once and is asked."""
+        if self.recipe.stages and not self.corrects:
+            return "first"
         of_method = METHODS[self.arm.method].ending
-        once = bool(self.recipe.stages) and not self.corrects
         asked = {turn.role for turn in self.recipe.turns("", 2)}
-        return of_method if once or of_method == "verifier" or "verification" not in asked else "verification"
+        return of_method if of_method == "verifier" or "verification" not in asked else "verification"
 
     def tally(self, evaluation: dict[str, Any]) -> Tally:
         """The sums behind the metrics of one of its evaluations, those of its policy at inference among them."""
@@ -108,7 +110,7 @@ def plan_runs(recipe: Recipe, arms: Sequence[Arm], seeds: int, out: Path) -> lis
                     run_name=f"{made.logging.run_name or out.name}/{arm.name}/seed-{seed}",
                 )
                 made = replace(made, seed=seed, evaluation=evaluation, logging=names)
-                runs.append(Run(arm, seed, made, out / arm.name / f"seed-{seed}"))
+                runs.append(Run(arm, seed, made, out / arm.folder / f"seed-{seed}"))
     for run in runs:
         if run.files.has_recipe and (changed := differences(resolve(run.directory), run.recipe)):
             raise UserError("\n  ".join([f"{run.directory}: holds a run of another recipe:", *changed]))
@@ -187,11 +189,11 @@ def start_run(run: Run, recipe: Recipe, out: Path, jobs: int) -> subprocess.Pope
     """
     recipes = out / "recipes"
     recipes.mkdir(parents=True, exist_ok=True)
-    path = recipes / f"{run.arm.name}-seed-{run.seed}.yaml"
+    path = recipes / f"{run.arm.folder}-seed-{run.seed}.yaml"
     write_whole(path, recipe.dump())
     run.directory.mkdir(parents=True, exist_ok=True)
     if run.recipe.stages and run.recipe.stages[0].objective.source == "collected":
-        _share_collected(run, out)
+        _share_collected(run, recipe, out)
     command = [sys.executable, "-m", "scorl", "train", str(path), "--out", str(run.directory), "--resume", "auto"]
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     with run.log.open("ab") as log:
@@ -205,20 +207,21 @@ def start_run(run: Run, recipe: Recipe, out: Path, jobs: int) -> subprocess.Pope
         )
 
 
-def _share_collected(run: Run, out: Path) -> None:
-    """What the first stage collects is the base's work: all arms of a seed that sample alike read and write it at one
-    place.
+def _share_collected(run: Run, recipe: Recipe, out: Path) -> None:
+    """What the first stage collects is the base's work: all arms of a seed that sample alike, in this command or in a
+    later one, read and write it at one place.
     """
     if not all(setting.startswith("learner.") for setting in run.arm.settings):
         return
-    stage = run.recipe.stages[0]
-    asked = (run.recipe.turns("", stage.attempts), stage.samples, stage.branches, stage.offline, stage.first)
-    alike = hashlib.blake2b(repr(asked).encode(), digest_size=4).hexdigest()
+    stage, sections = recipe.stages[0], recipe.as_dict()
+    drawn = (stage.attempts, stage.problems, stage.samples, stage.branches, stage.offline, stage.first)
+    asked = [drawn, *(sections[name] for name in ("model", "task", "turns", "engine"))]
+    alike = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=4).hexdigest()
     shared, link = out / "collected" / f"seed-{run.seed}-{alike}", run.files.collected(0)
-    shared.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(exist_ok=True)
-    if not link.exists():
+    if not link.is_symlink() and not link.exists():
         link.symlink_to(os.path.relpath(shared, link.parent))
+    link.resolve().mkdir(parents=True, exist_ok=True)
 
 
 def _describe_ending(run: Run, code: int) -> str:

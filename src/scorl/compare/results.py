@@ -10,6 +10,7 @@ from scorl.compare.arms import Arm
 from scorl.compare.jobs import Run
 from scorl.compare.tokens import EqualTokens, compare_at_equal_tokens
 from scorl.compare.tuning import Tuned
+from scorl.errors import UserError
 from scorl.metrics import (
     Difference,
     Interval,
@@ -21,6 +22,7 @@ from scorl.metrics import (
     tally_outcomes,
 )
 from scorl.metrics.alarms import UNCHANGED
+from scorl.run.history import of_same_problems
 
 __all__ = ["ArmResult", "Collapsed", "Comparison", "summarize_runs"]
 
@@ -105,15 +107,32 @@ class Comparison:
 
 
 def summarize_runs(runs: Sequence[Run], tuned: Mapping[Arm, Tuned] | None = None) -> Comparison:
-    """The table of the runs that are done; an arm without one has no row, and one that was tuned keeps its name."""
+    """The table of the runs that are done; an arm without one has no row, and one that was tuned keeps its name.
+
+    Raises:
+        UserError: the runs were evaluated on other problems.
+    """
     tuned = tuned or {}
     asked = {choice.final: arm for arm, choice in tuned.items()}
     runs = [replace(run, arm=asked.get(run.arm, run.arm)) for run in runs]
     done = [run for run in runs if run.done]
+    _check_problems(done)
     by_arm = [[run for run in done if run.arm == arm] for arm in dict.fromkeys(run.arm for run in runs)]
     score = [run for run in done if run.arm.name == SCORE]
     rows = [replace(_summarize_arm(of, score), tuned=tuned.get(of[0].arm)) for of in by_arm if of]
     return Comparison(_describe(done) if done else {}, tuple(_correct_ps(rows)), compare_at_equal_tokens(done))
+
+
+def _check_problems(runs: Sequence[Run]) -> None:
+    for run in runs[1:]:
+        others = dict(_evaluation(run))
+        if run.recipe.task != runs[0].recipe.task:  # it may ask the same problems in other words
+            others.pop("problems_hash", None)
+        if not of_same_problems(_evaluation(runs[0]), others):
+            raise UserError(
+                f"{run.directory} was evaluated on other problems than {runs[0].directory}: the data have changed, or "
+                "an arm sets what they hang on. Delete the runs on problems that are not wanted, and start again"
+            )
 
 
 def _summarize_arm(runs: Sequence[Run], score: Sequence[Run]) -> ArmResult:

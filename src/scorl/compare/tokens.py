@@ -71,7 +71,11 @@ def compare_at_equal_tokens(runs: Sequence[Run]) -> EqualTokens | None:
 
 
 def _sampled_tokens(run: Run) -> list[int]:
-    """How many tokens the run had sampled after each update; what a stage collects counts at its first."""
+    """How many tokens the run had sampled after each update; what a stage collects counts at its first. Nothing where
+    the record of a step is lost.
+    """
+    if run.files.find_gap(run.recipe.steps):
+        return []
     return list(accumulate(map(_tokens_of_step, run.files.steps())))
 
 

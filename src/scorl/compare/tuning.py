@@ -119,12 +119,22 @@ def _check(recipe: Recipe, arms: Sequence[Arm], tuning: Tuning) -> None:
         if any(setting.startswith(f"{tuning.key}=") for setting in arm.settings):
             raise UserError(f"--tune: arm '{arm.name}' sets {tuning.key} itself")
         if arm.trains:
-            _read(arm.recipe(recipe), tuning.key, f"arm '{arm.name}'")
+            _check_arm(arm, arm.recipe(recipe), recipe, tuning.key)
     task = recipe.build_task()
     try:
         task.split(SPLIT)
     except UserError as error:
         raise UserError(f"--tune chooses by the problems of the split '{SPLIT}': {error}") from None
+
+
+def _check_arm(arm: Arm, made: Recipe, recipe: Recipe, key: str) -> None:
+    """That the arm has the key, and is not what it is by this key: *without the bonus* by `stages.1.alpha`."""
+    own = _read(made, key, f"arm '{arm.name}'")
+    section, _, rest = key.partition(".")
+    at = int(rest.partition(".")[0]) if section == "stages" else 0
+    alike = section != "stages" or type(made.stages[at].objective) is type(recipe.stages[at].objective)
+    if alike and own != _read(recipe, key, "the recipe"):
+        raise UserError(f"--tune: arm '{arm.name}' is what it is by {key}={own}")
 
 
 def choose_values(recipe: Recipe, arms: Sequence[Arm], tuning: Tuning, trials: Sequence[Run]) -> dict[Arm, Tuned]:
@@ -164,7 +174,7 @@ def _measure(runs: Sequence[Run]) -> float | None:
     if not runs or not all(run.done for run in runs):
         return None
     figures = [run.tally(run.evaluation or {}).values()[FIGURE] for run in runs]
-    return fmean(figure or 0.0 for figure in figures)
+    return round(fmean(figure or 0.0 for figure in figures), 9)  # equal counts of other seeds are equal
 
 
 def _read(recipe: Recipe, key: str, what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["name_differences", "read_evaluation"]
 
-OTHERWISE = {"model", "task", "problems", "problems_hash", "seed", "step", "mcnemar_p"}
-"""What of two evaluations may differ without a word; of the rest, the settings, each difference is said."""
+SETTINGS = {"split", "attempts", "wording", "messages", "temperature", "samples", "max_tokens"}
+"""What of two evaluations should be alike, besides the task's settings: each difference is said."""
 NEEDED = {"model", "task", "split", "problems", "samples", "temperature", "metrics", "mcnemar_p"}
 """What every evaluation has; older versions wrote no more of what is read here."""
 
@@ -53,13 +53,15 @@ def name_differences(before: Summary, after: Summary) -> Iterator[str]:
     """
     if before["task"] != after["task"]:
         raise UserError(f"cannot compare an evaluation on {before['task']} with one on {after['task']}")
-    for key, value in before.items():
-        if key not in OTHERWISE and isinstance(value, str | int | float) and after.get(key, value) != value:
-            yield f"{key}: {value} before, {after[key]} after"
-    old, new = (one.get("task_settings", {}) for one in (before, after))
+    yield from _name_changes({key: value for key, value in before.items() if key in SETTINGS}, after)
+    yield from _name_changes(before.get("task_settings", {}), after.get("task_settings", {}), "task.")
+
+
+def _name_changes(old: Mapping[str, Any], new: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """The keys that both have with other values."""
     for key, value in old.items():
         if new.get(key, value) != value:
-            yield f"task.{key}: {value!r:.60} before, {new[key]!r:.60} after"
+            yield f"{section}{key}: {value!r:.60} before, {new[key]!r:.60} after"
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
 from scorl.run.progress import format_duration
 
-__all__ = ["describe_run", "read_recipe"]
+__all__ = ["describe_run", "is_done", "read_recipe"]
 
 
 def read_recipe(run: RunDirectory) -> dict[str, Any]:
@@ -23,6 +23,15 @@ def read_recipe(run: RunDirectory) -> dict[str, Any]:
     except yaml.YAMLError:
         return {}
     return recipe if isinstance(recipe, dict) else {}
+
+
+def is_done(run: RunDirectory, evaluations: Mapping[str, Record]) -> bool:
+    """Whether there is an evaluation after the last step; no, where the recipe does not say which that is."""
+    try:
+        total = sum(int(stage["steps"]) for stage in read_recipe(run)["stages"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return any(latest["step"] == total for latest in evaluations.values())
 
 
 def describe_run(

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scorl.metrics import Difference, bootstrap_differences, tally_outcomes
+from scorl.run.history import of_same_problems
 from scorl.text_files import make_visible
 
 if TYPE_CHECKING:  # reading a run's files needs no model, hence no torch
@@ -176,12 +177,10 @@ def _make_row(name: str, old: dict[str, Any], new: dict[str, Any], change: Diffe
 
 
 def _pair(old: Summary, new: Summary) -> dict[str, Difference]:
-    """The change of each metric; none where the problems differ. Evaluations of older versions have no hash of them."""
-    before, after = old.get("outcomes", {}), new.get("outcomes", {})
-    hashes = {one["problems_hash"] for one in (old, new) if "problems_hash" in one}
-    if not before or before.keys() != after.keys() or len(hashes) > 1:
+    """The change of each metric; none where the problems differ."""
+    if not old.get("outcomes") or not of_same_problems(old, new):
         return {}
-    return bootstrap_differences([tally_outcomes(before)], [tally_outcomes(after)])
+    return bootstrap_differences([tally_outcomes(old["outcomes"])], [tally_outcomes(new["outcomes"])])
 
 
 def _summarize(evaluation: Evaluation | Summary) -> Summary:

@@ -269,7 +269,8 @@ class RunDirectory:
 
     def _cut(self, updates: int) -> None:
         for folder in (self.path, *(folder for pattern in WRITTEN for folder in self.path.glob(pattern))):
-            remove_drafts(folder)
+            if not folder.is_symlink():  # else other runs write there too
+                remove_drafts(folder)
         try:
             steps = read_steps(self.path / STEPS)
         except UserError as error:

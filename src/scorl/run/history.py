@@ -9,7 +9,7 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.run.files import Record, read_all, read_json
 
-__all__ = ["cut_evaluations", "has_metrics", "read_evaluations", "read_logger_runs", "read_steps"]
+__all__ = ["cut_evaluations", "has_metrics", "of_same_problems", "read_evaluations", "read_logger_runs", "read_steps"]
 
 
 def read_steps(file: Path) -> list[Record]:
@@ -41,6 +41,14 @@ def cut_evaluations(evaluations: Mapping[str, Any], updates: int) -> dict[str, A
     """Those after at most so many updates."""
     earlier = {split: _latest_until(updates, latest["history"]) for split, latest in evaluations.items()}
     return {split: latest for split, latest in earlier.items() if latest}
+
+
+def of_same_problems(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two evaluations are about the same problems: by their ids and, where both say it, by the hash of their
+    texts, which older versions did not write.
+    """
+    hashes = {e["problems_hash"] for e in (one, other) if "problems_hash" in e}
+    return one.get("outcomes", {}).keys() == other.get("outcomes", {}).keys() and len(hashes) < 2
 
 
 def _latest_until(updates: int, history: Sequence[Record]) -> Record | None:
