@@ -253,6 +253,22 @@ def test_content_in_parts_and_a_system_message(serving, upstream):
     assert upstream.asked[0]["messages"] == [messages[0], {"role": "user", "content": "6 * 6?"}]
 
 
+def test_a_returned_message_is_sent_back_as_it_is(serving, upstream):
+    with serving() as client:
+        said = ask(client).choices[0].message
+        assert said.reasoning_content == FIRST
+        nulls = {**said.model_dump(), "tool_calls": [], "annotations": [], "audio": None, "refusal": None}
+        for back in (said, nulls):
+            upstream.asked.clear()
+            messages = [{"role": "user", "content": "6 * 6?", "name": None}, back, {"role": "user", "content": "Sure?"}]
+            client.chat.completions.create(model="m", messages=messages)
+            assert upstream.asked[0]["messages"] == [
+                {"role": "user", "content": "6 * 6?"},
+                {"role": "assistant", "content": SECOND},
+                {"role": "user", "content": "Sure?"},
+            ]
+
+
 def test_models_and_health(serving, upstream):
     with serving() as client:
         assert [model.id for model in client.models.list()] == ["m"]
@@ -288,6 +304,9 @@ def test_usage_is_left_out_where_the_upstream_counts_nothing(serving, upstream):
         ({"messages": []}, "messages: "),
         ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "content"),
+        ({"messages": [{"role": "user", "content": "x", "reasoning_content": "y"}]}, "unknown here"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "content"),
+        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]}, "unknown here"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "the last one has to be the user's"),
     ],
 )
@@ -304,6 +323,7 @@ def test_wrong_fields_get_a_sentence_in_openai_s_shape(serving, upstream, fields
 
 def test_fields_that_ask_for_nothing_are_taken(serving, upstream):
     nothing = {"tools": [], "n": 1, "logprobs": False, "store": False, "metadata": {"a": "b"}, "temperature": None}
+    nothing |= {"logit_bias": None, "prediction": None}
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **nothing}
     with serving() as client:
         assert post(client, json.dumps(body))[0] == 200

@@ -141,7 +141,10 @@ def read_request(body: bytes) -> ChatRequest:
         given = values.get(name)
         if given not in NOTHING and not (name == "n" and given == 1 and type(given) is int):
             raise NoAnswerError(400, f"{name}: {reason}", param=name, code="unsupported_parameter")
-    kept = {key: value for key, value in values.items() if key not in IDLE and (key == "n" or key not in UNSUPPORTED)}
+    left_out = {*IDLE, *UNSUPPORTED} - {"n"}
+    kept = {key: value for key, value in values.items() if value is not None and key not in left_out}
+    if isinstance(kept.get("messages"), list):
+        kept["messages"] = [_drop_nothing(message) for message in kept["messages"]]
     try:
         request = ChatRequest.model_validate_json(json.dumps(kept, allow_nan=False))
     except ValidationError as error:
@@ -151,6 +154,20 @@ def read_request(body: bytes) -> ChatRequest:
     if request.messages[-1].role != "user":
         raise NoAnswerError(400, "messages: the last one has to be the user's", param="messages")
     return request
+
+
+def _drop_nothing(message: Any) -> Any:
+    """A message without fields that say nothing; an assistant's also without the thoughts that this proxy returns."""
+    if not isinstance(message, dict):
+        return message
+    if message.get("role") != "assistant":
+        return {key: value for key, value in message.items() if value is not None}
+    nothing: tuple[Any, ...] = (None, [], {}, "")
+    return {
+        key: value
+        for key, value in message.items()
+        if key != "reasoning_content" and (key == "content" or value not in nothing)
+    }
 
 
 def _explain(error: ValidationError) -> NoAnswerError:
