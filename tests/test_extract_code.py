@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from scorl.verifiers.extract_code import extract_program, remove_comments
+from scorl.verifiers.extract_code import extract_program, put_before, remove_comments
 
 ADD = "def add(a, b):\n    return a + b"
 SUB = "def sub(a, b):\n    return a - b"
@@ -87,6 +87,34 @@ def test_the_block_with_the_entry_point_counts():
     assert extract_program(f"{fenced('class Stack: ...')}\n{fenced(ADD)}", "Stack") == "class Stack: ..."
 
 
+FUTURE = "from __future__ import annotations"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        FUTURE,
+        f"# A comment.\n\n{FUTURE}",
+        f'"""A docstring.\n\n{FUTURE}\n"""\n{FUTURE}  # why',
+        f"'One line.'\nfrom __future__ import division\n\n{FUTURE}; import math",
+        f"from __future__ import (\n    division,\n)\n{FUTURE}",
+        f"from __future__ import \\\n    division\n{FUTURE}",
+    ],
+)
+def test_nothing_is_put_before_the_future(head):
+    for body in ("\nx = 1", ""):
+        whole = put_before("import typing", head + body)
+        assert whole == f"{head}\nimport typing\n{body.lstrip()}"
+        compile(whole, "", "exec")
+    using = f"{head}\ndef f(x): return add(x, 1)"
+    assert extract_program(f"{fenced(ADD)}\nthen\n{fenced(using)}") == using.replace("\ndef f", f"\n{ADD}\n\ndef f")
+
+
+def test_what_only_looks_like_the_future_stays():
+    for text in (f'x = """\n{FUTURE}\n"""', f'def f():\n    """\n{FUTURE}\n"""', '"""A docstring."""\nx = 1'):
+        assert put_before("import typing", text) == f"import typing\n{text}"
+
+
 def test_an_entry_point_is_a_name_and_no_pattern():
     assert extract_program(fenced(ADD), "a.*(") == ADD
 
@@ -109,4 +137,6 @@ def test_comments_are_left_out_where_they_cannot_be_part_of_a_string(program, ba
 def test_many_blanks_take_no_time():
     begun = time.process_time()
     extract_program("the answer is 1" + " " * 50_000 + "x")
+    for text in ('"""', '"""\n', "'\n", " \n", f"{FUTURE}\n", "from __future__ import ("):
+        put_before("import typing", text * 10_000 + "x")
     assert time.process_time() - begun < 1

@@ -94,6 +94,15 @@ def test_a_check_function_and_its_helpers():
 
 
 @full
+def test_a_program_may_begin_with_what_must_stand_first():
+    text = "from __future__ import annotations\n\ndef f(x: List[int]) -> unknown:\n    return x[0]"
+    settings = {"entry_point": "f", "preamble": "from typing import List", "opening": "from typing import List\n\n"}
+    check = "def check(candidate):\n    assert candidate([1]) == 1"
+    assert judged(text, check, **settings) == ("passed", "")
+    assert judged("from __future__ import annotations\nf = lambda x: x[0]", check, **settings) == ("passed", "")
+
+
+@full
 def test_pairs_of_input_and_output():
     pairs = (("1 2\n", "3\n"), ("4 5", "9"))
     program_text = "a, b = map(int, input().split())\nprint(a + b, '')\nprint()\n"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from scorl.verifiers.thoughts import last_answer, remove_thoughts
 
-__all__ = ["extract_program", "remove_comments"]
+__all__ = ["extract_program", "put_before", "remove_comments"]
 
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$")
 PYTHON = ("", "python", "py", "python3", "py3", "python2", "ipython")
@@ -33,6 +33,12 @@ DEFINED = re.compile(
     re.MULTILINE,
 )
 """What a program defines for others: functions, classes, constants, imports."""
+FUTURE = re.compile(
+    r"\ufeff?(?:(?:[ \t\f]*(?:#[^\n]*)?\n|[rRuU]?(?>(\"{3}|'{3}).*?\1|[\"'][^\n]*)[^\n]*\n)*+"
+    r"from[ \t]+__future__[ \t]+import\b[ \t]*(?>\([^()]*\))?(?:\\\n|[^\n])*+(?:\n|\Z))+",
+    re.DOTALL,
+)
+"""A program's `__future__` imports, with the comments and the docstring before them."""
 TAGGED = re.compile(
     r"^[ \t]*(?:<(code|python|solution|program)>|\[(PYTHON|CODE|ANSWER|BEGIN)\])[ \t]*\n?"
     r"(.*?)(?:</\1>|\[/\2\]|^[ \t]*\[(?:DONE|END)\]|\Z)",
@@ -99,8 +105,15 @@ def add_used_blocks(earlier: list[str], program: str) -> str:
     for block in reversed(earlier):
         missing = defined_names(block) - defined_names(re.sub(r"(?m)^[ \t]+", "", program))
         if missing & set(re.findall(r"\w+", program)):
-            program = f"{block}\n\n{program}"
+            program = put_before(f"{block}\n", program)
     return program
+
+
+def put_before(code: str, program: str) -> str:
+    """The program with code before it, but behind its `__future__` imports, which nothing may precede."""
+    if head := FUTURE.match(program):
+        return f"{head[0].rstrip()}\n{code}\n{program[head.end() :]}"
+    return f"{code}\n{program}"
 
 
 def defined_names(program: str) -> set[str]:

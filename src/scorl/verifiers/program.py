@@ -18,7 +18,7 @@ from scorl.sandbox import Judgement, Requirement
 from scorl.sandbox.pool import BrokerPool, measure_slowness
 from scorl.sandbox.workers import count_cores
 from scorl.trajectory import Problem, Verdict
-from scorl.verifiers.extract_code import extract_program, remove_comments
+from scorl.verifiers.extract_code import extract_program, put_before, remove_comments
 
 __all__ = ["SECONDS", "Examination", "broker_pool", "judge", "make_request", "verify"]
 
@@ -113,8 +113,8 @@ def add_preamble(program: str, examination: Examination) -> str:
     """The program with what stands before it."""
     name = examination.entry_point
     if examination.opening and not re.search(rf"^(?:async\s+)?(?:def|class)\s+{name}\b", program, re.MULTILINE):
-        return f"{examination.opening}\n{program}"
-    return f"{examination.preamble}\n{program}" if examination.preamble else program
+        return put_before(examination.opening, program)
+    return put_before(examination.preamble, program) if examination.preamble else program
 
 
 def strip_lines(program: str) -> str:
