@@ -115,6 +115,23 @@ def test_pairs_of_input_and_output():
 
 
 @full
+def test_programs_leave_by_exit_and_quit():
+    pairs = (("1\n", "1\n"), ("2\n", "4\n"))
+    text = "n = int(input())\nif n == 1:\n    print(1)\n    {}\nprint(n * n)\n{}"
+    early = [("exit()", "quit(0)"), ("raise SystemExit", "sys = exit"), ("exit()\n    print(0)", "")]
+    late = [("exit(1)", ""), ("exit('no')", ""), ("print(1); quit()", ""), ("", "exit(3)")]
+    for good, ways in ((True, early), (False, late)):
+        for way in ways:
+            judgement = examine([make_request(text.format(*way), Examination(pairs=pairs, timeout=2.0))])[0]
+            assert (judgement.outcome == "passed") is good, (way, judgement)
+    for way in ("exit", "quit"):
+        assert judged(f"{way}()\n{ADD}").outcome == "error"
+        assert judged(f"def add(a, b):\n    {way}(0)") == ("error", "assert add(2, 3) == 5: raised SystemExit: 0")
+        assert judged(f"def {way}(a):\n    return a + 1", f"assert {way}(1) == 2").outcome == "passed"
+        assert judged("def add(a, b):\n    return a + b", f"{way}(0)\n{TESTS[0]}").outcome == "error"
+
+
+@full
 def test_bombs_do_not_disturb_their_neighbours():
     fork = (
         "import os\ndef add(a, b):\n    while True:\n        try: os.fork(), os.setsid()\n        except OSError: pass"

@@ -14,6 +14,13 @@ CHEATS = {
 import sys
 sys.exit(0)
 """,
+    "leaves by exit": """\
+exit(0)
+""",
+    "leaves by quit when called": """\
+def add(a, b):
+    quit()
+""",
     "leaves when called": """\
 import os
 def add(a, b):

@@ -6,6 +6,7 @@ sees an expected value, and whatever it makes this file send is only taken for w
 
 from __future__ import annotations
 
+import builtins
 import posix
 import sys
 
@@ -124,7 +125,6 @@ class Program:
 
 def find_operation(name: str) -> Any:
     """A function of `builtins` or `operator`."""
-    import builtins
     import operator
 
     return getattr(builtins, name, None) or getattr(operator, name)
@@ -196,6 +196,7 @@ def main() -> None:
     program = Program(channel)
     limits, stdin, script = decode(channel.receive(), program.import_)
     lower_limits(limits)
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # `site`, which is not imported here, would bring them
     if stdin:
         replace_stdin(stdin)
     if script is not None:
