@@ -87,6 +87,37 @@ def test_the_block_with_the_entry_point_counts():
     assert extract_program(f"{fenced('class Stack: ...')}\n{fenced(ADD)}", "Stack") == "class Stack: ..."
 
 
+DOUBLE = "n = int(input())\nprint(n * 2)"
+SOLVE = "def solve(n):\n    return n * 2"
+MAIN = "print(solve(int(input())))"
+
+
+@pytest.mark.parametrize(
+    ("answer", "program"),
+    [
+        (f"{fenced(DOUBLE)}\nFor input 4 it prints\n{fenced('8', '')}", DOUBLE),
+        (f"{fenced('4', '')}\nis read by\n{fenced(DOUBLE)}\nand gives\n{fenced('8', '')}", DOUBLE),
+        (f"{fenced(DOUBLE, '')}\nFor input 4 it prints\n{fenced('8', '')}", DOUBLE),
+        (f"{DOUBLE}\n```\nFor input 4 it prints\n{fenced('8', '')}", DOUBLE),
+        (f"{fenced(DOUBLE)}\nThe first line reads:\n{fenced('n = int(input())')}", DOUBLE),
+        (f"{fenced(DOUBLE)}\nThe second doubles:\n{fenced('print(n * 2)')}", DOUBLE),
+        (f"{fenced(DOUBLE)}\nAs a function:\n{fenced(SOLVE)}", DOUBLE),
+        (f"{fenced(DOUBLE.replace('2', '3'))}\nis wrong:\n{fenced(DOUBLE)}", DOUBLE),
+        (f"{fenced(SOLVE)}\nThen:\n{fenced(MAIN)}", f"{SOLVE}\n\n{MAIN}"),
+        (f"{fenced(f'{SOLVE}{chr(10)}{MAIN}')}\nThe last line reads:\n{fenced(MAIN)}", f"{SOLVE}\n{MAIN}"),
+        (f"{fenced('print(8)')}\nA function:\n{fenced(SOLVE)}", "print(8)"),
+        (fenced(SOLVE), SOLVE),
+    ],
+)
+def test_a_program_that_reads_and_prints_is_no_sample_and_no_excerpt(answer, program):
+    assert extract_program(answer, prints=True) == program
+
+
+def test_what_is_not_marked_beside_a_marked_block_is_no_program_unless_it_defines_something():
+    assert extract_program(f"{fenced(DOUBLE)}\nprints\n{fenced('8', '')}") == DOUBLE
+    assert extract_program(f"{fenced(ADD, '')}\nUse it so:\n{fenced('print(add(1, 2))')}") == ADD
+
+
 FUTURE = "from __future__ import annotations"
 
 

@@ -322,6 +322,21 @@ def test_what_is_too_deep_or_too_large_is_not_sent():
         encode(["x" * 1000] * 1000, lambda value: None, longest=10_000)
 
 
+def test_the_program_is_the_one_that_the_tests_name():
+    def read(*blocks, **settings):
+        answer = "\nor:\n".join(f"```python\n{block}\n```" for block in blocks)
+        return program.read_program(answer, Examination(**settings))
+
+    add, other = ADD.strip(), "def add_all(numbers):\n    return sum(numbers)"
+    assert read(add, other, tests=TESTS) == add
+    assert read(add, other, tests=TESTS, entry_point="add_all") == other
+    assert read(add, other, tests=("assert sorted(x.add_all(1)) == [add(1, 2)]",)) == add
+    assert read(other, add, tests=("assert add_all([1]) == add(0, 1)",)) == f"{other}\n\n{add}"
+    assert read("def abs(x):\n    return -x", other, tests=("assert abs(1) == -1",)) == "def abs(x):\n    return -x"
+    assert read(add, other, tests=("assert minus(3, 1) == 2",)) == other
+    assert read("print(int(input()) * 2)", other, pairs=(("4", "8"),)) == "print(int(input()) * 2)"
+
+
 @full
 def test_equal_programs_are_judged_once_and_alike():
     exam = Examination(tests=TESTS, timeout=2.0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scorl.trajectory import Group
-from scorl.verifiers.extract_code import extract_program
+from scorl.verifiers.program import read_program
 
 __all__ = ["collect_wrong_programs"]
 
@@ -23,7 +23,7 @@ def collect_wrong_programs(groups: Sequence[Group]) -> tuple[list[dict[str, Any]
     fates: Counter[str] = Counter()
     for trajectory in (t for group in groups for t in group):
         problem, attempt = trajectory.problem, trajectory.attempts[0]
-        program = extract_program(attempt.text, problem.answer.entry_point)
+        program = read_program(attempt.text, problem.answer)
         number = int(problem.id.removeprefix("mbpp-"))
         if attempt.right:
             fates["right"] += 1

@@ -6,7 +6,7 @@ Pure functions on text; nothing of an answer is parsed or run here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from scorl.verifiers.thoughts import last_answer, remove_thoughts
 
@@ -28,6 +28,8 @@ IDLE_LINE = re.compile(r"[ \t\f]*(?:#.*)?")
 MULTILINE_STRING = re.compile(r"\"{3}|'{3}|\\$", re.MULTILINE)
 """What lets a string continue over the end of its line."""
 DEFINES = r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b"
+READS, PRINTS = r"\binput\s*\(|\bstdin\b|\bopen\(0\b", r"\bprint\s*\(|\bstdout\b"
+"""What a main program most often reads its input and prints by."""
 DEFINED = re.compile(
     r"^(?:(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)|([A-Z][A-Z_\d]+)[ \t]*=(?!=)|(?:from[ \t]+\S+[ \t]+)?import\b(.*))",
     re.MULTILINE,
@@ -53,28 +55,34 @@ END_TAG = re.compile(
 """The end of a program whose beginning stands in the prompt."""
 
 
-def extract_program(answer: str, entry_point: str | None = None) -> str | None:
+def extract_program(answer: str, *names: str, prints: bool = False) -> str | None:
     """The program of a chat answer, or None.
 
-    Code blocks count if they are marked as Python or not marked: the last one that defines `entry_point` (where one
-    is named and any block does), else the last that defines anything, else the last; with it those before it whose
-    functions, classes, variables or imports it uses. A block that never closes, as in an answer that was cut off,
-    counts up to its end. Without blocks it is what stands between tags (`TAGGED`), else the answer from the first
-    line that looks like Python on, with prose behind it left out. What was thought aloud is no part of the answer.
+    Code blocks count if they are marked as Python or not marked: the last one that defines one of `names`, which are
+    what is tested; else, where what the program `prints` is tested, the last that reads input and prints, else the last
+    that prints; else the last that defines anything, else the last that is marked, else the last; with it those before
+    it whose functions, classes, variables or imports it uses or `names` has. A block that never closes, as in an answer
+    that was cut off, counts up to its end. Without blocks it is what stands between tags (`TAGGED`), else the answer
+    from the first line that looks like Python on, with prose behind it left out. What was thought aloud is no part of
+    the answer.
     """
     text = strip_special(remove_thoughts(answer)).replace("\r\n", "\n").replace("\r", "\n")
     marked = last_answer(text)
-    return (marked and find_program(marked, entry_point)) or find_program(text, entry_point)
+    return (marked and find_program(marked, names, prints)) or find_program(text, names, prints)
 
 
-def find_program(text: str, entry_point: str | None) -> str | None:
+def find_program(text: str, names: Collection[str], prints: bool) -> str | None:
     """The program of a text without thoughts."""
     fenced = list(code_blocks(open_first_fence(text)))
-    candidates = [between_tags(body) for mark, body in fenced if mark.lower() in PYTHON and body.strip()]
+    candidates = [(mark, between_tags(body)) for mark, body in fenced if mark.lower() in PYTHON and body.strip()]
     if not candidates:
         return None if fenced else unfenced_code(between_tags(text))
-    chosen = choose_block(candidates, entry_point)
-    return add_used_blocks(candidates[:chosen], candidates[chosen])
+    blocks = [body for _, body in candidates]
+    chosen = choose_block(blocks, names, prints)
+    if chosen is None:  # beside a marked block one that is not marked is what the program reads or prints
+        marked = [i for i, (mark, _) in enumerate(candidates) if mark]
+        chosen = marked[-1] if marked else len(blocks) - 1
+    return add_used_blocks(blocks[:chosen], blocks[chosen], names)
 
 
 def strip_special(text: str) -> str:
@@ -90,23 +98,46 @@ def between_tags(text: str) -> str:
     return tagged[-1][3].rstrip() if tagged else END_TAG.split(text, maxsplit=1)[0]
 
 
-def choose_block(blocks: list[str], entry_point: str | None) -> int:
-    """The index of the block that counts."""
-    names = [re.escape(entry_point)] if entry_point else []
-    for name in [*names, r"\w+"]:
-        defining = [i for i, body in enumerate(blocks) if re.search(DEFINES.format(name=name), body, re.MULTILINE)]
-        if defining:
-            return defining[-1]
-    return len(blocks) - 1
+def choose_block(blocks: list[str], names: Collection[str], prints: bool) -> int | None:
+    """The index of the last block that does what is wanted, if any does."""
+    named = DEFINES.format(name=f"(?:{'|'.join(map(re.escape, names))})")
+    if names and (found := find_blocks(named, blocks)):
+        return found[-1]
+    if prints and (printing := find_blocks(PRINTS, blocks)):
+        mains = sorted(set(printing) & set(find_blocks(READS, blocks)))
+        return find_main(blocks, mains) if mains else printing[-1]
+    found = find_blocks(DEFINES.format(name=r"\w+"), blocks)
+    return found[-1] if found else None
 
 
-def add_used_blocks(earlier: list[str], program: str) -> str:
-    """The program behind those earlier blocks that define what it uses and does not define itself."""
+def find_blocks(pattern: str, blocks: list[str]) -> list[int]:
+    """The indices of the blocks in which something matches."""
+    return [i for i, body in enumerate(blocks) if re.search(pattern, body, re.MULTILINE)]
+
+
+def find_main(blocks: list[str], mains: list[int]) -> int | None:
+    """The last of the blocks with these indices that needs nothing which an earlier one of them defines."""
+    # One that does is an excerpt of it, and could not run behind it, since it would find the input read.
+    main, defined = None, set[str]()
+    for index in mains:
+        if not find_missing(defined, blocks[index]):
+            main = index
+        defined |= defined_names(blocks[index])
+    return main
+
+
+def add_used_blocks(earlier: list[str], program: str, names: Collection[str]) -> str:
+    """The program behind those earlier blocks that define what it uses, or one of `names`, and it does not."""
     for block in reversed(earlier):
-        missing = defined_names(block) - defined_names(re.sub(r"(?m)^[ \t]+", "", program))
-        if missing & set(re.findall(r"\w+", program)):
+        if find_missing(defined_names(block), program, names):
             program = put_before(f"{block}\n", program)
     return program
+
+
+def find_missing(defined: set[str], program: str, names: Collection[str] = ()) -> set[str]:
+    """Those of the defined names that are among `names` or used in a program, which does not define them."""
+    wanted = defined & {*names, *re.findall(r"\w+", program)}
+    return wanted - defined_names(re.sub(r"(?m)^[ \t]+", "", program))
 
 
 def put_before(code: str, program: str) -> str:
@@ -129,7 +160,7 @@ def open_first_fence(text: str) -> str:
         return text
     index, fence, _ = fences[0]
     first = next((line for line in lines[:index] if line.strip()), "")
-    return f"{fence}\n{text}" if first[:1].isspace() or CODE.match(first) else text
+    return f"{fence}python\n{text}" if first[:1].isspace() or CODE.match(first) else text
 
 
 def remove_comments(program: str) -> str:

@@ -6,11 +6,12 @@ answer holds gives a verdict; that the sandbox broke gives an error.
 
 from __future__ import annotations
 
+import builtins
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from scorl.distributed.ranks import local_world_size
@@ -20,12 +21,14 @@ from scorl.sandbox.workers import count_cores
 from scorl.trajectory import Problem, Verdict
 from scorl.verifiers.extract_code import extract_program, put_before, remove_comments
 
-__all__ = ["SECONDS", "Examination", "broker_pool", "judge", "make_request", "verify"]
+__all__ = ["SECONDS", "Examination", "broker_pool", "judge", "make_request", "read_program", "verify"]
 
 SECONDS = 5.0
 """Processor seconds that a program has, on the machine that limits are meant for (`sandbox.pool.REFERENCE`)."""
 LENGTH = 100_000
 """The longest program that is run."""
+CALLED = re.compile(r"(?<![\w.])([^\W\d]\w*)\s*\(")
+"""What is called and is no method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def judge(pairs: Sequence[tuple[Problem, str]], sandbox: Requirement = "required
         UserError: the full sandbox is required and not to be had.
         SandboxError: the sandbox broke several times in a row, which says nothing about a program.
     """
-    programs = [extract_program(response, problem.answer.entry_point) for problem, response in pairs]
+    programs = [read_program(response, problem.answer) for problem, response in pairs]
     programs = [program if program is None else remove_comments(program) for program in programs]
     distinct = dict.fromkeys(
         (program, problem.answer)
@@ -75,6 +78,19 @@ def judge(pairs: Sequence[tuple[Problem, str]], sandbox: Requirement = "required
         make_verdict(program, judged.get((program, problem.answer)))
         for program, (problem, _) in zip(programs, pairs, strict=True)
     ]
+
+
+def read_program(response: str, examination: Examination) -> str | None:
+    """The program in a response that the examination is about."""
+    names = [examination.entry_point] if examination.entry_point else called_names(examination.tests)
+    return extract_program(response, *names, prints=bool(examination.pairs))
+
+
+@lru_cache(1024)
+def called_names(tests: tuple[str, ...]) -> frozenset[str]:
+    """The functions and classes that tests call; Python's own only if there are no others."""
+    called = frozenset(name for text in tests for name in CALLED.findall(text))
+    return called - set(dir(builtins)) or called
 
 
 @cache
