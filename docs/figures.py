@@ -84,11 +84,11 @@ def verdicts(y: float) -> Iterator[Element]:
 
 def result(arms: dict[str, Any]) -> str:
     """For each method an arrow from the accuracy of first attempts to that of second ones."""
-    top, bottom = 58, 58 + 44 * len(ROWS)
+    top, bottom, seeds = 58, 58 + 44 * len(ROWS), len(arms["score"]["seeds"])
     shapes = [
         style(),
         draw_text("title", 0, 14, "Right answers, %: from the first attempt (ring) to the second (tip)"),
-        draw_text("key", 0, 36, "500 held-out countdown problems; mean of five seeds; Delta with its 95% interval"),
+        draw_text("key", 0, 36, f"500 held-out countdown problems; mean of {seeds} seeds; Delta with its 95% interval"),
         *draw_grid(top, bottom, range(40, 70, 5)),
     ]
     for row, (name, label) in enumerate(ROWS.items()):
