@@ -143,7 +143,8 @@ class Learner:
         if applied:
             self._apply_gradients(lr, grad_norm)
             guards.check_reference_kept(self.reference.has_moved())
-        self._note_skip(not applied, statistics.loss, grad_norm)
+        self._skips = (self._skips << 1 | (not applied)) & (1 << guards.SKIP_WINDOW) - 1
+        guards.check_skips(self._skips, statistics.loss, grad_norm)
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         return Progress(statistics.loss, grad_norm, lr, statistics.kl, statistics.gap, skipped=not applied)
@@ -227,10 +228,11 @@ class Learner:
         """
         device = self.policy.device
         layout, ref_hidden = batch.layout.to(device), None
+        # Autocast keeps its casts until it ends, by parameter; the reference may put other numbers into the policy's.
+        if run_reference:
+            with self.policy.precision(), torch.no_grad(), self.reference.active() as model:
+                ref_hidden = self.strategy.hidden_states(model, layout)
         with self.policy.precision():
-            if run_reference:
-                with torch.no_grad(), self.reference.active() as model:
-                    ref_hidden = self.strategy.hidden_states(model, layout)
             output = self.strategy.hidden_states(self.policy.decoder, layout)
         hidden = output.detach().requires_grad_()
         reference = step.reference if batch.needs_reference else None
@@ -293,8 +295,3 @@ class Learner:
             p.grad = gradients[name]
         guards.check_moved(self.ranks.all_concat(changes, "whether the weights moved"), grad_norm, lr)
         self._moved = True
-
-    def _note_skip(self, skipped: bool, loss: float, grad_norm: float) -> None:
-        """Remember whether this update was skipped, and stop where too many were."""
-        self._skips = (self._skips << 1 | skipped) & (1 << guards.SKIP_WINDOW) - 1
-        guards.check_skips(self._skips, loss, grad_norm)
