@@ -1,6 +1,7 @@
 """The credit tables of the method, worked by hand."""
 
 import pytest
+from support.conversations import verified
 
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised, leave_one_out, shaped_rewards
 from scorl.trajectory import Credit, Problem, Response, Trajectory, Verdict
@@ -152,3 +153,12 @@ def test_pair_sft_sets_a_right_answer_after_each_wrong_first_attempt():
         assert second.prompt_ids == (1, example.trajectory.sample, 1)
     assert [example.trajectory.sample for example in PairSFT(keep_right=True)(group)] == [0, 1, 2]
     assert PairSFT()([named(0, (0, 0))]) == []
+
+
+@pytest.mark.parametrize("objective", [Star(), Star(imitate="all"), PairSFT(), PairSFT(imitate="all")])
+def test_a_right_answer_that_inference_does_not_come_to_is_not_imitated(objective):
+    group = [verified(0, "right", 1), verified(0, "wrong", 1, sample=1), verified(0, "right", 0, sample=2)]
+    (example,) = objective(group)
+    assert example.trajectory.sample == 1
+    earlier = Credit(imitation=float(objective.imitate == "all"))
+    assert example.credits == (earlier, Credit(), Credit(imitation=1.0))

@@ -39,9 +39,8 @@ class Star(Objective):
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """A training example for each trajectory that enters the data set."""
-        return [
-            _example(t, self.imitate) for t in group if _enters(t.attempts[0], self.keep_right) and t.attempts[-1].right
-        ]
+        entering = [t for t in group if _enters(t.attempts[0], self.keep_right) and t.attempts[-1].right]
+        return [_example(t, self.imitate) for t in entering if _ends_last(t)]
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,8 @@ class PairSFT(Objective):
     def __call__(self, group: Group) -> list[TrainingExample]:
         """One for each first attempt that enters; the right answer is drawn from all attempts of the group."""
         right = [attempt for attempt in _distinct(group) if attempt.right]
-        return [
-            _example(_paired(t, right), self.imitate)
-            for t in group
-            if right and _enters(t.attempts[0], self.keep_right)
-        ]
+        pairs = [_paired(t, right) for t in group if right and _enters(t.attempts[0], self.keep_right)]
+        return [_example(pair, self.imitate) for pair in pairs if _ends_last(pair)]
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
         """It makes pairs of attempts."""
@@ -115,6 +111,11 @@ def _all_true(trajectory: Trajectory) -> bool:
 
 def _enters(first: Response, keep_right: bool) -> bool:
     return keep_right or not first.right
+
+
+def _ends_last(trajectory: Trajectory) -> bool:
+    """Whether inference comes to the last attempt: behind a verification that says right it would train nothing."""
+    return trajectory.final is trajectory.attempts[-1]
 
 
 def _example(trajectory: Trajectory, imitate: Imitate) -> TrainingExample:
