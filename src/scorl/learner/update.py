@@ -15,7 +15,7 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines.engine import Arithmetic
 from scorl.learner import guards
 from scorl.learner.attention import tree_attention
-from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches
+from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches, training_row
 from scorl.learner.checkpointing import gradient_checkpointing
 from scorl.learner.forward import logprobs_and_kl
 from scorl.learner.head import Head, make_head
@@ -185,8 +185,8 @@ class Learner:
         self._skips, self._moved = state["nonfinite"], state["moved"]
         self._at_reference, self._apart = state["at_reference"], False
 
-    def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing:
-        """The packing that was asked for, unless this model cannot do it."""
+    def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing | None:
+        """The packing that was asked for, unless this model cannot do it; None: no rank has a row to try it with."""
         if (wanted := self.settings.packing) == "padded":
             return wanted
         with self.unsharded():
@@ -194,7 +194,7 @@ class Learner:
         # One rank's objection counts for all: they compute a step in the same way, whatever rows they got.
         reason = next((why for why in self.ranks.all_gather(objection, "the trial of trees") if why), None)
         if reason is None:
-            return wanted
+            return wanted if self.ranks.any(any(map(training_row, examples)), "whether trees were tried") else None
         warnings.warn(f"learner.packing: the model learns from padded rows, since with {wanted} {reason}", stacklevel=3)
         return "padded"
 
