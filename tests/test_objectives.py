@@ -1,9 +1,12 @@
 """The credit tables of the method, worked by hand."""
 
+import math
+
 import pytest
 from support.conversations import verified
 
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised, leave_one_out, shaped_rewards
+from scorl.training.stage import Stage
 from scorl.trajectory import Credit, Problem, Response, Trajectory, Verdict
 
 
@@ -124,6 +127,25 @@ def test_an_adaptive_beta_follows_the_kl_to_its_target():
     assert stage.after({0: 0.0}).beta_2 == pytest.approx(0.8)
     assert StageOne(beta_2=1.0).after({0: 50.0}).beta_2 == 1.0
     assert stage.after({}) is stage
+    assert stage.after({0: math.nan}) is stage  # of a step that was skipped
+    assert stage.after({0: math.inf}) is stage
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "keys"),
+    [
+        ({}, {}, []),
+        ({"beta_2": 0.0}, {}, ["beta_2"]),
+        ({}, {"first": "best", "branches": 2}, ["first"]),
+        ({}, {"first": "wrong", "branches": 2}, ["first"]),
+        ({}, {"offline": 0.5}, []),
+        ({}, {"offline": 1.0}, ["offline"]),
+        ({"beta_2": 0.0, "target_kl": None}, {"offline": 1.0}, []),
+    ],
+)
+def test_a_target_that_holds_nothing_is_refused(settings, shape, keys):
+    objective = StageOne(**{"target_kl": 0.1, **settings})
+    assert [key for key, _ in objective.problems_with(Stage(objective, 1, **shape))] == keys
 
 
 def test_star_takes_what_went_from_wrong_to_right():
