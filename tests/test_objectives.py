@@ -156,6 +156,12 @@ def test_star_takes_what_went_from_wrong_to_right():
     assert Star(imitate="all")(group)[0].credits == (Credit(imitation=1.0),) * 2
 
 
+def test_star_needs_a_second_attempt_unless_right_ones_are_kept():
+    for objective, keys in ((Star(), ["attempts"]), (Star(keep_right=True), [])):
+        assert [key for key, _ in objective.problems_with(Stage(objective, 1, attempts=1))] == keys
+        assert not [*objective.problems_with(Stage(objective, 1))]
+
+
 def test_pair_sft_sets_a_right_answer_after_each_wrong_first_attempt():
     def named(number, rewards):
         attempts = tuple(

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from scorl.objectives.objective import Objective, Source, StageShape
+from scorl.objectives.objective import Objective, Source, StageShape, needs_second_attempt
 from scorl.seeds import derive
 from scorl.trajectory import Credit, Group, Response, Role, TrainingExample, Trajectory
 
@@ -41,6 +41,11 @@ class Star(Objective):
         """A training example for each trajectory that enters the data set."""
         entering = [t for t in group if _enters(t.attempts[0], self.keep_right) and t.attempts[-1].right]
         return [_example(t, self.imitate) for t in entering if _ends_last(t)]
+
+    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
+        """There is a second attempt, unless one that is right is enough."""
+        if not self.keep_right:
+            yield from needs_second_attempt(stage)
 
 
 @dataclass(frozen=True)
