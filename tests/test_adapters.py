@@ -202,6 +202,19 @@ def test_modules_that_are_trained_whole_are_in_float32(tmp_path):
         assert logits(policy).isfinite().all()
 
 
+def test_a_run_in_half_precision_goes_on_from_modules_that_were_trained_whole(written):
+    lora = LoraSettings(r=2, target_modules=("q_proj",), modules_to_save=("input_layernorm",))
+    first = Policy(str(written / "base"), dtype="bfloat16", lora=lora)
+    train(first)
+    first.save_adapters(written / "whole")
+    policy = Policy(str(written / "base"), dtype="bfloat16", lora=LoraSettings(adapter=str(written / "whole")))
+    assert {p.dtype for p in policy.parameters.values()} == {torch.float32}
+    with first.precision():
+        expected = logits(first)
+    with policy.precision():
+        torch.testing.assert_close(logits(policy), expected, atol=1e-2, rtol=1e-2)  # peft reads them in the base's type
+
+
 @pytest.mark.parametrize(
     ("lora", "plain"),
     [

@@ -2,17 +2,22 @@
 
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
+from support.families import save_family
 from support.templates import chat_of
-from support.worlds import save_model
+from support.worlds import letters, save_model
 
 from scorl.errors import UserError
-from scorl.model.context import check_context, max_positions, usable_positions
+from scorl.model.context import check_context, check_solutions, max_positions, usable_positions
+from scorl.model.policy import Policy
+from scorl.objectives import Supervised
 from scorl.settings import Sampling, ScriptedSettings, TorchSettings, VllmSettings
 from scorl.tasks.turns import Correction, SelfRefine
+from scorl.training.loop import train
+from scorl.training.stage import Stage
 from scorl.trajectory import Problem, user
 
 CHAT = chat_of("chatml")
@@ -92,6 +97,25 @@ def test_critiques_and_first_attempts_that_problems_bring_take_room_too():
     brought = [problem("2?", first_attempt="It is five, of course.")]
     assert check(brought, TURNS, 8, room) is None
     assert check(brought, TURNS, 8, room - 2) is not None
+
+
+def test_solutions_beyond_the_positions_are_refused_by_their_problem():
+    problems = [replace(problem("2 + 2?"), solution="4"), replace(problem("3 + 3?"), solution="It is six." * 9)]
+    room = len(CHAT.prompt(problems[1].prompt)) + len(CHAT.reply(problems[1].solution))
+    for positions in (room, None):
+        check_solutions(CHAT, problems, positions)
+    with pytest.raises(UserError, match=rf"problem 3 \+ 3\?: .* take {room} tokens, and .* has {room - 1} positions"):
+        check_solutions(CHAT, problems, room - 1)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_step_does_not_learn_from_what_the_positions_end_before(tmp_path, family):
+    policy = Policy(save_family(family, tmp_path))
+    text = "say a " * policy.max_positions
+    long = replace(problem("say a"), solution=text)
+    task = replace(letters(), splits={"train": SimpleNamespace(draw=lambda count, start, seed: [long])})
+    with pytest.raises(UserError, match="problem say a: its prompt and its reference solution take"):
+        next(train(policy, task, [Stage(Supervised(), 1, problems=1, samples=1, attempts=1)]))
 
 
 @dataclass
@@ -229,3 +253,15 @@ def test_a_run_keeps_to_the_day_of_its_start_and_notices_another_template(scorl,
     code, _, err = scorl("train", recipe, "--out", run, "--resume")
     assert (code, f"the run was started with {template}" in err) == (0, True)
     assert "chat_template_date: '2026-01-12'" in (run / "recipe.yaml").read_text()
+
+
+def test_a_run_that_learns_from_solutions_is_refused_before_it_begins(scorl, tmp_path):
+    model = save_model(tmp_path / "model")
+    recipe = write_recipe(tmp_path, model)
+    rows = [{"problem": f"say {word}", "answer": "a", "solution": "a " * 50} for word in "abcdef"]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    limit_positions(model, 30)
+    more = ("task.solution=solution", "stages=[{objective: supervised, steps: 1}]")
+    code, _, err = scorl("train", recipe, *more, "--out", tmp_path / "run")
+    assert (code, "its prompt and its reference solution take 55 tokens" in err) == (2, True), err
+    assert not (tmp_path / "run" / "steps.jsonl").exists()

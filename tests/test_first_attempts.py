@@ -53,6 +53,27 @@ def test_of_each_problems_samples_one_is_gone_on_from(first, chosen):
         assert count_tokens(group) == drafts + sum(len(t.attempts[1].ids) for t in group)
 
 
+@pytest.mark.parametrize("first", ["each", "best", "wrong"])
+@pytest.mark.parametrize(
+    ("judge", "why"),
+    [
+        (lambda pairs: None, "the judge gave None"),
+        (lambda pairs: [Verdict(1.0, "")], r"the judge gave \d+ verdicts on \d+ attempts"),
+        (lambda pairs: [Verdict(None, "")] * len(pairs), "a reward is a finite number"),
+    ],
+    ids=["none", "too few", "no reward"],
+)
+def test_a_judge_that_says_something_else_is_told_so_whoever_asks_it(first, judge, why):
+    with pytest.raises(UserError, match=why):
+        rollout(
+            ScriptedEngine(CHAT, answer),
+            Task("t", {}, "", judge),
+            PROBLEMS,
+            (Turn("Again."),),
+            replace(DRAWS, first=first),
+        )
+
+
 def test_refinements_of_the_best_draft_are_learned(tmp_path):
     """iGRPO: drafts without a gradient, then refinements of the best one."""
     policy = tiny_policy(tmp_path)

@@ -21,7 +21,7 @@ from scorl.learner import Learner
 from scorl.model.head import final_logits, hidden_states
 from scorl.model.logprobs import log_probabilities
 from scorl.model.policy import Policy
-from scorl.settings import LearnerSettings
+from scorl.settings import LearnerSettings, LoraSettings
 
 TESTS = Path(__file__).parent
 
@@ -134,3 +134,16 @@ def test_a_reference_that_is_reset_has_the_head_of_the_policy(tmp_path, shared, 
     own, other = (decoder.get_output_embeddings().weight for decoder in (policy.decoder, learner.reference.head))
     assert torch.equal(own.to(torch.bfloat16), other.to(torch.bfloat16))
     assert learner.reference.state().keys() == policy.parameters.keys()
+
+
+def test_a_reference_of_adapters_that_was_reset_is_not_the_policy(tmp_path):
+    """Autocast keeps what it has cast of a weight, whose numbers the reference's pass exchanges."""
+    save_model(tmp_path, width=64)
+    lora = LoraSettings(r=4, modules_to_save=("input_layernorm",))
+    policy = Policy(str(tmp_path), dtype="bfloat16", device="cpu", lora=lora)
+    learner = Learner(policy, LearnerSettings(learning_rate=1e-2, max_logprob_gap=9.0), total=3)
+    rows = examples(policy)
+    learner.update(rows)
+    learner.reset_reference()
+    learner.update(rows)
+    assert min(learner.accumulate_gradients(rows).kl.values()) > 1e-2

@@ -326,6 +326,28 @@ def test_frozen_weights_stay_and_the_rest_learns(tmp_path):
     assert stayed == {name for name in before if "mlp" in name or "embed_tokens" in name}
 
 
+def test_a_reference_beside_frozen_weights_is_reset_saved_and_read(tmp_path):
+    def frozen():
+        settings = LearnerSettings(learning_rate=1e-2, max_logprob_gap=9.0)
+        return Learner(Policy(save_model(tmp_path), frozen=["mlp"]), settings, total=4)
+
+    learner = frozen()
+    examples = make_examples(learner.policy)
+    learner.update(examples)
+    learner.reset_reference()
+    assert learner.update(examples).kl == pytest.approx({0: 0.0, 1: 0.0}, abs=1e-5)
+    assert learner.reference.state().keys() == learner.policy.parameters.keys()
+    write_state(learner, tmp_path / "state")
+    read_state(resumed := frozen(), tmp_path / "state")
+    assert not resumed.reference.has_moved()
+    assert resumed.accumulate_gradients(examples).kl == learner.accumulate_gradients(examples).kl
+    own = [p.clone() for p in resumed.policy.model.parameters()]
+    with resumed.reference.in_place():
+        wrote = resumed.reference.state()
+        assert all(torch.equal(p, wrote[name]) for name, p in resumed.policy.parameters.items())
+    assert all(map(torch.equal, own, resumed.policy.model.parameters()))
+
+
 @pytest.mark.parametrize(
     ("frozen", "why"),
     [

@@ -1,8 +1,12 @@
 """The credit tables of the method, worked by hand."""
 
+import math
+
 import pytest
+from support.conversations import verified
 
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised, leave_one_out, shaped_rewards
+from scorl.training.stage import Stage
 from scorl.trajectory import Credit, Problem, Response, Trajectory, Verdict
 
 
@@ -123,6 +127,25 @@ def test_an_adaptive_beta_follows_the_kl_to_its_target():
     assert stage.after({0: 0.0}).beta_2 == pytest.approx(0.8)
     assert StageOne(beta_2=1.0).after({0: 50.0}).beta_2 == 1.0
     assert stage.after({}) is stage
+    assert stage.after({0: math.nan}) is stage  # of a step that was skipped
+    assert stage.after({0: math.inf}) is stage
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "keys"),
+    [
+        ({}, {}, []),
+        ({"beta_2": 0.0}, {}, ["beta_2"]),
+        ({}, {"first": "best", "branches": 2}, ["first"]),
+        ({}, {"first": "wrong", "branches": 2}, ["first"]),
+        ({}, {"offline": 0.5}, []),
+        ({}, {"offline": 1.0}, ["offline"]),
+        ({"beta_2": 0.0, "target_kl": None}, {"offline": 1.0}, []),
+    ],
+)
+def test_a_target_that_holds_nothing_is_refused(settings, shape, keys):
+    objective = StageOne(**{"target_kl": 0.1, **settings})
+    assert [key for key, _ in objective.problems_with(Stage(objective, 1, **shape))] == keys
 
 
 def test_star_takes_what_went_from_wrong_to_right():
@@ -131,6 +154,12 @@ def test_star_takes_what_went_from_wrong_to_right():
     assert [example.trajectory.sample for example in Star(keep_right=True)(group)] == [0, 1]
     assert Star()(group)[0].credits == (Credit(), Credit(imitation=1.0))
     assert Star(imitate="all")(group)[0].credits == (Credit(imitation=1.0),) * 2
+
+
+def test_star_needs_a_second_attempt_unless_right_ones_are_kept():
+    for objective, keys in ((Star(), ["attempts"]), (Star(keep_right=True), [])):
+        assert [key for key, _ in objective.problems_with(Stage(objective, 1, attempts=1))] == keys
+        assert not [*objective.problems_with(Stage(objective, 1))]
 
 
 def test_pair_sft_sets_a_right_answer_after_each_wrong_first_attempt():
@@ -152,3 +181,12 @@ def test_pair_sft_sets_a_right_answer_after_each_wrong_first_attempt():
         assert second.prompt_ids == (1, example.trajectory.sample, 1)
     assert [example.trajectory.sample for example in PairSFT(keep_right=True)(group)] == [0, 1, 2]
     assert PairSFT()([named(0, (0, 0))]) == []
+
+
+@pytest.mark.parametrize("objective", [Star(), Star(imitate="all"), PairSFT(), PairSFT(imitate="all")])
+def test_a_right_answer_that_inference_does_not_come_to_is_not_imitated(objective):
+    group = [verified(0, "right", 1), verified(0, "wrong", 1, sample=1), verified(0, "right", 0, sample=2)]
+    (example,) = objective(group)
+    assert example.trajectory.sample == 1
+    earlier = Credit(imitation=float(objective.imitate == "all"))
+    assert example.credits == (earlier, Credit(), Credit(imitation=1.0))

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.model.policy import Policy
-from scorl.objectives import StageOne, StageTwo, Supervised
+from scorl.objectives import StageOne, StageTwo, Star, Supervised
 from scorl.recipe import TaskChoice
 from scorl.run.build import BuiltRecipe
 from scorl.run.directory import RunDirectory
@@ -215,6 +215,32 @@ def test_ctrl_c_in_an_evaluation_saves_at_once(straight, model, lora, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "step-3").is_dir()
     assert run(tmp_path / "run", built(model, lora)).steps == 9
     same(straight, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("save_steps", "collections"), [(2, 0), (9, 2)], ids=["its start was saved", "nothing was"])
+def test_what_a_stage_collected_is_kept_where_the_policy_that_did_is(model, tmp_path, save_steps, collections):
+    """From an earlier checkpoint, on another machine say, the stage may begin with another policy."""
+    stages = (
+        Stage(Supervised(), 2, problems=3, samples=1, attempts=1),
+        Stage(Star(keep_right=True), 2, problems=3, samples=60),
+    )
+    told = []
+
+    def die(line):
+        if line["step"] == 2:
+            raise RuntimeError("killed")
+
+    def go(**listeners):
+        whole = built(model)
+        recipe = replace(whole.recipe, stages=stages, checkpoint=CheckpointSettings(save_steps=save_steps))
+        return run(tmp_path / "run", replace(whole, recipe=recipe), **listeners)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        go(on_step=die)
+    before = [path.read_text() for path in sorted((tmp_path / "run" / "collected" / "stage-1").iterdir())]
+    assert go(on_progress=lambda what, done, total: told.append(what)).steps == 4
+    assert told.count("collection") == collections
+    assert [path.read_text() for path in sorted((tmp_path / "run" / "collected" / "stage-1").iterdir())] == before
 
 
 def test_what_a_kill_left_of_a_checkpoint_is_no_checkpoint(model, tmp_path):

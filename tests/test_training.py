@@ -10,6 +10,7 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import GuardError
 from scorl.evaluation import evaluate
 from scorl.learner import Learner
+from scorl.metrics import count_tokens
 from scorl.model.policy import Policy
 from scorl.objectives import PairSFT, Reinforce, StageOne, StageTwo, Star, Supervised
 from scorl.run.collected import FileRolloutStore
@@ -18,7 +19,7 @@ from scorl.settings import LearnerSettings, Sampling
 from scorl.tasks.turns import SelfRefine
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-from scorl.trajectory import Verdict
+from scorl.trajectory import Problem, Response, Trajectory, Verdict
 
 SAMPLING = Sampling(max_tokens=1)
 
@@ -160,6 +161,19 @@ def test_what_was_collected_is_kept_and_read_back(tmp_path):
     first, again = once(), once()
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]  # the second time nothing was sampled
     assert [s.progress.loss for s in first] == [s.progress.loss for s in again]
+
+
+def test_drafts_that_were_not_chosen_are_counted_after_an_interruption_too(tmp_path):
+    directory = RunDirectory(tmp_path)
+    store = FileRolloutStore(directory, lambda done, total: None)
+    problem, answer = Problem("p", ()), Response((1,), (2,), (0.0,), "", "stop", Verdict(1.0, "correct"))
+    groups = [[Trajectory(problem, 0, (answer,), branch, dropped_tokens=7) for branch in (0, 1)]]
+    store.write(0, 0, 1, groups)
+    assert store.read(0, 0, [problem]) == groups
+    assert count_tokens(store.read(0, 0, [problem])[0]) == count_tokens(groups[0]) == 7 + 1
+    older = [{k: v for k, v in record.items() if k != "dropped_tokens"} for record in directory.collection(0, 0)]
+    directory.record_collection(0, 0, older)
+    assert [t.dropped_tokens for t in store.read(0, 0, [problem])[0]] == [0, 0]
 
 
 def test_offline_first_attempts_are_the_references_and_not_trained_on(tmp_path):

@@ -251,3 +251,14 @@ def test_the_trial_passes_for_a_model_that_trees_fit(examples, tmp_path):
         warnings.simplefilter("error", UserWarning)
         learner.update(examples)
     assert learner.packing == "prefix_tree"
+
+
+def test_the_trial_waits_for_something_to_learn(examples, tmp_path, monkeypatch):
+    """As where the rewards of all groups are equal in the first step, and no KL is taken."""
+    learner = Learner(tiny_policy(tmp_path), LearnerSettings(max_logprob_gap=9.0), total=2)
+    monkeypatch.setattr(tree_check, "tree_attention", lambda *_: tree_attention())  # as above
+    learner.update([TrainingExample(e.trajectory, (Credit(),) * len(e.credits)) for e in examples])
+    assert learner.packing is None
+    with pytest.warns(UserWarning, match="padded rows"):
+        learner.update(examples)
+    assert learner.packing == "padded"

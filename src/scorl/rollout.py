@@ -275,14 +275,14 @@ def _open(engine: Engine, rows: Sequence[_Row], draws: Draws, max_tokens: int, k
 def _choose(task: Task, rows: Sequence[_Row], draws: Draws) -> list[_Row]:
     """One row of each problem, the first of those with the best reward or of the wrong ones, or of all."""
     verdicts = task.judge([(row.problem, AttemptText(row.responses[0], 1)) for row in rows])
+    check_verdicts(task, [row.problem for row in rows], verdicts)
     chosen = []
     for start in range(0, len(rows), draws.samples):
         rewards = [verdict.reward for verdict in verdicts[start : start + draws.samples]]
         wrong = next((place for place, reward in enumerate(rewards) if reward < RIGHT), 0)
         row = rows[start + (wrong if draws.first == "wrong" else rewards.index(max(rewards)))]
         attempt = row.responses[0]
-        drafts = sum(len(one.responses[0].ids) for one in rows[start : start + draws.samples])
-        dropped = drafts - len(attempt.ids)
+        dropped = sum(len(one.responses[0].ids) for one in rows[start : start + draws.samples]) - len(attempt.ids)
         chosen.append(replace(row, responses=(replace(attempt, offline=True),), dropped_tokens=dropped))
     return chosen
 

@@ -165,10 +165,10 @@ class FSDP2:
 
     def _run_dummy(self, layout: PaddedRows | Tree, needs_reference: bool) -> None:
         """A forward and backward pass that matches the collectives of a micro-batch; its gradients are 0."""
+        if needs_reference:  # others gather its shards from here
+            with self._policy.precision(), torch.no_grad(), self._reference.active() as model:
+                self.hidden_states(model, layout)
         with self._policy.precision():
-            if needs_reference:
-                with torch.no_grad(), self._reference.active() as model:  # others gather its shards from here
-                    self.hidden_states(model, layout)
             hidden = self.hidden_states(self._policy.decoder, layout)
         (0 * hidden.float()).sum().backward()  # type: ignore[no-untyped-call]
 

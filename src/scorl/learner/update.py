@@ -15,7 +15,7 @@ from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines.engine import Arithmetic
 from scorl.learner import guards
 from scorl.learner.attention import tree_attention
-from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches
+from scorl.learner.batch import MicroBatch, lay_out_rows, micro_batches, training_row
 from scorl.learner.checkpointing import gradient_checkpointing
 from scorl.learner.forward import logprobs_and_kl
 from scorl.learner.head import Head, make_head
@@ -143,7 +143,8 @@ class Learner:
         if applied:
             self._apply_gradients(lr, grad_norm)
             guards.check_reference_kept(self.reference.has_moved())
-        self._note_skip(not applied, statistics.loss, grad_norm)
+        self._skips = (self._skips << 1 | (not applied)) & (1 << guards.SKIP_WINDOW) - 1
+        guards.check_skips(self._skips, statistics.loss, grad_norm)
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         return Progress(statistics.loss, grad_norm, lr, statistics.kl, statistics.gap, skipped=not applied)
@@ -184,8 +185,8 @@ class Learner:
         self._skips, self._moved = state["nonfinite"], state["moved"]
         self._at_reference, self._apart = state["at_reference"], False
 
-    def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing:
-        """The packing that was asked for, unless this model cannot do it."""
+    def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing | None:
+        """The packing that was asked for, unless this model cannot do it; None: no rank has a row to try it with."""
         if (wanted := self.settings.packing) == "padded":
             return wanted
         with self.unsharded():
@@ -193,7 +194,7 @@ class Learner:
         # One rank's objection counts for all: they compute a step in the same way, whatever rows they got.
         reason = next((why for why in self.ranks.all_gather(objection, "the trial of trees") if why), None)
         if reason is None:
-            return wanted
+            return wanted if self.ranks.any(any(map(training_row, examples)), "whether trees were tried") else None
         warnings.warn(f"learner.packing: the model learns from padded rows, since with {wanted} {reason}", stacklevel=3)
         return "padded"
 
@@ -227,10 +228,11 @@ class Learner:
         """
         device = self.policy.device
         layout, ref_hidden = batch.layout.to(device), None
+        # Autocast keeps its casts until it ends, by parameter; the reference may put other numbers into the policy's.
+        if run_reference:
+            with self.policy.precision(), torch.no_grad(), self.reference.active() as model:
+                ref_hidden = self.strategy.hidden_states(model, layout)
         with self.policy.precision():
-            if run_reference:
-                with torch.no_grad(), self.reference.active() as model:
-                    ref_hidden = self.strategy.hidden_states(model, layout)
             output = self.strategy.hidden_states(self.policy.decoder, layout)
         hidden = output.detach().requires_grad_()
         reference = step.reference if batch.needs_reference else None
@@ -293,8 +295,3 @@ class Learner:
             p.grad = gradients[name]
         guards.check_moved(self.ranks.all_concat(changes, "whether the weights moved"), grad_norm, lr)
         self._moved = True
-
-    def _note_skip(self, skipped: bool, loss: float, grad_norm: float) -> None:
-        """Remember whether this update was skipped, and stop where too many were."""
-        self._skips = (self._skips << 1 | skipped) & (1 << guards.SKIP_WINDOW) - 1
-        guards.check_skips(self._skips, loss, grad_norm)

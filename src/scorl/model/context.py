@@ -11,7 +11,7 @@ from scorl.settings import Sampling, ScriptedSettings
 from scorl.tasks.turns import Turn, number_responses
 from scorl.trajectory import Problem
 
-__all__ = ["check_context", "max_positions", "usable_positions"]
+__all__ = ["check_context", "check_solutions", "max_positions", "usable_positions"]
 
 
 def max_positions(config: Any) -> int | None:
@@ -67,6 +67,28 @@ def check_context(
         f" {each} are {longest + sum(limits)}{none_at_all}; what does not fit is cut off or left empty, and counts as"
         f" wrong{_advise(sampling, positions - longest, sum(limits))}"
     )
+
+
+def check_solutions(chat: Chat, problems: Sequence[Problem], positions: int | None) -> None:
+    """Refuse a reference solution that goes beyond the model's positions, where a model may know none.
+
+    Args:
+        chat: of the model.
+        problems: whose solutions are learned from.
+        positions: the model's; None: it names none.
+
+    Raises:
+        UserError: a problem's solution does not fit behind its prompt.
+    """
+    if positions is None:
+        return
+    for problem in problems:
+        needed = len(chat.prompt(problem.prompt)) + len(chat.reply(problem.solution or ""))
+        if needed > positions:
+            raise UserError(
+                f"problem {problem.id}: its prompt and its reference solution take {needed} tokens, and the model's"
+                f" context has {positions} positions; leave the problem out, or take a model with a longer context"
+            )
 
 
 def _advise(sampling: Sampling, room: int, asked: int) -> str:

@@ -117,7 +117,8 @@ class Policy:
 
     def precision(self) -> torch.autocast:
         """The context that every forward runs in: half precision computes on float32 weights."""
-        casts = not self.lora or bool(self.lora.modules_to_save)  # what is trained is in float32
+        # Adapters cast by themselves; what is trained whole is in float32. Those of a folder bring that along.
+        casts = not self.lora or bool(self.model.peft_config["default"].modules_to_save)
         return torch.autocast(self.device.type, self.dtype, enabled=casts and self.dtype != torch.float32)
 
     @property

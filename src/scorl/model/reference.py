@@ -133,9 +133,9 @@ class Reference:
         self.seal()
 
     def _named_like_policy(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The copy's parameters, but for a head of its own that the policy shares with its embedding."""
+        """The copy's parameters that the policy learns, but for a head of its own that it shares with its embedding."""
         assert self._copy is not None
-        names = dict(self._policy.model.named_parameters()).keys()
+        names = self._policy.parameters.keys()
         return ((name, p) for name, p in self._copy.named_parameters() if name in names)
 
 

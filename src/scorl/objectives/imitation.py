@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from scorl.objectives.objective import Objective, Source, StageShape
+from scorl.objectives.objective import Objective, Source, StageShape, needs_second_attempt
 from scorl.seeds import derive
 from scorl.trajectory import Credit, Group, Response, Role, TrainingExample, Trajectory
 
@@ -39,9 +39,13 @@ class Star(Objective):
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """A training example for each trajectory that enters the data set."""
-        return [
-            _example(t, self.imitate) for t in group if _enters(t.attempts[0], self.keep_right) and t.attempts[-1].right
-        ]
+        entering = [t for t in group if _enters(t.attempts[0], self.keep_right) and t.attempts[-1].right]
+        return [_example(t, self.imitate) for t in entering if _ends_last(t)]
+
+    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
+        """There is a second attempt, unless one that is right is enough."""
+        if not self.keep_right:
+            yield from needs_second_attempt(stage)
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,8 @@ class PairSFT(Objective):
     def __call__(self, group: Group) -> list[TrainingExample]:
         """One for each first attempt that enters; the right answer is drawn from all attempts of the group."""
         right = [attempt for attempt in _distinct(group) if attempt.right]
-        return [
-            _example(_paired(t, right), self.imitate)
-            for t in group
-            if right and _enters(t.attempts[0], self.keep_right)
-        ]
+        pairs = [_paired(t, right) for t in group if right and _enters(t.attempts[0], self.keep_right)]
+        return [_example(pair, self.imitate) for pair in pairs if _ends_last(pair)]
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
         """It makes pairs of attempts."""
@@ -115,6 +116,11 @@ def _all_true(trajectory: Trajectory) -> bool:
 
 def _enters(first: Response, keep_right: bool) -> bool:
     return keep_right or not first.right
+
+
+def _ends_last(trajectory: Trajectory) -> bool:
+    """Whether inference comes to the last attempt: behind a verification that says right it would train nothing."""
+    return trajectory.final is trajectory.attempts[-1]
 
 
 def _example(trajectory: Trajectory, imitate: Imitate) -> TrainingExample:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from math import inf, isfinite
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Interval
@@ -47,8 +48,16 @@ class StageOne(Objective):
         ]
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
-        """There is a second attempt."""
+        """There is a second attempt, and a target has a coefficient to move and a first attempt that is trained."""
         yield from needs_second_attempt(stage)
+        if self.target_kl is None:
+            return
+        if not self.beta_2:
+            yield "beta_2", "multiplies it from step to step with target_kl, so above 0, not 0"
+        if stage.first != "each":
+            yield "first", f"trains first attempts with target_kl, whose KL it holds, so each, not {stage.first}"
+        if stage.offline == 1:
+            yield "offline", "trains first attempts with target_kl, whose KL it holds, so below 1, not 1"
 
     @property
     def adaptive(self) -> Mapping[str, float]:
@@ -56,8 +65,8 @@ class StageOne(Objective):
         return {} if self.target_kl is None else {"beta_2": self.beta_2}
 
     def after(self, kl: Mapping[int, float]) -> Self:
-        """beta_2 follows the first attempt's KL, by at most 20% a step."""
-        if self.target_kl is None or 0 not in kl:
+        """beta_2 follows the first attempt's KL, by at most 20% a step; it stays where that is none or not finite."""
+        if self.target_kl is None or not isfinite(kl.get(0, inf)):
             return self
         error = max(-1.0, min(1.0, kl[0] / self.target_kl - 1))
         return replace(self, beta_2=self.beta_2 * (1 + 0.2 * error))

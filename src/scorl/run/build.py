@@ -18,7 +18,7 @@ from scorl.errors import UserError
 from scorl.evaluation import hash_problems
 from scorl.learner import Learner
 from scorl.model.chat import Chat, check_template
-from scorl.model.context import check_context, usable_positions
+from scorl.model.context import check_context, check_solutions, max_positions, usable_positions
 from scorl.model.loading import load_config, resolve_model
 from scorl.model.policy import Place, Policy, resolve_device
 from scorl.recipe.auto import decide
@@ -125,8 +125,12 @@ def _check_problems(recipe: Recipe, task: Task) -> None:
 
 
 def _check_context(recipe: Recipe, task: Task, chat: Chat) -> str | None:
-    """See `check_context`."""
-    positions = usable_positions(recipe.engine.settings, load_config(recipe.model.path))
+    """See `check_context`, and `check_solutions` of what is learned from first."""
+    config = load_config(recipe.model.path)
+    if any(stage.objective.source == "solutions" for stage in recipe.stages):
+        first = task.split(recipe.task.split).draw(LOOKED_AT, 0, recipe.seed)
+        check_solutions(chat, first, max_positions(config))
+    positions = usable_positions(recipe.engine.settings, config)
     turns = task.turns(recipe.attempts)
     return check_context(chat, _first_problems(recipe, task), turns, recipe.engine.sampling, positions)
 

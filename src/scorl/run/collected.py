@@ -54,6 +54,7 @@ def _record(trajectory: Trajectory) -> Record:
         "problem": trajectory.problem.id,
         "sample": trajectory.sample,
         "branch": trajectory.branch,
+        "dropped_tokens": trajectory.dropped_tokens,
         "ids": [*last.prompt_ids, *last.ids],
         "responses": [
             {
@@ -87,4 +88,5 @@ def _trajectory(record: Record, problem: Problem) -> Trajectory:
         )
         for r in record["responses"]
     )
-    return Trajectory(problem, record["sample"], responses, record["branch"])
+    dropped = record.get("dropped_tokens", 0)  # files of older versions have none
+    return Trajectory(problem, record["sample"], responses, record["branch"], dropped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from scorl.recipe.source import parse
 from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe, versions
 from scorl.run.directory import RunDirectory
+from scorl.training.batches import legs
 
 __all__ = ["resume"]
 
@@ -34,6 +36,9 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
         made, wanted = learner.updates, built.recipe.steps
         raise UserError(f"{directory.path}: has made {made} steps, more than the recipe's {wanted}")
     directory.cut(learner.updates)
+    directory.ranks.broadcast(
+        lambda: _forget_collections(built, directory, learner.updates), "what was collected behind it"
+    )
     checkpoint.prune(directory, built.recipe.checkpoint)  # a kill may have come before it
     gap = directory.find_gap(learner.updates)
     if directory.ranks.main:
@@ -41,6 +46,16 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
             notify(f"{difference}: from here on the run is not bit-for-bit what it would have been")
         if gap:
             notify(gap)
+
+
+def _forget_collections(built: BuiltRecipe, directory: RunDirectory, updates: int) -> None:
+    """Delete what stages behind the checkpoint collected: elsewhere their policy may not come out the same to the bit.
+
+    What a comparison's runs share is the first stage's, which no checkpoint is before.
+    """
+    for leg in legs(built.recipe.stages):
+        if leg.first_step > updates and directory.collected(leg.number).is_dir():
+            shutil.rmtree(directory.collected(leg.number))
 
 
 def _note_changes(built: BuiltRecipe, directory: RunDirectory, notify: Callable[[str], None]) -> None:

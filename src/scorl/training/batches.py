@@ -18,6 +18,7 @@ from scorl.engines.engine import Engine
 from scorl.engines.reference import ReferenceEngine
 from scorl.errors import GuardError
 from scorl.learner import Learner
+from scorl.model.context import check_solutions
 from scorl.objectives import Objective
 from scorl.rollout import Draws, OfflineAttempts, demonstrate, rollout
 from scorl.seeds import derive
@@ -165,6 +166,7 @@ class Batches:
         mine = self.learner.ranks.shard(len(problems))
         began = time.perf_counter()
         if stage.objective.source == "solutions":
+            check_solutions(self.learner.policy.chat, problems, self.learner.policy.max_positions)  # all ranks alike
             groups = demonstrate(self.engine.chat, clock.task, problems[mine])
             return groups, {"sample": time.perf_counter() - began - clock.seconds, "judge": clock.seconds}, None
         with weights_for_sampling(self.engine, self.learner, reference=stage.offline > 0) as sync_gap:
