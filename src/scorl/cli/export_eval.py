@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scorl.cli.output import open_output
+from scorl.cli.output import check_writable, open_output
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def export_eval(
     """
     from scorl.hub.eval_results import dataset_of, day_of, to_entries, to_yaml
 
+    check_writable(out)
     summary, file = _read(source, wording)
     dataset = dataset or dataset_of(summary)
     if dataset is None:
