@@ -1,5 +1,6 @@
 """Estimates: the meter by hand and against what torch allocates, plans of tiny shapes on pretended devices."""
 
+import importlib.util
 import json
 import os
 from dataclasses import replace
@@ -12,6 +13,7 @@ from support.families import save_family
 from scorl.cli import main
 from scorl.errors import UserError
 from scorl.estimate import model, prepare
+from scorl.estimate import suggestions as changes
 from scorl.estimate.device import DEVICES, GIB, Device
 from scorl.estimate.kernels import CountedBlock, keys_of_a_query
 from scorl.estimate.ledger import COPIES, Phase
@@ -253,6 +255,17 @@ def test_what_does_not_fit_is_named_with_what_would_make_it_fit():
         if not text.startswith("--gpu"):
             after = case(*text.split(), memory=small.device.memory)
             assert not problems_of(after, memory_of(after)), text
+
+
+@pytest.mark.parametrize("override", ["model.frozen=[layers]", "model.device=cuda:1", "seed=1"])
+def test_suggestions_leave_out_what_the_recipe_or_this_installation_rules_out(monkeypatch, override):
+    if override == "seed=1":
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
+    ruled_out = changes._shards if "cuda" in override else changes._lora
+    monkeypatch.setattr(changes, "ALONE", (ruled_out,))
+    monkeypatch.setattr(changes, "OTHER", ((ruled_out,),))
+    assert [suggestion.change[:5] for suggestion in suggestions(case(override, memory=1 << 20))] == ["--gpu"]
 
 
 def test_checkpoints_cost_time_and_save_memory():
