@@ -391,6 +391,8 @@ def test_the_users_mistakes_are_told(tmp_path, capsys, monkeypatch):
     assert (code, "--gpu" in told.err) == (2, True)
     code, told = run(capsys, "countdown", "--gpu", "h100", "--steps", "1")
     assert (code, "--steps" in told.err) == (2, True)
+    code, told = run(capsys, "countdown", "stages=[]")
+    assert (code, "nothing is trained, so there is nothing to plan" in told.err) == (2, True)
     code, told = run(capsys, "countdown", "launcher.gpu=h10")
     assert (code, "launcher.gpu" in told.err, "did you mean 'h100'" in told.err) == (2, True, True)
 
