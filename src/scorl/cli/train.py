@@ -164,6 +164,8 @@ def _by_torchrun(recipe: Recipe, arguments: list[str], directory: RunDirectory) 
     from scorl.distributed.torchrun import launch
 
     where, device = recipe.launcher, recipe.model.device
+    with directory.lock():  # else what the ranks at work there have said would be deleted
+        pass
     return launch(arguments, where.workers or 1, timeout=where.timeout, device=device, logs=directory.rank_logs)
 
 
