@@ -8,6 +8,8 @@ from typing import Literal
 
 import click
 
+from scorl.errors import UserError
+
 __all__ = ["push"]
 
 
@@ -53,6 +55,10 @@ def push(
     from scorl.hub.folder import collect_files, find_checkpoint, measure, write_files
     from scorl.hub.push import check_repo_id, upload
 
+    if adapter and dtype != "auto":
+        raise UserError(
+            "--dtype is of merged weights, and adapters stay in the type that learned: leave one of them out"
+        )
     for name in (repo_id, dataset):
         if name is not None:
             check_repo_id(name)
