@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import check_writable, count_problems, open_output, print_grid, quiet, say
+from scorl.cli.paths import UserPath
 from scorl.cli.sampling import (
     COUNT,
     build_engine,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = UserPath(dir_okay=False)
 
 
 @click.command()

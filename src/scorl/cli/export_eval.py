@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import check_writable, open_output
+from scorl.cli.paths import UserPath
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ __all__ = ["export_eval"]
 
 
 @click.command("export-eval")
-@click.argument("source", metavar="EVALUATION_OR_RUN", type=click.Path(path_type=Path, exists=True))
+@click.argument("source", metavar="EVALUATION_OR_RUN", type=UserPath(exists=True))
 @click.option("--dataset", metavar="OWNER/NAME", help="The problems' data set on the hub.  [default: that of the task]")
 @click.option("--date", type=click.DateTime(["%Y-%m-%d"]), help="Of the evaluation.  [default: that of the file]")
 @click.option("--wording", metavar="NAME", help="Which one of an evaluation in several wordings.")
 @click.option("--source-url", metavar="URL", help="Where the evaluation can be looked up.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: stdout]")
+@click.option("--out", type=UserPath(dir_okay=False), help="The file.  [default: stdout]")
 def export_eval(
     source: Path,
     dataset: str | None,

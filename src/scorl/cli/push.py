@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 
+from scorl.cli.paths import UserPath
 from scorl.errors import UserError
 
 __all__ = ["push"]
@@ -19,7 +20,7 @@ __all__ = ["push"]
 @click.option(
     "--dry-run",
     "folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     metavar="DIR",
     help="Write what would be uploaded into this folder, and upload nothing.",
 )

@@ -7,22 +7,23 @@ from pathlib import Path
 import click
 
 from scorl.cli.output import check_folder, check_writable, is_stdout, open_output
+from scorl.cli.paths import UserPath
 
 __all__ = ["report"]
 
-RUN = click.Path(path_type=Path, exists=True, file_okay=False)
+RUN = UserPath(exists=True, file_okay=False)
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=RUN, metavar="RUN...")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="The file.  [default: report.html in RUN; of several, in this folder]",
 )
 @click.option(
     "--figures",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     metavar="DIR",
     help="Also write figures for papers there, SVG and PDF (the extra `figures`).",
 )
