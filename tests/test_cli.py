@@ -440,6 +440,17 @@ def test_the_home_folder_is_meant_where_no_shell_has_said_so(scorl, tmp_path, mo
     (run / "answers.jsonl").write_text("no answers\n")
     code, _, err = scorl("evaluate", "~/run/answers.jsonl", "--task", "countdown")
     assert (code, f"{run}/answers.jsonl" in err) == (2, True), err
+    code, _, err = scorl("evaluate", "scorl:countdown-base", "--task", "countdown", "--wordings=~/w.yaml")
+    assert (code, f"{tmp_path}/home/w.yaml: there is no such file" in err) == (2, True), err
+    code, _, err = scorl("train", "countdown", "--out=~/new", "--dry-run")
+    assert (code, f"would go to {tmp_path}/home/new\n" in err) == (0, True), err
+    (run / "answers.jsonl").write_text('{"id": 1, "response": "7", "answer": "7"}\n')
+    judge = ("judge", "~/run/answers.jsonl", "--verifier", "exact")
+    assert scorl(*judge, "--out=~/judged.jsonl")[0] == 0
+    assert (tmp_path / "home" / "judged.jsonl").is_file()
+    assert not list((tmp_path / "here").iterdir())
+    code, _, err = scorl(*judge, "--out=~no-such-user/judged.jsonl")
+    assert (code, "cannot be a path" in err) == (2, True), err
 
 
 def test_prompts_are_shown_whole(scorl):

@@ -11,7 +11,7 @@ import pytest
 from support.worlds import save_model
 from test_metrics import groups
 
-from scorl.cli.checks import EXTRAS
+from scorl.cli.checks import EXTRAS, check_installation
 from scorl.errors import MANY, nearest
 from scorl.evaluation import Evaluation
 from scorl.recipe import resolve
@@ -92,6 +92,12 @@ def test_a_context_that_is_too_long_is_said_once(recipe, tmp_path):
     assert done.returncode == 2
     assert "no problem fits into the model's context" in done.stderr
     assert "Token indices sequence length" not in done.stderr
+
+
+def test_doctor_names_no_device_that_nothing_runs_on(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert dict(check_installation())["device"].startswith("cpu (")
 
 
 def test_doctor_looks_for_every_extra():

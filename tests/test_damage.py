@@ -263,8 +263,11 @@ def test_lost_steps_are_said(killed, model):
     assert said.endswith("steps.jsonl: lacks the lines of 4 steps, the first of them 0")
 
 
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "evaluations moved away"])
 @pytest.mark.parametrize("name", ["torch", "weights", "problems"])
-def test_another_version_is_said(killed, model, name):
+def test_another_version_is_said(killed, model, name, damaged):
+    if damaged:  # as its message advises
+        (killed / "evaluation.json").rename(killed / "damaged.json")
     recipe, _, noted = (killed / "recipe.yaml").read_text().partition("versions:")
     changed = re.sub(f"{name}: .*", f"{name}: another", noted)
     (killed / "recipe.yaml").write_text(f"{recipe}versions:{changed}")

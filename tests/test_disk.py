@@ -1,9 +1,12 @@
 """Disks that are full or read-only, and files that vanish: a sentence, before the work where that can be, and nothing
 good is lost."""
 
+import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,13 +103,18 @@ def places(tmp_path, monkeypatch):
         "evaluate NOWHERE --task countdown --attempts-out PLACE/a.jsonl",
         "collect-repairs NOWHERE --out PLACE/r.jsonl",
         "judge ANSWERS --verifier exact --out PLACE/v.jsonl",
+        "export-eval ANSWERS --out PLACE/e.yaml",
+        "report RUN --out PLACE/page.html",
+        "report RUN --figures PLACE/figures",
     ],
 )
 def test_what_cannot_be_written_is_said_before_the_work(scorl, recipe, places, tmp_path, command, place):
-    """Neither the model nor the answers are there, which would be said next."""
+    """Neither the model nor the answers nor the run are there, which would be said next."""
     answers = tmp_path / "answers.jsonl"
     answers.write_text("no answers\n")
+    (tmp_path / "empty").mkdir()
     names = {"RECIPE": recipe, "PLACE": places[place], "ANSWERS": answers, "NOWHERE": tmp_path / "no"}
+    names["RUN"] = tmp_path / "empty"
     recipe.write_text(recipe.read_text().replace("scorl:countdown-base", str(tmp_path / "no")))
     for name, path in names.items():
         command = command.replace(name, str(path))
@@ -116,12 +124,38 @@ def test_what_cannot_be_written_is_said_before_the_work(scorl, recipe, places, t
     assert str(tmp_path / "no") not in err
 
 
-def test_a_device_is_written_into_and_stays(scorl, tmp_path):
-    """A file is replaced when it is whole; as root one could replace /dev/null so."""
-    (tmp_path / "answers.jsonl").write_text('{"id": 1, "response": "7", "answer": "7"}\n')
-    (tmp_path / "null").symlink_to(os.devnull)
-    assert scorl("judge", tmp_path / "answers.jsonl", "--verifier", "exact", "--out", tmp_path / "null")[0] == 0
-    assert (tmp_path / "null").readlink() == Path(os.devnull)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "judge answers.jsonl --verifier exact --out",
+        "export-eval e.json --dataset me/x --date 2026-01-02 --out",
+        "report run --out",
+    ],
+)
+def test_a_device_is_written_into_and_stays(scorl, tmp_path, monkeypatch, command):
+    """A file is replaced when it is whole; as root one could replace /dev/null so. A link stays one too."""
+    monkeypatch.chdir(tmp_path)
+    Path("answers.jsonl").write_text('{"id": 1, "response": "7", "answer": "7"}\n')
+    figures = {"problems": 2, "samples": 1, "temperature": 0.0, "max_tokens": 8}
+    evaluation = {"model": "m", "task": "x", "split": "test", **figures, "metrics": {}}
+    Path("e.json").write_text(json.dumps(evaluation))
+    Path("run").mkdir()
+    Path("run/scale.json").write_text(json.dumps({"arms": {"parallel": {"1": {"value": 0.5}}}}))
+    Path("null").symlink_to(os.devnull)
+    assert scorl(*command.split(), "null")[0] == 0
+    assert Path("null").readlink() == Path(os.devnull)
+    Path("link").symlink_to("target")
+    assert scorl(*command.split(), "link")[0] == 0
+    assert Path("link").readlink() == Path("target")
+    assert Path("target").stat().st_size
+
+
+def test_a_report_goes_to_stdout_alone(scorl, tmp_path):
+    (tmp_path / "scale.json").write_text(json.dumps({"arms": {"parallel": {"1": {"value": 0.5}}}}))
+    run = [sys.executable, "-m", "scorl", "report", tmp_path, "--out", "/dev/stdout"]
+    page = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert page.lower().startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
 
 
 def test_data_that_vanished_since_the_start_is_named_and_the_run_stays(scorl, tmp_path):

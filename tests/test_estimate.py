@@ -1,5 +1,6 @@
 """Estimates: the meter by hand and against what torch allocates, plans of tiny shapes on pretended devices."""
 
+import importlib.util
 import json
 import os
 from dataclasses import replace
@@ -12,6 +13,7 @@ from support.families import save_family
 from scorl.cli import main
 from scorl.errors import UserError
 from scorl.estimate import model, prepare
+from scorl.estimate import suggestions as changes
 from scorl.estimate.device import DEVICES, GIB, Device
 from scorl.estimate.kernels import CountedBlock, keys_of_a_query
 from scorl.estimate.ledger import COPIES, Phase
@@ -255,6 +257,17 @@ def test_what_does_not_fit_is_named_with_what_would_make_it_fit():
             assert not problems_of(after, memory_of(after)), text
 
 
+@pytest.mark.parametrize("override", ["model.frozen=[layers]", "model.device=cuda:1", "seed=1"])
+def test_suggestions_leave_out_what_the_recipe_or_this_installation_rules_out(monkeypatch, override):
+    if override == "seed=1":
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
+    ruled_out = changes._shards if "cuda" in override else changes._lora
+    monkeypatch.setattr(changes, "ALONE", (ruled_out,))
+    monkeypatch.setattr(changes, "OTHER", ((ruled_out,),))
+    assert [suggestion.change[:5] for suggestion in suggestions(case(override, memory=1 << 20))] == ["--gpu"]
+
+
 def test_checkpoints_cost_time_and_save_memory():
     plain, again = case(), case("learner.gradient_checkpointing=true")
     assert memory_of(again).learning["activations"] < memory_of(plain).learning["activations"]
@@ -378,6 +391,8 @@ def test_the_users_mistakes_are_told(tmp_path, capsys, monkeypatch):
     assert (code, "--gpu" in told.err) == (2, True)
     code, told = run(capsys, "countdown", "--gpu", "h100", "--steps", "1")
     assert (code, "--steps" in told.err) == (2, True)
+    code, told = run(capsys, "countdown", "stages=[]")
+    assert (code, "nothing is trained, so there is nothing to plan" in told.err) == (2, True)
     code, told = run(capsys, "countdown", "launcher.gpu=h10")
     assert (code, "launcher.gpu" in told.err, "did you mean 'h100'" in told.err) == (2, True, True)
 

@@ -217,6 +217,7 @@ def test_a_checkpoint_alone_is_pushed_by_its_own_card(run, tmp_path, capsys):
         (["nothing/there/at/all", "me/mine"], "no such model folder"),
         (["scorl:countdown-base", "me/mine"], "no run directory and no checkpoint"),
         (["RUN", "me/mine", "--dataset", "a b"], "OWNER/NAME would be right"),
+        (["RUN", "me/mine", "--adapter", "--dtype", "bfloat16"], "--dtype is of merged weights"),
     ],
 )
 def test_what_cannot_be_pushed_is_a_sentence(run, arguments, word, capsys):
@@ -323,8 +324,21 @@ def test_an_exported_evaluation_is_what_the_hub_reads(run, tmp_path, capsys):
         assert "the user says: There might be an error in the solution above." in entry.notes
     assert scorl("export-eval", run) == 2
     assert "--dataset OWNER/NAME" in capsys.readouterr().err
-    (tmp_path / "no.json").write_text('{"metrics": {}}')
-    assert scorl("export-eval", tmp_path / "no.json") == 2
+    assert scorl("export-eval", run, "--dataset", "me/countdown", "--wording", "again") == 2
+    assert "holds an evaluation in one wording: leave out --wording again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"metrics": {}}', "5", "null", "{", '"metrics"', '{"wordings": ["again"]}', '{"wordings": {"again": 5}}'),
+        '{"task": "a", "split": "b", "problems": 1, "samples": 1, "temperature": 0, "max_tokens": 1, "metrics": 5}',
+    ],
+)
+def test_what_is_no_evaluation_is_not_exported(text, tmp_path, capsys):
+    (tmp_path / "no.json").write_text(text)
+    wording = ["--wording", "again"] * text.startswith('{"wordings"')
+    assert scorl("export-eval", tmp_path / "no.json", *wording) == 2
     assert "is no evaluation" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,7 +20,7 @@ from scorl.run.build import BuiltRecipe, versions
 from scorl.run.directory import RunDirectory
 from scorl.run.loggers import Loggers, tabulate_attempts
 from scorl.run.run import run_recipe
-from scorl.run.trackers import TRACKERS, TrackedRun, check_trackers
+from scorl.run.trackers import TRACKERS, TrackedRun, Tracker, check_trackers
 from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings, LoggingSettings
 from scorl.training.stage import Stage
 
@@ -212,6 +213,30 @@ def test_an_alarm_is_sent_as_a_figure_and_once_in_words(model, wandb, tmp_path):
         loggers.start(1)
         loggers.step({"step": 1, "alarms": alarms})
     assert len(wandb.alerts) == 1
+
+
+def test_a_tracker_that_goes_away_is_said_once_and_the_run_ends_well(model, wandb, tmp_path, monkeypatch):
+    def fail(*what, **how):
+        raise ConnectionError("nobody answers")
+
+    def init(**settings):
+        return SimpleNamespace(log=fail, alert=fail, define_metric=lambda *what, **how: None, finish=fail)
+
+    @contextmanager
+    def keep(run):
+        yield Tracker(lambda *what: kept.append(what), lambda *what: None, lambda *what: None), "kept"
+
+    kept = []
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setitem(TRACKERS, "mlflow", keep)
+    with pytest.warns(UserWarning, match="loggers: ") as said:
+        run(tmp_path / "run", built(model, "wandb", "mlflow"))
+    failed = [str(warning.message) for warning in said if "nobody answers" in str(warning.message)]
+    assert [text.split(" (")[0] for text in failed] == ["loggers: wandb failed", "loggers: a logger failed"]
+    assert len(RunDirectory(tmp_path / "run").steps()) == 6
+    assert [step for step, figures in kept if "train/loss" in figures] == list(range(6))
+    with pytest.warns(UserWarning, match="a logger failed"), pytest.raises(KeyboardInterrupt):  # not hidden by it
+        run(tmp_path / "killed", built(model, "wandb"), stop_before=2)
 
 
 def test_the_environment_says_what_the_recipe_does_not(model, wandb, tmp_path, monkeypatch):

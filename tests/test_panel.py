@@ -226,6 +226,27 @@ def test_the_command_reads_answers_and_asks_in_wordings(tmp_path: Path, scorl) -
     assert before["delta_beyond_placebo"] == after["delta_beyond_placebo"]
 
 
+def test_attempts_in_several_wordings_and_of_several_models_are_shown_apart(tmp_path: Path, scorl) -> None:
+    first, right, wrong = "4+10=14 14+11=25", "4+10=14 14+12=26", "4+10=14 14+11=25"
+    asked = (("a", "neutral", right), ("a", "again", wrong), ("b", "neutral", wrong))
+    rows = [
+        {"id": "countdown-4-10-11-12-to-26", "attempts": [first, second], "model": model, "wording": wording}
+        for model, wording, second in asked
+    ]
+    (tmp_path / "answers.jsonl").write_text(lines(*rows))
+    written = ("--attempts-out", tmp_path / "a.jsonl")
+    assert scorl("evaluate", tmp_path / "answers.jsonl", "--task", "countdown", *written)[0] == 0
+    _, shown, _ = scorl("show", tmp_path / "a.jsonl")
+    place = "== step 0, problem countdown-4-10-11-12-to-26, sample 0, model"
+    assert [line for line in shown.splitlines() if line.startswith("==")] == [
+        f"{place} a, wording neutral: wrong, then right",
+        f"{place} a, wording again: wrong both times",
+        f"{place} b, wording neutral: wrong both times",
+    ]
+    assert shown.count("-- attempt 1") == 3
+    assert scorl("show", tmp_path / "a.jsonl", "--flip", "fixed")[1].count("==") == 1
+
+
 def test_options_of_sampling_are_refused_for_answers_and_wordings_for_one_attempt(tmp_path: Path, scorl) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text(lines({"id": "countdown-6-7-7-11-to-4", "attempts": ["11-7=4", "11-7=4"]}))

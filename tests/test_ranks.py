@@ -271,6 +271,17 @@ def test_a_rank_that_dies_ends_all_and_is_named(recipe, tmp_path):
     assert "alas" in output
 
 
+def test_a_start_beside_another_leaves_what_its_ranks_have_said(recipe, tmp_path):
+    run = tmp_path / "run"
+    (run / "ranks").mkdir(parents=True)
+    (run / "ranks" / "said").touch()
+    with RunDirectory(run).lock():
+        started = scorl("train", recipe("", 2), "--out", run)
+        output = started.communicate(timeout=280)[1]
+    assert (started.returncode, "another process is at work there" in output) == (2, True), output
+    assert (run / "ranks" / "said").exists()
+
+
 def test_who_only_lost_a_peer_is_not_blamed_whoever_was_seen_first():
     lost, killed, aborted, asked = PeerLostError.exit_code, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGTERM
     for excused in (lost, asked, killed, aborted, 130):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from scorl.errors import UserError
 from scorl.model.dtype import LARGE
@@ -276,6 +277,16 @@ def test_a_dumped_recipe_is_read_back_as_the_same(small):
     small.write_text(recipe.dump({"torch": "2.13.0"}))
     assert resolve(small) == recipe
     assert "torch: 2.13.0" in small.read_text()
+
+
+@pytest.mark.parametrize("text", ["1e-5", "5e-6", "1.5e5", "08", "+.5", "1234567890123e45", "no", "1:30", "2024-01-01"])
+def test_texts_that_look_like_numbers_stay_texts_in_a_dump(small, text):
+    """PyYAML's own quotes are those that YAML 1.1 needs."""
+    recipe = resolve(small, [f"logging.run_name='{text}'"])
+    small.write_text(recipe.dump({"weights": text}))
+    assert resolve(small) == recipe
+    assert parse(small.read_text(), "here")["versions"]["weights"] == text
+    assert yaml.safe_load(small.read_text())["logging"]["run_name"] == text
 
 
 def test_a_limit_for_each_attempt_is_a_list(small):

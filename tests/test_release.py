@@ -1,7 +1,10 @@
 """What a release rests on: the lock, the version and its changelog, the workflows."""
 
 import re
+import shutil
+import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,44 @@ def test_the_lock_has_what_setup_wants() -> None:
     for requirement in wanted("dev"):
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
     assert locked(LOCKS[2])["torch"].startswith(f"=={versions['torch']} ")
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """`make setup` in an empty folder, by a script in place of Python."""
+    for name in ("pyproject.toml", "locks/requirements.txt", "locks/cuda.txt", "locks/torch-cpu.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "own-python").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "own-python").chmod(0o755)
+        make = ["make", "-C", tmp_path, "-f", ROOT / "Makefile", "setup", "PYTHON=./own-python"]
+        return subprocess.run(make, capture_output=True, text=True, check=False)
+
+    return run
+
+
+OLD = '[ "$1" = --version ] && echo Python 3.10.13; exit 1'
+NEW = 'if [ "$2" = venv ]; then rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; fi'
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+def test_setup_makes_anew_what_a_failed_one_left_and_names_a_python_that_is_too_old(setup, tmp_path) -> None:
+    environment = tmp_path / ".venv"
+    done = setup(OLD)
+    assert done.returncode == 2
+    assert "and ./own-python is Python 3.10.13: name another, as in: make setup PYTHON=python3.11" in done.stderr
+    assert not environment.exists()
+    (environment / "bin").mkdir(parents=True)
+    shutil.copy(tmp_path / "own-python", environment / "bin" / "python")  # without pip, or too old
+    (environment / "left").touch()
+    assert setup(NEW).returncode == 0
+    assert not (environment / "left").exists()
+    (environment / ".installed").unlink()
+    (environment / "left").touch()
+    assert setup(OLD).returncode == 0  # what is whole stays
+    assert (environment / "left").exists()
 
 
 def test_the_version_stands_in_one_place_and_heads_the_changelog() -> None:

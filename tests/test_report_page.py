@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.report_runs import attempt_lines, write_run
 
-from scorl.report import gather_report, save_report, write_report
+from scorl.report import Gathered, gather_report, render_report, write_report
 from scorl.report.trajectories import mark_changes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -53,6 +53,11 @@ class Opened:
 
 def _digits(text: str) -> str:
     return "".join(letter for letter in text if letter.isdecimal())
+
+
+def save_page(gathered: Gathered, path: Path) -> Path:
+    path.write_text(render_report(gathered))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +293,7 @@ def test_curves_say_their_values_and_take_a_logarithmic_axis(visit: Any, report:
 
 def test_several_runs_are_laid_over_each_other(visit: Any, tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, steps) for name, steps in (("mine", 6), ("yours", 4))]
-    one = visit(save_report(gather_report(runs), runs, tmp_path / "both.html"))
+    one = visit(save_page(gather_report(runs), tmp_path / "both.html"))
     assert one.counts()["all"] == "56"
     one.page.select_option("[aria-label='all runs']", label="yours")
     assert one.counts()["all"] == "24"
@@ -385,7 +390,7 @@ def test_scaling_alone_has_no_empty_overview(visit: Any, tmp_path: Path) -> None
     for folder in folders:
         folder.mkdir()
         (folder / "scale.json").write_text(json.dumps({"arms": {"parallel": {"1": {"value": 0.5}}}}))
-    one = visit(save_report(gather_report(folders), folders, tmp_path / "both.html"))
+    one = visit(save_page(gather_report(folders), tmp_path / "both.html"))
     assert one.page.locator("#tabs a").all_inner_texts() == ["Compare"]
     assert one.page.locator("#compare h2").all_inner_texts() == [
         "base: inference-time scaling",

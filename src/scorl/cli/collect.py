@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from scorl.cli.output import check_writable, count_problems, open_output, quiet
+from scorl.cli.paths import UserPath
 from scorl.cli.sampling import (
     COUNT,
     build_engine,
@@ -31,7 +32,7 @@ __all__ = ["collect_repairs"]
 @click.option("--max-tokens", type=COUNT, default=512, show_default=True, help="Longest response.")
 @click.option("--limit", type=COUNT, help="Only the first so many problems.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Write the programs here.")
+@click.option("--out", type=UserPath(dir_okay=False), required=True, help="Write the programs here.")
 def collect_repairs(
     model: str,
     settings: tuple[str, ...],

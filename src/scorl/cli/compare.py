@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scorl.cli.output import check_folder, print_grid, say
+from scorl.cli.paths import UserPath
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ __all__ = ["compare"]
     help="Runs of each value. Their seeds begin 1000 above the recipe's, so that none is one of the table's.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="[default: runs/compare-RECIPE]")
+@click.option("--out", type=UserPath(file_okay=False), help="[default: runs/compare-RECIPE]")
 @click.option("--dry-run", is_flag=True, help="Check every recipe and list the runs.")
 def compare(
     recipe: str,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from scorl.cli.output import print_grid, say
+from scorl.cli.paths import UserPath
 
 if TYPE_CHECKING:
     from scorl.evaluation import Summary
 
 __all__ = ["diff"]
 
-EVALUATED = click.Path(path_type=Path, exists=True)
+EVALUATED = UserPath(exists=True)
 
 
 @click.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import check_writable, count_problems, open_output, print_grid, quiet, say
+from scorl.cli.paths import UserPath
 from scorl.cli.sampling import (
     COUNT,
     build_engine,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = UserPath(dir_okay=False)
 
 
 @click.command()
@@ -190,7 +191,11 @@ def _write(evaluations: Sequence[Evaluation], out: Path | None, attempts_out: Pa
         with open_output(out) as handle:
             handle.write(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=1) + "\n")
     if attempts_out:
-        named = [(e.wording, t) for e in evaluations for group in e.groups for t in group]
-        lines = (record | {"wording": w} if w else record for w, t in named for record in response_records(0, t))
+        several = len({evaluation.model for evaluation in evaluations}) > 1
         with open_output(attempts_out) as handle:
-            handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            for evaluation in evaluations:
+                names = {"wording": evaluation.wording} if evaluation.wording else {}
+                names |= {"model": evaluation.model} if several else {}
+                for trajectory in (trajectory for group in evaluation.groups for trajectory in group):
+                    lines = (record | names for record in response_records(0, trajectory))
+                    handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from scorl.cli.output import open_output
+from scorl.cli.output import check_writable, open_output
+from scorl.cli.paths import UserPath
 from scorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ __all__ = ["export_eval"]
 
 
 @click.command("export-eval")
-@click.argument("source", metavar="EVALUATION_OR_RUN", type=click.Path(path_type=Path, exists=True))
+@click.argument("source", metavar="EVALUATION_OR_RUN", type=UserPath(exists=True))
 @click.option("--dataset", metavar="OWNER/NAME", help="The problems' data set on the hub.  [default: that of the task]")
 @click.option("--date", type=click.DateTime(["%Y-%m-%d"]), help="Of the evaluation.  [default: that of the file]")
 @click.option("--wording", metavar="NAME", help="Which one of an evaluation in several wordings.")
 @click.option("--source-url", metavar="URL", help="Where the evaluation can be looked up.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: stdout]")
+@click.option("--out", type=UserPath(dir_okay=False), help="The file.  [default: stdout]")
 def export_eval(
     source: Path,
     dataset: str | None,
@@ -39,6 +40,7 @@ def export_eval(
     """
     from scorl.hub.eval_results import dataset_of, day_of, to_entries, to_yaml
 
+    check_writable(out)
     summary, file = _read(source, wording)
     dataset = dataset or dataset_of(summary)
     if dataset is None:
@@ -60,21 +62,50 @@ def _read(source: Path, wording: str | None) -> tuple[Summary, Path]:
         summary = latest_evaluation(run) if run.has_recipe else None
         if summary is None:
             raise UserError(f"{source}: no run directory, or none with an evaluation")
-        return summary, run.path / EVALUATIONS
-    needed = {"metrics", "task", "split", "problems", "samples", "temperature", "max_tokens"}
+        file = run.path / EVALUATIONS
+    else:
+        summary, file = _read_file(source), source
+        if "wordings" in summary:
+            return _choose(summary["wordings"], wording, source), source
+        _check(summary, source)
+    if wording not in (None, summary.get("wording")):
+        raise UserError(f"{source}: holds an evaluation in one wording: leave out --wording {wording}")
+    return summary, file
+
+
+def _read_file(source: Path) -> dict[str, Any]:
+    """The object in a file."""
     try:
         summary = json.loads(source.read_text(encoding="utf-8"))
-        if isinstance(summary, list):
-            raise UserError(f"{source}: holds evaluations of {len(summary)} models; write one of them into a file")
-        if "wordings" in summary:
-            if wording not in summary["wordings"]:
-                raise UserError(
-                    f"{source}: holds an evaluation in several wordings: --wording {' or '.join(summary['wordings'])}"
-                )
-            summary = summary["wordings"][wording]
-        lacking = sorted(needed - summary.keys())
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{source}: is no evaluation as `scorl evaluate --out` writes it: {error}") from None
-    if lacking:
-        raise UserError(f"{source}: is no evaluation as `scorl evaluate --out` writes it: no {', '.join(lacking)}")
-    return summary, source
+    except ValueError as error:
+        raise _refusal(source, error) from None
+    if isinstance(summary, list):
+        raise UserError(f"{source}: holds evaluations of {len(summary)} models; write one of them into a file")
+    if not isinstance(summary, dict):
+        raise _refusal(source, "no object")
+    return summary
+
+
+def _choose(wordings: Any, wording: str | None, source: Path) -> Summary:
+    """Of a panel the evaluation in one wording."""
+    if not isinstance(wordings, dict):
+        raise _refusal(source, "`wordings` is no object")
+    if wording not in wordings:
+        raise UserError(f"{source}: holds an evaluation in several wordings: --wording {' or '.join(wordings)}")
+    _check(wordings[wording], source)
+    chosen: Summary = wordings[wording]
+    return chosen
+
+
+def _check(summary: Any, source: Path) -> None:
+    """Whether all is there that is exported."""
+    from scorl.run.history import has_metrics
+
+    needed = {"task", "split", "problems", "samples", "temperature", "max_tokens"}
+    lacking = needed - summary.keys() if isinstance(summary, dict) else needed
+    if lacking or not has_metrics(summary):
+        raise _refusal(source, f"no {', '.join(sorted(lacking) or ['metrics'])}")
+
+
+def _refusal(source: Path, why: object) -> UserError:
+    return UserError(f"{source}: is no evaluation as `scorl evaluate --out` writes it: {why}")

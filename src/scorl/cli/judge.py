@@ -9,12 +9,13 @@ from typing import Literal
 import click
 
 from scorl.cli.output import open_output
+from scorl.cli.paths import UserPath
 
 __all__ = ["judge"]
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=UserPath(exists=True, dir_okay=False))
 @click.option("--verifier", metavar="NAME", required=True, help="One of those above.")
 @click.option(
     "--sandbox",
@@ -22,7 +23,7 @@ __all__ = ["judge"]
     default="required",
     help="Whether programs may be run in less than the full sandbox.  [default: required]",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write here.  [default: stdout]")
+@click.option("--out", type=UserPath(dir_okay=False), help="Write here.  [default: stdout]")
 def judge(file: Path, verifier: str, sandbox: Literal["required", "preferred"], out: Path | None) -> None:
     """Judge the responses in FILE, one JSON object a line, in their order.
 

@@ -26,6 +26,7 @@ __all__ = [
     "check_folder",
     "check_writable",
     "count_problems",
+    "is_stdout",
     "open_output",
     "print_grid",
     "quiet",

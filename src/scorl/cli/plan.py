@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from scorl.cli.output import print_grid, quiet
+from scorl.cli.paths import UserPath
 from scorl.estimate.device import DEVICES
 
 __all__ = ["plan"]
@@ -23,7 +24,7 @@ TOKENS = click.IntRange(min=1)
     type=click.Choice(sorted(DEVICES)),
     help="The device.  [default: launcher.gpu, else this machine]",
 )
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The model's config.json.")
+@click.option("--config", type=UserPath(dir_okay=False), help="The model's config.json.")
 @click.option("--prompt-tokens", type=TOKENS, help="Mean of first prompts.  [default: the task's, rendered]")
 @click.option("--response-tokens", type=TOKENS, help="Mean of responses.  [default: engine.max_tokens]")
 @click.option(

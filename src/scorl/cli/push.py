@@ -8,6 +8,9 @@ from typing import Literal
 
 import click
 
+from scorl.cli.paths import UserPath
+from scorl.errors import UserError
+
 __all__ = ["push"]
 
 
@@ -17,7 +20,7 @@ __all__ = ["push"]
 @click.option(
     "--dry-run",
     "folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     metavar="DIR",
     help="Write what would be uploaded into this folder, and upload nothing.",
 )
@@ -53,6 +56,10 @@ def push(
     from scorl.hub.folder import collect_files, find_checkpoint, measure, write_files
     from scorl.hub.push import check_repo_id, upload
 
+    if adapter and dtype != "auto":
+        raise UserError(
+            "--dtype is of merged weights, and adapters stay in the type that learned: leave one of them out"
+        )
     for name in (repo_id, dataset):
         if name is not None:
             check_repo_id(name)

@@ -6,21 +6,24 @@ from pathlib import Path
 
 import click
 
+from scorl.cli.output import check_folder, check_writable, is_stdout, open_output
+from scorl.cli.paths import UserPath
+
 __all__ = ["report"]
 
-RUN = click.Path(path_type=Path, exists=True, file_okay=False)
+RUN = UserPath(exists=True, file_okay=False)
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=RUN, metavar="RUN...")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="The file.  [default: report.html in RUN; of several, in this folder]",
 )
 @click.option(
     "--figures",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     metavar="DIR",
     help="Also write figures for papers there, SVG and PDF (the extra `figures`).",
 )
@@ -37,10 +40,18 @@ def report(runs: tuple[Path, ...], out: Path | None, figures: Path | None, megab
     Of several RUNs the curves are laid over each other. A RUN may also be a folder that `scorl compare` or
     `scorl scale` wrote.
     """
-    from scorl.report import gather_report, save_report, write_figures
+    from scorl.report import gather_report, render_report, save_report, write_figures
 
+    check_writable(out)
+    if figures:
+        check_folder(figures)
     gathered = gather_report(runs, megabytes)
-    click.echo(save_report(gathered, runs, out))
+    if out:
+        with open_output(out) as handle:
+            handle.write(render_report(gathered))
+        click.echo(out, err=is_stdout(out))  # there it would stand behind the page
+    else:
+        click.echo(save_report(gathered, runs))
     if figures:
         for path in write_figures(gathered, figures):
             click.echo(path)

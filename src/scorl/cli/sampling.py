@@ -99,8 +99,8 @@ def resolve_sampler(model: str, engine: str, settings: Sequence[str]) -> Sampler
         return recipe.resolve_sampler(model, engine, settings)
     trained, has_stages = recipe.resolve_trained(run.path)
     if not has_stages:  # it measures the model that it starts from
-        model = trained.path
-    elif not run.saved_steps():
+        return recipe.resolve_sampler(trained.path, engine, settings, trained=trained, is_saved=False)
+    if not run.saved_steps():
         raise UserError(f"{run.path}: this run has saved no checkpoint yet: scorl train {run.path} --resume")
     return recipe.resolve_sampler(model, engine, settings, trained=trained)
 

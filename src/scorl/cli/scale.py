@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import check_writable, count_problems, print_grid, quiet
+from scorl.cli.paths import UserPath
 from scorl.cli.sampling import (
     COUNT,
     build_engine,
@@ -53,7 +54,7 @@ LIMIT = 128
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     required=True,
     help=f"A folder for {RESULT} and {ATTEMPTS}; interrupted, the same command goes on there.",
 )

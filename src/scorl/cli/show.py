@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from scorl.cli.paths import UserPath
+
 __all__ = ["show"]
 
-RUN = click.Path(path_type=Path, exists=True)
+RUN = UserPath(exists=True)
 
 
 @click.command()

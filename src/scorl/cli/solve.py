@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import quiet, say
+from scorl.cli.paths import UserPath
 from scorl.cli.sampling import (
     COUNT,
     build_engine,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["solve"]
 
-FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+FILE = UserPath(dir_okay=False, allow_dash=True)
 MAX_TOKENS = 512
 """Of a response, where no run says otherwise."""
 VOTING_TEMPERATURE = 0.7

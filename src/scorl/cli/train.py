@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scorl.cli.output import check_folder, print_grid, quiet, say
+from scorl.cli.paths import UserPath
 from scorl.distributed.ranks import launched_rank, process_group
 from scorl.errors import UserError
 from scorl.text_files import as_path, make_visible
@@ -27,7 +28,7 @@ __all__ = ["default_folder", "train"]
 @click.command()
 @click.argument("recipe", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Run directory.  [default: runs/RECIPE]")
+@click.option("--out", type=UserPath(file_okay=False), help="Run directory.  [default: runs/RECIPE]")
 @click.option(
     "--resume",
     is_flag=False,
@@ -164,6 +165,8 @@ def _by_torchrun(recipe: Recipe, arguments: list[str], directory: RunDirectory) 
     from scorl.distributed.torchrun import launch
 
     where, device = recipe.launcher, recipe.model.device
+    with directory.lock():  # else what the ranks at work there have said would be deleted
+        pass
     return launch(arguments, where.workers or 1, timeout=where.timeout, device=device, logs=directory.rank_logs)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from scorl.cli.paths import UserPath
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,7 +19,7 @@ __all__ = ["watch"]
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=UserPath(file_okay=False))
 @click.option("--once", is_flag=True, help="Show the present state and end.")
 @click.option(
     "--interval", type=click.FloatRange(min=0.05), default=1.0, show_default=True, help="Seconds between two looks."

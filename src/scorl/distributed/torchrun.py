@@ -42,7 +42,7 @@ def launch(arguments: Sequence[str], workers: int, *, timeout: float, device: st
         workers: how many.
         timeout: seconds that ranks have to save when they are asked to stop.
         device: of the recipe's model.
-        logs: a folder for what the ranks but the first say; it stays if one fails.
+        logs: a folder for what the ranks but the first say, of which no other start is at work; it stays if one fails.
 
     Raises:
         UserError: there are fewer GPUs than workers.
@@ -57,7 +57,8 @@ def launch(arguments: Sequence[str], workers: int, *, timeout: float, device: st
     os.environ[PARENT] = str(os.getpid())
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its tables hide our one sentence
     shutil.rmtree(logs, ignore_errors=True)  # of a start before this one
-    logs.mkdir(parents=True)
+    own_logs = logs / str(os.getpid())
+    own_logs.mkdir(parents=True)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -67,15 +68,15 @@ def launch(arguments: Sequence[str], workers: int, *, timeout: float, device: st
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
-        logs_specs=DefaultLogsSpecs(str(logs), redirects=dict.fromkeys(range(1, workers), Std.ALL)),
+        logs_specs=DefaultLogsSpecs(str(own_logs), redirects=dict.fromkeys(range(1, workers), Std.ALL)),
     )
     try:
         elastic_launch(config, sys.executable)("-m", "scorl", *arguments)
     except ChildFailedError as error:
-        return _report_failure(error.failures, logs)
+        return _report_failure(error.failures, own_logs)
     except SignalException:
         return INTERRUPTED
-    shutil.rmtree(logs)
+    shutil.rmtree(logs, ignore_errors=True)
     return 0
 
 

@@ -71,7 +71,7 @@ def _vllm(settings: VllmSettings, model: ModelSettings, policy: Policy | None, r
     from scorl.engines.vllm.shared import share_engine
     from scorl.model.policy import Policy
 
-    if policy is None and not resolve_model(model.path).are_plain:
+    if policy is None and (model.lora or not resolve_model(model.path).are_plain):
         policy = Policy.of(model)  # vLLM calls its own reading of GGUF files highly experimental
     return share_engine(VllmEngine(policy or ServedModel.of(model), settings), ranks)
 

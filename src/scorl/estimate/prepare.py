@@ -49,8 +49,10 @@ def prepared(
         on_trace: is told what is traced next.
 
     Raises:
-        UserError: the model's configuration cannot be had, or steps are to be measured elsewhere than here.
+        UserError: nothing is trained, the configuration cannot be had, or steps are to be measured elsewhere than here.
     """
+    if not recipe.stages:
+        raise UserError("stages: nothing is trained, so there is nothing to plan")
     devices = recipe.launcher.workers or 1
     gpu = gpu or recipe.launcher.gpu
     if gpu is None and devices > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from scorl.errors import UserError
 from scorl.estimate.device import DEVICES
 from scorl.estimate.plan import Case, memory_of, problems_of
 from scorl.recipe import changed
@@ -97,8 +98,15 @@ def suggestions(case: Case) -> list[Suggestion]:
     return [*dict.fromkeys([*alone, *piles]), *_larger_device(case)]
 
 
-def _with(case: Case, overrides: str) -> Case:
-    return replace(case, recipe=changed(case.recipe, overrides.split(), "the suggestion"))
+def _trials(case: Case, change: Change) -> Iterator[tuple[str, Case, float]]:
+    """What is tried, the case after it, and its excess; without what contradicts the recipe or this installation."""
+    for text in change(case):
+        try:
+            after = replace(case, recipe=changed(case.recipe, text.split(), "the suggestion"))
+            excess = _excess(after)
+        except UserError:
+            continue
+        yield text, after, excess
 
 
 def _excess(case: Case) -> float:
@@ -110,8 +118,8 @@ def _excess(case: Case) -> float:
 
 
 def _first_that_fits(case: Case, change: Change) -> Suggestion | None:
-    for text in change(case):
-        if not _excess(after := _with(case, text)):
+    for text, after, excess in _trials(case, change):
+        if not excess:
             return Suggestion(text, memory_of(after).peak)
     return None
 
@@ -121,9 +129,8 @@ def _pile(case: Case, changes: tuple[Change, ...]) -> Suggestion | None:
     texts: list[str] = []
     for change in changes:
         before, best = _excess(case), None
-        for text in change(case) if before else ():
-            after = _with(case, text)
-            if (excess := _excess(after)) < before:
+        for text, after, excess in _trials(case, change) if before else ():
+            if excess < before:
                 before, best = excess, (text, after)
             if not excess:
                 break

@@ -12,13 +12,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from scorl.hub.base import BaseModel, find_base, redact
 from scorl.hub.eval_results import METRICS, dataset_of, describe_setup
 from scorl.hub.wording import find_stop_strings, find_turns
 from scorl.recipe.source import load, parse
+from scorl.recipe.yaml_text import to_yaml
 from scorl.report.table import tabulate_change, tabulate_evaluation, to_markdown
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
@@ -122,7 +122,7 @@ def _describe_training(recipe: Mapping[str, Any], base: BaseModel, step: int) ->
         "stages": recipe["stages"],
         "training": recipe["model"],
         "versions": ", ".join(f"{name} {value}" for name, value in versions.items()) or "not noted",
-        "recipe": yaml.safe_dump(redact(kept), sort_keys=False, allow_unicode=True, width=110),
+        "recipe": to_yaml(redact(kept)),
         "few_shot": recipe["task"].get("few_shot"),
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from scorl.recipe.auto import decided_like
 from scorl.recipe.renamed import leaves, rename
@@ -26,6 +27,8 @@ __all__ = ["changed", "differences", "is_longer", "resolve", "resolve_sampler", 
 
 CHAT_KEYS = ("chat_template_kwargs", "chat_template_date", "stop_strings")
 """Of a model: what decides its prompts and where its responses end, and is in none of its files."""
+SAVED_KEYS = ("chat_template", "lora")
+"""Of a model: what a checkpoint has in its own files, the template in its tokenizer and the adapters in its weights."""
 
 
 def resolve(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -64,13 +67,24 @@ def resolve_task(name: str, overrides: Iterable[str] = ()) -> TaskChoice:
 
 
 def resolve_sampler(
-    model: str, engine: str, overrides: Iterable[str] = (), trained: ModelSettings | None = None
+    model: str,
+    engine: str,
+    overrides: Iterable[str] = (),
+    trained: ModelSettings | None = None,
+    is_saved: bool = True,
 ) -> Sampler:
     """A model and an engine by name with settings written `model.key=value` or `engine.key=value`, checked like a
-    recipe's; where a run trained the model, its chat is the run's.
+    recipe's.
+
+    Args:
+        model: its name.
+        engine: its name.
+        overrides: the settings.
+        trained: the model of the run that it is of, whose chat it gets.
+        is_saved: whether the run saved it; else it is the one that the run starts from.
     """
-    # Not the template itself: a checkpoint has that in its tokenizer.
-    chat = {key: getattr(trained, key) for key in CHAT_KEYS} if trained else {}
+    keys = CHAT_KEYS if is_saved else (*CHAT_KEYS, *SAVED_KEYS)
+    chat = {key: to_jsonable_python(getattr(trained, key)) for key in keys} if trained else {}
     values = assign({"model": {"path": model, **chat}, "engine": {"name": engine}}, overrides)
     return validated(TypeAdapter(Sampler), _with_present_names(values), f"engine '{engine}'")
 

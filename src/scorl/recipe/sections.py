@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from annotated_types import Ge, Gt, Interval
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from pydantic_core import to_jsonable_python
@@ -15,6 +14,7 @@ from pydantic_core import to_jsonable_python
 from scorl.engines import ENGINES
 from scorl.objectives import OBJECTIVES
 from scorl.recipe.choice import STRICT, OneOf
+from scorl.recipe.yaml_text import to_yaml
 from scorl.settings import (
     MOST,
     AutoSettings,
@@ -213,7 +213,7 @@ class Recipe:
     def dump(self, versions: Mapping[str, str] | None = None) -> str:
         """The recipe as YAML that `resolve` reads back as the same; `versions` are noted and not read."""
         values = self.as_dict() | ({"versions": dict(versions)} if versions else {})
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+        return to_yaml(values)
 
 
 def adapter(task: OneOf = TASK) -> TypeAdapter[Recipe]:

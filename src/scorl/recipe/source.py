@@ -14,6 +14,7 @@ import yaml
 from scorl.errors import UserError, nearest
 from scorl.recipe.renamed import rename
 from scorl.recipe.sections import CHOICES
+from scorl.recipe.yaml_text import PLAIN
 from scorl.text_files import DEPTH, as_path, check_characters, check_values, read_text
 
 __all__ = ["RECIPE_FILE", "SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
@@ -48,24 +49,18 @@ class _Loader(yaml.SafeLoader):
 
     def construct_plain(self, node: yaml.ScalarNode) -> Any:
         text, kind = self.construct_scalar(node), node.tag.rpartition(":")[2]
-        if not re.fullmatch(_PLAIN[kind], text) or (kind == "int" and len(text) > DIGITS):
+        if not re.fullmatch(PLAIN[kind], text) or (kind == "int" and len(text) > DIGITS):
             raise yaml.constructor.ConstructorError(None, None, f"this is no {kind}: {text!r:.60}", node.start_mark)
         return _READ[kind](text)
 
 
-_PLAIN = {
-    "null": r"null|Null|NULL|~|",
-    "bool": r"true|True|TRUE|false|False|FALSE",
-    "int": r"[-+]?[0-9]+",
-    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-}
 _READ: dict[str, Callable[[str], Any]] = {
     "null": lambda text: None,
     "bool": lambda text: text.lower() == "true",
     "int": int,
     "float": lambda text: float(re.sub(r"\.(?=inf|nan)", "", text.lower())),
 }
-for _name, _pattern in _PLAIN.items():
+for _name, _pattern in PLAIN.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), None)
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_plain)
 for _name in ("str", "seq", "map"):

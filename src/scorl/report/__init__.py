@@ -2,7 +2,7 @@
 
 from scorl.report.figures import write_figures
 from scorl.report.gather import Gathered, gather_report
-from scorl.report.html import save_report, write_report
+from scorl.report.html import render_report, save_report, write_report
 from scorl.report.panel import tabulate_panel
 from scorl.report.scaling import tabulate_scaling
 from scorl.report.show import show_trajectories
@@ -12,6 +12,7 @@ __all__ = [
     "Gathered",
     "fold_columns",
     "gather_report",
+    "render_report",
     "save_report",
     "show_trajectories",
     "tabulate_change",

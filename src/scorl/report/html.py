@@ -21,7 +21,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from scorl.report.gather import Gathered, gather_report
 from scorl.run.directory import RunDirectory
-from scorl.run.files import write_whole
 from scorl.version import __version__
 
 __all__ = ["render_report", "save_report", "write_report"]
@@ -68,20 +67,14 @@ def write_report(path: Path | str) -> Path:
     return save_report(gather_report(paths), paths)
 
 
-def save_report(gathered: Gathered, paths: Sequence[Path], out: Path | None = None) -> Path:
+def save_report(gathered: Gathered, paths: Sequence[Path]) -> Path:
     """Writes the report of runs, or of folders of comparisons and scaling results, and returns its path.
 
     Args:
         gathered: its data.
-        paths: what it is of.
-        out: the file; None: report.html, of one folder in it, of several in this one.
+        paths: what it is of: of one folder it becomes report.html there, of several in this one.
     """
-    page = render_report(gathered)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, page)
-        return out
-    return RunDirectory(paths[0] if len(paths) == 1 else Path()).write_report(page)
+    return RunDirectory(paths[0] if len(paths) == 1 else Path()).write_report(render_report(gathered))
 
 
 def render_report(gathered: Gathered) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from scorl.errors import UserError, nearest
 from scorl.run.files import Record
@@ -75,11 +75,15 @@ def select(lines: Iterable[Record], *, flip: str | None = None, problem: str | N
 
 
 def gather_trajectories(lines: Iterable[Record]) -> Iterator[list[Record]]:
-    """The responses of each (step, problem, sample, branch) in their order; holds one step at a time."""
+    """The responses of each (step, problem, sample, branch, model, wording) in their order; holds one step at a time.
+
+    The last two tell evaluations apart that `scorl evaluate` wrote into one file.
+    """
     for _, of_step in groupby(lines, key=lambda line: line["step"]):
-        gathered: dict[tuple[str, int, int], list[Record]] = {}
+        gathered: dict[tuple[Any, ...], list[Record]] = {}
         for line in of_step:
-            gathered.setdefault((line["problem"], line["sample"], line.get("branch", 0)), []).append(line)
+            names = line.get("model"), line.get("wording")
+            gathered.setdefault((line["problem"], line["sample"], line.get("branch", 0), *names), []).append(line)
         yield from (sorted(responses, key=_place) for responses in gathered.values())
 
 
@@ -110,6 +114,7 @@ def present(responses: list[Record]) -> ShownTrajectory:
         for response in responses
     )
     place = f"step {first['step']}, problem {first['problem']}, sample {first['sample']}"
+    place += "".join(f", {name} {first[name]}" for name in ("model", "wording") if first.get(name))
     heading = make_visible(f"{place}: {FLIPS[flip]}" if flip else place)
     gold = make_visible(first["gold"]) if "gold" in first else None
     return ShownTrajectory(heading, flip, make_visible(first.get("question", "")), gold, tuple(shown))

@@ -196,9 +196,9 @@ class RunDirectory:
             yield
 
     def start(self, recipe: str) -> None:
-        """Write the recipe, until the first evaluation depends on it."""
+        """Write the recipe, until something of the run depends on it."""
         # Every run evaluates before anything else, so a corrected recipe may replace that of a start that failed.
-        if not (self.path / EVALUATIONS).exists():
+        if not self.begun:
             self.rewrite_recipe(recipe)
 
     def rewrite_recipe(self, recipe: str) -> None:

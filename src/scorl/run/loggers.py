@@ -11,7 +11,9 @@ sampled. A run that resumes goes on in the loggers' own runs, whose names are ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -37,7 +39,8 @@ class Loggers:
         self._recipe, self._directory = recipe, directory
         self._config = recipe.as_dict() | {"versions": dict(versions)}
         self._ends = [sum(stage.steps for stage in recipe.stages[: n + 1]) for n in range(len(recipe.stages))]
-        self._opened: list[Tracker] = []
+        self._opened: dict[str, Tracker] = {}
+        self._left_alone: dict[str, float] = {}  # until when
         self._raised: set[str] = set()
         self._stack = ExitStack()
 
@@ -47,7 +50,10 @@ class Loggers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        try:
+            self._stack.__exit__(kind, error, trace)
+        except Exception as failure:  # of closing one: the run's own error goes on by itself
+            self._warn("a logger", failure)
 
     def start(self, updates: int) -> None:
         """Open them for a run that has made so many updates and holds its directory.
@@ -60,7 +66,7 @@ class Loggers:
             run = TrackedRun(self._directory, self._recipe, self._config, updates, before)
             tracker, own_name = self._stack.enter_context(TRACKERS[name](run))
             self._directory.record_logger_run(name, own_name)
-            self._opened.append(tracker)
+            self._opened[name] = tracker
         self._raised |= {alarm["kind"] for step in self._directory.steps() for alarm in step.get("alarms", ())}
         if updates:  # TensorBoard hides what lies at the step where a run resumes, and nobody measures it again
             for evaluation in self._directory.evaluations().values():
@@ -84,16 +90,38 @@ class Loggers:
         if limit := self._recipe.logging.problems:
             attempts = self._directory.attempts([latest["step"]], held_out=True)
             if rows := tabulate_attempts(attempts, limit):
-                for tracker in self._opened:
-                    tracker.tabulate(latest["step"], "eval/attempts", rows)
+                self._tell(lambda tracker: tracker.tabulate(latest["step"], "eval/attempts", rows))
 
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
-        for tracker in self._opened:
-            tracker.log(step, figures)
+        self._tell(lambda tracker: tracker.log(step, figures))
 
     def _say(self, step: int, title: str, text: str) -> None:
-        for tracker in self._opened:
-            tracker.say(step, title, text)
+        self._tell(lambda tracker: tracker.say(step, title, text))
+
+    def _tell(self, send: Callable[[Tracker], None]) -> None:
+        """Send something to each of them; a run does not end by one that does not take it.
+
+        That one is left alone for ten times as long as its failure took: a client may wait minutes for a server.
+        """
+        for name, tracker in self._opened.items():
+            began = time.monotonic()
+            if began < self._left_alone.get(name, began):
+                continue
+            try:
+                send(tracker)
+            except Exception as failure:  # of any kind: it is somebody else's code
+                if name not in self._left_alone:
+                    self._warn(name, failure)
+                now = time.monotonic()
+                self._left_alone[name] = now + 10 * (now - began)
+
+    def _warn(self, name: str, failure: Exception) -> None:
+        said = " ".join(str(failure).split())[:300]
+        warnings.warn(
+            f"loggers: {name} failed ({type(failure).__name__}: {said}); the run goes on, and its own files have "
+            "what is missing there",
+            stacklevel=2,
+        )
 
 
 def name_evaluation(latest: Record) -> Iterator[tuple[str, float]]:

@@ -15,7 +15,7 @@ import yaml
 from scorl.errors import UserError, nearest
 from scorl.tasks.task import Task
 from scorl.tasks.turns import Correction, Turn, Turns
-from scorl.text_files import read_text
+from scorl.text_files import as_path, read_text
 
 __all__ = ["PLACEBO", "WORDINGS", "choose_wordings"]
 
@@ -62,7 +62,7 @@ def choose_wordings(task: Task, names: str) -> dict[str, Turns]:
     if not isinstance(task.between, Correction):
         raise UserError("wordings take the place of a correction message: leave turns.name at correction")
     if names.endswith((".yaml", ".yml")):
-        return {name: Correction(text) for name, text in _read(Path(names)).items()}
+        return {name: Correction(text) for name, text in _read(as_path(names)).items()}
     chosen = list(WORDINGS) if names == "all" else [name.strip() for name in names.split(",")]
     for name in chosen:
         if name not in WORDINGS:
