@@ -17,7 +17,7 @@ from scorl.verifiers.countdown import verify as verify_steps
 ANSWERS = Path(__file__).with_name("answers")
 
 
-@pytest.mark.parametrize("kind", ["sentences", "equations", "bases", "tags", "spellings", "quantities"])
+@pytest.mark.parametrize("kind", ["sentences", "equations", "bases", "tags", "spellings", "quantities", "letters"])
 def test_the_reward_is_right(kind: str) -> None:
     pytest.importorskip("math_verify")
     rows = [json.loads(line) for line in (ANSWERS / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()]

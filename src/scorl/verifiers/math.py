@@ -17,6 +17,7 @@ from typing import NamedTuple
 from scorl.trajectory import Problem, Verdict
 from scorl.verifiers.equations import differ_in_base, differ_in_subscript, pair_sides
 from scorl.verifiers.extract_answer import extract_answer, extract_reference
+from scorl.verifiers.letters import is_same_choice, tell_cases_apart
 from scorl.verifiers.normalize import normalize, parse_number, same_number
 from scorl.verifiers.quantities import differ_in_half_day, differ_in_quantities, loses_words
 from scorl.verifiers.refuse import LENGTH, asks_too_much, is_too_hard, is_unfinished, lists_numbers, repeats
@@ -123,9 +124,10 @@ def settle(answer: str | None, gold: str) -> Verdict | Checks:
         return Verdict(0.0, "unparsable", "too large or too deeply nested to be compared", left)
     if is_too_hard(right):
         return Verdict(0.0, "error", "the gold answer is too large or too deeply nested to be compared", left)
-    if pairs == [(left, right)] and not loses_words(answer, reference):
+    told_apart = [tell_cases_apart(one, other) for one, other in pairs]
+    if told_apart == [(left, right)] and not loses_words(answer, reference):
         return Checks(left, (Check(right, left, reference, answer),))
-    return Checks(left, tuple(Check(other, one, other, one) for one, other in pairs))
+    return Checks(left, tuple(Check(other, one, other, one) for one, other in told_apart))
 
 
 def find_open_pairs(answer: str, gold: str) -> list[tuple[str, str]] | None:
@@ -147,6 +149,8 @@ def compare_lightly(answer: str, gold: str) -> bool | None:
     labelled = CHOICE.fullmatch(answer)
     if labelled and re.fullmatch("[A-Z]", gold):
         return gold in labelled.groups()
+    if is_same_choice(answer, gold):
+        return True
     for differ in (differ_in_base(answer, gold), differ_in_quantities(answer, gold)):
         if differ is not None:
             return not differ

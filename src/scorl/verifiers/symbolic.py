@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from scorl.parent import end_with_parent
+from scorl.verifiers.letters import keep_last_letter, split_signs
 
 __all__ = ["compare", "main"]
 
@@ -45,7 +46,7 @@ def parse(text: str) -> Any:
 
     config = [LatexExtractionConfig(boxed_match_priority=0)]
     # math-verify adds a whole number and what follows it, as in 1 1/2, and so takes 2(3) for 5.
-    text = FACTOR.sub(r"\g<0>\\cdot ", SIZES.sub("", text))
+    text = FACTOR.sub(r"\g<0>\\cdot ", keep_last_letter(split_signs(SIZES.sub("", text))))
     expressions = read(f"\\boxed{{{text}}}", config, parsing_timeout=None, fallback_mode="no_fallback")
     return expressions[0] if expressions and not is_statement(expressions[0]) else None
 
@@ -76,20 +77,33 @@ def are_close(gold: Any, answer: Any) -> bool:
 
 def compare(pairs: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
     """Whether gold answer and answer are equal in one of the spellings, and whether the answer is read."""
-    from math_verify import verify
-
     readable = False
     for gold, answer in pairs:
         left, right = parse(gold), parse(answer)
         readable |= right is not None
-        if (
-            left is not None
-            and right is not None
-            and verify(left, right, timeout_seconds=None, allow_set_relation_comp=True)
-            and are_close(left, right)
-        ):
+        if left is not None and right is not None and (are_equal(left, right) or are_equal_numbers(left, right)):
             return True, True
     return False, readable
+
+
+def are_equal(gold: Any, answer: Any) -> bool:
+    """Whether math-verify calls two expressions equal, rightly."""
+    from math_verify import verify
+
+    return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True) and are_close(gold, answer)
+
+
+def are_equal_numbers(gold: Any, answer: Any) -> bool:
+    """Whether two expressions are equal if the symbol i, where there is one, is the imaginary unit."""
+    from sympy import I, Symbol
+    from sympy.core.relational import Relational
+
+    symbols = gold.free_symbols | answer.free_symbols
+    if "i" not in {symbol.name for symbol in symbols} or any(side.has(Relational) for side in (gold, answer)):
+        return False
+    # Beside an i math-verify takes a symbol for complex, which makes it another than a real one of that name.
+    values = {symbol: I if symbol.name == "i" else Symbol(symbol.name) for symbol in symbols}
+    return are_equal(gold.subs(values), answer.subs(values))
 
 
 def set_alarm(seconds: float) -> None:
