@@ -24,6 +24,8 @@ __all__ = ["compare", "main"]
 
 MEMORY = 4 << 30
 SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])")
+OR = re.compile(r"\\(?:text|mbox|textrm|mathrm)\s*\{[\s,]*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)\b")
+COMPARED = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt)(?![A-Za-z])")
 PLAIN = r"-?\d+(?:\.\d+)?"
 FACTOR = re.compile(rf"((?<![_^\d.])\d+(?:\.\d+)?|\({PLAIN}\))\s*(?=\({PLAIN}\))|\({PLAIN}\)\s*(?=\d)")
 """What multiplies the number behind it, as in `2(3)`, `(2)(3)` and `(2)3`."""
@@ -81,7 +83,9 @@ def compare(pairs: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
     for gold, answer in pairs:
         left, right = parse(gold), parse(answer)
         readable |= right is not None
-        if left is not None and right is not None and (are_equal(left, right) or are_equal_numbers(left, right)):
+        if left is None or right is None:
+            continue
+        if are_equal(left, right) or are_equal_numbers(left, right) or are_equal_unions(gold, answer):
             return True, True
     return False, readable
 
@@ -104,6 +108,31 @@ def are_equal_numbers(gold: Any, answer: Any) -> bool:
     # Beside an i math-verify takes a symbol for complex, which makes it another than a real one of that name.
     values = {symbol: I if symbol.name == "i" else Symbol(symbol.name) for symbol in symbols}
     return are_equal(gold.subs(values), answer.subs(values))
+
+
+def are_equal_unions(gold: str, answer: str) -> bool:
+    """Whether inequalities joined by "or" are a set: `x < 2 or x > 3` and the union of two intervals."""
+    sides = [read_union(side) for side in (gold, answer)]
+    if all(side is not None for side in sides) or sides == [None, None]:
+        return False
+    left, right = (parse(text) if side is None else side for text, side in zip((gold, answer), sides, strict=True))
+    return left is not None and right is not None and are_equal(left, right)
+
+
+def read_union(text: str) -> Any:
+    """The set that inequalities of one unknown describe, joined by "or"; None for anything else."""
+    from sympy import Union
+
+    parts = OR.split(text)
+    if len(parts) == 1 or not all(COMPARED.search(part) for part in parts):
+        return None
+    read = [parse(part) for part in parts]
+    if any(part is None for part in read) or len({symbol for part in read for symbol in part.free_symbols}) != 1:
+        return None
+    try:
+        return Union(*(part.as_set() for part in read))
+    except (NotImplementedError, TypeError, ValueError, AttributeError):
+        return None  # nothing that sympy solves
 
 
 def set_alarm(seconds: float) -> None:
