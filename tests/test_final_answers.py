@@ -17,13 +17,20 @@ from scorl.verifiers.countdown import verify as verify_steps
 ANSWERS = Path(__file__).with_name("answers")
 
 
-@pytest.mark.parametrize("kind", ["sentences", "equations", "bases", "tags", "spellings"])
+@pytest.mark.parametrize("kind", ["sentences", "equations", "bases", "tags", "spellings", "quantities", "letters"])
 def test_the_reward_is_right(kind: str) -> None:
     pytest.importorskip("math_verify")
     rows = [json.loads(line) for line in (ANSWERS / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()]
     verdicts = math.judge([(Problem(row["id"], (), row["answer"]), row["response"]) for row in rows])
     wrong = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict.reward != row["expected"]]
     assert wrong == []
+
+
+@pytest.mark.parametrize("kind", ["sentences", "tags", "spellings", "quantities"])
+def test_number_pays_for_no_wrong_answer_either(kind: str) -> None:
+    rows = [json.loads(line) for line in (ANSWERS / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()]
+    verdicts = math.judge_numbers([(Problem(row["id"], (), row["answer"]), row["response"]) for row in rows])
+    assert [row for row, verdict in zip(rows, verdicts, strict=True) if verdict.reward > row["expected"]] == []
 
 
 @pytest.mark.parametrize("gold", ["nan", "NaN", "\\boxed{nan}"])

@@ -47,9 +47,17 @@ LINK = re.compile(
     r"(?:[\s$,;.&]|\\[()\[\],;!\s]|\\(?:quad|qquad)\b|\\(?:text|mbox)\{[^{}]{0,40}\}|\b(?:and|or)\b"
     r"|\w+(?:_\w+)?\s*=)*"
 )
+HEADING = (
+    r"(?:step|part|case|method|approach|stage|phase|section|problem|question|exercise|example|solution|attempt)"
+    r"[ \t]*#?\d"
+    r"|\d{1,2}[.):][ \t]+[*_]*[a-z]{2}[^\n]*\n\s*\S"
+    r"|(?!(?:pi|infinity|yes|no|true|false)\b)[a-z]{2,}(?:[ \t-]+[a-z]+){0,4}[*_:]*[ \t]*\n\s*\S"
+)
+"""A heading that more text follows: `Step 2: Add them up`, `2. Add them up`, `Conclusion`."""
 ANNOUNCED = re.compile(
-    r"(?:####|\b(?:answer|(?:correct|right|best)\s+(?:option|choice|alternative))\b(?:"
-    r"(?:(?!\bnot\b|n't\b|\bwas\b)[^\n.:=]){0,60}?(?:\b(?:is|be|becomes|equals|remains)\b|:|=)"
+    rf"(?:####+(?!#|[ \t]*[*_]*(?:{HEADING}))"
+    r"|\b(?:answer|(?:correct|right|best)\s+(?:option|choice|alternative))\b(?:"
+    r"(?:(?!\bnot\b|\bcannot\b|n['’]t\b|\bwas\b)[^\n.:=]){0,60}?(?:\b(?:is|be|becomes|equals|remains)\b|:|=)"
     r"|(?=\s*(?:\$|\\[\[(]))))"
     r"(?!\s*(?:correct|right|wrong|incorrect|not|never|no\s+longer)\b)",
     re.IGNORECASE,

@@ -17,7 +17,9 @@ from typing import NamedTuple
 from scorl.trajectory import Problem, Verdict
 from scorl.verifiers.equations import differ_in_base, differ_in_subscript, pair_sides
 from scorl.verifiers.extract_answer import extract_answer, extract_reference
+from scorl.verifiers.letters import is_same_choice, tell_cases_apart
 from scorl.verifiers.normalize import normalize, parse_number, same_number
+from scorl.verifiers.quantities import differ_in_half_day, differ_in_quantities, loses_words
 from scorl.verifiers.refuse import LENGTH, asks_too_much, is_too_hard, is_unfinished, lists_numbers, repeats
 from scorl.verifiers.workers import Check, CheckResult, compare_all
 
@@ -110,6 +112,8 @@ def settle(answer: str | None, gold: str) -> Verdict | Checks:
         return Verdict(0.0, "unparsable", f"the final answer is longer than {LENGTH} characters", answer[:LENGTH])
     reference = extract_reference(gold)
     left, right = normalize(answer), normalize(reference)
+    if differ_in_half_day(answer, reference):
+        return Verdict(0.0, "incorrect", "", left)
     pairs = find_open_pairs(left, right)
     if pairs and lists_numbers(left, right):
         return Verdict(0.0, "incorrect", "several answers for one", left)
@@ -120,9 +124,10 @@ def settle(answer: str | None, gold: str) -> Verdict | Checks:
         return Verdict(0.0, "unparsable", "too large or too deeply nested to be compared", left)
     if is_too_hard(right):
         return Verdict(0.0, "error", "the gold answer is too large or too deeply nested to be compared", left)
-    if pairs == [(left, right)]:
+    told_apart = [tell_cases_apart(one, other) for one, other in pairs]
+    if told_apart == [(left, right)] and not loses_words(answer, reference):
         return Checks(left, (Check(right, left, reference, answer),))
-    return Checks(left, tuple(Check(other, one, other, one) for one, other in pairs))
+    return Checks(left, tuple(Check(other, one, other, one) for one, other in told_apart))
 
 
 def find_open_pairs(answer: str, gold: str) -> list[tuple[str, str]] | None:
@@ -144,9 +149,11 @@ def compare_lightly(answer: str, gold: str) -> bool | None:
     labelled = CHOICE.fullmatch(answer)
     if labelled and re.fullmatch("[A-Z]", gold):
         return gold in labelled.groups()
-    differ = differ_in_base(answer, gold)
-    if differ is not None:
-        return not differ
+    if is_same_choice(answer, gold):
+        return True
+    for differ in (differ_in_base(answer, gold), differ_in_quantities(answer, gold)):
+        if differ is not None:
+            return not differ
     if differ_in_subscript(answer, gold):
         return False
     left, right = parse_number(answer), parse_number(gold)

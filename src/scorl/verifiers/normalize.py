@@ -17,7 +17,7 @@ __all__ = ["THOUSANDS", "normalize", "parse_number", "same_number"]
 NOT_UNITS = (
     "and|or|pi|sqrt|sin|cos|tan|log|ln|exp|infinity|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half"
     "|thirds?|fourths?|quarters?|fifths?|tenths?|hundredths?|factorial|squared|cubed|mod|choose|plus|minus|times|over"
-    "|by|to|divided|multiplied|not|if|is|for|am|pm"
+    "|by|to|divided|multiplied|not|if|is|for"
 )
 WORDS = r"\\(?:text|mbox|emph|textit|textbf|textnormal|textrm|mathrm|mathbf|operatorname|rm|bf)\s*\{([^{}]*)\}"
 REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -43,15 +43,17 @@ REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (WORDS, r" \1 "),
         (r"(?i)^[a-z, ]{0,60}\b(?:answer\s*:|is|equals)\s+(?=[-+\d\\(.])", ""),
+        (r"(?i)\s+is (?:the|my) (?:final |correct )?answer[.\s]*$", ""),
+        (r"(?i)(?:(?<=:\d\d)\s?|(?<=\d)\s+)(?:[ap]m\b|[ap]\.\s?m\b\.?)", ""),
         (r"\\pmod\s*(\d+)", r"\\pmod{\1}"),
         (r"\*\*|[\x00-\x1f]", " "),
         (r"\s+", " "),
         (r"^\{([^{}]*)\}$", r"\1"),
     )
 )
-POWER = r"(?:\s?\^?\s?\{?[23²³]\}?)?"
+POWER = r"(?:\s?\^\s?\{?[23]\}?|\{?[23²³]\}?)?"
 UNIT = re.compile(
-    rf"(?:(?<=[\d}}])|(?<=\\pi))(?:(?:\s(?!(?:{NOT_UNITS})\b)[A-Za-z]{{2,}}\.?{POWER}(?:/[a-z]+)?){{1,3}}"
+    rf"(?:(?<=[\d}}])|(?<=\\pi))(?:(?:\s(?!(?i:{NOT_UNITS})\b)[A-Za-z]{{2,}}\.?{POWER}(?:/[a-z]+)?){{1,3}}"
     rf"|\s?(?:[cmk]?m|[km]?g|ml|mi|ft|[kc]?m/s|ft/s|km/h|mph|hours?|minutes?|dollars?|cents?){POWER})$"
 )
 NAME = re.compile(r"[A-Za-z](?:_\{?\w{1,9}\}?)?(?:\([a-z]\))?")

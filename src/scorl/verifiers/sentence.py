@@ -65,12 +65,20 @@ GOES_ON = re.compile(
     r"|(?:squared|cubed|factorial|to the)\b|[A-Za-z]{1,15}[²³]?\s*[×*+/]\s*\d)"
 )
 """Words that make what stands before them a part of something larger."""
-SECOND_PART = re.compile(
-    rf"(?:\s+[A-Za-z]+){{1,2}}(?:,?\s+and\s+|,\s+)({NUMBER})(?![\d.,]|\s+(?:was|were|is|are|had)\b)"
+LARGER_UNIT = (
+    "years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|feet|foot|ft|yards?|pounds?|lbs?|dollars?|meters?|metres?"
+    "|m|kilometers?|km|kilograms?|kg|gallons?|remainder|R"
 )
+SECOND_PART = re.compile(
+    rf"(?:(?:\s+[A-Za-z]+){{1,2}}(?:,?\s+(?:and|or)\s+|,\s+)|(\s+(?:{LARGER_UNIT})\s+))"
+    rf"({NUMBER})(?![\d.,]|\s+(?:was|were|is|are|had)\b)"
+)
+OR = re.compile(r"\bor[\s,]*$")
+OTHER = re.compile(rf"[^\d.;]{{0,60}}?({NUMBER})")
 TAKEN_BACK = re.compile(
-    r"[,;([—–]?\s*\b(?:(?:and|but)\s+)?(?:not|no longer|instead of|rather than|as opposed to|previously|formerly"
-    r"|originally|unlike|out of)\s+(?:(?:the|just|only|my|was|equal|to|it|I|said|had|answered|wrote)\s+){0,3}"
+    r"[,;([—–]?\s*\b(?:(?:and|but)\s+)?(?:not|cannot|[a-z]{2,6}n['’]t|no longer|instead of|rather than"
+    r"|as opposed to|previously|formerly|originally|unlike|out of)\s+"
+    r"(?:(?:the|just|only|my|was|be|equals?|to|it|I|said|had|answered|wrote)\s+){0,3}"
     rf"(?:{FORMULA.pattern.replace('2000', '100')}|(?={NUMBER}){MATHEMATICS.pattern})[)\]]?",
     re.IGNORECASE | re.DOTALL,
 )
@@ -123,7 +131,10 @@ def leading_mathematics(text: str) -> str | None:
     if re.match(r"\s+(?:more|less|fewer|greater|of)\b", rest) and ", " in found:
         found = found.rpartition(", ")[0]  # 12, 2 more than 10
     second = SECOND_PART.match(rest)
-    return f"{found},{second[1]}" if second else found
+    if second:
+        return f"{found}{second[0]}" if second[1] else f"{found},{second[2]}"
+    other = OR.search(run[0]) and OTHER.match(rest)
+    return f"{found},{other[1]}" if other else found
 
 
 def trim_mathematics(run: str) -> str:

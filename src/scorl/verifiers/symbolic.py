@@ -18,11 +18,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from scorl.parent import end_with_parent
+from scorl.verifiers.letters import keep_last_letter, split_signs
 
 __all__ = ["compare", "main"]
 
 MEMORY = 4 << 30
 SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])")
+OR = re.compile(r"\\(?:text|mbox|textrm|mathrm)\s*\{[\s,]*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)\b")
+COMPARED = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt)(?![A-Za-z])")
 PLAIN = r"-?\d+(?:\.\d+)?"
 FACTOR = re.compile(rf"((?<![_^\d.])\d+(?:\.\d+)?|\({PLAIN}\))\s*(?=\({PLAIN}\))|\({PLAIN}\)\s*(?=\d)")
 """What multiplies the number behind it, as in `2(3)`, `(2)(3)` and `(2)3`."""
@@ -45,7 +48,7 @@ def parse(text: str) -> Any:
 
     config = [LatexExtractionConfig(boxed_match_priority=0)]
     # math-verify adds a whole number and what follows it, as in 1 1/2, and so takes 2(3) for 5.
-    text = FACTOR.sub(r"\g<0>\\cdot ", SIZES.sub("", text))
+    text = FACTOR.sub(r"\g<0>\\cdot ", keep_last_letter(split_signs(SIZES.sub("", text))))
     expressions = read(f"\\boxed{{{text}}}", config, parsing_timeout=None, fallback_mode="no_fallback")
     return expressions[0] if expressions and not is_statement(expressions[0]) else None
 
@@ -76,20 +79,60 @@ def are_close(gold: Any, answer: Any) -> bool:
 
 def compare(pairs: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
     """Whether gold answer and answer are equal in one of the spellings, and whether the answer is read."""
-    from math_verify import verify
-
     readable = False
     for gold, answer in pairs:
         left, right = parse(gold), parse(answer)
         readable |= right is not None
-        if (
-            left is not None
-            and right is not None
-            and verify(left, right, timeout_seconds=None, allow_set_relation_comp=True)
-            and are_close(left, right)
-        ):
+        if left is None or right is None:
+            continue
+        if are_equal(left, right) or are_equal_numbers(left, right) or are_equal_unions(gold, answer):
             return True, True
     return False, readable
+
+
+def are_equal(gold: Any, answer: Any) -> bool:
+    """Whether math-verify calls two expressions equal, rightly."""
+    from math_verify import verify
+
+    return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True) and are_close(gold, answer)
+
+
+def are_equal_numbers(gold: Any, answer: Any) -> bool:
+    """Whether two expressions are equal if the symbol i, where there is one, is the imaginary unit."""
+    from sympy import I, Symbol
+    from sympy.core.relational import Relational
+
+    symbols = gold.free_symbols | answer.free_symbols
+    if "i" not in {symbol.name for symbol in symbols} or any(side.has(Relational) for side in (gold, answer)):
+        return False
+    # Beside an i math-verify takes a symbol for complex, which makes it another than a real one of that name.
+    values = {symbol: I if symbol.name == "i" else Symbol(symbol.name) for symbol in symbols}
+    return are_equal(gold.subs(values), answer.subs(values))
+
+
+def are_equal_unions(gold: str, answer: str) -> bool:
+    """Whether inequalities joined by "or" are a set: `x < 2 or x > 3` and the union of two intervals."""
+    sides = [read_union(side) for side in (gold, answer)]
+    if all(side is not None for side in sides) or sides == [None, None]:
+        return False
+    left, right = (parse(text) if side is None else side for text, side in zip((gold, answer), sides, strict=True))
+    return left is not None and right is not None and are_equal(left, right)
+
+
+def read_union(text: str) -> Any:
+    """The set that inequalities of one unknown describe, joined by "or"; None for anything else."""
+    from sympy import Union
+
+    parts = OR.split(text)
+    if len(parts) == 1 or not all(COMPARED.search(part) for part in parts):
+        return None
+    read = [parse(part) for part in parts]
+    if any(part is None for part in read) or len({symbol for part in read for symbol in part.free_symbols}) != 1:
+        return None
+    try:
+        return Union(*(part.as_set() for part in read))
+    except (NotImplementedError, TypeError, ValueError, AttributeError):
+        return None  # nothing that sympy solves
 
 
 def set_alarm(seconds: float) -> None:
