@@ -126,13 +126,13 @@ def _check_problems(recipe: Recipe, task: Task) -> None:
 
 def _check_context(recipe: Recipe, task: Task, chat: Chat) -> str | None:
     """See `check_context`, and `check_solutions` of what is learned from first."""
-    config = load_config(recipe.model.path)
+    config, turns = load_config(recipe.model.path), task.turns(recipe.attempts)
+    positions = usable_positions(recipe.engine.settings, config)
+    warning = check_context(chat, _first_problems(recipe, task), turns, recipe.engine.sampling, positions)
     if any(stage.objective.source == "solutions" for stage in recipe.stages):
         first = task.split(recipe.task.split).draw(LOOKED_AT, 0, recipe.seed)
         check_solutions(chat, first, max_positions(config))
-    positions = usable_positions(recipe.engine.settings, config)
-    turns = task.turns(recipe.attempts)
-    return check_context(chat, _first_problems(recipe, task), turns, recipe.engine.sampling, positions)
+    return warning
 
 
 def _first_problems(recipe: Recipe, task: Task) -> list[Problem]:

@@ -198,7 +198,7 @@ class RunDirectory:
     def start(self, recipe: str) -> None:
         """Write the recipe, until something of the run depends on it."""
         # Every run evaluates before anything else, so a corrected recipe may replace that of a start that failed.
-        if not self.begun:
+        if not (self.begun and self.has_recipe):
             self.rewrite_recipe(recipe)
 
     def rewrite_recipe(self, recipe: str) -> None:
