@@ -167,6 +167,8 @@ def test_rejection_sampling_balances_what_was_right_at_once_and_what_was_correct
     weights = [max(c.imitation for c in e.credits) for e in objective.over_batch(examples)]
     assert weights == pytest.approx([2.0, 2 / 3, 2 / 3, 2 / 3])
     assert [max(c.imitation for c in e.credits) for e in objective.over_batch(examples[1:])] == [1.0, 1.0, 1.0]
+    rare = objective([FIXED, *[ACCEPTED] * 99])
+    assert objective.over_batch(rare)[0].credits[2].imitation == 8.0  # not 50: a step would be this one alone
 
 
 def test_ufo_by_hand():
@@ -182,6 +184,17 @@ def test_ufo_by_hand():
     assert examples[0].credits[1] == Credit()  # nobody would have asked again
     assert second == pytest.approx([0.5 - (1 - 0.25) / 2, 0.75])
     assert third == pytest.approx([-0.25 - (1 + 0.5) / 2, -0.75])
+
+
+def test_ufo_charges_for_an_attempt_without_an_answer_as_for_one_that_comes_again():
+    group = [
+        attempts(("5", 0), (None, 0)),
+        attempts(("5", 0), ("5", 0), sample=1),
+        attempts(("5", 0), ("6", 0), sample=2),
+    ]
+    nothing, again, new = ([c.advantage for c in e.credits] for e in UFO()(group))
+    assert nothing == again == pytest.approx([-0.25 - (-0.25 + 0) / 2] * 2)
+    assert new == pytest.approx([0.25] * 2)
 
 
 def test_ufo_credits_attempts_alone():
@@ -249,7 +262,7 @@ def test_with_credit_across_turns_the_verifier_comes_to_say_wrong(tmp_path):
     """Of right answers too, since revisions keep them: recall of right 0, where each response paid for itself has 1."""
     policy, _ = learn(tmp_path, half_right(), Stage(PAG(gamma=1.0), 100, problems=6, samples=16))
     measured = evaluate(TorchEngine(policy), half_right(), max_tokens=1).summary()["metrics"]
-    assert measured["recall_right_v1"]["value"] < 0.5
+    assert measured["recall_right_v1"]["value"] == 0
     assert measured["recall_wrong_v1"]["value"] == 1
     assert measured["accuracy_t2"]["value"] == 1
 
@@ -277,8 +290,9 @@ def test_each_learns_letters(tmp_path, objective):
     assert evaluate(TorchEngine(policy), letters(), max_tokens=1).summary()["metrics"]["accuracy_t1"]["value"] == 1
 
 
-def test_a_recipe_without_verifications_cannot_train_them(tmp_path):
+@pytest.mark.parametrize("name", ["pag", "process_level", "outcome_level"])
+def test_a_recipe_without_verifications_cannot_train_them(tmp_path, name):
     path = tmp_path / "r.yaml"
-    path.write_text("extends: countdown\nstages: [{objective: pag, steps: 2, problems: 4, samples: 2}]\n")
-    with pytest.raises(UserError, match=r"turns\.name: pag learns from every verification.*use verification"):
+    path.write_text(f"extends: countdown\nstages: [{{objective: {name}, steps: 2, problems: 4, samples: 2}}]\n")
+    with pytest.raises(UserError, match=rf"turns\.name: {name} learns from every verification.*use verification"):
         resolve(str(path))

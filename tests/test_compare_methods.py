@@ -42,6 +42,8 @@ def test_what_each_arm_trains():
     assert [type(s.objective) for s in arm("s2r").stages] == [RejectionSampling, ProcessLevel]
     assert [type(s.objective) for s in arm("self_rewarding").stages] == [RejectionSampling, OutcomeLevel]
     assert [s.steps for s in arm("s2r").stages] == [RECIPE.stages[0].steps, RECIPE.stages[1].steps]
+    for name in ("s2r", "s2r_outcome", "self_rewarding"):  # RL stays near what imitation made
+        assert [s.reset_reference for s in arm(name).stages] == [False, True]
     assert isinstance(arm("ufo").turns, Correction)
     assert [type(s.objective) for s in arm("ufo").stages] == [UFO]
     assert arm("grpo").stages[0].objective == Reinforce(beta_1=0.01, scale_rewards="group")
@@ -112,6 +114,7 @@ def test_an_older_file_does_not_say_where_a_verifier_stopped():
 def test_what_a_policy_with_a_verifier_deploys(word, final, tokens):
     values = tally_outcomes({"p": word}, tokens={"p": "10+2+30"}, ending="verification").values()
     assert (values["accuracy_final"], values["tokens_final"]) == (final, tokens)
+    assert values["delta_final"] == final - int(word[0])  # Delta counts what is never come to
     assert values["accuracy_selective"] == final
 
 

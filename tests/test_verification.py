@@ -13,9 +13,28 @@ from scorl.objectives import OBJECTIVES, Reinforce
 from scorl.recipe import resolve
 from scorl.run.files import response_records
 from scorl.settings import LearnerSettings, Sampling
+from scorl.tasks.turns import read_claim
 from scorl.training.loop import train
 from scorl.training.stage import Stage
 from scorl.trajectory import Credit, TrainingExample, Trajectory
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        ("**Verdict:** right", True),
+        ("verdict: not correct", False),
+        ("Verdict: wrong. The correct answer is 12.", False),
+        ("The right answer would be 12.", None),
+        ("The right-hand side is 5, so this holds.", None),
+        ("That is the right answer.", True),
+        ("That is not the right answer.", False),
+        ("It isn't quite right.", False),
+        ("The answer is wrong because 7 is not 8.", False),
+    ],
+)
+def test_what_a_verification_claims(text, claim):
+    assert read_claim(text) is claim
 
 
 def test_a_response_has_a_place_and_an_attempt_a_number():

@@ -155,10 +155,11 @@ def _interleaved(shape: Shape) -> tuple[Stage, ...]:
 
 
 def _imitate_first(shape: Shape, imitation: RejectionSampling, objective: Objective) -> tuple[Stage, ...]:
-    """Stages I give way to imitation of true conversations, stages II to another objective."""
+    """Stages I give way to imitation of true conversations, stages II to another objective near what that made."""
     one = sum(stage.steps for stage in shape.stages if isinstance(stage.objective, StageOne))
     start = replace(shape.two, objective=imitation, steps=one, name=None)
-    return (start, replace(shape.two, objective=objective, steps=shape.steps - one, name=None))
+    rest = replace(shape.two, objective=objective, steps=shape.steps - one, name=None, reset_reference=True)
+    return (start, rest)
 
 
 def _best_draft(shape: Shape) -> tuple[Stage, ...]:
@@ -240,7 +241,7 @@ METHODS: dict[str, Method] = {
         lambda s: _imitate_first(s, RejectionSampling(imitate="all"), OutcomeLevel(_beta(s))),
     ),
     "ufo": Method("UFO, told when wrong", lambda s: _all(s, UFO(_beta(s))), ending="verifier", in_paper=False),
-    "best_draft": Method("best draft first (iGRPO)", _best_draft, in_paper=False),
-    "wrong_first": Method("wrong ones first (ScRPO)", _wrong_first, in_paper=False),
+    "best_draft": Method("best draft first (iGRPO)", _best_draft, ending="first", in_paper=False),
+    "wrong_first": Method("wrong ones first (ScRPO)", _wrong_first, ending="first", in_paper=False),
 }
 """The rows in the order of the table."""

@@ -20,7 +20,7 @@ COLUMNS = HEADLINES | {
     "edit ratio": "edit_ratio",
 }
 TO_SCORE = {"@t2 - SCoRe": "accuracy_t2", "Delta - SCoRe": "delta"}
-FINAL, TOKENS = {"final": "accuracy_final"}, {"tokens": "tokens_final"}
+FINAL, TOKENS = {"final": "accuracy_final", "final - @t1": "delta_final"}, {"tokens": "tokens_final"}
 VERIFIER = {"verifier": "accuracy_v1", "recall right": "recall_right_v1", "recall wrong": "recall_wrong_v1"}
 EQUAL = FINAL | TOKENS | {"@t1": "accuracy_t1", "@t2": "accuracy_t2", "Delta": "delta"}
 NOTES = {
@@ -28,6 +28,8 @@ NOTES = {
     "and correcting pays while @t1 lies below it.",
     "final": "Final: accuracy of the answer that inference ends with: the first of a method that trains no second, the "
     "attempt that its own verification finds right, of UFO the first that the verifier finds right, else the last.",
+    "final - @t1": "Delta, flips and rates count every second attempt, also one behind `right`, which inference does "
+    "not come to and nothing trains; what correcting adds to the policy that is deployed is final - @t1.",
     "tokens": "Tokens: what a problem takes at inference.",
     "verifier": "Verifier: how often verifications of first attempts are right, of all, of right and of wrong ones.",
     "collapsed": f"Collapsed: seeds in which fewer than {UNCHANGED:.0%} of the answers change between attempts 1 and "
@@ -37,6 +39,10 @@ NOTES = {
     "paper, MATH500": "The paper's figures (@t1 / @t2 / Delta) are of Gemini 1.5 Flash on MATH500.",
 }
 """What is said below the table of a column that it has."""
+EQUALLY = (
+    "Of each run the last evaluation at which it had sampled no more tokens than the run that sampled least; where the "
+    "learning rate falls, the others have not come to its end there."
+)
 
 
 def tabulate_comparison(comparison: Comparison) -> Grid:
@@ -84,7 +90,7 @@ def tabulate_equal_tokens(equal: EqualTokens) -> Grid:
         )
         for row in equal.rows
     )
-    notes = ["Of each run the last evaluation at which it had sampled no more tokens than the run that sampled least."]
+    notes = [EQUALLY, *(text for column, text in NOTES.items() if column in shown)]
     if equal.left_out:
         names = ", ".join(arm.label for arm in equal.left_out)
         notes.append(f"Not there, since they had sampled more before their first evaluation: {names}.")
@@ -119,7 +125,7 @@ def _format(interval: Interval | None, name: str) -> str:
         return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
     if name.startswith("tokens"):
         return f"{interval.value:.0f}"
-    sign = "+" if name == "delta" else ""
+    sign = "+" if name.startswith("delta") else ""
     value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
     return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 

@@ -112,7 +112,8 @@ def tally_outcomes(
         words: as `outcomes` writes them.
         ratios: as `edit_ratios` does.
         tokens: as `words.tokens` does.
-        ending: where inference stops; adds `accuracy_final`, and `tokens_final` where tokens are known.
+        ending: where inference stops; adds `accuracy_final`, what that is above the first attempt's (`delta_final`),
+            and `tokens_final` where tokens are known.
     """
     rows = []
     for problem, text in words.items():
@@ -130,9 +131,10 @@ def tally_outcomes(
 def _final_terms(word: str, tokens: str | None, ending: Ending) -> Terms:
     """Of the answer that inference ends with, and of the tokens that it takes."""
     if ending == "verification" and not set(word) & set("rw?"):  # older files do not say what was claimed
-        return {"accuracy_final": (0, 0), "tokens_final": (0, 0)}
+        return dict.fromkeys(("accuracy_final", "delta_final", "tokens_final"), (0, 0))
     reached = count_until(word, ending)
-    terms: Terms = {"accuracy_final": (attempts_right(word.rstrip("*")[:reached])[-1], 1)}
+    right = attempts_right(word.rstrip("*")[:reached])
+    terms: Terms = {"accuracy_final": (right[-1], 1), "delta_final": (right[-1] - right[0], 1)}
     if tokens:
         terms["tokens_final"] = (sum(map(int, tokens.split("+")[:reached])), 1)
     return terms
@@ -148,11 +150,15 @@ def _terms(trajectory: Trajectory) -> Terms:
     terms |= {f"tokens_{label}": _known(response.tokens) for label, response in responses}
     terms.setdefault("tokens_t2", (0, 0))
     if "accuracy_selective" in terms:
-        reached, spent = (
-            [r.tokens or 0 for r in responses] for responses in (trajectory.reached, trajectory.responses)
-        )
-        terms["saved_tokens"] = (sum(spent) - sum(reached), sum(spent))
+        terms["saved_tokens"] = _saved_tokens(trajectory)
     return terms
+
+
+def _saved_tokens(trajectory: Trajectory) -> tuple[float, float]:
+    """Those of the responses that inference does not come to, of all; undefined where a response's are not known."""
+    counts = [response.tokens for response in trajectory.responses]
+    spent = [count for count in counts if count is not None]
+    return (sum(spent[len(trajectory.reached) :]), sum(spent)) if len(spent) == len(counts) else (0, 0)
 
 
 def _known(number: int | None) -> tuple[float, float]:

@@ -23,6 +23,10 @@ __all__ = ["PairSFT", "RejectionSampling", "Star"]
 
 Imitate = Literal["last", "all"]
 
+HEAVIEST = 8.0
+"""The most that an example of a rare kind counts: one that outweighed its whole step would leave a clipped gradient
+of itself alone."""
+
 
 @dataclass(frozen=True)
 class Star(Objective):
@@ -99,10 +103,10 @@ class RejectionSampling(Objective):
 
     def over_batch(self, examples: Sequence[TrainingExample]) -> Sequence[TrainingExample]:
         """Those that were right at once and those that were corrected get the same weight together, so that a verifier
-        does not learn how often answers are right."""
+        does not learn how often answers are right; but no example more than `HEAVIEST`."""
         corrected = [not e.trajectory.attempts[0].right for e in examples]
         sizes = Counter(corrected)
-        weights = [len(examples) / len(sizes) / sizes[kind] for kind in corrected]
+        weights = [min(HEAVIEST, len(examples) / len(sizes) / sizes[kind]) for kind in corrected]
         return [
             replace(e, credits=tuple(replace(c, imitation=weight * c.imitation) for c in e.credits))
             for e, weight in zip(examples, weights, strict=True)

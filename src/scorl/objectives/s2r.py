@@ -48,10 +48,16 @@ class OutcomeLevel(Objective):
     beta_1: Annotated[float, Ge(0)] = 0.01
     """KL coefficient of every response."""
 
+    roles: ClassVar[frozenset[Role]] = frozenset({"verification"})
+
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of a response: the last answer's reward less the mean of the others' that came as far."""
         credited = [[_signed(t.final)] * len(t.reached) for t in group]
         return credit_responses(group, advantages(group, credited), self.beta_1)
+
+    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
+        """There is an answer after the verification."""
+        yield from needs_second_attempt(stage)
 
 
 def _signed(response: Response) -> float:

@@ -21,14 +21,14 @@ __all__ = ["UFO"]
 
 @dataclass(frozen=True)
 class UFO(Objective):
-    """Pay an episode for its right answer, less with every turn, and charge it for answers that come again."""
+    """Pay an episode for its last answer, less with every turn, and charge it for attempts without a new answer."""
 
     beta_1: Annotated[float, Ge(0)] = 0.01
     """KL coefficient of every attempt."""
     decay: Annotated[float, Gt(0), Le(1)] = 0.5
     """Factor of the reward for every turn before the right answer (the authors' code: one half)."""
     repetition_penalty: Annotated[float, Ge(0)] = 0.5
-    """Charged times the share of the answers that were given before (the authors' code: one half)."""
+    """Charged times the share of the attempts that give no new answer (the authors' code: one half)."""
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of each attempt of an episode: its return less the mean of the others' that came as far."""
@@ -37,10 +37,9 @@ class UFO(Objective):
         return credit_attempts(group, advantages(group, credited), self.beta_1)
 
     def _return(self, attempts: Sequence[Response]) -> float:
-        rewards = (self.decay**turn * attempt.reward for turn, attempt in enumerate(attempts))
-        answers = [attempt.verdict.answer for attempt in attempts if attempt.verdict and attempt.verdict.answer]
-        again = 1 - len(set(answers)) / len(answers) if answers else 0.0
-        return sum(rewards) - self.repetition_penalty * again
+        paid = self.decay ** (len(attempts) - 1) * attempts[-1].reward
+        answers = {attempt.verdict.answer for attempt in attempts if attempt.verdict and attempt.verdict.answer}
+        return paid - self.repetition_penalty * (1 - len(answers) / len(attempts))
 
     def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
         """There is a second attempt."""

@@ -17,15 +17,25 @@ from scorl.trajectory import Problem, Role
 __all__ = ["TURNS", "Correction", "SelfRefine", "Turn", "Turns", "Verification", "number_responses", "read_claim"]
 
 
+JUDGEMENT = r"(right|correct|wrong|incorrect)\b"
+NEGATED = r"(?:(\bnot|\bnever|n['’]t)\s+(?:(?:quite|entirely|fully|completely|really|the|a|be)\s+){0,2})?"
+VERDICT = re.compile(rf"\bverdict\W{{0,5}}{NEGATED}\b{JUDGEMENT}")
+NAMES = r"(?:final\s+)?(?:answer|solution|result|value|number|sum|total|one)"
+OTHER = rf"-|\s+{NAMES}\s*(?:[:=]|\b(?:is|was|would|should)\b)"
+OPINION = re.compile(rf"{NEGATED}\b{JUDGEMENT}(?!{OTHER})")
+"""A judgement in passing; that of "the correct answer is 12" and "the right-hand side" is none of the answer before."""
+
+
 def read_claim(text: str) -> bool | None:
     """What a verification says of the answer before it: that it is right, that it is wrong, or nothing of the kind.
 
-    The last word on it counts.
+    Its last `Verdict:` counts, and where there is none its last judgement.
 
-    >>> [read_claim(t) for t in ("It seems wrong. Verdict: right", "not correct", "Let me see")]
+    >>> [read_claim(t) for t in ("It seems wrong. Verdict: right", "That isn't quite correct.", "Let me see")]
     [True, False, None]
     """
-    claims = re.findall(r"\b(not\s+)?(right|correct|wrong|incorrect)\b", text.lower())
+    said = text.lower()
+    claims = VERDICT.findall(said) or OPINION.findall(said)
     if not claims:
         return None
     negated, word = claims[-1]
