@@ -58,7 +58,7 @@ class PAG(Objective):
     def over_batch(self, examples: Sequence[TrainingExample]) -> Sequence[TrainingExample]:
         """With advantages divided by their role's spread.
 
-        Their mean is left alone: it is about 0 already, and taking it off would credit groups without a difference.
+        Their mean is left alone: taking it off would credit groups without a difference.
         """
         if self.scale_rewards == "none":
             return examples
