@@ -27,6 +27,7 @@ __all__ = [
     "check_apart",
     "check_at_reference",
     "check_direction",
+    "check_finite",
     "check_fresh",
     "check_moved",
     "check_optimizer",
@@ -106,6 +107,19 @@ def check_optimizer(optimizer: torch.optim.Optimizer, parameters: Mapping[str, n
         )
 
 
+def check_finite(odd: Sequence[str]) -> None:
+    """Catches a log-probability that is no finite number, the sampler's or the policy's; `odd` says whose and where.
+
+    What it is compared with would be neither too far away nor near.
+    """
+    if odd:
+        more = f" (and of {len(odd) - 1} more)" if len(odd) > 1 else ""
+        raise GuardError(
+            f"a log-probability is not finite: {odd[0]}{more}. Does the model overflow, in half precision above all, "
+            "or does the sampler return nonsense?"
+        )
+
+
 def check_agreement(agreement: Agreement, arithmetic: Arithmetic, dtype: torch.dtype, limit: float | None) -> None:
     """Catches a sampler that is not the policy: stale weights or keys and values, another temperature.
 
@@ -118,7 +132,7 @@ def check_agreement(agreement: Agreement, arithmetic: Arithmetic, dtype: torch.d
     if gap is None or most is None:
         return
     where = f"engine arithmetic '{arithmetic}', {str(dtype).removeprefix('torch.')}; learner.max_logprob_gap sets it"
-    if gap > most:
+    if not gap <= most:  # nor NaN
         raise GuardError(
             f"sampler and learner disagree by {gap:.3g} on a token's log-probability (mean; at most {most:g} allowed: "
             f"{where}): stale weights in the sampler, stale keys and values, another dtype or temperature, or a chat "
@@ -135,8 +149,8 @@ def check_agreement(agreement: Agreement, arithmetic: Arithmetic, dtype: torch.d
 
 def check_at_reference(kl: Mapping[int, float]) -> None:
     """Catches a reference that is not the policy that training starts from: until an update their KL must be 0."""
-    worst = max((abs(value) for value in kl.values()), default=0.0)
-    if worst > _KL_AT_START:
+    worst = next((abs(value) for value in kl.values() if not abs(value) <= _KL_AT_START), None)  # NaN as well
+    if worst is not None:
         raise GuardError(
             f"the KL to the reference is {worst:.2e} before any update and should be 0: "
             "the reference is not the policy that training starts from"
