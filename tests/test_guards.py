@@ -8,6 +8,7 @@ from itertools import islice
 
 import pytest
 import torch
+from support import worlds
 from support.worlds import letters, letters_recipe, save_model
 
 from scorl.engines import ScriptedEngine
@@ -17,6 +18,7 @@ from scorl.errors import GuardError, UserError
 from scorl.learner import Learner, batch, guards, update
 from scorl.learner.batch import MicroBatch
 from scorl.learner.statistics import Agreement, StepSums
+from scorl.model.chat import Chat
 from scorl.model.checksums import checksums
 from scorl.model.policy import Policy
 from scorl.model.reference import Reference
@@ -28,7 +30,7 @@ from scorl.run.run import run_recipe
 from scorl.settings import LearnerSettings, LoraSettings, Sampling
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-from scorl.trajectory import Credit, Problem, TrainingExample, Verdict
+from scorl.trajectory import Credit, Problem, TrainingExample, Verdict, user
 from scorl.verifiers import VERIFIERS, program
 from scorl.verifiers.order import check_order
 
@@ -210,6 +212,33 @@ class TestSamplers:
     def test_the_scripted_engine_needs_no_limit(self, tmp_path):
         run = Run(tmp_path, lambda policy: ScriptedEngine(policy.chat, ["a", "b"]))
         assert run.go(2)[1].progress.logprob_gap > 0.1
+
+
+REWRITING = worlds.TEMPLATE.replace("m.content", "(m.content if m.role == 'user' else m.content.split() | first)")
+
+
+class TestHistory:
+    """A chat template that shows no more of an earlier answer than its first word."""
+
+    @pytest.fixture(autouse=True)
+    def template(self, monkeypatch):
+        monkeypatch.setattr(worlds, "TEMPLATE", REWRITING)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_that_is_rendered_anew(self, tmp_path, monkeypatch, dtype):
+        def follow(self, prompt_ids, sample_ids, message, turn=1):
+            said = {"role": "assistant", "content": self.text(sample_ids) or "a"}
+            return self.prompt([user(self.text(prompt_ids)), said, user(message)])
+
+        monkeypatch.setattr(Chat, "follow", follow)
+        with stops(r"the history was rewritten: problem letters-\w, sample \d, t2, is asked behind other tokens"):
+            Run(tmp_path, dtype=dtype).go()
+
+    def test_that_is_appended_to_is_what_the_model_wrote(self, run):
+        (step,) = run.go()
+        assert max(len(example.trajectory.responses[0].ids) for example in step.examples) > 2
+        assert step.progress.logprob_gap < 1e-5
+        assert any("chat template continues with" in sentence for sentence in run.policy.chat.differences())
 
 
 class OddRow(TorchEngine):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from scorl.engines.engine import Arithmetic
 from scorl.errors import GuardError
 from scorl.learner.statistics import Agreement, Pull
+from scorl.trajectory import TrainingExample
 
 __all__ = [
     "GAP_LIMITS",
@@ -29,6 +31,7 @@ __all__ = [
     "check_direction",
     "check_finite",
     "check_fresh",
+    "check_history",
     "check_moved",
     "check_optimizer",
     "check_reach",
@@ -105,6 +108,23 @@ def check_optimizer(optimizer: torch.optim.Optimizer, parameters: Mapping[str, n
             f"order: {len(missing)} are missing{f', {missing[0]} first' if missing else ''}. Who changed the "
             "optimiser, or replaced the policy's parameters? Learner.reset_optimizer makes a new one"
         )
+
+
+def check_history(examples: Sequence[TrainingExample]) -> None:
+    """Catches a context that was rewritten: each prompt must begin with the one before and what was written behind it.
+
+    Else the learner scores tokens behind others than they were drawn behind. Nothing but tokens is compared, which half
+    precision does not blur.
+    """
+    for trajectory in (example.trajectory for example in examples):
+        for place, (before, then) in enumerate(pairwise(trajectory.responses), 1):
+            kept = before.prompt_ids + before.ids
+            if then.prompt_ids[: len(kept)] != kept:
+                raise GuardError(
+                    f"the history was rewritten: {trajectory.name(place)}, is asked behind other tokens than those "
+                    "that were read and written before it. Chat.follow appends; does a chat template render the "
+                    "conversation anew?"
+                )
 
 
 def check_finite(odd: Sequence[str]) -> None:

@@ -133,6 +133,7 @@ class Learner:
         parameters = self.policy.parameters
         guards.check_fresh(parameters.values())
         guards.check_optimizer(self.optimizer, parameters)
+        guards.check_history(examples)
         if self.packing is None:
             self.packing = self._choose_packing(examples)
         lr = learning_rate(self.updates, self.total, self.settings)
