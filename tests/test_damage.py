@@ -301,12 +301,12 @@ def test_lost_steps_are_said(killed, model):
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "evaluations moved away"])
-@pytest.mark.parametrize("name", ["torch", "weights", "problems"])
+@pytest.mark.parametrize("name", ["torch", "weights", "inner weights", "problems"])
 def test_another_version_is_said(killed, model, name, damaged):
     if damaged:  # as its message advises
         (killed / "evaluation.json").rename(killed / "damaged.json")
     recipe, _, noted = (killed / "recipe.yaml").read_text().partition("versions:")
-    changed = re.sub(f"{name}: .*", f"{name}: another", noted)
+    changed = re.sub(f"  {name}: .*", f"  {name}: another", noted)
     (killed / "recipe.yaml").write_text(f"{recipe}versions:{changed}")
     (said,) = resume(killed, model)
     assert said.startswith(f"the run was started with {name} another, and resumes with")
@@ -317,9 +317,32 @@ def test_weights_and_problems_that_change_have_other_hashes(model, tmp_path):
     assert hash_weights(str(other)) == hash_weights(model)
     flip(other / "model.safetensors", 0.9)
     assert hash_weights(str(other)) != hash_weights(model)
+    assert hash_weights(str(other), inner=True) != hash_weights(model, inner=True)
     one = built(model)
     two = replace(one, task=replace(letters(), splits={"train": Reversed(), "test": Reversed()}))
     assert [name for name, was in versions(one).items() if versions(two)[name] != was] == ["problems"]
+
+
+@pytest.mark.parametrize("place", [0, 2**28 - 2**20, 2**28, 2**28 + 2**20, 2**29 - 2**20])
+def test_a_tensor_that_changes_anywhere_in_weights_changes_a_hash(tmp_path, place):
+    (tmp_path / "config.json").write_text("{}")
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as handle:
+        handle.truncate(2**29)  # takes no place on the disk
+    before = {inner: hash_weights(str(tmp_path), inner) for inner in (False, True)}
+    with file.open("r+b") as handle:
+        handle.seek(place)
+        handle.write(bytes([1]) * 2**21)
+    assert {inner: hash_weights(str(tmp_path), inner) for inner in (False, True)} != before
+    assert hash_weights(str(tmp_path), inner=True) != before[True]
+
+
+def test_a_run_that_has_noted_less_of_its_weights_resumes_without_a_word(killed, model):
+    recipe = (killed / "recipe.yaml").read_text()
+    noted = re.sub("  inner weights: .*\n", "", recipe)
+    assert noted != recipe
+    (killed / "recipe.yaml").write_text(noted)
+    assert resume(killed, model) == []
 
 
 class Reversed:
