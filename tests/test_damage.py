@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from scorl.cli import main
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
-from scorl.model.manifest import MANIFEST, find_damage
+from scorl.model.manifest import MANIFEST, dump_manifest, find_damage
 from scorl.model.policy import Policy
 from scorl.objectives import Reinforce
 from scorl.recipe import decide
@@ -100,6 +100,24 @@ def change_weights(file: Path, change) -> None:
     save_file({name: change(tensor) for name, tensor in load_file(file).items()}, file)
 
 
+def write_manifest(folder: Path, checksum: bool = False, **changed) -> None:
+    """Change a manifest, as a bit of it does where its checksum stays, or as another version does."""
+    manifest = json.loads((folder / MANIFEST).read_text()) | changed
+    if not checksum:
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        return
+    manifest.pop("sha256")
+    (folder / MANIFEST).write_text(dump_manifest(manifest))
+
+
+def forget_checksums(run: Path) -> None:
+    """Have manifests as versions before wrote them."""
+    for path in run.glob(f"checkpoints/step-*/{MANIFEST}"):
+        manifest = json.loads(path.read_text())
+        del manifest["sha256"]
+        path.write_text(json.dumps(manifest))
+
+
 def plant_pickle(folder: Path) -> None:
     """Put a pickle that runs code where versions before kept one."""
 
@@ -131,6 +149,11 @@ DAMAGE = {
         lambda f: (f / MANIFEST).write_text('{"format": 2, "files": {"config.json": 3}}'),
         "cannot be read",
     ),
+    "a format that a bit makes newer": (lambda f: write_manifest(f, format=3), "has changed"),
+    "a reward that a bit makes higher": (lambda f: write_manifest(f, training_reward=9.0), "has changed"),
+    "a size in the manifest": (lambda f: write_manifest(f, files={}), "has changed"),
+    "a reward that is a text": (lambda f: write_manifest(f, checksum=True, training_reward="high"), "cannot be read"),
+    "a reward that is no number": (lambda f: write_manifest(f, True, training_reward=float("nan")), "cannot be read"),
     "nothing in the folder": (lambda f: (shutil.rmtree(f), f.mkdir()), "is missing"),
     "a file for a folder": (lambda f: (shutil.rmtree(f), f.write_text("")), "is missing"),
 }
@@ -175,6 +198,20 @@ def test_without_a_whole_checkpoint_the_run_stays_as_it_is(killed, model):
         run_recipe(built(model), RunDirectory(killed))
     assert "step-2: trainer/shard" in str(caught.value)
     assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
+
+
+def test_manifests_without_a_checksum_are_those_of_versions_before(straight, killed, model):
+    forget_checksums(killed)
+    assert resume(killed, model) == []
+    assert content(killed) == content(straight)
+
+
+def test_an_older_checkpoint_whose_reward_is_a_text_is_not_the_best(straight, killed, model):
+    forget_checksums(killed)
+    write_manifest(killed / "checkpoints" / "step-2", training_reward="high")
+    assert resume(killed, model) == []
+    assert content(killed) == content(straight)
+    assert os.readlink(killed / "checkpoints" / "best") in ("step-4", "step-6")
 
 
 def fewer_states(model: str, limit: int = 2, **settings) -> BuiltRecipe:
@@ -225,7 +262,7 @@ def test_the_folder_may_be_smaller_than_the_state(straight, model, tmp_path):
 
 def test_a_newer_format_is_refused_with_both_versions(killed, model):
     path = killed / "checkpoints" / "step-4" / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99, "scorl": "7.1", "extra": 1}))
+    write_manifest(path.parent.parent, checksum=True, format=99, scorl="7.1", extra=1)
     with pytest.raises(UserError, match=r"format 99 of checkpoints, written by scorl 7\.1; scorl .* up to format 2"):
         run_recipe(built(model), RunDirectory(killed))
     assert path.exists()
@@ -264,12 +301,12 @@ def test_lost_steps_are_said(killed, model):
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "evaluations moved away"])
-@pytest.mark.parametrize("name", ["torch", "weights", "problems"])
+@pytest.mark.parametrize("name", ["torch", "weights", "inner weights", "problems"])
 def test_another_version_is_said(killed, model, name, damaged):
     if damaged:  # as its message advises
         (killed / "evaluation.json").rename(killed / "damaged.json")
     recipe, _, noted = (killed / "recipe.yaml").read_text().partition("versions:")
-    changed = re.sub(f"{name}: .*", f"{name}: another", noted)
+    changed = re.sub(f"  {name}: .*", f"  {name}: another", noted)
     (killed / "recipe.yaml").write_text(f"{recipe}versions:{changed}")
     (said,) = resume(killed, model)
     assert said.startswith(f"the run was started with {name} another, and resumes with")
@@ -280,9 +317,32 @@ def test_weights_and_problems_that_change_have_other_hashes(model, tmp_path):
     assert hash_weights(str(other)) == hash_weights(model)
     flip(other / "model.safetensors", 0.9)
     assert hash_weights(str(other)) != hash_weights(model)
+    assert hash_weights(str(other), inner=True) != hash_weights(model, inner=True)
     one = built(model)
     two = replace(one, task=replace(letters(), splits={"train": Reversed(), "test": Reversed()}))
     assert [name for name, was in versions(one).items() if versions(two)[name] != was] == ["problems"]
+
+
+@pytest.mark.parametrize("place", [0, 2**28 - 2**20, 2**28, 2**28 + 2**20, 2**29 - 2**20])
+def test_a_tensor_that_changes_anywhere_in_weights_changes_a_hash(tmp_path, place):
+    (tmp_path / "config.json").write_text("{}")
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as handle:
+        handle.truncate(2**29)  # takes no place on the disk
+    before = {inner: hash_weights(str(tmp_path), inner) for inner in (False, True)}
+    with file.open("r+b") as handle:
+        handle.seek(place)
+        handle.write(bytes([1]) * 2**21)
+    assert {inner: hash_weights(str(tmp_path), inner) for inner in (False, True)} != before
+    assert hash_weights(str(tmp_path), inner=True) != before[True]
+
+
+def test_a_run_that_has_noted_less_of_its_weights_resumes_without_a_word(killed, model):
+    recipe = (killed / "recipe.yaml").read_text()
+    noted = re.sub("  inner weights: .*\n", "", recipe)
+    assert noted != recipe
+    (killed / "recipe.yaml").write_text(noted)
+    assert resume(killed, model) == []
 
 
 class Reversed:
@@ -313,12 +373,13 @@ def test_other_peoples_files_are_left_alone_and_drafts_are_not(straight, killed,
     assert content(killed) == content(straight)
 
 
-def test_a_damaged_checkpoint_is_no_model(killed, capsys):
-    flip(killed / "checkpoints" / "step-4" / "model.safetensors", 0.5)
+@pytest.mark.parametrize(("file", "said"), [("model.safetensors", "has changed (SHA-256)"), (MANIFEST, "")])
+def test_a_damaged_checkpoint_is_no_model(killed, capsys, file, said):
+    flip(killed / "checkpoints" / "step-4" / file, 0.5)
     with pytest.raises(SystemExit) as caught:
         main(["evaluate", str(killed), "--task", "countdown", "--limit", "1"])
     assert caught.value.code == 2
-    assert "this checkpoint is damaged: model.safetensors has changed (SHA-256)" in capsys.readouterr().err
+    assert f"this checkpoint is damaged: {file} {said}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "async"])

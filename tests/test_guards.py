@@ -8,6 +8,7 @@ from itertools import islice
 
 import pytest
 import torch
+from support import worlds
 from support.worlds import letters, letters_recipe, save_model
 
 from scorl.engines import ScriptedEngine
@@ -17,6 +18,7 @@ from scorl.errors import GuardError, UserError
 from scorl.learner import Learner, batch, guards, update
 from scorl.learner.batch import MicroBatch
 from scorl.learner.statistics import Agreement, StepSums
+from scorl.model.chat import Chat
 from scorl.model.checksums import checksums
 from scorl.model.policy import Policy
 from scorl.model.reference import Reference
@@ -28,7 +30,7 @@ from scorl.run.run import run_recipe
 from scorl.settings import LearnerSettings, LoraSettings, Sampling
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-from scorl.trajectory import Problem, Verdict
+from scorl.trajectory import Credit, Problem, TrainingExample, Verdict, user
 from scorl.verifiers import VERIFIERS, program
 from scorl.verifiers.order import check_order
 
@@ -210,6 +212,104 @@ class TestSamplers:
     def test_the_scripted_engine_needs_no_limit(self, tmp_path):
         run = Run(tmp_path, lambda policy: ScriptedEngine(policy.chat, ["a", "b"]))
         assert run.go(2)[1].progress.logprob_gap > 0.1
+
+
+REWRITING = worlds.TEMPLATE.replace("m.content", "(m.content if m.role == 'user' else m.content.split() | first)")
+
+
+class TestHistory:
+    """A chat template that shows no more of an earlier answer than its first word."""
+
+    @pytest.fixture(autouse=True)
+    def template(self, monkeypatch):
+        monkeypatch.setattr(worlds, "TEMPLATE", REWRITING)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_that_is_rendered_anew(self, tmp_path, monkeypatch, dtype):
+        def follow(self, prompt_ids, sample_ids, message, turn=1):
+            said = {"role": "assistant", "content": self.text(sample_ids) or "a"}
+            return self.prompt([user(self.text(prompt_ids)), said, user(message)])
+
+        monkeypatch.setattr(Chat, "follow", follow)
+        with stops(r"the history was rewritten: problem letters-\w, sample \d, t2, is asked behind other tokens"):
+            Run(tmp_path, dtype=dtype).go()
+
+    def test_that_is_appended_to_is_what_the_model_wrote(self, run):
+        (step,) = run.go()
+        assert max(len(example.trajectory.responses[0].ids) for example in step.examples) > 2
+        assert step.progress.logprob_gap < 1e-5
+        assert any("chat template continues with" in sentence for sentence in run.policy.chat.differences())
+
+
+class OddRow(TorchEngine):
+    """Writes an odd log-probability into the sixth sample of the first problem, at its second attempt."""
+
+    odd = 0.0
+
+    def sample(self, requests, *, temperature, max_tokens, keep=False):
+        samples = super().sample(requests, temperature=temperature, max_tokens=max_tokens, keep=keep)
+        if not keep:
+            self.right = samples[5].logprobs
+            samples[5] = replace(samples[5], logprobs=(*self.right[:-1], self.right[-1] + self.odd))
+        return samples
+
+
+ODD_ROW = r"problem letters-a, sample 5, t2\."
+
+
+class TestOddNumbers:
+    """A number of one token that is none, in a row of 48."""
+
+    @pytest.mark.parametrize("packing", ["prefix_tree", "padded"])
+    @pytest.mark.parametrize("odd", [float("nan"), float("-inf")])
+    def test_of_the_sampler(self, tmp_path, odd, packing):
+        run = Run(tmp_path, OddRow, packing=packing)
+        run.go()
+        run.engine.odd = odd
+        with stops(f"log-probability is not finite: the sampler's is {odd} in {ODD_ROW}"):
+            run.go()
+
+    @pytest.mark.parametrize("packing", ["prefix_tree", "padded"])
+    @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+    def test_of_the_learner(self, tmp_path, monkeypatch, odd, packing):
+        run = Run(tmp_path, OddRow, packing=packing, tokens_per_microbatch=100, max_tokens=8)
+        run.go()
+        right = update.logprobs_and_kl
+
+        def spoil(head, reference, chunk, *given):
+            """The last token of the row that was sampled so."""
+            logprobs, kl = right(head, reference, chunk, *given)
+            row = torch.tensor(run.engine.right)
+            found = chunk.sampled.unfold(0, len(row), 1).eq(row).all(1) if len(row) <= len(logprobs) else row < row
+            wrong = torch.zeros_like(logprobs).index_fill(0, found.nonzero()[:, 0] + len(row) - 1, odd)
+            return logprobs + wrong, kl
+
+        monkeypatch.setattr(update, "logprobs_and_kl", spoil)
+        before = [weights.detach().clone() for weights in run.policy.parameters.values()]
+        with stops(f"the policy's is {odd} in {ODD_ROW}"):
+            run.go()
+        assert all(map(torch.equal, before, run.policy.parameters.values()))
+
+    def test_of_what_is_imitated(self, run, monkeypatch):
+        (step,) = run.go()
+        examples = [TrainingExample(e.trajectory, (Credit(imitation=1.0),) * 2) for e in step.examples]
+        right = update.logprobs_and_kl
+
+        def spoil(*given):
+            logprobs, kl = right(*given)
+            return logprobs + torch.zeros_like(logprobs).index_fill(0, torch.tensor([0]), float("-inf")), kl
+
+        monkeypatch.setattr(update, "logprobs_and_kl", spoil)
+        with stops("the policy's is -inf in problem letters-"):
+            run.learner.update(examples)
+
+    def test_of_the_reference_before_any_update(self):
+        with stops("KL to the reference is nan before any update"):
+            guards.check_at_reference({0: 0.0, 1: float("nan")})
+
+    def test_a_mean_that_is_no_number(self):
+        with stops("disagree by nan"):
+            guards.check_agreement(Agreement(tokens=2, gap=float("nan")), "same", torch.float32, None)
 
 
 def agreement(logprobs, sampled):

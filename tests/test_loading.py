@@ -1,11 +1,13 @@
 """Where models come from."""
 
 import json
+import os
 import socket
 import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.worlds import save_model
 from transformers import AutoModelForCausalLM
 
@@ -14,6 +16,7 @@ from scorl.model.chat import Chat
 from scorl.model.hub import hub_is_reachable
 from scorl.model.loading import load_config, load_pretrained, resolve_model
 from scorl.model.policy import Policy, warn_of_slow_matmuls
+from scorl.settings import LoraSettings
 
 
 def test_shipped_models_have_names():
@@ -50,6 +53,54 @@ def test_code_of_a_model_does_not_run_unless_somebody_says_so(tmp_path, monkeypa
     with pytest.raises(UserError, match="contains custom code"):
         load_config(str(tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+class TestPickles:
+    """Weights as torch saves them, loaded by callers that would unpickle anything."""
+
+    @pytest.fixture(autouse=True)
+    def careless(self, monkeypatch):
+        load = torch.load
+        monkeypatch.setattr(torch, "load", lambda *given, **how: load(*given, **how | {"weights_only": False}))
+
+    @staticmethod
+    def plant(path, folder):
+        """A pickle that makes a folder in place of weights."""
+
+        class Planted:
+            def __reduce__(self):
+                return os.mkdir, (str(folder / "planted"),)
+
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+        torch.save({"weight": Planted()}, path)
+
+    def test_of_a_model(self, tmp_path):
+        path = save_model(tmp_path / "model")
+        self.plant(tmp_path / "model" / "pytorch_model.bin", tmp_path)
+        (tmp_path / "model" / "model.safetensors").rename(tmp_path / "kept.safetensors")
+        with pytest.raises(UserError, match=r"its weights are a pickle .* not read"):
+            Policy(path)
+        (tmp_path / "kept.safetensors").rename(tmp_path / "model" / "model.safetensors")
+        Policy(path)  # safetensors go first
+        assert not (tmp_path / "planted").exists()
+
+    @pytest.mark.parametrize("way", ["model.path", "model.lora.adapter"])
+    def test_of_adapters(self, tmp_path, way):
+        base, adapters = save_model(tmp_path / "base"), tmp_path / "adapters"
+        Policy(base, lora=LoraSettings(r=2)).save_adapters(adapters)
+        self.plant(adapters / "adapter_model.bin", tmp_path)
+        lora = LoraSettings(adapter=str(adapters)) if way == "model.lora.adapter" else None
+        with pytest.raises(UserError, match=r"adapters: its weights are a pickle .* not read"):
+            Policy(base if lora else str(adapters), lora=lora)
+        assert not (tmp_path / "planted").exists()
+
+    def test_of_tensors_alone_is_read(self, tmp_path):
+        path = save_model(tmp_path)
+        weights = load_file(tmp_path / "model.safetensors")
+        torch.save(weights, tmp_path / "pytorch_model.bin")
+        (tmp_path / "model.safetensors").unlink()
+        read = Policy(path).model.state_dict()
+        assert all(torch.equal(read[name], weight) for name, weight in weights.items())
 
 
 def test_hub_names_and_gguf_files_pass(tmp_path):

@@ -261,6 +261,57 @@ def test_ctrl_c_saves_on_all_ranks_and_one_process_resumes(recipe, tmp_path):
     assert len(lines(run)) > step
 
 
+HELD = """
+import os, signal, time, zlib
+from pathlib import Path
+HERE = Path(__file__).parent
+def was_asked():
+    note = signal.getsignal(signal.SIGINT)  # scorl.run.signals
+    return any(cell.cell_contents in ([signal.SIGINT], [signal.SIGTERM]) for cell in note.__closure__ or ())
+def reward(prompts, completions, **columns):
+    steps = HERE / "hold"
+    while steps.exists() and len(steps.read_text().splitlines()) == 1:
+        (HERE / f"{'asked' if was_asked() else 'held'}-{os.environ['RANK']}").touch()
+        time.sleep(0.02)
+    return [float(zlib.crc32(text.encode()) % 2) for text in completions]
+"""
+"""The second step is under way for as long as `hold` leads to the lines of its run, and ranks say when they are in it
+and when they are asked to stop."""
+
+
+def test_a_stop_takes_the_step_under_way_and_a_second_one_nothing(recipe, tmp_path):
+    path, hold = recipe(HELD, 9), tmp_path / "hold"
+
+    def stop_in_second_step(run: Path, *arguments: object, twice: bool) -> str:
+        """Stop a run by SIGTERM, or by Ctrl-C and once more while the step is under way; what it said."""
+        hold.symlink_to(run / "steps.jsonl")
+        started = scorl("train", *arguments)
+        for what in ("held", "asked"):
+            while not all((tmp_path / f"{what}-{rank}").exists() for rank in (0, 1)):
+                assert started.poll() is None, started.communicate()[1]
+                time.sleep(0.05)
+            started.send_signal(
+                signal.SIGINT if twice else signal.SIGTERM
+            ) if twice or what == "held" else hold.unlink()
+        output = started.communicate(timeout=280)[1]
+        assert (started.returncode, "Traceback" in output) == (130, False), output
+        hold.unlink(missing_ok=True)
+        for said in (*tmp_path.glob("held-*"), *tmp_path.glob("asked-*")):
+            said.unlink()
+        return output
+
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    start = (path, "checkpoint.save_steps=1")
+    assert "saved after step 2" in stop_in_second_step(once, *start, "--out", once, twice=False)
+    assert "saved" not in stop_in_second_step(twice, *start, "--out", twice, twice=True)
+    assert [saved.name for saved in (twice / "checkpoints").glob("step-*")] == ["step-1"]
+    assert len(lines(twice)) == 1
+    assert "saved after step 2" in stop_in_second_step(twice, twice, "--resume", twice=False)
+    assert len(lines(twice)) == 2
+    same(once, twice, 2, within=0.0)
+    assert all(line["grad_norm"] for line in lines(once))
+
+
 def test_a_rank_that_dies_ends_all_and_is_named(recipe, tmp_path):
     die = "import os\ndef reward(prompts, completions, **columns):\n    "
     die += "os.environ['RANK'] == '1' and (os.write(2, b'alas'), os._exit(7))\n    return [0.5] * len(completions)\n"

@@ -17,6 +17,7 @@ from scorl.errors import UserError
 from scorl.model.policy import Policy
 from scorl.objectives import StageOne, StageTwo, Star, Supervised
 from scorl.recipe import TaskChoice
+from scorl.run import run as run_module
 from scorl.run.build import BuiltRecipe
 from scorl.run.directory import RunDirectory
 from scorl.run.run import RunResult, run_recipe
@@ -116,6 +117,13 @@ def straight(model, lora, tmp_path_factory):
     result = run(folder, built(model, lora))
     assert (result.steps, result.interrupted) == (9, False)
     return folder
+
+
+def test_the_records_of_all_steps_are_copied_at_none(model, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(run_module, "find_alarms", lambda lines: given.append(lines) or [])
+    run(tmp_path / "run", built(model))
+    assert [len(given[0])] + [id(lines) for lines in given] == [9] + [id(given[0])] * 9
 
 
 def test_the_directory_is_the_contract(straight):

@@ -199,6 +199,10 @@ class Trajectory:
             labels.append(LABELS[response.role] + str(attempt))
         return tuple(labels)
 
+    def name(self, place: int) -> str:
+        """What to call a response in a sentence."""
+        return f"problem {self.problem.id}, sample {self.sample}, {self.labels[place]}"
+
 
 LABELS: Mapping[Role, str] = {"attempt": "t", "verification": "v", "critique": "c"}
 """How metrics and files abbreviate roles; `t` is the paper's."""

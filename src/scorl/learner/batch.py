@@ -128,6 +128,12 @@ class MicroBatches(Sequence[MicroBatch]):
             any(credit.beta > 0 for example in part for *_, credit in trained_responses(example)) for part in self.parts
         ]
 
+    @property
+    def responses(self) -> list[tuple[str, Response]]:
+        """What carries loss, with its name, in the order of the micro-batches' responses."""
+        examples = (example for part in self.parts for example in part)
+        return [(e.trajectory.name(place), response) for e in examples for place, response, _ in trained_responses(e)]
+
 
 def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Packing) -> MicroBatches:
     """Split examples into micro-batches of at most `tokens` tokens (a longer row stands alone).

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from scorl.engines.engine import Arithmetic
 from scorl.errors import GuardError
 from scorl.learner.statistics import Agreement, Pull
+from scorl.trajectory import TrainingExample
 
 __all__ = [
     "GAP_LIMITS",
@@ -27,7 +29,9 @@ __all__ = [
     "check_apart",
     "check_at_reference",
     "check_direction",
+    "check_finite",
     "check_fresh",
+    "check_history",
     "check_moved",
     "check_optimizer",
     "check_reach",
@@ -106,6 +110,36 @@ def check_optimizer(optimizer: torch.optim.Optimizer, parameters: Mapping[str, n
         )
 
 
+def check_history(examples: Sequence[TrainingExample]) -> None:
+    """Catches a context that was rewritten: each prompt must begin with the one before and what was written behind it.
+
+    Else the learner scores tokens behind others than they were drawn behind. Nothing but tokens is compared, which half
+    precision does not blur.
+    """
+    for trajectory in (example.trajectory for example in examples):
+        for place, (before, then) in enumerate(pairwise(trajectory.responses), 1):
+            kept = before.prompt_ids + before.ids
+            if then.prompt_ids[: len(kept)] != kept:
+                raise GuardError(
+                    f"the history was rewritten: {trajectory.name(place)}, is asked behind other tokens than those "
+                    "that were read and written before it. Chat.follow appends; does a chat template render the "
+                    "conversation anew?"
+                )
+
+
+def check_finite(odd: Sequence[str]) -> None:
+    """Catches a log-probability that is no finite number, the sampler's or the policy's; `odd` says whose and where.
+
+    What it is compared with would be neither too far away nor near.
+    """
+    if odd:
+        more = f" (and of {len(odd) - 1} more)" if len(odd) > 1 else ""
+        raise GuardError(
+            f"a log-probability is not finite: {odd[0]}{more}. Does the model overflow, in half precision above all, "
+            "or does the sampler return nonsense?"
+        )
+
+
 def check_agreement(agreement: Agreement, arithmetic: Arithmetic, dtype: torch.dtype, limit: float | None) -> None:
     """Catches a sampler that is not the policy: stale weights or keys and values, another temperature.
 
@@ -118,7 +152,7 @@ def check_agreement(agreement: Agreement, arithmetic: Arithmetic, dtype: torch.d
     if gap is None or most is None:
         return
     where = f"engine arithmetic '{arithmetic}', {str(dtype).removeprefix('torch.')}; learner.max_logprob_gap sets it"
-    if gap > most:
+    if not gap <= most:  # nor NaN
         raise GuardError(
             f"sampler and learner disagree by {gap:.3g} on a token's log-probability (mean; at most {most:g} allowed: "
             f"{where}): stale weights in the sampler, stale keys and values, another dtype or temperature, or a chat "
@@ -135,8 +169,8 @@ def check_agreement(agreement: Agreement, arithmetic: Arithmetic, dtype: torch.d
 
 def check_at_reference(kl: Mapping[int, float]) -> None:
     """Catches a reference that is not the policy that training starts from: until an update their KL must be 0."""
-    worst = max((abs(value) for value in kl.values()), default=0.0)
-    if worst > _KL_AT_START:
+    worst = next((abs(value) for value in kl.values() if not abs(value) <= _KL_AT_START), None)  # NaN as well
+    if worst is not None:
         raise GuardError(
             f"the KL to the reference is {worst:.2e} before any update and should be 0: "
             "the reference is not the policy that training starts from"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from scorl.learner.batch import MicroBatch
+from scorl.distributed.ranks import Ranks
+from scorl.learner.batch import MicroBatch, MicroBatches
 
 __all__ = ["Agreement", "Pull", "StepStatistics", "StepSums"]
 
@@ -78,6 +79,8 @@ class StepStatistics:
     pull: Pull
     kl: dict[int, float]
     """By place in the conversation, the mean over responses."""
+    odd: Sequence[str] = ()
+    """Of which responses a log-probability is no finite number, and whose."""
 
     @property
     def gap(self) -> float | None:
@@ -90,11 +93,14 @@ class StepSums:
     """Sums over chunks of micro-batches, by name; they stay on the device until `read`."""
 
     _sums: dict[str, Tensor] = field(default_factory=dict)
+    _logprobs: list[Tensor] = field(default_factory=list)
+    """Of the tokens of each chunk; looked at where a sum is not finite."""
 
     def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None, places: Sequence[int]) -> None:
         """Add a chunk of a micro-batch: its share of the loss, which has been differentiated, its tokens'
         log-probabilities and KL. `places` are those of its responses, which the host knows without asking the device.
         """
+        self._logprobs.append(logprobs.detach())
         self._add(loss=share.detach().double())
         self._add(**_agreement(batch, logprobs.detach()))
         self._add(**_pull(batch, logprobs))
@@ -114,6 +120,26 @@ class StepSums:
         if not self._sums:
             return {}
         return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
+
+    def gather(self, ranks: Ranks, batches: MicroBatches) -> StepStatistics:
+        """The statistics of the step over all ranks, of which this one has added these micro-batches in order."""
+        statistics = self.total(ranks.all_gather(self.read(), "the statistics of a step"))
+        if all(map(math.isfinite, (statistics.loss, statistics.agreement.gap, statistics.pull.at_tokens))):
+            return statistics
+        odd = ranks.all_concat(self._find_odd(batches), "whose log-probabilities are not finite")
+        return replace(statistics, odd=odd)
+
+    def _find_odd(self, batches: MicroBatches) -> list[str]:
+        """The responses with a log-probability that is no finite number, and whose it is."""
+        computed = torch.cat(self._logprobs).tolist() if self._logprobs else []
+        odd, first = [], 0
+        for name, response in batches.responses:
+            policys = computed[first : first + len(response.ids)]
+            first += len(response.ids)
+            for whose, values in (("sampler", response.logprobs), ("policy", policys)):
+                if wrong := next((value for value in values if not math.isfinite(value)), None):
+                    odd.append(f"the {whose}'s is {wrong} in {name}")
+        return odd
 
     @staticmethod
     def total(parts: Sequence[dict[str, float]]) -> StepStatistics:

@@ -133,6 +133,7 @@ class Learner:
         parameters = self.policy.parameters
         guards.check_fresh(parameters.values())
         guards.check_optimizer(self.optimizer, parameters)
+        guards.check_history(examples)
         if self.packing is None:
             self.packing = self._choose_packing(examples)
         lr = learning_rate(self.updates, self.total, self.settings)
@@ -211,7 +212,7 @@ class Learner:
         layers = gradient_checkpointing(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
             self.strategy.accumulate_gradients(batches, backward, dummy.to(self.policy.device), step.head)
-        return StepSums.total(self.ranks.all_gather(step.sums.read(), "the statistics of a step"))
+        return step.sums.gather(self.ranks, batches)
 
     def _begin_step(self, trajectories: int) -> _Step:
         head, kind = make_head(self.policy.decoder, self.policy.dtype, self.policy.head_kind), self.policy.head_kind
@@ -256,6 +257,7 @@ class Learner:
     def _check_step(self, statistics: StepStatistics, grad_norm: float, arithmetic: Arithmetic) -> None:
         """What a step's statistics must be like; they are sums over the ranks, so all of them stop alike."""
         dtype = self.policy.dtype
+        guards.check_finite(statistics.odd)
         guards.check_agreement(statistics.agreement, arithmetic, dtype, self.settings.max_logprob_gap)
         if self._at_reference:
             guards.check_at_reference(statistics.kl)

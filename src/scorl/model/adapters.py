@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scorl.errors import UserError, nearest
+from scorl.model.pickles import tensors_alone
 from scorl.settings import LoraSettings
 from scorl.text_files import as_path
 
@@ -42,7 +43,8 @@ def with_adapters(model: Any, lora: LoraSettings) -> Any:
         torch.manual_seed(0)  # fresh adapters change nothing, but the same run must start from the same ones
         try:
             if lora.adapter is not None:
-                adapted = PeftModel.from_pretrained(model, _adapter_folder(lora), is_trainable=True)
+                with tensors_alone(lora.adapter):
+                    adapted = PeftModel.from_pretrained(model, _adapter_folder(lora), is_trainable=True)
             else:
                 adapted = get_peft_model(model, _config(model, lora))
         except (ValueError, TypeError, AttributeError, OSError, RuntimeError, re.error) as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scorl.errors import UserError, nearest
 from scorl.model.hub import hub_is_reachable
 from scorl.model.manifest import check_model_files
+from scorl.model.pickles import tensors_alone
 from scorl.text_files import as_path
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def load_model(name: str, dtype: torch.dtype, **options: Any) -> Any:
     config = load_config(name)
     if files.gguf_file:
         options["config"] = config  # transformers would read the whole file once more for it
-    model = load_pretrained(auto_model(config, name), name, dtype=dtype, **options)
+    with tensors_alone(name):
+        model = load_pretrained(auto_model(config, name), name, dtype=dtype, **options)
     if options:  # it is saved as plain weights
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
@@ -148,10 +150,11 @@ def _merge_adapter(model: Any, folder: str) -> Any:
         from peft import PeftModel
     except ImportError:
         raise UserError(f"{folder}: adapters need peft: pip install 'scorl[lora]'") from None
-    try:
-        return PeftModel.from_pretrained(model, folder).merge_and_unload()
-    except (ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
-        raise UserError(f"{folder}: these adapters do not fit their base model: {error}") from None
+    with tensors_alone(folder):
+        try:
+            return PeftModel.from_pretrained(model, folder).merge_and_unload()
+        except (ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
+            raise UserError(f"{folder}: these adapters do not fit their base model: {error}") from None
 
 
 def load_config(name: str) -> Any:

@@ -1,12 +1,14 @@
 """The manifest of a checkpoint: its files with sizes and checksums, so that damage to them is noticed.
 
-It is written after all that it lists. A folder without one was not saved by a run, and cannot be checked.
+It is written after all that it lists, with a checksum of itself. A folder without one was not saved by a run, and
+cannot be checked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +17,16 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.version import __version__
 
-__all__ = ["CARD", "MANIFEST", "TRAINER", "check_model_files", "find_damage", "read_manifest", "write_manifest"]
+__all__ = [
+    "CARD",
+    "MANIFEST",
+    "TRAINER",
+    "check_model_files",
+    "dump_manifest",
+    "find_damage",
+    "read_manifest",
+    "write_manifest",
+]
 
 TRAINER = "trainer"
 """The folder of a checkpoint for what is not the model's."""
@@ -32,7 +43,12 @@ def write_manifest(folder: Path, training_reward: float | None) -> None:
     names = sorted(name for name in files_there if name != CARD)
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha} for name, sha in _hashes(folder, names)}
     manifest = {"format": FORMAT, "scorl": __version__, "training_reward": training_reward, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
+
+
+def dump_manifest(manifest: dict[str, Any]) -> str:
+    """A manifest as JSON, with a checksum of itself."""
+    return json.dumps({**manifest, "sha256": _hash_manifest(manifest)}, indent=1) + "\n"
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -41,17 +57,39 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: a newer scorl wrote it.
     """
+    manifest = _read(folder)
+    return None if isinstance(manifest, str) else manifest
+
+
+def _read(folder: Path) -> dict[str, Any] | str:
+    """A manifest, or what ails it.
+
+    Raises:
+        UserError: a newer scorl wrote it.
+    """
+    if not (folder / MANIFEST).exists():
+        return "is missing"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        newer, readable = manifest["format"] > FORMAT, isinstance(manifest["files"], dict)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        # Versions before wrote none; a bit of what is summed up may also be that which makes a format a newer one.
+        intact = manifest.pop("sha256", None) in (None, _hash_manifest(manifest))
+        newer, reward = manifest["format"] > FORMAT, manifest.get("training_reward")
+        readable = isinstance(manifest["files"], dict) and (reward is None or math.isfinite(reward))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return "cannot be read"
+    if not intact:
+        return "has changed (SHA-256)"
     if newer:
         raise UserError(
             f"{folder}: is in format {manifest['format']} of checkpoints, written by scorl {manifest.get('scorl')}; "
             f"scorl {__version__} reads up to format {FORMAT}. Install the newer one"
         )
-    return manifest if readable else None
+    return manifest if readable else "cannot be read"
+
+
+def _hash_manifest(manifest: dict[str, Any]) -> str:
+    """The SHA-256 of what a manifest says, however it is laid out."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def find_damage(folder: Path) -> str | None:
@@ -60,11 +98,8 @@ def find_damage(folder: Path) -> str | None:
     Raises:
         UserError: a newer scorl wrote it.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        state = "cannot be read" if (folder / MANIFEST).exists() else "is missing"
-        return f"{MANIFEST} {state}"
-    return _compare(folder, manifest["files"])
+    manifest = _read(folder)
+    return f"{MANIFEST} {manifest}" if isinstance(manifest, str) else _compare(folder, manifest["files"])
 
 
 def check_model_files(folder: Path) -> None:
@@ -73,9 +108,13 @@ def check_model_files(folder: Path) -> None:
     Raises:
         UserError: one of them is damaged.
     """
-    manifest = read_manifest(folder)
-    files = manifest["files"] if manifest else {}
-    damage = _compare(folder, {name: file for name, file in files.items() if not name.startswith(TRAINER)})
+    if not (folder / MANIFEST).exists():
+        return
+    if isinstance(manifest := _read(folder), str):
+        damage: str | None = f"{MANIFEST} {manifest}"
+    else:
+        files = {name: file for name, file in manifest["files"].items() if not name.startswith(TRAINER)}
+        damage = _compare(folder, files)
     if damage:
         raise UserError(f"{folder}: this checkpoint is damaged: {damage}. Take another one of the run")
 

@@ -37,7 +37,9 @@ __all__ = ["BuiltRecipe", "build", "hash_weights", "place_of_weights", "prepare"
 LOOKED_AT = 100
 """Problems of each split of which it is looked at whether they fit into the model's context, and are what they were."""
 END_BYTES = 2**20
-"""Of a file of weights, at its start and its end: training changes all of it."""
+"""Of a file of weights, at its start, where the header of safetensors is, and its end."""
+SPOTS, SPOT_BYTES = 256, 2**14
+"""Of a file of weights, spread evenly over it: a whole one would take minutes to read."""
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,17 @@ def versions(built: BuiltRecipe) -> Mapping[str, str]:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "weights": hash_weights(built.recipe.model.path),
+        "inner weights": hash_weights(built.recipe.model.path, inner=True),
         "problems": hash_problems(_first_problems(built.recipe, built.task)),
         **{str(path): hash_contents(path) for path in files},
     }
 
 
-def hash_weights(name: str) -> str:
-    """A short hash of a model's files of weights, of each its size and its ends; of a model of the hub its commit."""
+def hash_weights(name: str, inner: bool = False) -> str:
+    """A short hash of a model's files of weights, of each its size and its ends; of a model of the hub its commit.
+
+    With `inner`, which runs of before have not noted, of spots in between.
+    """
     files = resolve_model(name)
     folder = Path(files.path)
     if not folder.is_dir():
@@ -173,11 +179,12 @@ def hash_weights(name: str) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for path in [folder / files.gguf_file] if files.gguf_file else sorted(found):
         size = path.stat().st_size
+        places = [size * spot // SPOTS for spot in range(SPOTS)] if inner else [0, max(0, size - END_BYTES)]
         digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
-            for place in (0, max(0, size - END_BYTES)):
+            for place in places:
                 file.seek(place)
-                digest.update(file.read(END_BYTES))
+                digest.update(file.read(SPOT_BYTES if inner else END_BYTES))
     return digest.hexdigest()
 
 

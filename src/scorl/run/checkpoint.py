@@ -14,7 +14,6 @@ kill nor a power cut leaves one that is half-written, and where a disk loses or 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
@@ -30,7 +29,7 @@ from scorl.errors import UserError
 from scorl.learner import Learner
 from scorl.learner.state import read_state, take_state
 from scorl.model.loading import saved_steps
-from scorl.model.manifest import CARD, MANIFEST, TRAINER, find_damage, read_manifest, write_manifest
+from scorl.model.manifest import CARD, MANIFEST, TRAINER, dump_manifest, find_damage, read_manifest, write_manifest
 from scorl.run.directory import RunDirectory
 from scorl.run.files import replacing, sync, sync_tree, write_whole
 from scorl.settings import CheckpointSettings
@@ -247,7 +246,7 @@ def _remove_state(folder: Path) -> None:
         return
     if _has_state(folder):
         files = {name: file for name, file in manifest["files"].items() if not name.startswith(f"{TRAINER}/")}
-        write_whole(folder / MANIFEST, json.dumps(manifest | {"files": files}, indent=1) + "\n")
+        write_whole(folder / MANIFEST, dump_manifest(manifest | {"files": files}))
     for path in (folder / TRAINER).iterdir():
         if path != folder / MANIFEST:
             path.unlink()

@@ -114,7 +114,7 @@ class _Run:
         try:
             self.evaluate_if_due()
             for step in self.built.train(self.learner, store):
-                records.append(_step_record(step, records))
+                _append_record(step, records)
                 self.directory.record_step(records[-1], _response_records(step), self.built.recipe.logging)
                 self.on_step(records[-1])
                 interrupted = self.interrupted() and not self.done
@@ -203,10 +203,12 @@ class _Run:
         )
 
 
-def _step_record(step: Step, before: Sequence[Record]) -> Record:
-    """The step's record, with the alarms that it raises behind the records before it."""
-    record = step.line()
-    return record | {"alarms": [asdict(alarm) for alarm in find_alarms([*before, record])]}
+def _append_record(step: Step, records: list[Record]) -> None:
+    """Append the step's record, with the alarms that it raises behind the records before it, which are not copied:
+    each step takes as long as the first.
+    """
+    records.append(step.line())
+    records[-1] = records[-1] | {"alarms": [asdict(alarm) for alarm in find_alarms(records)]}
 
 
 def _response_records(step: Step) -> list[Record]:
