@@ -1,4 +1,4 @@
-"""Faults at the moments that a clock hardly meets: a run's own file operations, one after the other.
+"""Faults at the moments that a clock hardly meets: a run's own file operations in Python, one after the other.
 
 python tests/faults.py [--cases 20] [--faults kill,full]        (make test-faults: every operation)
 
@@ -22,7 +22,7 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from kills import read_run
+from kills import FailedError, find_differences, read_run
 from support.worlds import letters, letters_recipe, save_model
 
 from scorl.engines.torch import TorchEngine
@@ -43,7 +43,10 @@ STAGES = (
 )
 STEPS = sum(stage.steps for stage in STAGES)
 CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "shutil.rmtree"}
-"""Audit events of what changes a folder; `open` also of what is only read."""
+"""Python's audit events of what changes a folder; `open` also of what is only read.
+
+They say nothing of bytes that are written to an open file, of syncs, and of what safetensors writes, in Rust.
+"""
 Listener = Callable[[int, str, str], None]
 """Takes an operation's number, its event and its path."""
 FAILED, INTERRUPTED = 3, 130
@@ -130,13 +133,6 @@ def run_apart(run: Path, built: BuiltRecipe, listen: Listener | None = None) -> 
         os._exit(code)
 
 
-def content(run: Path) -> dict[str, object]:
-    """What must be equal: all that a run wrote, and that nothing else is there."""
-    links = {"best": os.readlink(run / "checkpoints" / "best")}
-    names = sorted(str(path.relative_to(run)) for path in run.rglob("*"))
-    return {**read_run(run, STEPS), **links, "names": names}
-
-
 def look(run: Path) -> str | None:
     """What is wrong with the folder that a fault left."""
     for folder in (run / "checkpoints").glob("step-*"):
@@ -173,8 +169,10 @@ def try_fault(
         return met.read_text(), wrong
     if code := run_apart(run, built):
         return met.read_text(), f"exit code {code} when it resumes"
-    found = content(run)
-    others = [key for key in undisturbed | found if undisturbed.get(key) != found.get(key)]
+    try:
+        others = find_differences(undisturbed, read_run(run, STEPS))
+    except FailedError as error:
+        return met.read_text(), str(error)
     return met.read_text(), f"differs in {', '.join(others)}" if others else None
 
 
@@ -191,7 +189,7 @@ def main() -> None:
         built, straight = build(save_model(Path(folder) / "model")), Path(folder) / "undisturbed"
         log = Path(folder) / "operations"
         assert run_apart(straight, built, lambda number, event, path: log.open("a").write(f"{path}\n") and None) == 0
-        undisturbed, operations = content(straight), len(log.read_text().splitlines())
+        undisturbed, operations = read_run(straight, STEPS), len(log.read_text().splitlines())
         for name in options.faults.split(","):
             moments = range(operations)
             for moment in draw.sample(moments, options.cases) if options.cases else moments:

@@ -2,8 +2,9 @@
 
 python tests/fuzz.py --count 5000 --seed 0 [--kinds recipes,data]        (make test-fuzz)
 
-Each case ends with exit code 0 or 2, in a sentence, within `SECONDS` of the processor, before a model is loaded. A bad
-row is named by its file and its number; with `on_error: skip` it is left out and counted.
+Each case ends with exit code 0 or 2, in a sentence without long lines, within `SECONDS` of the processor and `WAIT` by
+the clock, before a model is loaded. A bad row is named by its file and its number; with `on_error: skip` it is left out
+and counted.
 """
 
 import argparse
@@ -32,6 +33,10 @@ from scorl.recipe import resolve, shipped_recipes
 
 SECONDS = 20.0
 """Of the processor, that a case may take."""
+WAIT = 600.0
+"""Seconds by the clock: what waits for something takes no processor, and other work may leave it little of that."""
+LINE = 1000
+"""The most characters of a line of a message."""
 LOADED = "a model would be loaded now"
 LOADERS = (
     "model.policy.Policy.of",
@@ -59,8 +64,8 @@ def run_command(arguments: list[str]) -> tuple[int, str, str]:
         raise HangError
 
     out, err = io.StringIO(), io.StringIO()
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    clocks = ((signal.ITIMER_PROF, signal.SIGPROF, SECONDS), (signal.ITIMER_REAL, signal.SIGALRM, WAIT))
+    before = [(signal.signal(alarm, stop), signal.setitimer(clock, seconds)) for clock, alarm, seconds in clocks]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main(arguments)
@@ -74,8 +79,10 @@ def run_command(arguments: list[str]) -> tuple[int, str, str]:
         code = -1
         err.write("".join(traceback.format_exc().splitlines(keepends=True)[-8:]))
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        for (clock, alarm, _), (handler, left) in zip(clocks, before, strict=True):
+            signal.setitimer(clock, 0)
+            signal.signal(alarm, handler)
+            signal.setitimer(clock, *left)  # pytest-timeout has one
     return code, out.getvalue(), err.getvalue()
 
 
@@ -92,6 +99,8 @@ def find_fault(code: int, err: str) -> str | None:
         return "refused without a word"
     if len(err) > 20_000:
         return f"a message of {len(err)} characters: {err[:80]!r}"
+    if (longest := max(err.split("\n"), key=len)) and len(longest) > LINE:
+        return f"a line of {len(longest)} characters: {longest[:80]!r}"
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", err):
         return f"characters that a terminal obeys: {err!r:.200}"
     return None

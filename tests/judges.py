@@ -3,14 +3,14 @@
 python tests/judges.py --answers 100000 --programs 10000 --seed 0        (make test-judges)
 
 Every answer has to get a verdict; among them stand answers whose reward is known and new, so that no cache has them,
-and now and then a worker is killed: no verdict may be another by that. Afterwards nothing may be left of either.
+and now and then a worker is killed: no verdict may be another by that. Afterwards nothing may be left of either, and
+workers must stand still and hold no more memory than they may.
 """
 
 import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 from support.hostile import ADD, CHEATS, HONEST, TESTS
-from support.processes import descendants
+from support.processes import cpu_seconds, descendants
 
 from scorl.sandbox.bubblewrap import find_interpreter
 from scorl.trajectory import Problem, Verdict
@@ -31,6 +31,12 @@ from scorl.verifiers.workers import worker_pool
 ROOT = Path(__file__).parents[1]
 CASES = Path(os.environ.get("SCORL_DATA", ROOT.parent / "shared/data")) / "cases"
 BATCH = 500
+HELD = {"answers": 400, "programs": 64}
+"""The most MB that a worker of the answers, or a broker of the programs, may hold when all is judged."""
+GROWTH = 200
+"""The most MB that this process may grow by."""
+IDLE = 1.0
+"""Seconds for which workers are watched when all is judged, and must stand still."""
 OUTCOMES = {"correct", "incorrect", "unparsable", "timeout", "error"}
 SIGNS = (
     r"\boxed{ } { [ ( ) ] $ $$ \( \) \[ \] ^ _ ! = , . % & \\ | < > ~ # * / + - \left \right \infty \equiv \cup \int"
@@ -191,10 +197,22 @@ def count_what_is_there() -> dict[str, int]:
     }
 
 
-def peak_memory(pids: list[int]) -> int:
-    """The most MB that one of the processes has held, this one left out."""
-    peaks = [Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0] for pid in pids]
-    return max(map(int, peaks), default=0) // 1024
+def memory(pid: int, kind: str = "VmRSS") -> int:
+    """The MB that a process holds, or has held at most (VmHWM); 0: it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/status").read_text().split(f"{kind}:")[1].split()[0]) // 1024
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return 0
+
+
+def find_trouble(pids: list[int], most: int) -> list[str]:
+    """Which workers are still at work on something, with what they have started, and which hold more than `most` MB."""
+    processes = [*pids, *(child for pid in pids for child in descendants(pid))]
+    before = {pid: cpu_seconds(pid) for pid in processes}
+    time.sleep(IDLE)
+    spent = {pid: cpu_seconds(pid) - before[pid] for pid in processes}
+    stuck = [f"process {pid} is still at work: {used:.1f} s in {IDLE:g} s" for pid, used in spent.items() if used > 0.1]
+    return stuck + [f"process {pid} holds {memory(pid)} MB, not {most}" for pid in pids if memory(pid) > most]
 
 
 def bare_rate(count: int = 50) -> float:
@@ -211,9 +229,12 @@ def report(what: str, count: int, found: Counter[str], seconds: float, pids: lis
     print(f"{count} {what}: {seconds:.0f} s, {count / max(seconds, 1e-9):.1f} a second")
     print("  " + ", ".join(f"{name} {number}" for name, number in sorted(found.items()) if number))
     print("  " + ", ".join(f"{name} {before[name]} -> {after[name]}" for name in after))
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"  peak memory: {peak_memory(pids)} MB a worker, {own} MB here", flush=True)
-    return before == after and not any(number for name, number in found.items() if name.startswith("WRONG"))
+    most = {name: max((memory(pid, name) for pid in pids), default=0) for name in ("VmHWM", "VmRSS")}
+    print(f"  memory: {most['VmHWM']} MB a worker at most, {most['VmRSS']} MB now; {memory(os.getpid())} MB here")
+    trouble = find_trouble(pids, HELD[what])
+    print("".join(f"  {line}\n" for line in trouble), end="", flush=True)
+    wrong = any(number for name, number in found.items() if name.startswith("WRONG"))
+    return before == after and not trouble and not wrong
 
 
 def main() -> None:
@@ -230,8 +251,9 @@ def main() -> None:
         ("programs", options.programs, try_programs, broker_pool(os.getpid()).workers),
     ):
         work(min(count, 40), options.seed + 1)  # starts the workers
-        before, begun = count_what_is_there(), time.monotonic()
+        before, held, begun = count_what_is_there(), memory(os.getpid()), time.monotonic()
         found = work(count, options.seed)
+        found["WRONG: MB that this process has grown by"] = (grown := memory(os.getpid()) - held) * (grown > GROWTH)
         well &= report(what, count, found, time.monotonic() - begun, pool.pids(), before)
     sys.exit(0 if well else 1)
 

@@ -61,13 +61,14 @@ class Look:
 
 def judged_by_workers(trouble: int) -> Task:
     """The letters, each judgement of which asks a worker too; every so many judgements the workers are in trouble."""
-    task, asked = letters(), 0
+    task, asked, pool = letters(), 0, worker_pool(os.getpid())
+    list(pool._threads.map(time.sleep, [0.1] * len(pool.workers)))  # so that it has started all its threads
 
     def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         nonlocal asked
         asked += 1
         if asked % trouble == 0:
-            for pid in worker_pool(os.getpid()).pids():
+            for pid in pool.pids():
                 os.kill(pid, signal.SIGKILL)
         if asked % trouble == trouble // 2:
             (late,) = compare_all([ENDLESS], 0.05)

@@ -4,16 +4,20 @@ import gzip
 import json
 import re
 import struct
+import time
+import warnings
 
 import fuzz
 import pytest
 from support.mutations import RAW, TASKS
 
+from scorl.cli.output import speak_plainly
 from scorl.errors import UserError
 from scorl.recipe import resolve, resolve_task
 from scorl.recipe.source import parse
 from scorl.rollout import judge
 from scorl.tasks import Task
+from scorl.text_files import as_message
 from scorl.trajectory import Problem, Response, Trajectory, Verdict
 
 COUNTS = {"recipes": 60, "data": 80, "answers": 40}
@@ -35,13 +39,25 @@ def test_the_harness_sees_tracebacks_hangs_and_silence(monkeypatch):
         while True:
             pass
 
+    def wait(arguments):
+        time.sleep(300)
+
     monkeypatch.setattr(fuzz, "SECONDS", 0.2)
-    for main, code in ((fail, -1), (hang, -2)):
+    for main, code, seconds in ((fail, -1, 600), (hang, -2, 600), (wait, -2, 0.2)):
+        monkeypatch.setattr(fuzz, "WAIT", seconds)
         monkeypatch.setattr(fuzz, "main", main)
         assert fuzz.run_command([])[0] == code
-    assert [bool(fuzz.find_fault(*ended)) for ended in ((1, "x"), (2, ""), (2, "\x1b[2J"), (2, "so"), (0, ""))] == [
-        *(True, True, True, False, False)
-    ]
+    wrong = ((1, "x"), (2, ""), (2, "\x1b[2J"), (2, "so\n" + "x" * 1001))
+    right = ((2, "so"), (2, "so\n" + "x" * 1000), (0, ""))
+    assert [bool(fuzz.find_fault(*ended)) for ended in (*wrong, *right)] == [True] * 4 + [False] * 3
+
+
+@pytest.mark.parametrize("length", [1000, 1001, 1003, 1004, 5000])
+def test_no_line_of_a_message_is_longer_than_a_thousand(length):
+    message = as_message(f"first\n{'x' * length}\nlast")
+    assert message == f"first\n{'x' * length if length == 1000 else 'x' * 996 + ' ...'}\nlast"
+    speak_plainly()
+    assert len(warnings.formatwarning("x" * length, UserWarning, "", 0)) == 1001
 
 
 @pytest.mark.parametrize("name", RAW)

@@ -2,7 +2,11 @@
 
 import itertools
 import os
+import re
 import signal
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import replace
 
 import judges
@@ -19,6 +23,7 @@ from scorl.training.loop import train
 from scorl.training.stage import Stage
 from scorl.trajectory import Problem
 from scorl.verifiers import gym, math, workers
+from scorl.verifiers.program import broker_pool
 from scorl.verifiers.workers import worker_pool
 
 
@@ -35,6 +40,7 @@ def test_every_answer_gets_a_verdict_and_nothing_is_left(monkeypatch):
     check(found)
     assert found["workers killed"] == 3
     assert found["known"] == 3
+    assert judges.find_trouble(worker_pool(os.getpid()).pids(), judges.HELD["answers"]) == []
     assert judges.count_what_is_there()["processes"] <= before["processes"] + len(os.sched_getaffinity(0))
 
 
@@ -58,6 +64,30 @@ def test_every_program_is_judged_and_nothing_is_left():
     before = judges.count_what_is_there()
     check(judges.try_programs(30, 0))
     assert judges.count_what_is_there() == before
+    assert judges.find_trouble(broker_pool(os.getpid()).workers.pids(), judges.HELD["programs"]) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("kept = b'x' * (100 << 20); print(1, flush=True); input()", r"process \d+ holds 1\d\d MB, not 64"),
+        ("print(1, flush=True)\nwhile True: pass", r"process \d+ is still at work: .*"),
+        ("print(1, flush=True); input()", None),
+    ],
+)
+def test_workers_that_are_stuck_or_too_large_fail_the_report(program, told, monkeypatch, capsys):
+    monkeypatch.setattr(judges, "IDLE", 2.0)  # a busy machine gives it a tenth of a second
+    worker = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    worker.stdout.readline()
+    try:
+        assert [re.fullmatch(told, line) is not None for line in judges.find_trouble([worker.pid], 64)] == [
+            True
+        ] * bool(told)
+        before = judges.count_what_is_there()
+        assert judges.report("programs", 1, Counter(), 1.0, [worker.pid], before) == (told is None)
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 def ask(number, right=True):

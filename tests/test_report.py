@@ -13,6 +13,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -208,6 +209,23 @@ def test_a_response_can_neither_style_nor_steer_the_terminal(run: Path) -> None:
     plain = printed(False, run, flip="broken")
     assert "[bold]" in plain
     assert "\x1b" not in plain
+
+
+def test_a_response_is_text_in_a_notebook(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There rich hands HTML to IPython, which is not asked to be here."""
+    hostile = "x\x1b[2J</pre><script>alert(1)</script><img src=x onerror=alert(1)>"
+    steps = run / "attempts" / "step-000005.jsonl"
+    steps.write_text(steps.read_text().replace(json.dumps("x < y & [bold]\x1b[31m!")[1:-1], json.dumps(hostile)[1:-1]))
+    shown: list[Any] = []
+    monkeypatch.setitem(sys.modules, "IPython", module := ModuleType("IPython.display"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    module.display = shown.append  # type: ignore[attr-defined]
+    show_trajectories(run, Console(force_jupyter=True))
+    bundles = [item._repr_mimebundle_((), ()) for item in shown]
+    page = "".join(bundle["text/html"] for bundle in bundles)
+    assert "&lt;script&gt;" in page
+    assert not re.findall(r"<(?!/?(?:pre|span)\b)", page)
+    assert "\x1b[2J" not in "".join(bundle["text/plain"] + bundle["text/html"] for bundle in bundles)
 
 
 def test_every_response_is_shown_in_its_order_with_its_role(run: Path) -> None:

@@ -24,6 +24,8 @@ __all__ = [
 MARKS_OF_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 LINE = 1000
 """The most characters of a line of a message."""
+CUT = " ..."
+"""What stands at the end of one that was longer."""
 DEPTH = 100
 """The most mappings and lists within each other."""
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -133,7 +135,7 @@ def as_path(text: str | Path) -> Path:
 
 def as_message(text: str) -> str:
     """A message for a terminal: nothing that it would obey, and no line that goes on for pages."""
-    return re.sub(rf"(?m)^(.{{{LINE}}}).+$", r"\1 ...", make_visible(text))
+    return re.sub(rf"(?m)^(.{{{LINE - len(CUT)}}})(?=.{{{len(CUT) + 1}}}).+$", rf"\1{CUT}", make_visible(text))
 
 
 def make_visible(text: str) -> str:

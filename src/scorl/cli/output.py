@@ -67,7 +67,7 @@ def speak_plainly() -> None:
     def format_warning(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        text = f"warning: {as_message(' '.join(str(message).split()))}\n"
+        text = as_message(f"warning: {' '.join(str(message).split())}") + "\n"
         new = text not in said
         said.add(text)
         return text if new else ""
