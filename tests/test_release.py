@@ -11,6 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from scorl.version import __version__
 
@@ -90,11 +91,38 @@ def test_setup_makes_anew_what_a_failed_one_left_and_names_a_python_that_is_too_
     assert (environment / "left").exists()
 
 
-def test_the_version_stands_in_one_place_and_heads_the_changelog() -> None:
+def find_fault_of_version(version: str, changelog: str) -> str | None:
+    """What a version has wrong by its changelog: with changes that are not released it is a development version
+    above the last release, and else the one that heads the changelog."""
+    first, *others = re.findall(r"^## (\S+)", changelog, re.MULTILINE)
+    if len({first, *others}) <= len(others):
+        return "a heading stands twice"
+    if first != "Unreleased":
+        return None if version == first else f"the changelog is headed by {first}"
+    if not Version(version).is_devrelease:
+        return "there are changes that are not released"
+    return None if all(Version(version) > Version(other) for other in others) else "a release is above it"
+
+
+def test_the_version_stands_in_one_place_and_is_the_changelogs() -> None:
     assert PROJECT["dynamic"] == ["version"]
-    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert headings[0] == "Unreleased" or headings[0].split()[0] == __version__
-    assert len(headings) == len(set(headings))
+    assert find_fault_of_version(__version__, (ROOT / "CHANGELOG.md").read_text()) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "changelog", "fault"),
+    [
+        ("0.2.0.dev0", "## Unreleased\n## 0.1.0 (a day)\n", None),
+        ("0.1.0", "## Unreleased\n## 0.1.0 (a day)\n", "there are changes that are not released"),
+        ("0.2.0", "## Unreleased\n## 0.1.0 (a day)\n", "there are changes that are not released"),
+        ("0.1.0.dev0", "## Unreleased\n## 0.1.0 (a day)\n", "a release is above it"),
+        ("0.1.0", "## 0.1.0 (a day)\n", None),
+        ("0.1.0", "## 0.2.0 (a day)\n## 0.1.0 (a day)\n", "the changelog is headed by 0.2.0"),
+        ("0.1.0", "## 0.1.0 (a day)\n## 0.1.0 (a day)\n", "a heading stands twice"),
+    ],
+)
+def test_a_version_that_is_not_the_changelogs_is_found(version: str, changelog: str, fault: str | None) -> None:
+    assert find_fault_of_version(version, changelog) == fault
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
