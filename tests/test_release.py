@@ -1,5 +1,6 @@
 """What a release rests on: the lock, the version and its changelog, the workflows."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -53,27 +54,51 @@ def test_the_lock_has_what_setup_wants() -> None:
     assert locked(LOCKS[2])["torch"].startswith(f"=={versions['torch']} ")
 
 
+def write_script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
 @pytest.fixture
-def setup(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """`make setup` in an empty folder, by a script in place of Python."""
+def make(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A target in an empty folder."""
     for name in ("pyproject.toml", "locks/requirements.txt", "locks/cuda.txt", "locks/torch-cpu.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "MAKEFLAGS", "MAKELEVEL")}
+        command = ["make", "--no-print-directory", "-C", tmp_path, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    return run
+
+
+@pytest.fixture
+def setup(make, tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """`make setup` by a script in place of Python."""
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "own-python").write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "own-python").chmod(0o755)
-        make = ["make", "-C", tmp_path, "-f", ROOT / "Makefile", "setup", "PYTHON=./own-python"]
-        return subprocess.run(make, capture_output=True, text=True, check=False)
+        write_script(tmp_path / "own-python", script)
+        return make("setup", "PYTHON=./own-python")
 
     return run
 
 
 OLD = '[ "$1" = --version ] && echo Python 3.10.13; exit 1'
-NEW = 'if [ "$2" = venv ]; then rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; fi'
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+def new(version: str) -> str:
+    """A script that answers as a Python of such a version, and makes environments, in which pytest passes."""
+    environment = 'rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; cp "$0" "$4/bin/pytest"'
+    return f'case "$2" in *print*) echo {version};; venv) {environment};; esac'
+
+
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+
+
+@needs_make
 def test_setup_makes_anew_what_a_failed_one_left_and_names_a_python_that_is_too_old(setup, tmp_path) -> None:
     environment = tmp_path / ".venv"
     done = setup(OLD)
@@ -83,12 +108,57 @@ def test_setup_makes_anew_what_a_failed_one_left_and_names_a_python_that_is_too_
     (environment / "bin").mkdir(parents=True)
     shutil.copy(tmp_path / "own-python", environment / "bin" / "python")  # without pip, or too old
     (environment / "left").touch()
-    assert setup(NEW).returncode == 0
+    assert setup(new("3.12")).returncode == 0
     assert not (environment / "left").exists()
     (environment / ".installed").unlink()
     (environment / "left").touch()
-    assert setup(OLD).returncode == 0  # what is whole stays
+    assert setup(new("3.12")).returncode == 0  # what is whole stays
     assert (environment / "left").exists()
+
+
+@needs_make
+def test_an_environment_of_another_python_than_the_one_that_is_named_is_made_anew(make, setup, tmp_path) -> None:
+    environment = tmp_path / ".venv"
+    assert setup(new("3.12")).returncode == 0
+    (environment / "left").touch()
+    assert setup(new("3.12")).returncode == 0
+    assert make("setup").returncode == 0  # none is named
+    assert (environment / "left").exists()
+    assert setup(OLD).returncode == 2
+    assert setup(new("3.13")).returncode == 0
+    assert not (environment / "left").exists()
+
+
+UV = """
+[ "$2" = install ] && exit 1
+shift 4
+[ -e python"$1" ] && echo ./python"$1"
+"""
+
+
+@needs_make
+def test_the_tests_run_on_every_python_that_is_there_and_the_others_are_named(make, tmp_path) -> None:
+    (tmp_path / ".venv-release" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv-release" / ".installed").touch()
+    write_script(tmp_path / ".venv-release" / "bin" / "uv", UV)
+    for version in ("3.11", "3.12"):
+        write_script(tmp_path / f"python{version}", new(version))
+    done = make("test-pythons", "PYTHONS=3.11 3.12 3.13")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "passed: 3.11 3.12; failed: none; not to be had: 3.13"
+    assert (tmp_path / ".venv-3.12" / ".installed").exists()
+    write_script(tmp_path / ".venv-3.12" / "bin" / "pytest", "exit 1")
+    done = make("test-pythons", "PYTHONS=3.12 3.11")
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1] == "passed: 3.11; failed: 3.12; not to be had: none"
+    assert make("test-pythons", "PYTHONS=3.13").returncode == 2
+
+
+@needs_make
+def test_the_lowest_versions_are_those_of_the_python_that_gets_them(make) -> None:
+    lines = [line for line in make("-n", "test-lowest").stdout.splitlines() if "/uv pip " in line]
+    assert len(lines) == 2
+    assert all(" --python .venv-lowest " in line for line in lines), lines
 
 
 def find_fault_of_version(version: str, changelog: str) -> str | None:
@@ -147,3 +217,4 @@ def test_continuous_integration_tries_every_python_that_is_supported() -> None:
     assert {"run": "bash .ci/run"} in jobs["test"]["steps"]
     classifiers = [f"Programming Language :: Python :: {python}" for python in pythons]
     assert [c for c in PROJECT["classifiers"] if "Python :: 3." in c] == classifiers
+    assert f"\nPYTHONS ?= {' '.join(pythons)}\n" in (ROOT / "Makefile").read_text()
