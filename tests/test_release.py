@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +162,15 @@ def test_the_lowest_versions_are_those_of_the_python_that_gets_them(make) -> Non
     assert all(" --python .venv-lowest " in line for line in lines), lines
 
 
+def test_what_is_required_is_there_or_no_test_is_run(tmp_path) -> None:
+    environment = os.environ | {"PATH": "/nowhere", "SCORL_REQUIRE": "sandbox,chrome"}
+    command = [sys.executable, "-m", "pytest", "--collect-only", __file__]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "SCORL_REQUIRE=sandbox,chrome: no full sandbox here: bubblewrap is not installed" in done.stderr
+    assert "'chrome' is neither of ['sandbox', 'chromium']" in done.stderr
+
+
 def find_fault_of_version(version: str, changelog: str) -> str | None:
     """What a version has wrong by its changelog: with changes that are not released it is a development version
     above the last release, and else the one that heads the changelog."""
@@ -215,6 +225,9 @@ def test_continuous_integration_tries_every_python_that_is_supported() -> None:
     pythons = jobs["test"]["strategy"]["matrix"]["python"]
     assert PROJECT["requires-python"] == f">={pythons[0]}"
     assert {"run": "bash .ci/run"} in jobs["test"]["steps"]
+    assert "SCORL_SLOW" in jobs["slow"]["env"]
+    for job in ("test", "slow"):
+        assert jobs[job]["env"]["SCORL_REQUIRE"] == "sandbox,chromium"
     classifiers = [f"Programming Language :: Python :: {python}" for python in pythons]
     assert [c for c in PROJECT["classifiers"] if "Python :: 3." in c] == classifiers
     assert f"\nPYTHONS ?= {' '.join(pythons)}\n" in (ROOT / "Makefile").read_text()
