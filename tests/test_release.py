@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,17 @@ def test_what_is_required_is_there_or_no_test_is_run(tmp_path) -> None:
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "SCORL_REQUIRE=sandbox,chrome: no full sandbox here: bubblewrap is not installed" in done.stderr
     assert "'chrome' is neither of ['sandbox', 'chromium']" in done.stderr
+
+
+def test_the_wheel_is_tried_with_the_commands_of_the_readme() -> None:
+    """Their words in the script, which may add some and has other numbers; the endpoint alone is left out."""
+    script = ["bash", ROOT / "tools" / "try_wheel.sh", "--list"]
+    tried = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()
+    shell = "".join(re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL))
+    written = [line for line in shell.splitlines() if line.startswith("scorl ") and " openai:" not in line]
+    assert len(tried) == len(written) > 5
+    for line, words in zip(tried, (shlex.split(line, comments=True) for line in written), strict=True):
+        assert [word for word in words if word not in shlex.split(line) and not word.isdecimal()] == []
 
 
 def find_fault_of_version(version: str, changelog: str) -> str | None:
