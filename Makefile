@@ -4,6 +4,7 @@
 # make test    format, lint, types, tests
 # make lint    the first three of them
 # make test-demo   what `make demo` trains, twice: equal bit for bit
+# make test-bases   builds each tiny base anew and compares it with the shipped one (half an hour, one thread); BASES=hasty-base for one
 # make test-kills   SIGKILL at random moments of tiny runs, which resume to the same bits; KILLS=300 for more than 60
 # make test-faults  a kill, a full disk, Ctrl-C at every file operation of a tiny run, which resumes to the same bits
 # make test-long    10,000 tiny steps with flat memory, handles, processor time and files; STEPS=1000 for fewer
@@ -38,6 +39,7 @@ PEERS := $(VENV)/.peers
 LOCKED := pyproject.toml locks/requirements.txt locks/cuda.txt locks/torch-cpu.txt
 VERSIONS := grep -ohE '^[A-Za-z0-9._-]+==[^ ;]+' locks/requirements.txt
 KILLS ?= 60
+BASES ?= countdown-base functions-base hasty-base verify-base
 ANSWERS ?= 10000
 PROGRAMS ?= 1000
 STEPS ?= 10000
@@ -55,7 +57,7 @@ LOWEST := .venv-lowest
 RELEASE := .venv-release
 ENDPOINTS := .venv-endpoints
 
-.PHONY: setup demo test lint format docs lock audit dist test-release test-lowest test-pythons another-python test-demo test-kills test-faults test-long test-judges test-fuzz test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs lock audit dist test-release test-lowest test-pythons another-python test-bases test-demo test-kills test-faults test-long test-judges test-fuzz test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
 
@@ -132,6 +134,14 @@ test-demo: setup
 	OMP_NUM_THREADS=1 $(BIN)/scorl train countdown --out runs/demo-1
 	OMP_NUM_THREADS=1 $(BIN)/scorl train countdown --out runs/demo-2
 	$(BIN)/python tests/twice.py runs/demo-1 runs/demo-2
+
+# One that differs keeps none of the others from being built; docs/world.md says what is known of each.
+test-bases: setup
+	@differs=; for base in $(BASES); do \
+		echo "$$base"; \
+		$(BIN)/python tools/tiny_models/$$base/build.py --out runs/bases/$$base --check || differs="$$differs $$base"; \
+	done; \
+	echo "not as shipped:$${differs:- none}"; test -z "$$differs"
 
 test-judges: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/judges.py --answers $(ANSWERS) --programs $(PROGRAMS) $(if $(SEED),--seed $(SEED))

@@ -163,6 +163,21 @@ def test_the_lowest_versions_are_those_of_the_python_that_gets_them(make) -> Non
     assert all(" --python .venv-lowest " in line for line in lines), lines
 
 
+@needs_make
+def test_every_shipped_base_is_built_anew_and_one_that_differs_is_named(make, tmp_path) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    write_script(tmp_path / ".venv" / "bin" / "python", 'echo "$@" >> built; case "$1" in *hasty*) exit 1;; esac')
+    (tmp_path / ".venv" / ".installed").touch()
+    done = make("test-bases")
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1] == "not as shipped: hasty-base"
+    built = [line.split() for line in (tmp_path / "built").read_text().splitlines()]
+    assert all((ROOT / script).is_file() and options[-1] == "--check" for script, *options in built)
+    shipped = {path.name for path in (ROOT / "src" / "scorl" / "models").iterdir() if path.is_dir()}
+    assert {Path(script).parent.name for script, *_ in built} == shipped
+    assert make("test-bases", "BASES=verify-base").returncode == 0
+
+
 def test_what_is_required_is_there_or_no_test_is_run(tmp_path) -> None:
     environment = os.environ | {"PATH": "/nowhere", "SCORL_REQUIRE": "sandbox,chrome"}
     command = [sys.executable, "-m", "pytest", "--collect-only", __file__]
