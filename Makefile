@@ -170,9 +170,7 @@ dist: $(RELEASE)/.installed
 	rm -rf dist
 	$(RELEASE)/bin/python -m build
 	$(RELEASE)/bin/twine check --strict dist/*
-	mkdir -p build
-	sed "s/^dynamic = .*/$$(sed 's/^__version__/version/;t;d' src/scorl/version.py)/" pyproject.toml > build/pyproject.toml
-	cat locks/requirements.txt locks/cuda.txt | $(RELEASE)/bin/cyclonedx-py requirements - --pyproject build/pyproject.toml -o build/scorl.cdx.json
+	PATH=$(CURDIR)/$(RELEASE)/bin:$$PATH python tools/bom.py
 
 test-release: dist
 	bash tools/try_wheel.sh $(PYTHON) dist/*.whl

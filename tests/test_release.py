@@ -203,6 +203,23 @@ def test_every_shipped_base_is_built_anew_and_one_that_differs_is_named(make, tm
     assert make("test-bases", "BASES=verify-base").returncode == 0
 
 
+def test_the_bill_of_materials_has_what_users_get_and_says_what_extras_alone_want() -> None:
+    tool = runpy.run_path(str(ROOT / "tools" / "bom.py"))
+    dev = next(r for r in map(Requirement, PROJECT["optional-dependencies"]["dev"]) if r.name == "scorl")
+    assert {*tool["EXTRAS"]} == dev.extras - {"docs"}
+    lock = "".join(path.read_text() for path in LOCKS[:2])
+    chosen = tool["choose"](lock, {"torch", "peft"})
+    assert re.findall(r"^([^\s=#]+)==", chosen, re.MULTILINE) == ["peft", "torch"]
+    assert all("--hash=sha256:" in lines for lines in re.split(r"\n(?! )", chosen.rstrip()))
+    with pytest.raises(LookupError, match="the locks have no nothing: make lock"):
+        tool["choose"](lock, {"torch", "nothing"})
+    bom = tool["mark"]({"bomFormat": "CycloneDX", "components": [{"name": "torch"}, {"name": "peft"}]}, {"torch"})
+    assert bom["bomFormat"] == "CycloneDX"
+    assert {part["name"]: part["scope"] for part in bom["components"]} == {"torch": "required", "peft": "optional"}
+    project = tomllib.loads(tool["fix_version"]((ROOT / "pyproject.toml").read_text()))["project"]
+    assert project["version"] == __version__
+
+
 def test_what_is_required_is_there_or_no_test_is_run(tmp_path) -> None:
     environment = os.environ | {"PATH": "/nowhere", "SCORL_REQUIRE": "sandbox,chrome"}
     command = [sys.executable, "-m", "pytest", "--collect-only", __file__]
