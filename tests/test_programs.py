@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.hostile import ADD, CHEATS, HONEST, OBJECTS, TESTS
+from support.outside import find_data
 
 from scorl.sandbox import EndedError, LateError, SandboxError, pool
 from scorl.sandbox.bubblewrap import detect_level
@@ -19,7 +20,6 @@ from scorl.verifiers import program, sandbox_test
 from scorl.verifiers.program import Examination, broker_pool, make_request, verify
 
 full = pytest.mark.skipif(not detect_level().full, reason=f"no full sandbox here: {detect_level().reason}")
-DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def examine(requests):
@@ -347,9 +347,7 @@ def test_equal_programs_are_judged_once_and_alike():
 
 @full
 def test_the_hostile_set():
-    file = DATA / "cases" / "hostile.jsonl"
-    if not file.is_file():
-        pytest.skip(f"no {file}")
+    file = find_data("cases/hostile.jsonl")
     cases = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     cases = [case for case in cases if case["category"] != "resource_abuse"]  # slow; benchmarks/sandbox.py hostile
     words = {"passed": "pass", "failed": "fail", "memory": "oom", "forbidden": "error"}

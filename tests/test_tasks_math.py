@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.outside import find_data
 
 from scorl import tasks
 from scorl.errors import UserError
@@ -25,8 +25,6 @@ from scorl.tasks.sources import load_hub_rows
 from scorl.tasks.task import Problems
 from scorl.tasks.word_problems import KINDS, WordProblems, WordProblemSplit, word_problems
 from scorl.trajectory import Problem, user
-
-DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[1].parent / "shared/data"))
 
 
 def write(path: Path, *rows: Any) -> str:
@@ -377,13 +375,11 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_the_real_files() -> None:
-    if not (DATA / "svamp").is_dir():
-        pytest.skip(f"no {DATA}")
-    task = svamp(Svamp(path=str(DATA / "svamp")))
+    task = svamp(Svamp(path=str(find_data("svamp"))))
     assert [len(task.split(name).take(None)) for name in ("train", "validation", "test")] == [700, 100, 200]
     problems = task.split("test").take(None)
     assert all(verdict.reward for verdict in task.judge([(p, str(p.solution)) for p in problems]))
-    test = gsm8k(Gsm8k(path=str(DATA / "gsm8k"))).split("test").take(None)
+    test = gsm8k(Gsm8k(path=str(find_data("gsm8k")))).split("test").take(None)
     assert len(test) == 1319
     assert all(verdict.reward for verdict in task.judge([(p, str(p.solution)) for p in test]))
 

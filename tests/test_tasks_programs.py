@@ -4,9 +4,9 @@ import dataclasses
 import gzip
 import json
 import os
-from pathlib import Path
 
 import pytest
+from support.outside import find_data
 
 from scorl import tasks
 from scorl.cli import main
@@ -19,13 +19,10 @@ from scorl.tasks.repairs import collect_wrong_programs
 from scorl.trajectory import Response, Trajectory, Verdict
 
 full = pytest.mark.skipif(not detect_level().full, reason=f"no full sandbox here: {detect_level().reason}")
-DATA = Path(os.environ.get("SCORL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def data(name):
-    if not (DATA / name).is_file():
-        pytest.skip(f"no {DATA / name}")
-    return str(DATA / name)
+    return str(find_data(name))
 
 
 def row(number):

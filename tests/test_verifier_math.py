@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.outside import find_data
 
 from scorl.errors import UserError
 from scorl.trajectory import Problem, user
@@ -23,7 +24,6 @@ from scorl.verifiers.normalize import normalize, parse_number
 from scorl.verifiers.workers import Check, CheckResult, compare, make_worker
 
 ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("SCORL_DATA", ROOT.parent / "shared/data"))
 
 
 def without_math_verify(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,9 +270,7 @@ def test_floor_one_imports_without_torch() -> None:
 
 def test_the_cases_of_other_graders() -> None:
     """At least 97% of the core cases as expected; docs/grading.md lists the others."""
-    path = DATA / "cases/grader.jsonl"
-    if not path.is_file():
-        pytest.skip(f"no {path}")
+    path = find_data("cases/grader.jsonl")
     pytest.importorskip("math_verify")
     rows = [json.loads(line) for line in path.open(encoding="utf-8")]
     core = [row for row in rows if row["policy"] is None and not row["contested"]]
