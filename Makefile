@@ -170,7 +170,7 @@ dist: $(RELEASE)/.installed
 	rm -rf dist
 	$(RELEASE)/bin/python -m build
 	$(RELEASE)/bin/twine check --strict dist/*
-	PATH=$(CURDIR)/$(RELEASE)/bin:$$PATH python tools/bom.py
+	PATH=$(CURDIR)/$(RELEASE)/bin:$$PATH $(RELEASE)/bin/python tools/bom.py
 
 test-release: dist
 	bash tools/try_wheel.sh $(PYTHON) dist/*.whl
