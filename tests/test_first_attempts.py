@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from support.conversations import response
 from support.templates import chat_of
 from support.worlds import letters, tiny_policy
 
@@ -11,6 +12,7 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
 from scorl.evaluation import evaluate
 from scorl.learner import Learner
+from scorl.learner.batch import trained_responses
 from scorl.metrics import count_tokens
 from scorl.objectives import StageOne
 from scorl.recipe import resolve
@@ -20,7 +22,7 @@ from scorl.tasks.task import Task
 from scorl.tasks.turns import Turn
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-from scorl.trajectory import Credit, Problem, Verdict, user
+from scorl.trajectory import Credit, Problem, Trajectory, Verdict, user
 
 CHAT = chat_of("chatml")
 PROBLEMS = [Problem("even", (user("even?"),)), Problem("odd", (user("odd?"),))]
@@ -72,6 +74,18 @@ def test_a_judge_that_says_something_else_is_told_so_whoever_asks_it(first, judg
             (Turn("Again."),),
             replace(DRAWS, first=first),
         )
+
+
+@pytest.mark.parametrize("drawn", [1.0, 0.0], ids=["best", "wrong"])
+def test_the_credits_behind_a_chosen_first_attempt_by_hand(drawn):
+    """Second attempts less the mean of the other three, whatever the first was worth: 1 - 1/3, 0 - 2/3; it has none."""
+    first = replace(response("attempt", drawn), offline=True)
+    seconds = [response("attempt", reward) for reward in (1.0, 1.0, 0.0, 0.0)]
+    group = [Trajectory(PROBLEMS[0], 2, (first, second), branch=k) for k, second in enumerate(seconds)]
+    examples = StageOne(beta_1=0.1, beta_2=0)(group)
+    learned = [[(place, credit.advantage, credit.beta) for place, _, credit in trained_responses(e)] for e in examples]
+    right, wrong = (pytest.approx((1, advantage, 0.1)) for advantage in (2 / 3, -2 / 3))
+    assert learned == [[right], [right], [wrong], [wrong]]
 
 
 def test_refinements_of_the_best_draft_are_learned(tmp_path):
