@@ -11,17 +11,11 @@ from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
+from support.tiny_recipe import TINY
 
 from scorl.cli import commands, main
 
-RECIPE = """
-model: {path: "scorl:countdown-base"}
-task: {name: countdown}
-engine: {max_tokens: 2}
-stages: [{objective: reinforce, steps: 2, problems: 2, samples: 2}]
-evaluation: {problems: 2}
-checkpoint: {save_steps: 1, async_save: LATER}
-"""
+RECIPE = TINY + "checkpoint: {save_steps: 1, async_save: LATER}\n"
 
 
 @pytest.fixture

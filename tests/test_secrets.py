@@ -5,17 +5,15 @@ import json
 
 import pytest
 from support.report_runs import attempt_lines, read_page, write_run
+from support.tiny_recipe import TINY
 
 CANARY = "hf_CanaryOfMine0123456789"
-RECIPE = """
-model: {path: "scorl:countdown-base"}
-task: {name: countdown}
-engine: {max_tokens: 2}
-stages: [{objective: reinforce, steps: 2, problems: 2, samples: 2}]
-evaluation: {problems: 2}
-checkpoint: {save_steps: 1}
+RECIPE = (
+    TINY
+    + """checkpoint: {save_steps: 1}
 logging: {compress_attempts: COMPRESSED}
 """
+)
 
 
 def find_canaries(folder):
