@@ -2,22 +2,21 @@
 
 import zlib
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
 import pytest
 import torch
 from support import worlds
-from support.worlds import letters, letters_recipe, save_model
+from support.worlds import WORDS, letters, letters_recipe, save_model
 
 from scorl.engines import ScriptedEngine
 from scorl.engines.prefix_cache import PrefixCache
 from scorl.engines.torch import TorchEngine
 from scorl.errors import GuardError, UserError
 from scorl.learner import Learner, batch, guards, update
-from scorl.learner.batch import MicroBatch
-from scorl.learner.statistics import Agreement, StepSums
+from scorl.learner.agreement import Agreement, AgreementSums
 from scorl.model.chat import Chat
 from scorl.model.checksums import checksums
 from scorl.model.policy import Policy
@@ -56,6 +55,7 @@ class Run:
         objective=None,
         max_tokens=4,
         judge=toss_coins,
+        source=None,
         **settings,
     ):
         self.policy = Policy(save_model(folder), lora=lora, dtype=dtype)
@@ -67,14 +67,25 @@ class Run:
                 parameter.data += 0.1 * noise.to(parameter.dtype)
         self.learner = Learner(self.policy, LearnerSettings(**{"learning_rate": 1e-3, **settings}), total=STEPS)
         self.engine = engine(self.policy)
-        stage = Stage(objective or StageTwo(), STEPS, problems=6, samples=8)
+        stage = Stage(objective or StageTwo(), STEPS, problems=16 if source else 6, samples=8)
         sampling = Sampling(max_tokens=max_tokens)
         task = replace(letters(), judge=judge)
+        if source:
+            task = replace(task, splits={"train": source, "test": source})
         self._steps = train(self.policy, task, [stage], sampling=sampling, engine=self.engine, learner=self.learner)
 
     def go(self, count=1):
         """Make some steps."""
         return list(islice(self._steps, count))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Many different problems: what a step's temperature is told by."""
+
+    def draw(self, count, start, seed):
+        pairs = [f"say {one} {other}" for one in WORDS[:4] for other in WORDS[:4]]
+        return [Problem(f"pair-{i % 16}", (user(pairs[i % 16]),), "a") for i in range(start, start + count)]
 
 
 @contextmanager
@@ -181,7 +192,7 @@ class TestSamplers:
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
     def test_another_temperature(self, tmp_path, dtype):
         with stops("disagree"):
-            Run(tmp_path, self.Warm, lora=LORA if dtype == "float16" else None, dtype=dtype).go()
+            Run(tmp_path, self.Warm, lora=LORA if dtype == "float16" else None, dtype=dtype, source=Prompts()).go()
 
     def test_another_temperature_by_a_little(self, tmp_path):
         with stops(r"disagree by 0\.0\d+"):
@@ -190,7 +201,7 @@ class TestSamplers:
     def test_the_slope_sees_what_the_mean_gap_does_not(self, tmp_path, monkeypatch):
         monkeypatch.setitem(guards.GAP_LIMITS["same"], torch.bfloat16, 1.0)
         with stops(r"the less likely a token is: by \+\d+\.\d%.*another temperature"):
-            Run(tmp_path, self.Warm, dtype="bfloat16").go()
+            Run(tmp_path, self.Warm, dtype="bfloat16", source=Prompts()).go()
 
     def test_weights_of_the_step_before(self, tmp_path):
         run = Run(tmp_path, self.Behind)
@@ -309,29 +320,45 @@ class TestOddNumbers:
 
     def test_a_mean_that_is_no_number(self):
         with stops("disagree by nan"):
-            guards.check_agreement(Agreement(tokens=2, gap=float("nan")), "same", torch.float32, None)
+            guards.check_agreement(
+                Agreement({"a": AgreementSums(tokens=2, gap=float("nan"))}), "same", torch.float32, None
+            )
 
 
-def agreement(logprobs, sampled):
-    """What is summed up of a single response, all of it sampled."""
-    tokens = torch.arange(len(logprobs))
-    none, one = torch.zeros(1), torch.ones(1)
-    batch = MicroBatch(None, tokens, tokens, tokens, sampled, 0 * tokens, none, one, one, none, none)
-    sums = StepSums()
-    sums.add(batch, torch.tensor(0.0), logprobs, None, places=[0])
-    return StepSums.total([sums.read()]).agreement
+def problem(policys, samplers):
+    """What is summed up of the samples of a problem."""
+    return AgreementSums.of(torch.tensor([policys, samplers]))
 
 
 def test_the_tilt_by_hand():
-    """A tenth of what is said, and noise that is as often up as down."""
-    x = torch.tensor([-1.0, -3.0] * 50)
-    noise = 0.02 * torch.tensor([1.0, 1.0, -1.0, -1.0] * 25)
-    slope, sure = agreement(x + (0.1 * x + noise) / 2, x - (0.1 * x + noise) / 2).tilt
-    assert slope == pytest.approx(0.1, abs=1e-6)
-    assert sure == pytest.approx(0.1 * 100 / float(((0.1 * x + noise) * (x + 2)).square().sum().sqrt()), rel=1e-5)
-    one = agreement(torch.tensor([-0.01] * 99 + [-9.0]), torch.tensor([-0.01] * 99 + [-8.0]))
-    assert abs(one.tilt[1]) < 1.1  # a single token is never sure
-    assert Agreement().tilt == (0.0, 0.0)
+    """d = x / 10 in two problems and x / 5 in the third: the slope is 2/15, and 3/20, 3/20, 1/10 without each."""
+    tenth, fifth = problem([-1.05, -3.15], [-0.95, -2.85]), problem([-1.1, -3.3], [-0.9, -2.7])
+    slope, chance = Agreement({"a": tenth, "b": tenth, "c": fifth}).tilt
+    assert slope == pytest.approx(2 / 15)
+    # Away by 1/60, 1/60 and 2/60: the jackknife's error is the root of 2/3 of their squares, t has two degrees.
+    error = (2 / 3 * 6 / 60**2) ** 0.5
+    t = slope / error
+    assert chance == pytest.approx(1 - t / (2 + t * t) ** 0.5, rel=1e-4)
+
+
+def test_no_single_problem_makes_the_tilt_sure():
+    certain, coin = problem([-0.01] * 99, [-0.01] * 99), problem([-1.0, -1.0], [-0.7, -0.7])
+    slope, chance = Agreement({**{str(i): certain for i in range(20)}, "coin": coin}).tilt
+    assert abs(slope) > 0.3
+    assert chance > 0.1
+    guards.check_agreement(Agreement({"coin": coin, "other": certain}), "same", torch.bfloat16, None)
+    assert Agreement({"a": coin}).tilt[1] == Agreement().tilt[1] == 1.0
+
+
+def test_samples_of_a_problem_that_round_alike_are_one():
+    """A policy near certainty draws few tokens, and each a hundred times: no evidence of a temperature."""
+    noise = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        problems = {}
+        for i in range(12):
+            x, d = -0.7 + 0.1 * torch.rand(2, generator=noise), 0.1 * torch.randn(2, generator=noise)
+            problems[str(i)] = AgreementSums.of(torch.stack([x + d / 2, x - d / 2]).repeat(1, 100))
+        guards.check_agreement(Agreement(problems), "same", torch.bfloat16, None)
 
 
 class TestReferences:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from scorl.engines.engine import Arithmetic
 from scorl.errors import GuardError
-from scorl.learner.statistics import Agreement, Pull
+from scorl.learner.agreement import Agreement
+from scorl.learner.statistics import Pull
 from scorl.trajectory import TrainingExample
 
 __all__ = [
@@ -58,8 +59,8 @@ float32; its kernels round differently, which float32 shows most. `none`: there 
 _TILT = 0.02
 """Slope of the differences over the log-probabilities: rounding in bfloat16 came to at most 0.0023, a temperature wrong
 by 10% to 0.038 or more."""
-_SURE = 3.0
-"""Standard errors that a slope must be from 0; rounding came to at most 2."""
+_CHANCE = 1e-6
+"""How improbable a slope must be as rounding's (p); a run looks at thousands of them."""
 
 _KL_AT_START = 1e-3
 """Nats an attempt; exact KL of equal models is 0 but for rounding."""
@@ -158,11 +159,11 @@ def check_agreement(agreement: Agreement, arithmetic: Arithmetic, dtype: torch.d
             f"{where}): stale weights in the sampler, stale keys and values, another dtype or temperature, or a chat "
             "history that was rewritten"
         )
-    slope, sure = agreement.tilt
-    if limit is None and abs(slope) > _TILT and abs(sure) > _SURE:
+    slope, chance = agreement.tilt
+    if limit is None and abs(slope) > _TILT and chance < _CHANCE:
         raise GuardError(
             f"sampler and learner disagree the more, the less likely a token is: by {slope:+.1%} of its "
-            f"log-probability ({abs(sure):.0f} standard errors; at most {_TILT:.0%} allowed). Rounding does not: does "
+            f"log-probability (at most {_TILT:.0%} allowed, p < {_CHANCE:.0e}). Rounding does not: does "
             "the sampler draw at another temperature? A learner.max_logprob_gap of your own replaces this check"
         )
 

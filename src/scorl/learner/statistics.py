@@ -11,52 +11,10 @@ import torch
 from torch import Tensor
 
 from scorl.distributed.ranks import Ranks
+from scorl.learner.agreement import Agreement, AgreementSums
 from scorl.learner.batch import MicroBatch, MicroBatches
 
-__all__ = ["Agreement", "Pull", "StepStatistics", "StepSums"]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How the learner's log-probabilities agree with the sampler's: sums over the sampled tokens.
-
-    With d the learner's less the sampler's, and x the mean of both.
-    """
-
-    tokens: float = 0.0
-    gap: float = 0.0
-    """Sum of |d|."""
-    d: float = 0.0
-    x: float = 0.0
-    xx: float = 0.0
-    dx: float = 0.0
-    dd: float = 0.0
-    ddx: float = 0.0
-    ddxx: float = 0.0
-
-    @property
-    def mean_gap(self) -> float | None:
-        """Mean difference to the sampler's log-probabilities; None: nothing was sampled."""
-        return self.gap / self.tokens if self.tokens else None
-
-    @property
-    def tilt(self) -> tuple[float, float]:
-        """The slope of d over x, and how many standard errors it is from 0.
-
-        Rounding is as often up as down, wherever a token lies, so its slope is near 0; another temperature stretches
-        all log-probabilities by one factor. The slope is of the line through the means; the error (White 1980) lets
-        rounding grow where a token is unlikely, and no single token can bring it above 1. The mean of both stands on
-        the horizontal axis, since with one of them alone its rounding would tilt the line (Bland and Altman 1986).
-        """
-        if not self.tokens:
-            return 0.0, 0.0
-        mean = self.x / self.tokens
-        spread = self.xx - mean * self.x
-        product = self.dx - mean * self.d
-        square = self.ddxx - 2 * mean * self.ddx + mean * mean * self.dd
-        if not (spread > 0 and square > 0):
-            return 0.0, 0.0
-        return product / spread, product / math.sqrt(square)
+__all__ = ["Pull", "StepStatistics", "StepSums"]
 
 
 @dataclass(frozen=True)
@@ -94,15 +52,16 @@ class StepSums:
 
     _sums: dict[str, Tensor] = field(default_factory=dict)
     _logprobs: list[Tensor] = field(default_factory=list)
-    """Of the tokens of each chunk; looked at where a sum is not finite."""
+    """Of the tokens of each chunk, as the policy computes them and as the sampler did."""
+    _sampled: list[Tensor] = field(default_factory=list)
 
     def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None, places: Sequence[int]) -> None:
         """Add a chunk of a micro-batch: its share of the loss, which has been differentiated, its tokens'
         log-probabilities and KL. `places` are those of its responses, which the host knows without asking the device.
         """
         self._logprobs.append(logprobs.detach())
+        self._sampled.append(batch.sampled)
         self._add(loss=share.detach().double())
-        self._add(**_agreement(batch, logprobs.detach()))
         self._add(**_pull(batch, logprobs))
         if kl is None:
             return
@@ -123,53 +82,53 @@ class StepSums:
 
     def gather(self, ranks: Ranks, batches: MicroBatches) -> StepStatistics:
         """The statistics of the step over all ranks, of which this one has added these micro-batches in order."""
-        statistics = self.total(ranks.all_gather(self.read(), "the statistics of a step"))
-        if all(map(math.isfinite, (statistics.loss, statistics.agreement.gap, statistics.pull.at_tokens))):
+        mine = self.read(), self._agreement(batches)
+        statistics = _total(ranks.all_gather(mine, "the statistics of a step"))
+        if all(map(math.isfinite, (statistics.loss, statistics.gap or 0.0, statistics.pull.at_tokens))):
             return statistics
         odd = ranks.all_concat(self._find_odd(batches), "whose log-probabilities are not finite")
         return replace(statistics, odd=odd)
+
+    def _agreement(self, batches: MicroBatches) -> Agreement:
+        """Of the responses that were sampled to be learned from, not imitated."""
+        if not self._logprobs:
+            return Agreement()
+        carry = batches.responses
+        lengths = [len(trajectory.responses[place].ids) for trajectory, place, _ in carry]
+        both = torch.stack([torch.cat(self._logprobs), torch.cat(self._sampled)]).cpu()
+        of_problem: dict[str, list[Tensor]] = {}
+        for (trajectory, _, credit), pair in zip(carry, torch.split(both, lengths, dim=1), strict=True):
+            if not credit.imitation:
+                of_problem.setdefault(trajectory.problem.id, []).append(pair)
+        return Agreement({name: AgreementSums.of(torch.cat(pairs, dim=1)) for name, pairs in of_problem.items()})
 
     def _find_odd(self, batches: MicroBatches) -> list[str]:
         """The responses with a log-probability that is no finite number, and whose it is."""
         computed = torch.cat(self._logprobs).tolist() if self._logprobs else []
         odd, first = [], 0
-        for name, response in batches.responses:
-            policys = computed[first : first + len(response.ids)]
-            first += len(response.ids)
-            for whose, values in (("sampler", response.logprobs), ("policy", policys)):
+        for trajectory, place, _ in batches.responses:
+            sampled = trajectory.responses[place].logprobs
+            policys = computed[first : first + len(sampled)]
+            first += len(sampled)
+            for whose, values in (("sampler", sampled), ("policy", policys)):
                 if wrong := next((value for value in values if not math.isfinite(value)), None):
-                    odd.append(f"the {whose}'s is {wrong} in {name}")
+                    odd.append(f"the {whose}'s is {wrong} in {trajectory.name(place)}")
         return odd
 
-    @staticmethod
-    def total(parts: Sequence[dict[str, float]]) -> StepStatistics:
-        """What was read on all ranks, as the statistics of the step."""
-        sums: Counter[str] = Counter()
-        for part in parts:
-            for name, value in part.items():
-                sums[name] += value  # type: ignore[assignment]
-        places = sorted(int(name.removeprefix("kl ")) for name in sums if name.startswith("kl "))
-        return StepStatistics(
-            loss=sums["loss"],
-            agreement=Agreement(**{name: sums[name] for name in Agreement.__dataclass_fields__}),
-            pull=Pull(**{name: sums[name] for name in Pull.__dataclass_fields__}),
-            kl={place: sums[f"kl {place}"] / sums[f"responses {place}"] for place in places},
-        )
 
-
-def _agreement(batch: MicroBatch, logprobs: Tensor) -> dict[str, Tensor]:
-    """The sums of `Agreement` by name."""
-    counts = (batch.imitation == 0)[batch.response]
-    difference = torch.where(counts, logprobs - batch.sampled, 0.0)
-    d = difference.double()
-    x = torch.where(counts, (logprobs.double() + batch.sampled.double()) / 2, 0.0)
-    dx = d * x
-    terms = {"d": d, "x": x, "xx": x * x, "dx": dx, "dd": d * d, "ddx": d * dx, "ddxx": dx * dx}
-    return {
-        "tokens": counts.sum(),
-        "gap": difference.abs().double().sum(),
-        **{name: term.sum() for name, term in terms.items()},
-    }
+def _total(parts: Sequence[tuple[dict[str, float], Agreement]]) -> StepStatistics:
+    """What was read on all ranks, as the statistics of the step."""
+    sums: Counter[str] = Counter()
+    for part, _ in parts:
+        for name, value in part.items():
+            sums[name] += value  # type: ignore[assignment]
+    places = sorted(int(name.removeprefix("kl ")) for name in sums if name.startswith("kl "))
+    return StepStatistics(
+        loss=sums["loss"],
+        agreement=Agreement.total(agreement for _, agreement in parts),
+        pull=Pull(**{name: sums[name] for name in Pull.__dataclass_fields__}),
+        kl={place: sums[f"kl {place}"] / sums[f"responses {place}"] for place in places},
+    )
 
 
 def _pull(batch: MicroBatch, logprobs: Tensor) -> dict[str, Tensor]:
