@@ -161,6 +161,21 @@ def test_rejection_sampling_takes_conversations_that_are_true_throughout():
     assert RejectionSampling()([unread]) == []
 
 
+def test_constructed_traces_end_in_the_right_answer_of_another_sample():
+    """A wrong answer rightly called wrong, and a right one behind it that the sample did not find itself."""
+    unmended = verified(0.0, "wrong", 0.0, sample=1)
+    examples = RejectionSampling(constructed=True)([ACCEPTED, unmended, BROKEN, MISSED])
+    assert [e.trajectory.sample for e in examples] == [ACCEPTED.sample, unmended.sample]
+    made = examples[1]
+    assert made.trajectory.responses[:2] == unmended.responses[:2]
+    assert made.trajectory.final.ids in [ACCEPTED.responses[0].ids, MISSED.responses[2].ids]
+    assert made.trajectory.final.right
+    assert made.trajectory.final.prompt_ids == unmended.responses[2].prompt_ids
+    assert [c.imitation for c in made.credits] == [0, 1, 1]
+    assert len(RejectionSampling()([ACCEPTED, unmended, BROKEN, MISSED])) == 1
+    assert len(RejectionSampling(constructed=True)([unmended])) == 0  # nobody knows a right one
+
+
 def test_rejection_sampling_balances_what_was_right_at_once_and_what_was_corrected():
     objective = RejectionSampling()
     examples = objective([FIXED, ACCEPTED, ACCEPTED, ACCEPTED])
@@ -272,6 +287,25 @@ def test_rejection_sampling_learns_from_what_was_true(tmp_path):
     policy, _ = learn(tmp_path, half_right(), stage)
     measured = evaluate(TorchEngine(policy), half_right(), max_tokens=1).summary()["metrics"]
     assert measured["accuracy_v1"]["value"] == 1
+
+
+def test_imitation_then_rl_as_in_s2r(tmp_path):
+    """The second stage goes on where the first one ends, with that as its reference."""
+    imitate = Stage(RejectionSampling(constructed=True, epochs=2), 10, problems=6, samples=64)
+    reinforce = Stage(ProcessLevel(beta_1=0.01), 120, problems=6, samples=16, reset_reference=True)
+    policy, steps = learn(tmp_path, half_right(), imitate, reinforce)
+    kl = steps[10].progress.kl
+    assert kl
+    assert not any(kl.values())
+    measured = evaluate(TorchEngine(policy), half_right(), max_tokens=1).summary()["metrics"]
+    assert measured["accuracy_v1"]["value"] == measured["accuracy_selective"]["value"] == 1
+
+
+def test_ufo_learns_to_mend_what_it_is_told_is_wrong(tmp_path):
+    told = replace(half_right(), between=letters().between)
+    policy, _ = learn(tmp_path, told, Stage(UFO(), 90, problems=6, samples=16))
+    measured = evaluate(TorchEngine(policy), told, max_tokens=1).summary()["metrics"]
+    assert measured["accuracy_t1"]["value"] == measured["incorrect_to_correct"]["value"] == 0.5
 
 
 @pytest.mark.parametrize(

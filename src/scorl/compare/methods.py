@@ -230,11 +230,11 @@ METHODS: dict[str, Method] = {
     "pag": _verifying("PAG", lambda s: _all(s, PAG(_beta(s)))),
     "s2r": _verifying(
         "S2R, process level",
-        lambda s: _imitate_first(s, RejectionSampling(), ProcessLevel(_beta(s))),
+        lambda s: _imitate_first(s, RejectionSampling(constructed=True), ProcessLevel(_beta(s))),
     ),
     "s2r_outcome": _verifying(
         "S2R, outcome level",
-        lambda s: _imitate_first(s, RejectionSampling(), OutcomeLevel(_beta(s))),
+        lambda s: _imitate_first(s, RejectionSampling(constructed=True), OutcomeLevel(_beta(s))),
     ),
     "self_rewarding": _verifying(
         "self-rewarding correction",

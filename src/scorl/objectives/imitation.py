@@ -84,6 +84,9 @@ class RejectionSampling(Objective):
 
     imitate: Imitate = "last"
     """`last`: verifications and the last answer (S2R's loss mask). `all`: also the answers before it."""
+    constructed: bool = False
+    """Also conversations that are true but for their last answer, with a right one of another sample in its place: the
+    constructed traces of S2R."""
     epochs: Annotated[int, Ge(1)] = 1
     """Passes over what was collected, spread evenly over the stage's steps."""
 
@@ -92,7 +95,9 @@ class RejectionSampling(Objective):
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """One for each such conversation; what inference would not have come to is not imitated."""
-        return [self._example(t) for t in group if t.final.right and _all_true(t)]
+        right = [attempt for attempt in _distinct(group) if attempt.right] if self.constructed else []
+        whole = [_paired(t, right) if right and not t.final.right and _ends_last(t) else t for t in group]
+        return [self._example(t) for t in whole if t.final.right and _all_true(t)]
 
     def _example(self, trajectory: Trajectory) -> TrainingExample:
         covered = [
