@@ -321,7 +321,7 @@ class TestOddNumbers:
     def test_a_mean_that_is_no_number(self):
         with stops("disagree by nan"):
             guards.check_agreement(
-                Agreement({"a": AgreementSums(tokens=2, gap=float("nan"))}), "same", torch.float32, None
+                Agreement({0: AgreementSums(tokens=2, gap=float("nan"))}), "same", torch.float32, None
             )
 
 
@@ -333,7 +333,7 @@ def problem(policys, samplers):
 def test_the_tilt_by_hand():
     """d = x / 10 in two problems and x / 5 in the third: the slope is 2/15, and 3/20, 3/20, 1/10 without each."""
     tenth, fifth = problem([-1.05, -3.15], [-0.95, -2.85]), problem([-1.1, -3.3], [-0.9, -2.7])
-    slope, chance = Agreement({"a": tenth, "b": tenth, "c": fifth}).tilt
+    slope, chance = Agreement({0: tenth, 1: tenth, 2: fifth}).tilt
     assert slope == pytest.approx(2 / 15)
     # Away by 1/60, 1/60 and 2/60: the jackknife's error is the root of 2/3 of their squares, t has two degrees.
     error = (2 / 3 * 6 / 60**2) ** 0.5
@@ -343,11 +343,11 @@ def test_the_tilt_by_hand():
 
 def test_no_single_problem_makes_the_tilt_sure():
     certain, coin = problem([-0.01] * 99, [-0.01] * 99), problem([-1.0, -1.0], [-0.7, -0.7])
-    slope, chance = Agreement({**{str(i): certain for i in range(20)}, "coin": coin}).tilt
+    slope, chance = Agreement({**dict.fromkeys(range(20), certain), 20: coin}).tilt
     assert abs(slope) > 0.3
     assert chance > 0.1
-    guards.check_agreement(Agreement({"coin": coin, "other": certain}), "same", torch.bfloat16, None)
-    assert Agreement({"a": coin}).tilt[1] == Agreement().tilt[1] == 1.0
+    guards.check_agreement(Agreement({0: coin, 1: certain}), "same", torch.bfloat16, None)
+    assert Agreement({0: coin}).tilt[1] == Agreement().tilt[1] == 1.0
 
 
 def test_samples_of_a_problem_that_round_alike_are_one():
@@ -357,7 +357,7 @@ def test_samples_of_a_problem_that_round_alike_are_one():
         problems = {}
         for i in range(12):
             x, d = -0.7 + 0.1 * torch.rand(2, generator=noise), 0.1 * torch.randn(2, generator=noise)
-            problems[str(i)] = AgreementSums.of(torch.stack([x + d / 2, x - d / 2]).repeat(1, 100))
+            problems[i] = AgreementSums.of(torch.stack([x + d / 2, x - d / 2]).repeat(1, 100))
         guards.check_agreement(Agreement(problems), "same", torch.bfloat16, None)
 
 

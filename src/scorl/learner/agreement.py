@@ -52,14 +52,14 @@ class AgreementSums(NamedTuple):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a step's log-probabilities agree, by the id of the problem."""
+    """How a step's log-probabilities agree, by problem."""
 
-    problems: Mapping[str, AgreementSums] = field(default_factory=dict)
+    problems: Mapping[int, AgreementSums] = field(default_factory=dict)
 
     @classmethod
     def total(cls, parts: Iterable[Agreement]) -> Agreement:
         """Of problems whose responses may lie in several parts."""
-        problems: dict[str, AgreementSums] = {}
+        problems: dict[int, AgreementSums] = {}
         for part in parts:
             for problem, sums in part.problems.items():
                 problems[problem] = problems.get(problem, AgreementSums()).plus(sums)

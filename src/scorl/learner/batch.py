@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from scorl.learner.tree import Tree, common_length, pack_tree
+from scorl.seeds import derive
 from scorl.settings import Packing
-from scorl.trajectory import Credit, Response, TrainingExample, Trajectory
+from scorl.trajectory import Credit, Response, TrainingExample
 
 __all__ = [
     "MicroBatch",
@@ -56,8 +57,10 @@ class MicroBatch:
     """The sampler's log-probabilities, [tokens]."""
     response: Tensor
     """Which of the responses below the token belongs to, [tokens]."""
+    problem: Tensor
+    """A number that the responses to a problem have in common; this and what follows is [responses]."""
     place: Tensor
-    """Each response's place in its conversation; this and what follows is [responses]."""
+    """Each response's place in its conversation."""
     length: Tensor
     advantage: Tensor
     beta: Tensor
@@ -91,6 +94,7 @@ class MicroBatch:
                 prediction=prediction,
                 sampled=self.sampled[tokens],
                 response=self.response[tokens] - first,
+                problem=self.problem[first:last],
                 place=self.place[first:last],
                 length=self.length[first:last],
                 advantage=self.advantage[first:last],
@@ -129,10 +133,10 @@ class MicroBatches(Sequence[MicroBatch]):
         ]
 
     @property
-    def responses(self) -> list[tuple[Trajectory, int, Credit]]:
-        """What carries loss: its place in a trajectory, and its credit; in the order of the micro-batches."""
+    def responses(self) -> list[tuple[str, Response]]:
+        """What carries loss, with its name, in the order of the micro-batches' responses."""
         examples = (example for part in self.parts for example in part)
-        return [(e.trajectory, place, credit) for e in examples for place, _, credit in trained_responses(e)]
+        return [(e.trajectory.name(place), response) for e in examples for place, response, _ in trained_responses(e)]
 
 
 def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Packing) -> MicroBatches:
@@ -253,25 +257,26 @@ def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroB
     """Examples in which something carries loss, in their order, as one micro-batch."""
     layout, paths = lay_out_rows([training_row(example) for example in examples], packing)
     trained = [
-        (path, place, response, credit)
+        (example.trajectory.problem.id, path, place, response, credit)
         for path, example in zip(paths, examples, strict=True)
         for place, response, credit in trained_responses(example)
     ]
-    position = torch.cat([p[len(r.prompt_ids) - 1 : len(r.prompt_ids) + len(r.ids) - 1] for p, _, r, _ in trained])
-    target = torch.tensor([token for _, _, r, _ in trained for token in r.ids])
+    position = torch.cat([p[len(r.prompt_ids) - 1 : len(r.prompt_ids) + len(r.ids) - 1] for _, p, _, r, _ in trained])
+    target = torch.tensor([token for *_, r, _ in trained for token in r.ids])
     # Position and target as one number: the same token predicted at the same place of a tree, by whichever trajectory,
     # is one prediction, whose logits are computed once.
     vocabulary = int(target.max()) + 1
     distinct, prediction = torch.unique(position * vocabulary + target, return_inverse=True)
-    length = torch.tensor([len(r.ids) for _, _, r, _ in trained])
+    length = torch.tensor([len(r.ids) for *_, r, _ in trained])
     return MicroBatch(
         layout=layout,
         position=distinct // vocabulary,
         target=distinct % vocabulary,
         prediction=prediction,
-        sampled=torch.tensor([logprob for _, _, r, _ in trained for logprob in r.logprobs]),
+        sampled=torch.tensor([logprob for *_, r, _ in trained for logprob in r.logprobs]),
         response=torch.arange(len(trained)).repeat_interleave(length),
-        place=torch.tensor([place for _, place, _, _ in trained]),
+        problem=torch.tensor([derive(problem) for problem, *_ in trained]),
+        place=torch.tensor([place for _, _, place, _, _ in trained]),
         length=length,
         advantage=torch.tensor([credit.advantage for *_, credit in trained]),
         beta=torch.tensor([credit.beta for *_, credit in trained]),

@@ -54,19 +54,22 @@ class StepSums:
     _logprobs: list[Tensor] = field(default_factory=list)
     """Of the tokens of each chunk, as the policy computes them and as the sampler did."""
     _sampled: list[Tensor] = field(default_factory=list)
+    _responses: list[tuple[int, int, float]] = field(default_factory=list)
+    """Of each response in the chunks: its problem, its length, and the weight with which it is imitated."""
 
-    def add(self, batch: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None, places: Sequence[int]) -> None:
+    def add(self, batch: MicroBatch, host: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None) -> None:
         """Add a chunk of a micro-batch: its share of the loss, which has been differentiated, its tokens'
-        log-probabilities and KL. `places` are those of its responses, which the host knows without asking the device.
+        log-probabilities and KL. `host` is the same chunk where the host knows it without asking the device.
         """
         self._logprobs.append(logprobs.detach())
         self._sampled.append(batch.sampled)
+        self._responses += zip(host.problem.tolist(), host.length.tolist(), host.imitation.tolist(), strict=True)
         self._add(loss=share.detach().double())
         self._add(**_pull(batch, logprobs))
         if kl is None:
             return
         of_token = batch.place[batch.response]
-        for place in places:
+        for place in sorted(set(host.place.tolist())):
             self._add(**{f"kl {place}": torch.where(of_token == place, kl.detach(), 0.0).double().sum()})
             self._add(**{f"responses {place}": (batch.place == place).sum()})
 
@@ -82,37 +85,35 @@ class StepSums:
 
     def gather(self, ranks: Ranks, batches: MicroBatches) -> StepStatistics:
         """The statistics of the step over all ranks, of which this one has added these micro-batches in order."""
-        mine = self.read(), self._agreement(batches)
+        mine = self.read(), self._agreement()
         statistics = _total(ranks.all_gather(mine, "the statistics of a step"))
         if all(map(math.isfinite, (statistics.loss, statistics.gap or 0.0, statistics.pull.at_tokens))):
             return statistics
         odd = ranks.all_concat(self._find_odd(batches), "whose log-probabilities are not finite")
         return replace(statistics, odd=odd)
 
-    def _agreement(self, batches: MicroBatches) -> Agreement:
-        """Of the responses that were sampled to be learned from, not imitated."""
+    def _agreement(self) -> Agreement:
+        """That of the responses that were sampled to be learned from, not imitated."""
         if not self._logprobs:
             return Agreement()
-        carry = batches.responses
-        lengths = [len(trajectory.responses[place].ids) for trajectory, place, _ in carry]
         both = torch.stack([torch.cat(self._logprobs), torch.cat(self._sampled)]).cpu()
-        of_problem: dict[str, list[Tensor]] = {}
-        for (trajectory, _, credit), pair in zip(carry, torch.split(both, lengths, dim=1), strict=True):
-            if not credit.imitation:
-                of_problem.setdefault(trajectory.problem.id, []).append(pair)
-        return Agreement({name: AgreementSums.of(torch.cat(pairs, dim=1)) for name, pairs in of_problem.items()})
+        pairs: dict[int, list[Tensor]] = {}
+        lengths = [length for _, length, _ in self._responses]
+        for (problem, _, imitation), pair in zip(self._responses, torch.split(both, lengths, dim=1), strict=True):
+            if not imitation:
+                pairs.setdefault(problem, []).append(pair)
+        return Agreement({problem: AgreementSums.of(torch.cat(its, dim=1)) for problem, its in pairs.items()})
 
     def _find_odd(self, batches: MicroBatches) -> list[str]:
         """The responses with a log-probability that is no finite number, and whose it is."""
         computed = torch.cat(self._logprobs).tolist() if self._logprobs else []
         odd, first = [], 0
-        for trajectory, place, _ in batches.responses:
-            sampled = trajectory.responses[place].logprobs
-            policys = computed[first : first + len(sampled)]
-            first += len(sampled)
-            for whose, values in (("sampler", sampled), ("policy", policys)):
+        for name, response in batches.responses:
+            policys = computed[first : first + len(response.ids)]
+            first += len(response.ids)
+            for whose, values in (("sampler", response.logprobs), ("policy", policys)):
                 if wrong := next((value for value in values if not math.isfinite(value)), None):
-                    odd.append(f"the {whose}'s is {wrong} in {trajectory.name(place)}")
+                    odd.append(f"the {whose}'s is {wrong} in {name}")
         return odd
 
 

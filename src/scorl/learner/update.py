@@ -245,7 +245,7 @@ class Learner:
             logprobs.retain_grad()  # a guard looks at it
             share = loss(chunk, logprobs, kl, step.trajectories, self.settings)
             share.backward()  # type: ignore[no-untyped-call]
-            step.sums.add(chunk, share, logprobs, kl, places=sorted(set(host_chunk.place.tolist())))
+            step.sums.add(chunk, host_chunk, share, logprobs, kl)
         if output.requires_grad:  # not if the head alone is trained
             output.backward(hidden.grad)  # type: ignore[no-untyped-call]
 
