@@ -350,6 +350,21 @@ def test_no_single_problem_makes_the_tilt_sure():
     assert Agreement({0: coin}).tilt[1] == Agreement().tilt[1] == 1.0
 
 
+@pytest.mark.parametrize("uncertain", [2, 3, 6])
+def test_a_few_uncertain_problems_among_certain_ones_are_few(uncertain):
+    """The certain ones say nothing about a slope; two that happen to agree are two, not twenty-four."""
+    noise = torch.Generator().manual_seed(0)
+    certain = problem([-0.01] * 8, [-0.01] * 8)
+    for _ in range(300):
+        problems = dict.fromkeys(range(24), certain)
+        for i in range(uncertain):
+            x, d = -0.7 + 0.05 * torch.randn(1, generator=noise), 0.05 * torch.randn(1, generator=noise)
+            problems[i] = AgreementSums.of(torch.stack([x + d / 2, x - d / 2]).repeat(1, 8))
+        guards.check_agreement(Agreement(problems), "same", torch.bfloat16, None)
+    alike = {0: problem([-0.70] * 8, [-0.80] * 8), 1: problem([-0.71] * 8, [-0.80] * 8)}
+    guards.check_agreement(Agreement({**dict.fromkeys(range(24), certain), **alike}), "same", torch.bfloat16, None)
+
+
 def test_samples_of_a_problem_that_round_alike_are_one():
     """A policy near certainty draws few tokens, and each a hundred times: no evidence of a temperature."""
     noise = torch.Generator().manual_seed(0)

@@ -324,6 +324,7 @@ def test_shipped_recipes_open_with_what_they_are_take_and_reach(path):
     assert run.split()[:4] == ["Run", "scorl", "train", path.stem]
     assert takes.startswith("Takes ")
     assert reaches.startswith("Reaches ")
+    assert "TODO" not in path.read_text()
 
 
 @pytest.mark.parametrize("model", ["qwen2.5-1.5b", "qwen2.5-7b", "llama-3-8b", "gemma-2-2b"])

@@ -81,14 +81,26 @@ class Agreement:
 
         Rounding is as often up as down, wherever a token lies, so its slope is near 0; another temperature stretches
         all log-probabilities by one factor. Samples of a problem draw the same tokens behind the same ones, and round
-        alike; so the error is the jackknife's, which leaves out one problem at a time: no single one can make it sure.
+        alike; so the error is the jackknife's, which leaves out one problem at a time. Problems whose tokens are all
+        certain say nothing about a slope: the degrees of freedom are of the effective number (Kish 1965) of problems,
+        weighted by what each adds to the spread of x.
         """
         total = self._all
         slope = total.slope
         without = [total.plus(sums, -1).slope for sums in self.problems.values() if sums.tokens]
         others = [other for other in without if other is not None]
-        if slope is None or len(others) < max(2, len(without)):
+        degrees = math.floor(self._effective_problems) - 1
+        if slope is None or len(others) < len(without) or degrees < 1:
             return slope or 0.0, 1.0
         square = sum((other - slope) ** 2 for other in others) * (len(others) - 1) / len(others)
         error = max(math.sqrt(square), 1e-12)
-        return slope, student_tail(abs(slope) / error, len(others) - 1)
+        return slope, student_tail(abs(slope) / error, degrees)
+
+    @property
+    def _effective_problems(self) -> float:
+        """As many problems of equal weight would tell as much about a slope."""
+        total = self._all
+        mean = total.x / total.tokens if total.tokens else 0.0
+        weights = [max(0.0, s.xx - 2 * mean * s.x + mean * mean * s.tokens) for s in self.problems.values()]
+        squares = sum(weight * weight for weight in weights)
+        return sum(weights) ** 2 / squares + 1e-9 if squares else 0.0

@@ -59,7 +59,7 @@ float32; its kernels round differently, which float32 shows most. `none`: there 
 _TILT = 0.02
 """Slope of the differences over the log-probabilities: rounding in bfloat16 came to at most 0.0023, a temperature wrong
 by 10% to 0.038 or more."""
-_CHANCE = 1e-6
+_CHANCE = 1e-8
 """How improbable a slope must be as rounding's (p); a run looks at thousands of them."""
 
 _KL_AT_START = 1e-3

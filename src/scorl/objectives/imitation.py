@@ -146,7 +146,7 @@ def _distinct(group: Group) -> Iterator[Response]:
 
 
 def _paired(trajectory: Trajectory, right: list[Response]) -> Trajectory:
-    """The first attempt, and as the second the tokens of a right one; which, the trajectory alone decides."""
+    """All responses but the last, and in its place the tokens of a right one; which, the trajectory alone decides."""
     *before, last = trajectory.responses
     rng = random.Random(derive("pair", trajectory.problem.id, trajectory.sample, trajectory.branch))
     chosen = rng.choice(right)
