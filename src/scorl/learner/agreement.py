@@ -103,4 +103,5 @@ class Agreement:
         mean = total.x / total.tokens if total.tokens else 0.0
         weights = [max(0.0, s.xx - 2 * mean * s.x + mean * mean * s.tokens) for s in self.problems.values()]
         squares = sum(weight * weight for weight in weights)
+        # Of n equal weights it may come out just below n, which is to be n when it is rounded down.
         return sum(weights) ** 2 / squares + 1e-9 if squares else 0.0
