@@ -155,9 +155,9 @@ test-faults: setup
 test-long: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/long_run.py --steps $(STEPS)
 
-$(RELEASE)/.installed:
+$(RELEASE)/.installed: locks/release.txt
 	$(call make_environment,$(RELEASE))
-	$(RELEASE)/bin/python -m pip install -q build twine uv pip-audit cyclonedx-bom
+	$(RELEASE)/bin/python -m pip install -q --require-hashes -r locks/release.txt
 	touch $@
 
 lock: $(RELEASE)/.installed
@@ -165,10 +165,11 @@ lock: $(RELEASE)/.installed
 
 audit: $(RELEASE)/.installed
 	$(RELEASE)/bin/pip-audit --strict --disable-pip -r locks/requirements.txt -r locks/cuda.txt
+	$(RELEASE)/bin/pip-audit --strict --disable-pip -r locks/release.txt
 
 dist: $(RELEASE)/.installed
 	rm -rf dist
-	$(RELEASE)/bin/python -m build
+	$(RELEASE)/bin/python -m build --no-isolation
 	$(RELEASE)/bin/twine check --strict dist/*
 	PATH=$(CURDIR)/$(RELEASE)/bin:$$PATH $(RELEASE)/bin/python tools/bom.py
 

@@ -22,8 +22,9 @@ from packaging.version import Version
 from scorl.version import __version__
 
 ROOT = Path(__file__).parents[1]
-LOCKS = [ROOT / "locks" / name for name in ("requirements.txt", "cuda.txt", "torch-cpu.txt")]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = [ROOT / "locks" / f"{name}.txt" for name in ("requirements", "cuda", "torch-cpu", "release")]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
@@ -52,11 +53,16 @@ def test_every_locked_package_has_one_version_and_hashes(path: Path) -> None:
     assert "".join(f"{name}{lines}" for name, lines in locked(path).items()).count("\n") == text.count("\n")
 
 
-def test_the_lock_has_what_setup_wants() -> None:
-    versions = {name: re.match(r"==(\S+)", lines)[1] for name, lines in locked(LOCKS[0]).items()}
-    for requirement in wanted("dev"):
+@pytest.mark.parametrize(("path", "group"), [(LOCKS[0], None), (LOCKS[3], "release")])
+def test_the_locks_have_what_setup_and_a_release_want(path: Path, group: str | None) -> None:
+    versions = {name: re.match(r"==(\S+)", lines)[1] for name, lines in locked(path).items()}
+    for requirement in map(Requirement, PYPROJECT["dependency-groups"][group]) if group else wanted("dev"):
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
-    assert [line.split()[0] for line in locked(LOCKS[2]).values()] in ([], [f"=={versions['torch']}"])
+
+
+def test_torch_for_cpus_has_the_version_of_the_lock() -> None:
+    version = re.match(r"==(\S+)", locked(LOCKS[0])["torch"])[1]
+    assert [line.split()[0] for line in locked(LOCKS[2]).values()] in ([], [f"=={version}"])
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -89,9 +95,9 @@ def write_script(path: Path, text: str) -> None:
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """A target in an empty folder."""
-    for name in ("pyproject.toml", "locks/requirements.txt", "locks/cuda.txt", "locks/torch-cpu.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+    (tmp_path / "locks").mkdir()
+    for path in (ROOT / "pyproject.toml", *LOCKS):
+        (tmp_path / path.relative_to(ROOT)).touch()
     shutil.copy(ROOT / "Makefile", tmp_path)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,6 @@
-"""Writes locks/requirements.txt and locks/cuda.txt: exact versions for Python 3.11 and later on every platform, each
-with the hashes of its files. locks/torch-cpu.txt follows torch's version where pip finds that build, and is left
-empty where it does not: `make setup` then takes the build that PyPI has.
+"""Writes locks/requirements.txt, locks/cuda.txt and locks/release.txt: exact versions for Python 3.11 and later on
+every platform, each with the hashes of its files. locks/torch-cpu.txt follows torch's version where pip finds that
+build, and is left empty where it does not: `make setup` then takes the build that PyPI has.
 
 python tools/lock.py [--upgrade]     (make lock; wants uv). Without --upgrade, versions stay where they can.
 """
@@ -13,31 +13,39 @@ import tempfile
 from pathlib import Path
 
 LOCKS = Path(__file__).parents[1] / "locks"
-ALL, CUDA, CPU = (LOCKS / name for name in ("requirements.txt", "cuda.txt", "torch-cpu.txt"))
+ALL, CUDA, CPU, RELEASE = (LOCKS / f"{name}.txt" for name in ("requirements", "cuda", "torch-cpu", "release"))
 OF_CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 """Packages that torch's build for GPUs alone wants."""
 HEADS = {
     ALL: "# What `make setup` installs, but for CUDA's libraries: pip install --require-hashes --no-deps -r FILE\n",
     CUDA: "# What torch's build for GPUs wants besides; `make setup` installs it where `pip check` misses it.\n",
+    RELEASE: "# What builds and checks a release, and resolves versions: pip install --require-hashes -r FILE\n",
 }
 PLATFORM = "manylinux_2_28_x86_64"
 """For which torch's build for CPUs is locked."""
-COMPILE = (
-    "uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-header --no-annotate"
-)
+COMPILE = "uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate"
 
 
 def main() -> None:
+    packages = resolve(["--extra", "dev", "pyproject.toml"], ALL, CUDA)
+    write(CUDA, [package for package in packages if OF_CUDA.match(package)])
+    write(ALL, [package for package in packages if not OF_CUDA.match(package)])
+    write(RELEASE, resolve(["--group", "release"], RELEASE))
+    follow_torch(ALL, CPU)
+
+
+def resolve(what: list[str], *locks: Path) -> list[str]:
+    """All packages that this wants, each with the lines of its hashes, in the versions of the locks where it can be."""
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole.txt"
-        whole.write_text("".join(path.read_text() for path in HEADS if path.exists()))  # from which uv keeps versions
-        command = [*COMPILE.split(), "--output-file", str(whole), *sys.argv[1:], str(LOCKS.parent / "pyproject.toml")]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        packages = re.findall(r"^[^\s#].*\n(?: .*\n)*", whole.read_text(), re.MULTILINE)
-    for path, head in HEADS.items():
-        mine = [package for package in packages if bool(OF_CUDA.match(package)) == (path == CUDA)]
-        path.write_text(f"{head}# Written by tools/lock.py (make lock).\n{''.join(mine)}")
-    follow_torch(ALL, CPU)
+        whole.write_text("".join(path.read_text() for path in locks if path.exists()))  # from which uv keeps versions
+        command = [*COMPILE.split(), "--output-file", str(whole), *sys.argv[1:], *what]
+        subprocess.run(command, cwd=LOCKS.parent, check=True, stdout=subprocess.DEVNULL)
+        return re.findall(r"^[^\s#].*\n(?: .*\n)*", whole.read_text(), re.MULTILINE)
+
+
+def write(lock: Path, packages: list[str]) -> None:
+    lock.write_text(f"{HEADS[lock]}# Written by tools/lock.py (make lock).\n{''.join(packages)}")
 
 
 def follow_torch(whole: Path, cpu: Path) -> None:

@@ -54,7 +54,8 @@ def onednn_is_known_faster() -> bool:
     Asked of its name and not of a clock, so that small models always add in the same order; large ones are measured
     (`scorl.model.rates`).
     """
-    amd = str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("AMD")
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say the name
+    amd = str(capabilities.get("cpu_name", "")).startswith("AMD")
     return amd and torch.backends.cpu.get_cpu_capability() == "AVX512" and has_onednn()
 
 
