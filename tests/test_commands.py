@@ -160,6 +160,26 @@ def test_warnings_are_one_line_each_once():
     assert done.stderr == "warning: one line\nwarning: another\n"
 
 
+def test_no_terminal_obeys_a_log_or_a_traceback():
+    code = (
+        "import logging\nfrom scorl.cli.output import speak_plainly\nspeak_plainly()\n"
+        "bad = 'x\\x1b]0;owned\\x07\\u202e\\x9b2J'\n"
+        "logging.getLogger('transformers.some').warning('got %s', bad)\n"
+        "try:\n    raise ValueError('caught ' + bad)\n"
+        "except ValueError:\n    logging.exception('said')\n"
+        "logging.getLogger('ray').warning('\\x1b[1mits own\\x1b[22m')\n"
+        "raise AttributeError('ours ' + bad)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    seen = "x\ufffd]0;owned\ufffd\ufffd\ufffd2J"
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"got {seen}\n")
+    assert f"ValueError: caught {seen}\n" in done.stderr
+    assert done.stderr.endswith(f"\nAttributeError: ours {seen}\n")
+    assert not set("\x07\u202e\x9b") & set(done.stderr)
+    assert done.stderr.count("\x1b") == 2  # Ray colours its words
+
+
 def test_a_pipe_gets_lines_and_no_bars(recipe, tmp_path):
     arguments = [sys.executable, "-m", "scorl", "train", str(recipe), "--out", str(tmp_path / "run")]
     done = subprocess.run(arguments, capture_output=True, check=True)

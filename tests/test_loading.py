@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -174,3 +176,40 @@ def test_float32_on_a_gpu_is_said_unless_torch_may_round(monkeypatch):
         warn_of_slow_matmuls(torch.device("cpu"), torch.float32)
         monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
         warn_of_slow_matmuls(torch.device("cuda"), torch.float32)
+
+
+WRONG = "x\x1b]0;owned\x07\u202e\x9b2J"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"dtype": WRONG},
+        {"rope_parameters": {"rope_type": WRONG, "rope_theta": 1e4}},
+        {"hidden_act": WRONG},
+        {"attn_implementation": WRONG},
+        {"layer_types": [WRONG, WRONG]},
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_a_wrong_word_in_a_config_is_a_sentence(scorl, tmp_path, value):
+    path = save_model(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | value))
+    sampled = ("solve", path, "2+2?", "--max-tokens", 2)
+    planned = ("plan", "countdown", "--gpu", "h100", "--config", tmp_path / "config.json")
+    for arguments, named in ((sampled, path), (planned, "")):
+        code, out, err = scorl(*arguments)
+        assert (code, out) == (2, "")
+        assert named in err
+        assert not set("\x1b\x07\u202e\x9b") & set(err)
+
+
+def test_libraries_repeat_no_escape_sequences_of_a_model(tmp_path):
+    path = save_model(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | {"quantization_config": {"quant_method": WRONG}}))
+    command = [sys.executable, "-m", "scorl", "solve", path, "2+2?", "--max-tokens", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Unknown quantization type, got x\ufffd]0;owned" in done.stderr
+    assert not set("\x1b\x07\u202e\x9b") & set(done.stdout + done.stderr)

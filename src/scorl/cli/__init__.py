@@ -10,7 +10,6 @@ import errno
 import io
 import os
 import re
-import traceback
 from collections.abc import Sequence
 
 import click
@@ -22,7 +21,7 @@ from scorl.cli.doctor import doctor
 from scorl.cli.evaluate import evaluate
 from scorl.cli.export_eval import export_eval
 from scorl.cli.judge import judge
-from scorl.cli.output import say, speak_plainly
+from scorl.cli.output import say, show_traceback, speak_plainly
 from scorl.cli.plan import plan
 from scorl.cli.push import push
 from scorl.cli.recipes import recipes, schema
@@ -69,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     speak_plainly()
     try:
         code = _run(arguments)
-    except Exception:
+    except Exception as error:
         if launched_rank() is None:
             raise
-        traceback.print_exc()
+        show_traceback(type(error), error, error.__traceback__)
         code = 1
     exit_process(code)
 

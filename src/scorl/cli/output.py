@@ -6,18 +6,20 @@ import logging
 import os
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from scorl.errors import UserError
 from scorl.run.files import replacing
 from scorl.run.progress import format_duration
-from scorl.text_files import as_message
+from scorl.text_files import as_message, make_visible
 
 if TYPE_CHECKING:
     from scorl.report.table import Grid
@@ -31,8 +33,13 @@ __all__ = [
     "print_grid",
     "quiet",
     "say",
+    "show_traceback",
     "speak_plainly",
 ]
+
+
+COLOURED = {"ray"}
+"""Libraries that colour their own words in a log."""
 
 
 @contextmanager
@@ -60,8 +67,36 @@ def say(text: str, err: bool = True) -> None:
     click.echo(as_message(text), err=err)
 
 
+class PlainRecord(logging.LogRecord):
+    """A record of a log whose words no terminal obeys: libraries repeat there what a model's config.json says."""
+
+    def __init__(self, *given: Any, **how: Any) -> None:
+        super().__init__(*given, **how)
+        if self.exc_info:  # formatters take the text that is there
+            self.exc_text = make_visible("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))
+
+    def getMessage(self) -> str:  # noqa: N802
+        """The words, as formatters ask for them."""
+        return as_message(super().getMessage())
+
+
+def _make_record(name: str, *given: Any, **how: Any) -> logging.LogRecord:
+    ours = name.partition(".")[0] not in COLOURED
+    return (PlainRecord if ours else logging.LogRecord)(name, *given, **how)
+
+
+def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback on stderr as Python's own, but that a terminal obeys nothing of what is quoted in it."""
+    sys.stderr.write(make_visible("".join(traceback.format_exception(kind, error, trace))))
+
+
 def speak_plainly() -> None:
-    """Warnings in one line, each once, without lines of source; and no bars in a pipe, where each step is a line."""
+    """Warnings in one line, each once, without lines of source; and no bars in a pipe, where each step is a line.
+
+    What others wrote stays words in logs and in tracebacks too.
+    """
+    logging.setLogRecordFactory(_make_record)
+    sys.excepthook = show_traceback
     said: set[str] = set()
 
     def format_warning(
@@ -83,6 +118,7 @@ def quiet() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    logging.setLogRecordFactory(_make_record)  # a worker of Ray's has no command line
     if not torch.cuda.is_available():  # the kernels that it misses for recurrent layers are for GPUs
         logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     # What does not fit is counted, or refused, by `check_context`.

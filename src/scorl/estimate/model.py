@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from scorl.errors import UserError
 from scorl.model.adapters import with_adapters
+from scorl.model.faults import explained
 from scorl.model.layers import check_layers
 from scorl.model.loading import auto_model, load_pretrained
 from scorl.model.policy import Policy, freeze
@@ -58,7 +59,8 @@ class FakePolicy(Policy):
         self.device = torch.device("cpu")
         self.dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
         kind = auto_model(config, self.path)
-        model = kind.from_config(config, dtype=self.dtype if self.lora else torch.float32)
+        with explained(self.path):
+            model = kind.from_config(config, dtype=self.dtype if self.lora else torch.float32)
         self.model = (with_adapters(model, self.lora) if self.lora else freeze(model, settings.frozen)).eval()
 
 
@@ -108,5 +110,5 @@ def build_config(values: dict[str, Any], source: object) -> Any:
     """The transformers configuration of what a config.json holds; `source` names it in the error."""
     try:
         return AutoConfig.for_model(**values)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of any kind: anything may stand in the file
         raise UserError(f"{source}: no configuration that transformers understands: {error}") from None

@@ -47,7 +47,7 @@ def with_adapters(model: Any, lora: LoraSettings) -> Any:
                     adapted = PeftModel.from_pretrained(model, _adapter_folder(lora), is_trainable=True)
             else:
                 adapted = get_peft_model(model, _config(model, lora))
-        except (ValueError, TypeError, AttributeError, OSError, RuntimeError, re.error) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, OSError, RuntimeError, re.error) as error:
             key = "adapter" if lora.adapter else "target_modules"
             raise UserError(f"model.lora.{key}: {error}") from None
     _check_output(adapted.get_base_model())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scorl.errors import UserError, nearest
+from scorl.model.faults import explained
 from scorl.model.hub import hub_is_reachable
 from scorl.model.manifest import check_model_files
 from scorl.model.pickles import tensors_alone
@@ -109,13 +110,8 @@ def load_pretrained(kind: Any, name: str, **options: Any) -> Any:
     offline = not Path(files.path).exists() and not hub_is_reachable()
     if offline:
         options["local_files_only"] = True
-    try:
+    with explained(name, offline):
         return kind.from_pretrained(path, **options)
-    except ImportError as error:
-        raise UserError(f"cannot load model '{name}': {error}. GGUF files need: pip install 'scorl[gguf]'") from error
-    except (OSError, ValueError) as error:
-        why = "the hub cannot be reached, and no folder or cache has it" if offline else error
-        raise UserError(f"cannot load model '{name}': {why}") from error
 
 
 def load_model(name: str, dtype: torch.dtype, **options: Any) -> Any:
@@ -153,7 +149,7 @@ def _merge_adapter(model: Any, folder: str) -> Any:
     with tensors_alone(folder):
         try:
             return PeftModel.from_pretrained(model, folder).merge_and_unload()
-        except (ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, OSError, RuntimeError) as error:
             raise UserError(f"{folder}: these adapters do not fit their base model: {error}") from None
 
 
@@ -187,8 +183,9 @@ def build_hollow(config: Any, dtype: torch.dtype | None = None) -> Any:
     """The language model of a transformers configuration, on torch's meta device."""
     import torch
 
-    with torch.device("meta"):
-        return auto_model(config, config.model_type).from_config(config, dtype=dtype)
+    kind = auto_model(config, config.model_type)
+    with torch.device("meta"), explained(config.name_or_path or config.model_type):
+        return kind.from_config(config, dtype=dtype)
 
 
 def auto_model(config: Any, name: str) -> Any:
