@@ -1,5 +1,6 @@
 """What commands say about what they are given: checks without a run, runs without steps, warnings in one line."""
 
+import io
 import json
 import re
 import subprocess
@@ -8,6 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from rich.console import Console
 from support.worlds import save_model
 from test_metrics import groups
 
@@ -16,6 +19,7 @@ from scorl.errors import MANY, nearest
 from scorl.evaluation import Evaluation
 from scorl.recipe import resolve
 from scorl.recipe.source import shipped_recipes
+from scorl.run.progress import ProgressLine
 from scorl.settings import EvaluationSettings
 
 
@@ -241,6 +245,40 @@ def test_what_two_evaluations_have_not_in_common_is_said_or_refused(scorl, tmp_p
         code, _, err = scorl("diff", before, file)
         assert code == 2
         assert said in err
+
+
+OWNED = "x\x1b]0;owned\x07\u202e\x9b2J"
+OBEYED = set("\x1b\x07\u202e\x9b")
+
+
+def test_no_terminal_obeys_the_name_of_a_stage(scorl, recipe):
+    text = recipe.read_text().replace("steps: 1", f"name: {json.dumps(OWNED)}, steps: 1")
+    recipe.write_text(text.replace("supervised", "score_stage_one, beta_2: 0.1"))
+    arm = f"score:stages.0.name={json.dumps(OWNED)}"
+    compared = ("compare", "countdown", "--methods", arm, "--dry-run", "--seeds", 1, "--out", recipe.parent / "all")
+    for arguments in (("plan", recipe, "--gpu", "h100"), compared, ("train", recipe, "--dry-run")):
+        code, *said = scorl(*arguments)
+        assert code in (0, 1), said
+        assert "owned" in "".join(said)
+        assert not OBEYED & set("".join(said))
+    assert yaml.safe_load(said[0])["stages"][0]["name"] == OWNED
+
+
+def test_no_terminal_obeys_the_progress_of_a_stage():
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with ProgressLine(3, console) as progress:
+        progress({"step": 0, "stage": OWNED, "seconds": {"learn": 1.0}})
+        progress.between(OWNED, 1, 2)
+    assert "owned" in console.file.getvalue()
+    assert not set("\x07\u202e\x9b") & set(console.file.getvalue())  # the escapes are rich's
+
+
+def test_no_terminal_obeys_an_evaluation_of_others(scorl, tmp_path):
+    both = (written(tmp_path / name, *["10"] * 30, model=OWNED, task=OWNED) for name in ("a.json", "b.json"))
+    code, out, err = scorl("diff", *both)
+    assert (code, err) == (0, "")
+    assert out.count("owned") >= 2
+    assert not OBEYED & set(out)
 
 
 def test_an_evaluation_says_that_the_context_was_used_up(scorl, model):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from scorl.cli.output import check_writable, count_problems, open_output, quiet
+from scorl.cli.output import check_writable, count_problems, open_output, quiet, say
 from scorl.cli.paths import UserPath
 from scorl.cli.sampling import (
     COUNT,
@@ -83,6 +83,4 @@ def collect_repairs(
         handle.writelines(json.dumps(line, ensure_ascii=handle.isatty()) + "\n" for line in lines)
     problems = len({line["task_id"] for line in lines})
     counts = ", ".join(f"{fates[fate]} {fate}" for fate in ("kept", "right", "without a program", "repeated"))
-    click.echo(
-        f"{out}: {len(lines)} wrong programs for {problems} of {len(evaluation.groups)} problems ({counts})", err=True
-    )
+    say(f"{out}: {len(lines)} wrong programs for {problems} of {len(evaluation.groups)} problems ({counts})")

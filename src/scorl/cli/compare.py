@@ -81,7 +81,7 @@ def compare(
     failed = _execute(trials, place / TRIALS, jobs)
     tuned = choose_values(base, arms, tuning, trials) if tuning else {}
     for arm, choice in tuned.items():
-        click.echo(describe_choice(arm, choice), err=True)
+        say(describe_choice(arm, choice))
     if tuning:
         runs = plan_runs(base, pick_arms(arms, tuned), seeds, place)
         if all(arm in tuned for arm in arms if arm.trains):
@@ -92,9 +92,7 @@ def compare(
         raise UserError(f"no run came to its end; their last words are in {failed[0].log}")
     _write(comparison, place)
     if failed:
-        click.echo(
-            f"{len(failed)} runs failed, and the table is without them: {', '.join(r.name for r in failed)}", err=True
-        )
+        say(f"{len(failed)} runs failed, and the table is without them: {', '.join(r.name for r in failed)}")
         raise SystemExit(1)
 
 
@@ -102,11 +100,12 @@ def _list_runs(trials: list[Run], runs: list[Run], tuning: Tuning | None) -> Non
     """Every run and its stages, and what is not known yet."""
     for run in [*trials, *runs]:
         stages = ", ".join(f"{s.label} {s.steps}" for s in run.recipe.stages) or "measured only"
-        click.echo(f"{run.directory}: {stages}")
+        say(f"{run.directory}: {stages}", err=False)
     if tuning:
-        click.echo(
+        say(
             f"The runs in tune/ decide {tuning.key} of the others; where it is not the recipe's own, an arm's runs "
-            f"lie in ARM:{tuning.key}=VALUE."
+            f"lie in ARM:{tuning.key}=VALUE.",
+            err=False,
         )
 
 
@@ -123,7 +122,7 @@ def _write(comparison: Comparison, place: Path) -> None:
     write_whole(place / "table.md", "\n".join(map(to_markdown, grids)))
     for grid in grids:
         print_grid(grid)
-    click.echo(f"done: read {write_report(place)}; table.md and compare.json are beside it", err=True)
+    say(f"done: read {write_report(place)}; table.md and compare.json are beside it")
 
 
 def _execute(runs: list[Run], place: Path, jobs: int, before: Sequence[Run] = ()) -> list[Run]:

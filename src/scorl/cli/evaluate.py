@@ -198,4 +198,4 @@ def _write(evaluations: Sequence[Evaluation], out: Path | None, attempts_out: Pa
                 names |= {"model": evaluation.model} if several else {}
                 for trajectory in (trajectory for group in evaluation.groups for trajectory in group):
                     lines = (record | names for record in response_records(0, trajectory))
-                    handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                    handle.writelines(json.dumps(line, ensure_ascii=handle.isatty()) + "\n" for line in lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from scorl.cli.output import print_grid, quiet
+from scorl.cli.output import print_grid, quiet, say
 from scorl.cli.paths import UserPath
 from scorl.estimate.device import DEVICES
 
@@ -57,7 +57,7 @@ def plan(
         prompt_tokens,
         response_tokens,
         steps,
-        lambda what: click.echo(f"tracing {what}", err=True),
+        lambda what: say(f"tracing {what}"),
     )
     if as_json:
         click.echo(json.dumps(estimate.as_dict(), indent=1))

@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 
+from scorl.cli.output import say
 from scorl.cli.paths import UserPath
 from scorl.errors import UserError
 
@@ -67,10 +68,10 @@ def push(
     with TemporaryDirectory() as scratch:
         files = collect_files(checkpoint, repo_id, Path(scratch), dtype=dtype, adapter=adapter, dataset=dataset)
         for name, content in files.items():
-            click.echo(f"{measure(content):>15,}  {name}")
-        click.echo(f"{sum(map(measure, files.values())):>15,}  bytes in all, of {checkpoint.folder.name}")
+            say(f"{measure(content):>15,}  {name}", err=False)
+        say(f"{sum(map(measure, files.values())):>15,}  bytes in all, of {checkpoint.folder.name}", err=False)
         if folder:
             write_files(files, folder)
-            click.echo(f"written to {folder}; nothing was uploaded")
+            say(f"written to {folder}; nothing was uploaded", err=False)
         else:
-            click.echo(f"uploaded: {upload(files, repo_id, private=private, revision=revision)}")
+            say(f"uploaded: {upload(files, repo_id, private=private, revision=revision)}", err=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from scorl.cli.output import check_folder, check_writable, is_stdout, open_output
+from scorl.cli.output import check_folder, check_writable, is_stdout, open_output, say
 from scorl.cli.paths import UserPath
 
 __all__ = ["report"]
@@ -49,9 +49,9 @@ def report(runs: tuple[Path, ...], out: Path | None, figures: Path | None, megab
     if out:
         with open_output(out) as handle:
             handle.write(render_report(gathered))
-        click.echo(out, err=is_stdout(out))  # there it would stand behind the page
+        say(str(out), err=is_stdout(out))  # there it would stand behind the page
     else:
-        click.echo(save_report(gathered, runs))
+        say(str(save_report(gathered, runs)), err=False)
     if figures:
         for path in write_figures(gathered, figures):
-            click.echo(path)
+            say(str(path), err=False)

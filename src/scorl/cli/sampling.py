@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from scorl.cli.output import say
 from scorl.engines import ENGINES, Engine
 from scorl.engines.usage import Metered
 from scorl.errors import UserError
@@ -125,7 +126,7 @@ def build_engine(sampler: Sampler) -> Engine:
     """The engine; where answers are kept because they are paid for, it is said where."""
     engine = sampler.build()
     if isinstance(engine, Metered):
-        click.echo(engine.describe(), err=True)
+        say(engine.describe())
     return engine
 
 

@@ -97,9 +97,7 @@ def _check_only(recipe: Recipe, directory: RunDirectory) -> None:
     check_trackers(recipe.loggers)
     decided, _, _ = prepare(recipe)
     click.echo(decided.dump(), nl=False)
-    click.echo(
-        f"nothing was found wrong, and nothing trained: {recipe.steps} steps would go to {directory.path}", err=True
-    )
+    say(f"nothing was found wrong, and nothing trained: {recipe.steps} steps would go to {directory.path}")
 
 
 def default_folder(recipe: str) -> Path:
@@ -143,7 +141,7 @@ def _check_directory(recipe: Recipe, directory: RunDirectory, resume: str | None
         if not directory.free:
             raise UserError(f"{out}: this folder is not empty, and no run; choose another with --out")
         if directory.abandoned and launched_rank() is None:
-            click.echo(f"{out}: a start before this one ended before it had measured anything: begun anew", err=True)
+            say(f"{out}: a start before this one ended before it had measured anything: begun anew")
         elif resume == "yes" and not directory.abandoned:
             raise UserError(f"{out}: there is no run to resume")
     elif resume is None:
@@ -205,7 +203,7 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
     if recipe.model.dtype == "auto" and (
         reason := explain_dtype(built.policy.device, partial(count_parameters, recipe.model.path))
     ):
-        click.echo(f"model.dtype: {built.recipe.model.dtype}, {reason}", err=True)
+        say(f"model.dtype: {built.recipe.model.dtype}, {reason}")
     for difference in built.policy.chat.differences():
         say(f"chat template: {difference}")
 
@@ -232,14 +230,14 @@ def _report_end(result: RunResult, recipe: Recipe) -> None:
     if result.evaluations:
         _print_change(result.evaluations[recipe.evaluation.split]["history"])
     for alarm in result.alarms:
-        click.echo(f"alarm: {alarm}", err=True)
+        say(f"alarm: {alarm}")
     if result.interrupted:
         saved = f"saved after step {result.steps}" if result.steps else "stopped before the first step was saved"
-        click.echo(f"{saved}; resume with: scorl train {out} --resume", err=True)
+        say(f"{saved}; resume with: scorl train {out} --resume")
         return
     from scorl.report import write_report
 
-    click.echo(f"done: read {write_report(out)}, or the attempts with: scorl show {out}", err=True)
+    say(f"done: read {write_report(out)}, or the attempts with: scorl show {out}")
 
 
 def _print_change(history: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from scorl.cli.output import say
 from scorl.cli.paths import UserPath
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def _show_once(console: Console, watched: list[WatchedRun]) -> None:
         console.print(draw_all(watched))
         return
     for run in watched:
-        click.echo(f"{_name(run, watched)}{describe_state(run)}")
+        say(f"{_name(run, watched)}{describe_state(run)}", err=False)
         for line in describe_new(run, len(run.steps) - 1 if run.steps else 0, max(0, len(run.history) - 1)):
-            click.echo(f"{_name(run, watched)}{line}")
+            say(f"{_name(run, watched)}{line}", err=False)
         for alarm in run.alarms:
-            click.echo(f"{_name(run, watched)}alarm: {alarm}")
+            say(f"{_name(run, watched)}alarm: {alarm}", err=False)
 
 
 def _follow_live(console: Console, watched: list[WatchedRun], interval: float) -> None:
@@ -87,9 +88,9 @@ def _follow_plainly(watched: list[WatchedRun], interval: float) -> None:
             # a run that was resumed has cut off some lines, and writes them again
             steps, evaluations = min(steps, len(run.steps)), min(evaluations, len(run.history))
             if waiting and not run.steps and not run.history:
-                click.echo(f"{_name(run, watched)}{describe_state(run)}")
+                say(f"{_name(run, watched)}{describe_state(run)}", err=False)
             for line in describe_new(run, steps, evaluations):
-                click.echo(f"{_name(run, watched)}{line}")
+                say(f"{_name(run, watched)}{line}", err=False)
             said[id(run)] = (len(run.steps), len(run.history))
         waiting = False
         if all(run.done for run in watched):

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from scorl.hub.wording import find_messages
+from scorl.recipe import yaml_text
 from scorl.settings import Sampling
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def to_yaml(entries: list[EvalResultEntry]) -> str:
     """The text of a file in `.eval_results/`."""
     from huggingface_hub import eval_result_entries_to_yaml
 
-    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True, width=110)
+    return yaml_text.to_yaml(eval_result_entries_to_yaml(entries))
 
 
 def describe_setup(summary: Summary) -> str:

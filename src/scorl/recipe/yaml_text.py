@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from scorl.text_files import make_visible
+
 __all__ = ["PLAIN", "to_yaml"]
 
 PLAIN = {
@@ -19,7 +21,15 @@ PLAIN = {
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts texts into quotes that are values of either version: `no` and `1:30` of 1.1, `1e-5` and `08` of 1.2."""
+    """Puts texts into quotes that are values of either version: `no` and `1:30` of 1.1, `1e-5` and `08` of 1.2.
+
+    What no terminal should be sent is written as an escape (`\\u202E`), and reads back as the same.
+    """
+
+    def analyze_scalar(self, scalar: str) -> Any:
+        """How a text may be written, which is asked before it is."""
+        self.allow_unicode = make_visible(scalar) == scalar
+        return super().analyze_scalar(scalar)
 
 
 for _name, _pattern in PLAIN.items():

@@ -75,7 +75,7 @@ def describe_evaluation(entry: Record) -> str:
         metric = entry["metrics"].get(key)
         if metric and metric["value"] is not None:
             parts.append(f"{name} {format_value(key, metric['value'])} {format_interval(key, metric)}".rstrip())
-    return "  ".join(parts)
+    return make_visible("  ".join(parts))
 
 
 def describe_new(run: WatchedRun, steps: int, evaluations: int) -> Iterator[str]:
@@ -83,7 +83,7 @@ def describe_new(run: WatchedRun, steps: int, evaluations: int) -> Iterator[str]
     seconds, total = run.seconds_per_step or 0.0, run.total or 0
     lines = [(step["step"] + 1, 0, describe_step(step, total, seconds)) for step in run.steps[steps:]]
     lines += [(entry["step"], 1, describe_evaluation(entry)) for entry in run.history[evaluations:]]
-    yield from (make_visible(text) for _, _, text in sorted(lines))
+    yield from (text for _, _, text in sorted(lines))
 
 
 def _made(run: WatchedRun) -> int:
@@ -115,7 +115,7 @@ def _draw_evaluations(run: WatchedRun) -> Table:
     table = Table(box=None, padding=(0, 1))
     table.add_column("held-out", no_wrap=True)
     for entry in (first, last) if first is not last else (last,):
-        table.add_column(f"after {entry['step']}", justify="right", no_wrap=True)
+        table.add_column(Text(make_visible(f"after {entry['step']}")), justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for name, key in (HEADLINES | VERIFIED).items():
         values = [entry["metrics"].get(key, {}).get("value") for entry in run.history]

@@ -93,7 +93,7 @@ def tabulate_change(before: Evaluation | Summary, after: Evaluation | Summary) -
 
 
 def to_markdown(grid: Grid) -> str:
-    """The table as Markdown, aligned so that it reads well as plain text too."""
+    """The table as Markdown, aligned so that it reads well as plain text too; in a terminal it is words alone."""
     widths = [max(len(row[k]) for row in (grid.header, *grid.rows)) for k in range(len(grid.header))]
     rule = tuple("-" * widths[0] if k == 0 else "-" * (w - 1) + ":" for k, w in enumerate(widths))
     lines = [
@@ -102,7 +102,7 @@ def to_markdown(grid: Grid) -> str:
         + " |"
         for row in (grid.header, rule, *grid.rows)
     ]
-    return "\n\n".join([grid.title, "\n".join(lines), *grid.notes]) + "\n"
+    return make_visible("\n\n".join([grid.title, "\n".join(lines), *grid.notes])) + "\n"
 
 
 def fold_columns(grid: Grid, width: int) -> list[Grid]:

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from scorl.metrics import HEADLINES, VERIFIED
+from scorl.text_files import make_visible
 
 __all__ = ["ProgressLine", "describe_step", "format_duration"]
 
@@ -63,7 +64,7 @@ class ProgressLine:
 
     def between(self, what: str, done: int, total: int) -> None:
         """Show how far an evaluation (in problems) or a collection (in steps) is."""
-        text = f"{what}: {done}/{total}"
+        text = make_visible(f"{what}: {done}/{total}")
         if self._live:
             self._live.update(Text(text))
         else:
@@ -107,7 +108,7 @@ def describe_step(line: Mapping[str, Any], total: int, seconds: float) -> str:
     if line.get("loss") is not None:
         parts.append(f"loss {line['loss']:.3f}")
     parts += [f"ALARM {alarm['kind'].replace('_', ' ')}" for alarm in line.get("alarms", ())]
-    return "  ".join(parts)
+    return make_visible("  ".join(parts))  # a recipe names the stage
 
 
 def format_duration(seconds: float) -> str:
