@@ -136,6 +136,16 @@ def test_a_run_that_has_not_begun_and_one_that_has_ended(recorded, tmp_path, cap
     assert "one 4/4  2.00 s/step  done" in drawn(recorded)
 
 
+@pytest.mark.parametrize(
+    "stages", ["", "stages: 3", "stages: [1]", "stages: [{steps: x}]", "stages: [{steps: .inf}]", "evaluation: 3"]
+)
+def test_a_recipe_that_does_not_say_how_many_steps_there_are(recorded, capsys, stages):
+    (recorded / "recipe.yaml").write_text(RECIPE.replace(STAGES, stages))
+    assert scorl("watch", recorded, "--once") == 0
+    assert capsys.readouterr().out.startswith("one 3/?  2.00 s/step")
+    assert "one 3/?" in drawn(recorded)
+
+
 def test_silence_is_said(recorded):
     run = WatchedRun(RunDirectory(recorded), clock=lambda: time.time() + 600)
     run.refresh()

@@ -13,7 +13,7 @@ from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
 from scorl.run.progress import format_duration
 
-__all__ = ["describe_run", "is_done", "read_recipe"]
+__all__ = ["count_steps", "describe_run", "is_done", "read_recipe"]
 
 
 def read_recipe(run: RunDirectory) -> dict[str, Any]:
@@ -27,11 +27,16 @@ def read_recipe(run: RunDirectory) -> dict[str, Any]:
 
 def is_done(run: RunDirectory, evaluations: Mapping[str, Record]) -> bool:
     """Whether there is an evaluation after the last step; no, where the recipe does not say which that is."""
+    total = count_steps(read_recipe(run))
+    return total is not None and any(latest["step"] == total for latest in evaluations.values())
+
+
+def count_steps(recipe: Any) -> int | None:
+    """The steps of all stages of a recipe as it stands; None where it does not say."""
     try:
-        total = sum(int(stage["steps"]) for stage in read_recipe(run)["stages"])
-    except (KeyError, TypeError, ValueError):
-        return False
-    return any(latest["step"] == total for latest in evaluations.values())
+        return sum(int(stage["steps"]) for stage in recipe["stages"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def describe_run(

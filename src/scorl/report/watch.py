@@ -13,6 +13,7 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.metrics import HEADLINES, VERIFIED, describe_alarms
 from scorl.recipe.source import load
+from scorl.report.facts import count_steps
 from scorl.report.trajectories import ShownTrajectory, present, select
 from scorl.run.directory import STEPS, RunDirectory
 from scorl.run.files import Record
@@ -72,7 +73,7 @@ class WatchedRun:
     run: RunDirectory
     clock: Callable[[], float] = time.time
     total: int | None = None
-    """Steps in all; None: the recipe is not there yet."""
+    """Steps in all; None: the recipe is not there yet, or does not say."""
     split: str = "test"
     history: Sequence[Record] = ()
     """The held-out evaluations."""
@@ -126,13 +127,11 @@ class WatchedRun:
         return [step.get(key) for step in self.steps]
 
     def _read_recipe(self) -> None:
-        try:
-            recipe = load(self.run.path) if self.run.has_recipe else None
-        except UserError:
-            return
-        if recipe:
-            self.total = sum(int(stage["steps"]) for stage in recipe["stages"])
-            self.split = (recipe.get("evaluation") or {}).get("split", "test")
+        with suppress(UserError):
+            recipe = load(self.run.path) if self.run.has_recipe else {}
+            evaluation = recipe.get("evaluation")
+            self.total = count_steps(recipe)
+            self.split = str(evaluation.get("split", "test")) if isinstance(evaluation, dict) else "test"
 
     def _find_corrected(self) -> ShownTrajectory | None:
         for step in reversed(self.run.attempted_steps()[-LOOKED_THROUGH:]):
