@@ -2,10 +2,21 @@
 
 import gzip
 import json
+from contextlib import contextmanager
 
 import pytest
+import yaml
 from support.report_runs import attempt_lines, read_page, write_run
 from support.tiny_recipe import TINY
+
+from scorl.hub.base import redact
+from scorl.hub.card import describe_checkpoint
+from scorl.recipe import resolve
+from scorl.recipe.hidden import HIDDEN
+from scorl.recipe.sections import Recipe
+from scorl.run.directory import RunDirectory
+from scorl.run.loggers import Loggers
+from scorl.run.trackers import TRACKERS, Tracker
 
 CANARY = "hf_CanaryOfMine0123456789"
 RECIPE = (
@@ -51,3 +62,72 @@ def test_a_key_that_was_written_is_found(scorl, tmp_path):
     write_run(tmp_path / "run", extra=attempt_lines(0, "p", 0, [CANARY], "1"))
     assert scorl("report", tmp_path / "run")[0] == 0
     assert {"packed.jsonl.gz", "plain.jsonl", "run/report.html"} <= {*find_canaries(tmp_path)}
+
+
+SECRET = {
+    "judge_api_key": "short",
+    "apiKey": "x1",
+    "judge_key": "sk-short",
+    "token": "short",
+    "hf_token": "short",
+    "password": "short",
+    "client_secret": "short",
+    "secrets": {"judge": "short", "more": ["short"]},
+    "api_keys": ["short", "shorter"],
+}
+PLAIN = {
+    "max_tokens": 64,
+    "at_tokens": "64",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "api_key": None,
+    "api_key_env": "OPENAI_API_KEY",
+    "judge_key_var": "JUDGE_KEY",
+    "answer_key": "answer",
+    "keyboard": "short",
+    "secretary": "short",
+    "tokenizer": "short",
+    "judge_url": "http://node7:8000",
+}
+
+
+def test_what_a_recipe_calls_a_secret_is_one():
+    shown = redact({"task": {"args": SECRET | PLAIN}})["task"]["args"]
+    assert {key: value for key, value in shown.items() if key in PLAIN} == PLAIN
+    assert not any(word in json.dumps({key: shown[key] for key in SECRET}) for word in ("short", "x1"))
+    assert shown["secrets"] == {"judge": HIDDEN, "more": [HIDDEN]}
+    assert redact({"url": "see http://user:hunter2@node7:8000/v1"}) == {"url": f"see http://{HIDDEN}@node7:8000/v1"}
+
+
+def test_a_secret_in_a_recipe_goes_no_further(scorl, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY + "checkpoint: {save_steps: 1}\n")
+    run = tmp_path / "run"
+    code, *said = scorl("train", tmp_path / "tiny.yaml", "--out", run)
+    assert code == 0, said
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["model"]["chat_template_kwargs"] = {"judge_api_key": "sk-short", "note": "kept"}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert scorl("report", run)[0] == 0
+    page = (run / "report.html").read_text() + json.dumps(read_page(run / "report.html"), default=str)
+    for shown in (page, describe_checkpoint(RunDirectory(run), run / "checkpoints" / "step-2", 2)):
+        assert "sk-short" not in shown
+        assert HIDDEN in shown
+        assert "kept" in shown
+
+
+def test_loggers_are_sent_no_secret_of_a_recipe(tmp_path, monkeypatch):
+    sent = []
+
+    @contextmanager
+    def tracker(run):
+        sent.append(run.config)
+        yield Tracker(*[lambda *given: None] * 3), "name"
+
+    monkeypatch.setitem(TRACKERS, "wandb", tracker)
+    whole = {"task": {"args": SECRET}, "seed": 1}
+    monkeypatch.setattr(Recipe, "as_dict", lambda self: whole)
+    recipe = resolve("countdown", ["loggers=[wandb]"])
+    with Loggers(recipe, RunDirectory(tmp_path), {"scorl": "1"}) as loggers:
+        loggers.start(0)
+    assert sent[0]["seed"] == 1
+    assert "short" not in json.dumps(sent[0])

@@ -21,6 +21,7 @@ from scorl.engines.vllm import launch, transfer
 from scorl.engines.vllm.engine import VllmEngine
 from scorl.engines.vllm.launch import start_server
 from scorl.errors import GuardError, UserError
+from scorl.recipe import resolve
 from scorl.settings import LoraSettings, VllmSettings
 
 
@@ -79,9 +80,24 @@ def test_a_server_of_ones_own_is_asked_for_its_version(policy):
         pytest.raises(UserError, match=rf"engine.url: the server at {url} has vllm 0.40.0"),
     ):
         start_server(policy, VllmSettings(url=url))
-    for wrong, message in ((url, "no vLLM server answers at"), ("node7:8000", "is no address of a server")):
-        with pytest.raises(UserError, match=message):
-            start_server(policy, VllmSettings(url=wrong))
+    with pytest.raises(UserError, match="no vLLM server answers at"):
+        start_server(policy, VllmSettings(url=url))
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("node7:8000", "is no address of a server"),
+        ("http://[::1", "is no address of a server"),
+        ("http://node7:99999", "is no address of a server"),
+        ("http://user:hunter2@node7:8000", "no name, password or query"),
+        ("http://node7:8000/?token=hunter2", "no name, password or query"),
+    ],
+)
+def test_an_address_of_ones_own_is_one_without_a_secret(url, fault):
+    with pytest.raises(UserError, match=rf"engine\.url: .*{fault}") as refused:
+        resolve("countdown", ["engine.name=vllm", f"engine.url={url}"])
+    assert "hunter2" not in str(refused.value)
 
 
 def test_where_a_server_of_ones_own_runs_none_need_be_installed_here():

@@ -14,6 +14,7 @@ from scorl.errors import UserError
 from scorl.model.gguf_header import read_text_values
 from scorl.model.hub import hub_is_reachable
 from scorl.model.loading import resolve_model
+from scorl.recipe.hidden import hide_secrets
 from scorl.recipe.source import load
 from scorl.run.directory import RunDirectory
 from scorl.text_files import as_path
@@ -63,15 +64,19 @@ def find_base(model: str, ask_hub: bool = False) -> BaseModel:
 
 
 def redact(value: Any) -> Any:
-    """A part of a recipe without what its texts say of the machine: of a path its last name is left.
+    """A part of a recipe without secrets and what its texts say of the machine: of a path its last name is left.
 
     >>> redact({"path": "/home/me/data/mine.jsonl", "prompt": "a/b or c", "task": "./tasks/own.py:Sums"})
     {'path': 'mine.jsonl', 'prompt': 'a/b or c', 'task': 'own.py:Sums'}
     """
+    return _shorten_paths(hide_secrets(value))
+
+
+def _shorten_paths(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {redact(key): redact(inner) for key, inner in value.items()}
+        return {_shorten_paths(key): _shorten_paths(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [redact(inner) for inner in value]
+        return [_shorten_paths(inner) for inner in value]
     if isinstance(value, str) and "\n" not in value and (LOCAL.match(value) or _is_there(value)):
         return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
     return value

@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from scorl.hub.base import BaseModel, find_base, redact
 from scorl.hub.eval_results import METRICS, dataset_of, describe_setup
 from scorl.hub.wording import find_stop_strings, find_turns
+from scorl.recipe.hidden import hide_secrets
 from scorl.recipe.source import load, parse
 from scorl.recipe.yaml_text import to_yaml
 from scorl.report.table import tabulate_change, tabulate_evaluation, to_markdown
@@ -46,7 +47,7 @@ def describe_checkpoint(run: RunDirectory, folder: Path, step: int, ask_hub: boo
     Raises:
         UserError: recipe or evaluations cannot be read.
     """
-    recipe = load(run.path) | {"versions": find_versions(run)}
+    recipe = hide_secrets(load(run.path)) | {"versions": find_versions(run)}
     base = find_base(str(recipe["model"]["path"]), ask_hub)
     evaluation = latest_evaluation(run, step)
     data = write_metadata(base, recipe, evaluation)

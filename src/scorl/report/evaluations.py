@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scorl.errors import UserError, nearest
+from scorl.recipe.hidden import hide_secrets
 from scorl.run.directory import RunDirectory
 from scorl.run.history import has_metrics
 
@@ -54,7 +55,8 @@ def name_differences(before: Summary, after: Summary) -> Iterator[str]:
     if before["task"] != after["task"]:
         raise UserError(f"cannot compare an evaluation on {before['task']} with one on {after['task']}")
     yield from _name_changes({key: value for key, value in before.items() if key in SETTINGS}, after)
-    yield from _name_changes(before.get("task_settings", {}), after.get("task_settings", {}), "task.")
+    old, new = (hide_secrets(evaluation.get("task_settings", {})) for evaluation in (before, after))
+    yield from _name_changes(old, new, "task.")
 
 
 def _name_changes(old: Mapping[str, Any], new: Mapping[str, Any], section: str = "") -> Iterator[str]:

@@ -8,12 +8,14 @@ from typing import Any
 
 import yaml
 
+from scorl.recipe.hidden import hide_secrets
+from scorl.recipe.yaml_text import to_yaml
 from scorl.report.packing import list_files
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
 from scorl.run.progress import format_duration
 
-__all__ = ["count_steps", "describe_run", "is_done", "read_recipe"]
+__all__ = ["count_steps", "describe_run", "is_done", "read_recipe", "show_recipe"]
 
 
 def read_recipe(run: RunDirectory) -> dict[str, Any]:
@@ -23,6 +25,13 @@ def read_recipe(run: RunDirectory) -> dict[str, Any]:
     except yaml.YAMLError:
         return {}
     return recipe if isinstance(recipe, dict) else {}
+
+
+def show_recipe(run: RunDirectory) -> str:
+    """Its text; without the secrets, where some are in it."""
+    recipe = read_recipe(run)
+    shown = hide_secrets(recipe)
+    return run.recipe_text() if shown == recipe else to_yaml(shown)
 
 
 def is_done(run: RunDirectory, evaluations: Mapping[str, Record]) -> bool:

@@ -14,7 +14,7 @@ from scorl.metrics.alarms import describe_alarms
 from scorl.report.comparison import find_runs, read_comparison, read_scaling
 from scorl.report.curves import find_alarm_steps, find_stages, gather_evaluation_curves, gather_training_curves
 from scorl.report.distributions import gather_difficulty, gather_edits
-from scorl.report.facts import describe_run, is_done
+from scorl.report.facts import describe_run, is_done, show_recipe
 from scorl.report.packing import Packed, average_lengths, choose_files, count_bytes, pack_attempts
 from scorl.report.table import Grid, label_metric, tabulate_change, tabulate_evaluation
 from scorl.run.directory import RunDirectory
@@ -105,7 +105,7 @@ def gather_run(name: str, run: RunDirectory, every: int = 1) -> RunData:
         describe_run(run, steps, stages, evaluations),
         describe_alarms(steps, is_done(run, evaluations)) if steps else [],
         [_tabulate(split, latest) for split, latest in evaluations.items()],
-        run.recipe_text(),
+        show_recipe(run),
         charts,
         attempts,
     )

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+from scorl.recipe.hidden import hide_secrets
 from scorl.recipe.sections import Recipe
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
@@ -37,7 +38,7 @@ class Loggers:
 
     def __init__(self, recipe: Recipe, directory: RunDirectory, versions: Mapping[str, str]) -> None:
         self._recipe, self._directory = recipe, directory
-        self._config = recipe.as_dict() | {"versions": dict(versions)}
+        self._config = hide_secrets(recipe.as_dict()) | {"versions": dict(versions)}
         self._ends = [sum(stage.steps for stage in recipe.stages[: n + 1]) for n in range(len(recipe.stages))]
         self._opened: dict[str, Tracker] = {}
         self._left_alone: dict[str, float] = {}  # until when

@@ -18,6 +18,7 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.recipe.sections import Recipe
 from scorl.recipe.source import RECIPE_FILE
+from scorl.recipe.yaml_text import to_yaml
 from scorl.run.directory import RunDirectory
 
 __all__ = ["MODULES", "TRACKERS", "Rows", "TrackedRun", "Tracker", "check_trackers"]
@@ -49,7 +50,7 @@ class TrackedRun:
     directory: RunDirectory
     recipe: Recipe
     config: Mapping[str, Any]
-    """The recipe as a mapping, with the versions."""
+    """The recipe as a mapping, with the versions and without secrets."""
     updates: int
     """Made so far."""
     before: str | None
@@ -97,7 +98,7 @@ def _open_tensorboard(run: TrackedRun) -> Iterator[tuple[Tracker, str]]:
     # What was written behind the checkpoint is hidden, and written again.
     writer: Any = SummaryWriter(str(run.directory.tensorboard), purge_step=run.updates if run.before else None)
     if not run.updates:
-        writer.add_text("recipe", "    " + run.directory.recipe_text().replace("\n", "\n    "), 0)
+        writer.add_text("recipe", "    " + to_yaml(dict(run.config)).replace("\n", "\n    "), 0)
 
     def log(step: int, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
@@ -35,16 +35,26 @@ def api_url(text: str, where: str) -> str:
     Raises:
         UserError: it is none, or has a secret in it; `where` says who gave it.
     """
+    parts = _split_url(text, f"{where}: this is no address of an API; http://127.0.0.1:8000/v1 would be one")
+    if _has_secret(parts):
+        raise UserError(f"{where}: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
+    return text if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/v1"
+
+
+def _split_url(text: str, fault: str) -> SplitResult:
+    """The parts of a server's URL; `fault` is raised where it is none."""
     try:
         parts = urlsplit(text)
         is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # half an IPv6 address, or a port that is none
         is_one = False
     if not is_one:
-        raise UserError(f"{where}: this is no address of an API; http://127.0.0.1:8000/v1 would be one")
-    if parts.username or parts.password or parts.query:
-        raise UserError(f"{where}: no name, password or query belongs there; a key goes into OPENAI_API_KEY")
-    return text if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/v1"
+        raise UserError(fault)
+    return parts
+
+
+def _has_secret(parts: SplitResult) -> bool:
+    return bool(parts.username or parts.password or parts.query)
 
 
 def read_key(variable: str) -> str | None:
@@ -120,6 +130,10 @@ class VllmSettings:
     def __post_init__(self) -> None:
         if self.url is not None and self.gpus is not None:
             raise UserError("engine.gpus: the server at engine.url has its own already; name one of the two")
+        if self.url is not None and _has_secret(
+            _split_url(self.url, "engine.url: this is no address of a server; http://127.0.0.1:8000 would be one")
+        ):
+            raise UserError("engine.url: no name, password or query belongs there, and the server asks for none")
 
     @property
     def is_elsewhere(self) -> bool:

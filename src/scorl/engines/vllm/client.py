@@ -94,8 +94,6 @@ class OwnServer(HttpServer):
     def __init__(self, url: str, timeout: float) -> None:
         super().__init__(timeout)
         self.url, self._parts = url, urlsplit(url)
-        if self._parts.scheme not in ("http", "https") or not self._parts.hostname:
-            raise UserError(f"engine.url: '{url}' is no address of a server; http://127.0.0.1:8000 would be one")
         if not self.is_healthy():
             raise UserError(f"engine.url: no vLLM server answers at {url}; docs/vllm.md says how to start one")
         check_version(self.get("/version")["version"], f"engine.url: the server at {url}")
