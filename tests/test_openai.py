@@ -1,6 +1,7 @@
 """The engine `openai` against a small server of our own over real HTTP; other people's: make test-endpoints."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import signal
@@ -331,6 +332,31 @@ def test_an_address_from_the_environment_is_checked_alike(server, engine, monkey
     monkeypatch.setenv("OPENAI_BASE_URL", "http://me:secret@there/v1")
     with pytest.raises(UserError, match="no name, password or query"):
         engine(base_url=None)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("odd://me:hunter2@there:1", "no address of a proxy"),
+        ("http://[::hunter2", "no address of a proxy"),
+        ("socks5://me:hunter2@there:1", "pip install socksio"),
+    ],
+)
+def test_a_proxy_that_is_none_is_said_without_its_password(scorl, monkeypatch, proxy, said):
+    if said.endswith("socksio") and importlib.util.find_spec("socksio"):
+        pytest.skip("socksio is installed")
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    asked, served = ("solve", "openai:m@http://there/v1", "2+2?"), ("serve", "--upstream", "http://there", "--port", 0)
+    for arguments in (asked, served):
+        code, out, err = scorl(*arguments)
+        assert (code, out) == (2, "")
+        assert "scorl: ALL_PROXY: " in err
+        assert said in err
+        assert "hunter2" not in err
+    with pytest.raises(UserError, match=r"^ALL_PROXY: "):
+        Endpoint("m", OpenAISettings(base_url="http://there/v1"))
 
 
 def test_an_address_without_a_path_means_v1():

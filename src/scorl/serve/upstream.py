@@ -23,7 +23,7 @@ from openai import (
 )
 
 from scorl.engines.openai.bounds import EndlessAnswerError, bound_async_answers
-from scorl.engines.openai.faults import mask, refused_field
+from scorl.engines.openai.faults import mask, reading_proxies, refused_field
 from scorl.engines.openai.reading import Reply, StreamReader, drop_surrogates, read_completion
 from scorl.serve.protocol import NoAnswerError
 from scorl.serve.settings import ServeSettings
@@ -62,12 +62,14 @@ class Upstream:
     """An endpoint that speaks OpenAI's protocol."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        with reading_proxies():
+            http_client = DefaultAsyncHttpxClient(event_hooks={"response": [bound_async_answers()]})
         self.client = AsyncOpenAI(
             api_key=settings.upstream_key or "none",  # the client wants one, and many servers do not
             base_url=settings.upstream,
             timeout=settings.timeout,
             max_retries=2,
-            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bound_async_answers()]}),
+            http_client=http_client,
         )
         self._key, self._timeout = settings.upstream_key, settings.timeout
         self._takes_stream_options = True

@@ -19,7 +19,7 @@ from openai import (
 )
 
 from scorl.engines.openai.bounds import bound_answers, bound_time
-from scorl.engines.openai.faults import FALLBACKS, explain, refused_field
+from scorl.engines.openai.faults import FALLBACKS, explain, reading_proxies, refused_field
 from scorl.engines.openai.journal import Answer, Question
 from scorl.engines.openai.reading import Reply, StreamReader, read_completion
 from scorl.errors import UserError
@@ -36,19 +36,22 @@ class Endpoint:
     """A model behind a URL. Back-off and Retry-After are the client's.
 
     Raises:
-        UserError: the URL is none, or has a secret in it; the key is none.
+        UserError: the URL is none, or has a secret in it; the key is none, or a proxy of the environment.
     """
 
     def __init__(self, model: str, settings: OpenAISettings) -> None:
         self.model, self._settings = model, settings
         self._key = read_key("OPENAI_API_KEY")
         named = OpenAISettings(base_url=settings.base_url or os.environ.get("OPENAI_BASE_URL") or None)
+        hooks: dict[str, list[Any]] = {"request": [bound_time], "response": [bound_answers]}
+        with reading_proxies():
+            http_client = DefaultHttpxClient(event_hooks=hooks)
         self._client = OpenAI(
             api_key=self._key or "none",  # the client wants one, and many servers do not
             base_url=named.base_url,
             timeout=settings.timeout,
             max_retries=settings.max_retries,
-            http_client=DefaultHttpxClient(event_hooks={"request": [bound_time], "response": [bound_answers]}),
+            http_client=http_client,
         )
         self._refused: set[str] = set()
 

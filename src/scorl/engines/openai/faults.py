@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from openai import (
@@ -20,9 +22,9 @@ from openai import (
 )
 
 from scorl.engines.openai.bounds import EndlessAnswerError
-from scorl.errors import nearest
+from scorl.errors import UserError, nearest
 
-__all__ = ["FALLBACKS", "explain", "mask", "refused_field", "server_words"]
+__all__ = ["FALLBACKS", "explain", "mask", "reading_proxies", "refused_field", "server_words"]
 
 FALLBACKS = {
     "seed": "takes no seed: at a temperature above 0 other answers would be drawn the next time",
@@ -31,6 +33,8 @@ FALLBACKS = {
 }
 """Fields that a server may not take, and what is said where it does not: each is tried once."""
 
+PROXIES = {"all_proxy", "http_proxy", "https_proxy"}
+"""Variables that name one, in capitals too."""
 LONG = 300
 """The most characters that are repeated of what a server says."""
 CONTEXT = ("context length", "context window", "context size", "context_length", "maximum context", "max_model_len")
@@ -40,6 +44,27 @@ CONTEXT = ("context length", "context window", "context size", "context_length",
 def explain(error: Exception, url: str, model: str, key: str | None, models: Callable[[], Sequence[str]]) -> str:
     """A sentence about an error of the client, without its key; `models` asks the server what models it has."""
     return mask(_explain(error, url, model, key, models), key)
+
+
+@contextmanager
+def reading_proxies() -> Iterator[None]:
+    """Within, a client is made, and reads the proxies that the environment names.
+
+    Raises:
+        UserError: one is none, which is not repeated, for passwords stand in it.
+    """
+    try:
+        yield
+    except Exception as error:  # httpx has several kinds
+        names = sorted(name for name in os.environ if name.lower() in PROXIES)
+        if not names:
+            raise
+        why = (
+            "a SOCKS proxy needs `pip install socksio`"
+            if isinstance(error, ImportError)
+            else "this is no address of a proxy; http://127.0.0.1:3128 would be one"
+        )
+        raise UserError(f"{' or '.join(names)}: {why}") from None
 
 
 def mask(text: str, key: str | None) -> str:
