@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -107,9 +107,10 @@ class FakeUpstream:
 
 
 @contextmanager
-def running(app, http=PatientProtocol):
+def running(app, http=PatientProtocol, **config):
     """An application behind a port of this machine."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http=http, log_level="error", timeout_graceful_shutdown=1))
+    config |= {"log_level": "error", "timeout_graceful_shutdown": 1}
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=http, **config))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -131,11 +132,11 @@ def serving(upstream):
     """Runs a proxy with such settings in front of the upstream; gives the official client of it."""
 
     @contextmanager
-    def serve(turns=None, **settings):
+    def serve(turns=None, limit_concurrency=None, **settings):
         turns = Correction()(AGAIN, 2) if turns is None else turns
         with running(upstream.app) as behind:
             told = ServeSettings(f"http://127.0.0.1:{behind}/v1", turns, **settings)
-            with running(make_app(told)) as port:
+            with running(make_app(told), limit_concurrency=limit_concurrency) as port:
                 yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="key", max_retries=0)
 
     return serve
@@ -155,6 +156,14 @@ def post(client, body, headers=(), path="/v1/chat/completions"):
     connection.request("POST", path, body, {"content-type": "application/json", **dict(headers)})
     response = connection.getresponse()
     return response.status, dict(response.getheaders()), json.loads(response.read())
+
+
+def send_head(client, length=10):
+    """A request without its body."""
+    slow = socket.create_connection(("127.0.0.1", port_of(client)), timeout=20)
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    slow.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())
+    return slow
 
 
 def eventually(condition):
@@ -373,6 +382,38 @@ def test_a_long_body_is_refused_before_it_is_read(serving, upstream):
             endless.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
             endless.sendall(b"800\r\n" + b"x" * 0x800 + b"\r\n")
             assert endless.recv(100).startswith(b"HTTP/1.1 413")
+        with send_head(client, 1001) as declared:
+            assert declared.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_bodies_that_do_not_come_keep_nobody_out(serving, upstream):
+    with serving((), max_concurrency=1) as client, ExitStack() as sockets:
+        slow = [sockets.enter_context(send_head(client)) for _ in range(6)]
+        for early in slow[:2]:  # beyond the four that are awaited the first ones make room
+            assert early.recv(100).startswith(b"HTTP/1.1 429")
+        assert ask(client).choices
+        upstream.delay = 1.0
+        thread = threading.Thread(target=ask, args=[client])
+        thread.start()
+        assert eventually(lambda: len(upstream.asked) == 2)
+        slow[-1].sendall(b"{")  # no more of it is held while there is no place
+        assert slow[-1].recv(100).startswith(b"HTTP/1.1 429")
+        with send_head(client) as late:
+            assert late.recv(100).startswith(b"HTTP/1.1 429")
+        upstream.delay = 0.0
+        thread.join()
+
+
+def test_idle_connections_keep_nobody_out(serving):
+    with serving((), limit_concurrency=8) as client, ExitStack() as sockets:
+        address = ("127.0.0.1", port_of(client))
+        idle = [sockets.enter_context(socket.create_connection(address, timeout=20)) for _ in range(20)]
+        for number in range(3):
+            assert ask(client, str(number)).choices
+        assert idle[0].recv(100) == b""
+        idle[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):  # the youngest are still there
+            idle[-1].recv(100)
 
 
 def test_an_upstream_that_is_too_slow(serving, upstream):
@@ -389,9 +430,7 @@ def test_an_upstream_that_is_too_slow(serving, upstream):
 
 
 def test_a_body_that_does_not_come(serving):
-    with serving(patience=0.3) as client, socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as slow:
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        slow.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
+    with serving(patience=0.3) as client, send_head(client) as slow:
         assert slow.recv(100).startswith(b"HTTP/1.1 408")
 
 

@@ -67,7 +67,7 @@ def serve(
     import uvicorn
 
     from scorl.serve.app import make_app
-    from scorl.serve.patience import PatientProtocol
+    from scorl.serve.patience import CONNECTIONS_A_PLACE, PatientProtocol
     from scorl.serve.settings import LOOPBACK, ServeSettings
     from scorl.tasks.asking import correction_of, find_answer, name_answer
 
@@ -91,8 +91,14 @@ def serve(
     shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
     click.echo(f"http://{shown}:{port}/v1 asks {settings.upstream} {attempts} times; Ctrl-C ends it", err=True)
     with contextlib.suppress(KeyboardInterrupt):
-        app, http = make_app(settings), PatientProtocol
-        config = uvicorn.Config(app, http=http, ws="none", log_level="warning", timeout_graceful_shutdown=3)
+        config = uvicorn.Config(
+            make_app(settings),
+            http=PatientProtocol,
+            ws="none",
+            log_level="warning",
+            limit_concurrency=CONNECTIONS_A_PLACE * max_concurrency,
+            timeout_graceful_shutdown=3,
+        )
         uvicorn.Server(config).run(sockets=[listening])
     click.echo("stopped", err=True)
 
