@@ -158,11 +158,13 @@ def post(client, body, headers=(), path="/v1/chat/completions"):
     return response.status, dict(response.getheaders()), json.loads(response.read())
 
 
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
 def send_head(client, length=10):
     """A request without its body."""
     slow = socket.create_connection(("127.0.0.1", port_of(client)), timeout=20)
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    slow.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())
+    slow.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % length)
     return slow
 
 
@@ -378,8 +380,7 @@ def test_a_long_body_is_refused_before_it_is_read(serving, upstream):
         assert status == 413
         assert "1000 bytes" in answer["error"]["message"]
         with socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as endless:
-            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            endless.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            endless.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
             endless.sendall(b"800\r\n" + b"x" * 0x800 + b"\r\n")
             assert endless.recv(100).startswith(b"HTTP/1.1 413")
         with send_head(client, 1001) as declared:
@@ -494,6 +495,40 @@ def test_an_answer_that_is_not_read_frees_its_place(serving, upstream, impatient
         upstream.answer = lambda body: "y"
         assert eventually(lambda: post(client, json.dumps(body | {"stream": False}))[0] == 200)
         connection.close()
+
+
+@pytest.fixture
+def small_buffers(monkeypatch):
+    """The machine's own buffers are small, so that a little that is read makes room at once."""
+    made = PatientProtocol.connection_made
+
+    def connection_made(self, transport):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        made(self, transport)
+
+    monkeypatch.setattr(PatientProtocol, "connection_made", connection_made)
+
+
+async def many_events(self, piece):
+    for _ in range(20_000):
+        yield "data: " + "x" * 4000 + "\n\n"
+
+
+def test_an_answer_that_is_read_a_little_now_and_then_ends_too(
+    serving, upstream, impatient, small_buffers, monkeypatch
+):
+    monkeypatch.setattr("scorl.serve.app.Answering.events", many_events)
+    body = json.dumps(ASKED | {"stream": True}).encode()
+    with serving((), max_concurrency=1, timeout=1.0, patience=0.5) as client, send_head(client, len(body)) as slow:
+        slow.sendall(body)
+        read, end = 0, time.monotonic() + 5
+        with suppress(ConnectionError):
+            while more := slow.recv(100_000):
+                read += len(more)
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        assert read > 200_000
+        assert post(client, json.dumps(ASKED))[0] == 200  # its place is free
 
 
 def test_a_crowd_never_gets_past_the_limit(serving, upstream):

@@ -91,7 +91,8 @@ class CorrectingProxy:
                 answering = until_answered.enter_context(closing(Answering(self, asked)))
                 if asked.stream:
                     first = await _unless_gone(request, answering.next())
-                    return StreamedAnswer(answering.events(first), until_answered.pop_all())
+                    limit = self.settings.timeout + self.settings.patience
+                    return StreamedAnswer(answering.events(first), until_answered.pop_all(), limit)
                 return JSONResponse(_completion(asked, await _unless_gone(request, answering.result())))
             except ClientDisconnect:
                 return GONE
@@ -178,16 +179,17 @@ class Answering:
 
 
 class StreamedAnswer(StreamingResponse):
-    """Server-sent events, behind which something is closed however they end."""
+    """Server-sent events, behind which something is closed however they end, also within so many seconds."""
 
-    def __init__(self, events: AsyncIterator[str], behind: ExitStack) -> None:
+    def __init__(self, events: AsyncIterator[str], behind: ExitStack, seconds: float) -> None:
         super().__init__(events, media_type="text/event-stream", headers=NO_CACHE)
-        self.behind = behind
+        self.behind, self.seconds = behind, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them."""
-        with self.behind, suppress(ClientDisconnect):
-            await super().__call__(scope, receive, send)
+        """Send them; whoever reads too slowly is hung up on, since the server ends what ends without its last part."""
+        with self.behind, suppress(ClientDisconnect, TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await super().__call__(scope, receive, send)
 
 
 NO_CACHE = {"cache-control": "no-cache", "x-accel-buffering": "no"}

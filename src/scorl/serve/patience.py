@@ -60,9 +60,10 @@ class PatientProtocol(H11Protocol):
         self._wait("somebody to read")
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """There is room again; where the connection ends, all of the rest has to be read in time."""
         super().resume_writing()
-        self._end("somebody to read")
+        if not self.transport.is_closing():
+            self._end("somebody to read")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """They are gone."""
