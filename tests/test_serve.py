@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -350,6 +351,52 @@ def test_what_is_no_request(serving, body):
         status, _, answer = post(client, body)
     assert status == 400
     assert answer["error"]["message"]
+
+
+CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]}).encode()
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def raw(body, headers=b""):
+    return HEAD + b"Connection: close\r\n" + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def with_field(field):
+    return raw(CHAT[:-1] + b"," + field + b"}")
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (b"GET /health HTTP/1.0\r\n\r\n", [400]),  # without a Host
+        (b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n", [200]),
+        (raw(b"%x\r\n%b\r\n0\r\n\r\n" % (len(CHAT), CHAT), b"Transfer-Encoding: chunked\r\n"), [200]),
+        (raw(CHAT, b"Content-Length: 3\r\n"), [400]),
+        (raw(CHAT, b"Host: localhost\r\n"), [400]),
+        (HEALTH + b"X: " + b"a" * 200_000 + b"\r\n\r\n", [400]),
+        (b"GET /health HTTP/1.1\r\nHost: [\r\nConnection: close\r\n\r\n", [400]),
+        (2 * (HEALTH + b"\r\n") + HEALTH + b"Connection: close\r\n\r\n", [200] * 3),
+        (raw(CHAT, b"Expect: 100-continue\r\n"), [100, 200]),
+        (HEALTH + b"Upgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n", [200]),
+        (with_field(b'"model":"n"'), [200]),
+        (with_field(b'"response_format":' + b'{"a":' * 900 + b"1" + b"}" * 900), [400]),
+        (with_field(b'"temperature":1e999'), [400]),
+        (with_field(b'"seed":' + b"9" * 4300), [200]),
+        (with_field(b'"seed":' + b"9" * 4301), [400]),
+        (with_field(b'"user":"\\ud800"'), [400]),
+    ],
+)
+def test_raw_requests_get_a_status_and_the_next_one_its_answer(serving, upstream, sent, statuses):
+    with serving(()) as client:
+        with socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as connection:
+            answer = bytearray()
+            with suppress(ConnectionError):  # of what was too long it leaves a part unread
+                connection.sendall(sent)
+                while part := connection.recv(1 << 16):
+                    answer += part
+        assert list(map(int, re.findall(rb"HTTP/1\.1 (\d{3}) ", answer))) == statuses
+        assert [asked["model"] for asked in upstream.asked] in ([], ["n" if b'"n"' in sent else "m"])  # the last counts
+        assert ask(client).choices[0].message.content == FIRST
 
 
 def test_routes_that_are_none(serving):
