@@ -7,7 +7,7 @@
 # make test-bases   builds each tiny base anew and compares it with the shipped one (half an hour, one thread); BASES=hasty-base for one
 # make test-kills   SIGKILL at random moments of tiny runs, which resume to the same bits; KILLS=300 for more than 60
 # make test-faults  a kill, a full disk, Ctrl-C at every file operation of a tiny run, which resumes to the same bits
-# make test-long    10,000 tiny steps with flat memory, handles, processor time and files; STEPS=1000 for fewer
+# make test-long    10,000 tiny steps: memory but for their records, handles, processor time and files stay flat; STEPS=1000 for fewer
 # make test-judges  mutated answers and hostile programs, workers killed; ANSWERS=100000 PROGRAMS=10000 for more
 # make lock    renews locks/, where pyproject.toml asks for it; UPGRADE=1 takes the newest versions
 # make audit   the locked packages against what is known of their vulnerabilities
