@@ -306,3 +306,19 @@ def test_continuous_integration_tries_every_python_that_is_supported() -> None:
     classifiers = [f"Programming Language :: Python :: {python}" for python in pythons]
     assert [c for c in PROJECT["classifiers"] if "Python :: 3." in c] == classifiers
     assert f"\nPYTHONS ?= {' '.join(pythons)}\n" in (ROOT / "Makefile").read_text()
+
+
+def test_a_release_is_published_only_of_what_passed_the_tests() -> None:
+    """Its tag may be of any commit, so the tests run anew, as continuous integration runs them."""
+    workflows = {path.stem: yaml.safe_load(path.read_text()) for path in WORKFLOWS}
+    jobs = workflows["release"]["jobs"]
+    assert {*jobs["publish"]["needs"]} == {*jobs} - {"publish"}
+    assert jobs["test"] == workflows["ci"]["jobs"]["test"]
+    commands = [step.get("run") for job in jobs.values() for step in job["steps"]]
+    assert {"make audit", "make test-release"} <= {*commands}
+    assert not any("if" in job or "continue-on-error" in job for job in jobs.values())
+
+
+def test_a_push_does_not_end_the_weekly_tests() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert "${{ github.event_name }}" in workflow["concurrency"]["group"]
