@@ -79,12 +79,14 @@ define make_environment # ENVIRONMENT
 endef
 
 # Every file is held to its hash. pip has none for what lies in this folder, so that the package follows by itself.
+# Where torch's build for CPUs is not to be had, the check misses what the other build wants, and then nothing may be.
 define install_locked # ENVIRONMENT
 	$(call make_environment,$(1))
 	$(1)/bin/python -m pip install -q --no-index --no-deps --require-hashes -r locks/torch-cpu.txt 2> /dev/null || true
 	$(1)/bin/python -m pip install --no-deps --require-hashes -r locks/requirements.txt
 	$(1)/bin/python -m pip install --no-deps --no-build-isolation -e .
-	$(1)/bin/python -m pip check || $(1)/bin/python -m pip install --no-deps --require-hashes -r locks/cuda.txt
+	$(1)/bin/python -m pip check || { \
+		$(1)/bin/python -m pip install --no-deps --require-hashes -r locks/cuda.txt && $(1)/bin/python -m pip check; }
 endef
 
 # Further extras, which the lock does not know, with the versions that it has.

@@ -150,6 +150,13 @@ def test_setup_makes_anew_what_a_failed_one_left_and_names_a_python_that_is_too_
 
 
 @needs_make
+@pytest.mark.parametrize(("heals", "code"), [("true", 0), ("false", 2)])
+def test_setup_fails_where_something_else_is_wrong_than_the_packages_of_cuda(setup, heals, code) -> None:
+    checks = f'"-m pip check") [ -e healed ];; *cuda.txt) ! {heals} || touch healed;;'
+    assert setup(f'{new("3.12")}; case "$*" in {checks} esac').returncode == code
+
+
+@needs_make
 def test_an_environment_of_another_python_than_the_one_that_is_named_is_made_anew(make, setup, tmp_path) -> None:
     environment = tmp_path / ".venv"
     assert setup(new("3.12")).returncode == 0
@@ -244,6 +251,13 @@ def test_the_wheel_is_tried_with_the_commands_of_the_readme() -> None:
     assert len(tried) == len(written) > 5
     for line, words in zip(tried, (shlex.split(line, comments=True) for line in written), strict=True):
         assert [word for word in words if word not in shlex.split(line) and not word.isdecimal()] == []
+
+
+def test_the_wheel_is_tried_by_a_python_that_is_named_from_here(tmp_path) -> None:
+    write_script(tmp_path / "own-python", 'echo "$@" > "$(dirname "$0")/called"; exit 7')
+    script = ["bash", ROOT / "tools" / "try_wheel.sh", "./own-python", "x.whl"]
+    assert subprocess.run(script, cwd=tmp_path, capture_output=True, check=False).returncode == 7
+    assert (tmp_path / "called").read_text() == "-m venv env\n"
 
 
 def find_fault_of_version(version: str, changelog: str) -> str | None:
