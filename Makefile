@@ -7,7 +7,7 @@
 # make test-bases   builds each tiny base anew and compares it with the shipped one (half an hour, one thread); BASES=hasty-base for one
 # make test-kills   SIGKILL at random moments of tiny runs, which resume to the same bits; KILLS=300 for more than 60
 # make test-faults  a kill, a full disk, Ctrl-C at every file operation of a tiny run, which resumes to the same bits
-# make test-long    10,000 tiny steps with flat memory, handles, processor time and files; STEPS=1000 for fewer
+# make test-long    10,000 tiny steps: memory but for their records, handles, processor time and files stay flat; STEPS=1000 for fewer
 # make test-judges  mutated answers and hostile programs, workers killed; ANSWERS=100000 PROGRAMS=10000 for more
 # make lock    renews locks/, where pyproject.toml asks for it; UPGRADE=1 takes the newest versions
 # make audit   the locked packages against what is known of their vulnerabilities
@@ -79,12 +79,14 @@ define make_environment # ENVIRONMENT
 endef
 
 # Every file is held to its hash. pip has none for what lies in this folder, so that the package follows by itself.
+# Where torch's build for CPUs is not to be had, the check misses what the other build wants, and then nothing may be.
 define install_locked # ENVIRONMENT
 	$(call make_environment,$(1))
 	$(1)/bin/python -m pip install -q --no-index --no-deps --require-hashes -r locks/torch-cpu.txt 2> /dev/null || true
 	$(1)/bin/python -m pip install --no-deps --require-hashes -r locks/requirements.txt
 	$(1)/bin/python -m pip install --no-deps --no-build-isolation -e .
-	$(1)/bin/python -m pip check || $(1)/bin/python -m pip install --no-deps --require-hashes -r locks/cuda.txt
+	$(1)/bin/python -m pip check || { \
+		$(1)/bin/python -m pip install --no-deps --require-hashes -r locks/cuda.txt && $(1)/bin/python -m pip check; }
 endef
 
 # Further extras, which the lock does not know, with the versions that it has.

@@ -1,4 +1,5 @@
-"""A long run of tiny steps: memory, handles, processor time a step and files stay flat, whatever befalls its workers.
+"""A long run of tiny steps: memory but for their records, handles, processor time a step, children and files stay flat,
+whatever befalls its workers.
 
 python tests/long_run.py --steps 10000        (make test-long; a short one in tests/test_long_run.py)
 
@@ -15,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import linear_regression, median
 
 from support.worlds import letters, letters_recipe, save_model
 
@@ -38,11 +39,13 @@ PARTS = 10
 KEPT = 50
 """Steps whose attempts stay."""
 BEST = 15
-"""Files of a checkpoint that is kept beside the last ones."""
+"""Files of the checkpoints that may be kept beside the last ones."""
+SIZE_OF_BEST = 1 << 18
+"""Their bytes, with what each evaluation leaves: its attempts, its part of evaluation.json."""
 BYTES_A_STEP = 4096
-"""What a step may leave in memory: its line of steps.jsonl, which the run holds."""
-SLACK = 32 << 20
-"""What else memory may grow by: allocators are not exact."""
+"""What a step may leave in memory: its line of steps.jsonl, which the run holds, takes 2.4 KB there."""
+SLACK = 4 << 20
+"""What else memory may grow by from the middle to the end: allocators are not exact. It was at most 0.6 MB."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Look:
     threads: int
     files: int
     """In the run's folder."""
+    size: int
+    """Their bytes, but those of steps.jsonl, which has a line a step."""
+    children: int
+    largest_worker: int
+    """Memory of the verifier's largest worker; one that was killed starts anew when it is wanted."""
 
 
 def judged_by_workers(trouble: int) -> Task:
@@ -79,12 +87,29 @@ def judged_by_workers(trouble: int) -> Task:
     return replace(task, judge=judge)
 
 
+def memory_of(pid: int | str) -> int:
+    """Of a process, in bytes; one that has just ended has none."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 def look_around(step: int, seconds: Sequence[float], run: Path) -> Look:
     """How a run is at a step."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    handles, files = len(os.listdir("/proc/self/fd")), sum(len(files) for _, _, files in os.walk(run))
-    memory = pages * os.sysconf("SC_PAGE_SIZE")
-    return Look(step, median(seconds), memory, handles, threading.active_count(), files)
+    files = [path for path in run.rglob("*") if path.is_file()]
+    children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    return Look(
+        step,
+        median(seconds),
+        memory_of("self"),
+        len(os.listdir("/proc/self/fd")),
+        threading.active_count(),
+        len(files),
+        sum(path.stat().st_size for path in files if path.name != "steps.jsonl"),
+        len(children),
+        max(map(memory_of, worker_pool(os.getpid()).pids()), default=0),
+    )
 
 
 def measure(folder: Path, steps: int, trouble: int = 0) -> list[Look]:
@@ -116,15 +141,27 @@ def measure(folder: Path, steps: int, trouble: int = 0) -> list[Look]:
 
 def find_growth(looks: Sequence[Look]) -> list[str]:
     """What of a run is not flat, from its middle to its end."""
-    first, last = looks[PARTS // 2 - 1], looks[-1]
-    allowed = (last.step - first.step) * BYTES_A_STEP + SLACK
+    early, late = looks[: PARTS // 2], looks[PARTS // 2 - 1 :]
+    first, last = late[0], late[-1]
     grown = {
-        "memory": last.memory - first.memory > allowed,
         "handles": last.handles > first.handles,
         "threads": last.threads > first.threads,
         "files": last.files > first.files + len(looks) + BEST,  # an evaluation's attempts at each look
+        "size": last.size > first.size + SIZE_OF_BEST,
+        "children": last.children > max(look.children for look in early),
     }
-    return [f"{name} grew from {getattr(first, name):,} to {getattr(last, name):,}" for name, so in grown.items() if so]
+    said = [f"{name} grew from {getattr(first, name):,} to {getattr(last, name):,}" for name, so in grown.items() if so]
+    for name in ("memory", "largest_worker"):
+        slope = linear_regression([look.step for look in late], [getattr(look, name) for look in late]).slope
+        if slope > BYTES_A_STEP + SLACK / (last.step - first.step):
+            said.append(f"{name} grows by {slope:,.0f} bytes a step")
+    return said
+
+
+def find_slowdown(looks: Sequence[Look], most: float) -> list[str]:
+    """Whether steps take more than so many times the processor's time in the second half."""
+    early, late = (median(look.seconds for look in half) for half in (looks[1 : PARTS // 2], looks[PARTS // 2 :]))
+    return [f"steps take {late / early:.2f} times the processor's time"] if late > most * early else []
 
 
 def main() -> None:
@@ -135,14 +172,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scorl-long-") as folder:
         looks = measure(Path(folder), options.steps, options.trouble)
-    print("  step  ms/step  memory, MB  handles  threads  files")
+    print("  step  ms/step  memory, MB  handles  threads  files  size, KB  children  largest worker, MB")
     for look in looks:
-        figures = (look.step, 1000 * look.seconds, look.memory / 1e6, look.handles, look.threads, look.files)
-        print("{:6} {:8.1f} {:11.1f} {:8} {:8} {:6}".format(*figures))
-    grown = find_growth(looks)
-    if looks[-1].seconds > 1.3 * looks[1].seconds:
-        grown.append(f"steps take {looks[-1].seconds / looks[1].seconds:.2f} times the processor's time")
-    sys.exit("\n".join(grown))
+        figures = (1000 * look.seconds, look.memory / 1e6, look.handles, look.threads, look.files, look.size / 1e3)
+        print("{:6} {:8.1f} {:11.1f} {:8} {:8} {:6} {:9.1f}".format(look.step, *figures), end=" ")
+        print(f"{look.children:9} {look.largest_worker / 1e6:19.1f}")
+    sys.exit("\n".join(find_growth(looks) + find_slowdown(looks, 1.3)) or 0)  # an empty text would be an error too
 
 
 if __name__ == "__main__":

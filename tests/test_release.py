@@ -150,6 +150,13 @@ def test_setup_makes_anew_what_a_failed_one_left_and_names_a_python_that_is_too_
 
 
 @needs_make
+@pytest.mark.parametrize(("heals", "code"), [("true", 0), ("false", 2)])
+def test_setup_fails_where_something_else_is_wrong_than_the_packages_of_cuda(setup, heals, code) -> None:
+    checks = f'"-m pip check") [ -e healed ];; *cuda.txt) ! {heals} || touch healed;;'
+    assert setup(f'{new("3.12")}; case "$*" in {checks} esac').returncode == code
+
+
+@needs_make
 def test_an_environment_of_another_python_than_the_one_that_is_named_is_made_anew(make, setup, tmp_path) -> None:
     environment = tmp_path / ".venv"
     assert setup(new("3.12")).returncode == 0
@@ -246,6 +253,13 @@ def test_the_wheel_is_tried_with_the_commands_of_the_readme() -> None:
         assert [word for word in words if word not in shlex.split(line) and not word.isdecimal()] == []
 
 
+def test_the_wheel_is_tried_by_a_python_that_is_named_from_here(tmp_path) -> None:
+    write_script(tmp_path / "own-python", 'echo "$@" > "$(dirname "$0")/called"; exit 7')
+    script = ["bash", ROOT / "tools" / "try_wheel.sh", "./own-python", "x.whl"]
+    assert subprocess.run(script, cwd=tmp_path, capture_output=True, check=False).returncode == 7
+    assert (tmp_path / "called").read_text() == "-m venv env\n"
+
+
 def find_fault_of_version(version: str, changelog: str) -> str | None:
     """What a version has wrong by its changelog: with changes that are not released it is a development version
     above the last release, and else the one that heads the changelog."""
@@ -306,3 +320,19 @@ def test_continuous_integration_tries_every_python_that_is_supported() -> None:
     classifiers = [f"Programming Language :: Python :: {python}" for python in pythons]
     assert [c for c in PROJECT["classifiers"] if "Python :: 3." in c] == classifiers
     assert f"\nPYTHONS ?= {' '.join(pythons)}\n" in (ROOT / "Makefile").read_text()
+
+
+def test_a_release_is_published_only_of_what_passed_the_tests() -> None:
+    """Its tag may be of any commit, so the tests run anew, as continuous integration runs them."""
+    workflows = {path.stem: yaml.safe_load(path.read_text()) for path in WORKFLOWS}
+    jobs = workflows["release"]["jobs"]
+    assert {*jobs["publish"]["needs"]} == {*jobs} - {"publish"}
+    assert jobs["test"] == workflows["ci"]["jobs"]["test"]
+    commands = [step.get("run") for job in jobs.values() for step in job["steps"]]
+    assert {"make audit", "make test-release"} <= {*commands}
+    assert not any("if" in job or "continue-on-error" in job for job in jobs.values())
+
+
+def test_a_push_does_not_end_the_weekly_tests() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert "${{ github.event_name }}" in workflow["concurrency"]["group"]

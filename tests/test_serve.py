@@ -6,13 +6,14 @@ import http.client
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -107,9 +108,10 @@ class FakeUpstream:
 
 
 @contextmanager
-def running(app, http=PatientProtocol):
+def running(app, http=PatientProtocol, **config):
     """An application behind a port of this machine."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http=http, log_level="error", timeout_graceful_shutdown=1))
+    config |= {"log_level": "error", "timeout_graceful_shutdown": 1}
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=http, **config))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -131,11 +133,11 @@ def serving(upstream):
     """Runs a proxy with such settings in front of the upstream; gives the official client of it."""
 
     @contextmanager
-    def serve(turns=None, **settings):
+    def serve(turns=None, limit_concurrency=None, **settings):
         turns = Correction()(AGAIN, 2) if turns is None else turns
         with running(upstream.app) as behind:
             told = ServeSettings(f"http://127.0.0.1:{behind}/v1", turns, **settings)
-            with running(make_app(told)) as port:
+            with running(make_app(told), limit_concurrency=limit_concurrency) as port:
                 yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="key", max_retries=0)
 
     return serve
@@ -155,6 +157,16 @@ def post(client, body, headers=(), path="/v1/chat/completions"):
     connection.request("POST", path, body, {"content-type": "application/json", **dict(headers)})
     response = connection.getresponse()
     return response.status, dict(response.getheaders()), json.loads(response.read())
+
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def send_head(client, length=10):
+    """A request without its body."""
+    slow = socket.create_connection(("127.0.0.1", port_of(client)), timeout=20)
+    slow.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % length)
+    return slow
 
 
 def eventually(condition):
@@ -341,6 +353,52 @@ def test_what_is_no_request(serving, body):
     assert answer["error"]["message"]
 
 
+CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]}).encode()
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def raw(body, headers=b""):
+    return HEAD + b"Connection: close\r\n" + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def with_field(field):
+    return raw(CHAT[:-1] + b"," + field + b"}")
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (b"GET /health HTTP/1.0\r\n\r\n", [400]),  # without a Host
+        (b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n", [200]),
+        (raw(b"%x\r\n%b\r\n0\r\n\r\n" % (len(CHAT), CHAT), b"Transfer-Encoding: chunked\r\n"), [200]),
+        (raw(CHAT, b"Content-Length: 3\r\n"), [400]),
+        (raw(CHAT, b"Host: localhost\r\n"), [400]),
+        (HEALTH + b"X: " + b"a" * 200_000 + b"\r\n\r\n", [400]),
+        (b"GET /health HTTP/1.1\r\nHost: [\r\nConnection: close\r\n\r\n", [400]),
+        (2 * (HEALTH + b"\r\n") + HEALTH + b"Connection: close\r\n\r\n", [200] * 3),
+        (raw(CHAT, b"Expect: 100-continue\r\n"), [100, 200]),
+        (HEALTH + b"Upgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n", [200]),
+        (with_field(b'"model":"n"'), [200]),
+        (with_field(b'"response_format":' + b'{"a":' * 900 + b"1" + b"}" * 900), [400]),
+        (with_field(b'"temperature":1e999'), [400]),
+        (with_field(b'"seed":' + b"9" * 4300), [200]),
+        (with_field(b'"seed":' + b"9" * 4301), [400]),
+        (with_field(b'"user":"\\ud800"'), [400]),
+    ],
+)
+def test_raw_requests_get_a_status_and_the_next_one_its_answer(serving, upstream, sent, statuses):
+    with serving(()) as client:
+        with socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as connection:
+            answer = bytearray()
+            with suppress(ConnectionError):  # of what was too long it leaves a part unread
+                connection.sendall(sent)
+                while part := connection.recv(1 << 16):
+                    answer += part
+        assert list(map(int, re.findall(rb"HTTP/1\.1 (\d{3}) ", answer))) == statuses
+        assert [asked["model"] for asked in upstream.asked] in ([], ["n" if b'"n"' in sent else "m"])  # the last counts
+        assert ask(client).choices[0].message.content == FIRST
+
+
 def test_routes_that_are_none(serving):
     with serving() as client:
         assert post(client, b"{}", path="/v1/embeddings")[0] == 404
@@ -369,10 +427,41 @@ def test_a_long_body_is_refused_before_it_is_read(serving, upstream):
         assert status == 413
         assert "1000 bytes" in answer["error"]["message"]
         with socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as endless:
-            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            endless.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            endless.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
             endless.sendall(b"800\r\n" + b"x" * 0x800 + b"\r\n")
             assert endless.recv(100).startswith(b"HTTP/1.1 413")
+        with send_head(client, 1001) as declared:
+            assert declared.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_bodies_that_do_not_come_keep_nobody_out(serving, upstream):
+    with serving((), max_concurrency=1) as client, ExitStack() as sockets:
+        slow = [sockets.enter_context(send_head(client)) for _ in range(6)]
+        for early in slow[:2]:  # beyond the four that are awaited the first ones make room
+            assert early.recv(100).startswith(b"HTTP/1.1 429")
+        assert ask(client).choices
+        upstream.delay = 1.0
+        thread = threading.Thread(target=ask, args=[client])
+        thread.start()
+        assert eventually(lambda: len(upstream.asked) == 2)
+        slow[-1].sendall(b"{")  # no more of it is held while there is no place
+        assert slow[-1].recv(100).startswith(b"HTTP/1.1 429")
+        with send_head(client) as late:
+            assert late.recv(100).startswith(b"HTTP/1.1 429")
+        upstream.delay = 0.0
+        thread.join()
+
+
+def test_idle_connections_keep_nobody_out(serving):
+    with serving((), limit_concurrency=8) as client, ExitStack() as sockets:
+        address = ("127.0.0.1", port_of(client))
+        idle = [sockets.enter_context(socket.create_connection(address, timeout=20)) for _ in range(20)]
+        for number in range(3):
+            assert ask(client, str(number)).choices
+        assert idle[0].recv(100) == b""
+        idle[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):  # the youngest are still there
+            idle[-1].recv(100)
 
 
 def test_an_upstream_that_is_too_slow(serving, upstream):
@@ -389,9 +478,7 @@ def test_an_upstream_that_is_too_slow(serving, upstream):
 
 
 def test_a_body_that_does_not_come(serving):
-    with serving(patience=0.3) as client, socket.create_connection(("127.0.0.1", port_of(client)), timeout=20) as slow:
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        slow.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
+    with serving(patience=0.3) as client, send_head(client) as slow:
         assert slow.recv(100).startswith(b"HTTP/1.1 408")
 
 
@@ -455,6 +542,40 @@ def test_an_answer_that_is_not_read_frees_its_place(serving, upstream, impatient
         upstream.answer = lambda body: "y"
         assert eventually(lambda: post(client, json.dumps(body | {"stream": False}))[0] == 200)
         connection.close()
+
+
+@pytest.fixture
+def small_buffers(monkeypatch):
+    """The machine's own buffers are small, so that a little that is read makes room at once."""
+    made = PatientProtocol.connection_made
+
+    def connection_made(self, transport):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        made(self, transport)
+
+    monkeypatch.setattr(PatientProtocol, "connection_made", connection_made)
+
+
+async def many_events(self, piece):
+    for _ in range(20_000):
+        yield "data: " + "x" * 4000 + "\n\n"
+
+
+def test_an_answer_that_is_read_a_little_now_and_then_ends_too(
+    serving, upstream, impatient, small_buffers, monkeypatch
+):
+    monkeypatch.setattr("scorl.serve.app.Answering.events", many_events)
+    body = json.dumps(ASKED | {"stream": True}).encode()
+    with serving((), max_concurrency=1, timeout=1.0, patience=0.5) as client, send_head(client, len(body)) as slow:
+        slow.sendall(body)
+        read, end = 0, time.monotonic() + 5
+        with suppress(ConnectionError):
+            while more := slow.recv(100_000):
+                read += len(more)
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        assert read > 200_000
+        assert post(client, json.dumps(ASKED))[0] == 200  # its place is free
 
 
 def test_a_crowd_never_gets_past_the_limit(serving, upstream):

@@ -18,6 +18,7 @@ if [ "$1" = --list ]; then
 fi
 
 python=$1 wheel=$(realpath "$2")
+[[ $python != */* ]] || python=$(realpath -s "$python") # a link is kept: it may be an environment's Python
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 cd "$place"

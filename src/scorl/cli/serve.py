@@ -7,12 +7,16 @@ import importlib.util
 import ipaddress
 import socket
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from scorl.cli.sampling import COUNT, resolve_wording
 from scorl.errors import UserError
 from scorl.settings.engines import api_url, read_key
+
+if TYPE_CHECKING:
+    from scorl.serve.settings import ServeSettings
 
 __all__ = ["serve"]
 
@@ -64,10 +68,6 @@ def serve(
         _check_run(run)
     task, turns, _ = resolve_wording(run, task_name)
 
-    import uvicorn
-
-    from scorl.serve.app import make_app
-    from scorl.serve.patience import PatientProtocol
     from scorl.serve.settings import LOOPBACK, ServeSettings
     from scorl.tasks.asking import correction_of, find_answer, name_answer
 
@@ -90,11 +90,26 @@ def serve(
     listening = _listen(host, port)
     shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
     click.echo(f"http://{shown}:{port}/v1 asks {settings.upstream} {attempts} times; Ctrl-C ends it", err=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        app, http = make_app(settings), PatientProtocol
-        config = uvicorn.Config(app, http=http, ws="none", log_level="warning", timeout_graceful_shutdown=3)
-        uvicorn.Server(config).run(sockets=[listening])
+    _run(settings, listening)
     click.echo("stopped", err=True)
+
+
+def _run(settings: ServeSettings, listening: socket.socket) -> None:
+    import uvicorn
+
+    from scorl.serve.app import make_app
+    from scorl.serve.patience import CONNECTIONS_A_PLACE, PatientProtocol
+
+    with contextlib.suppress(KeyboardInterrupt):
+        config = uvicorn.Config(
+            make_app(settings),
+            http=PatientProtocol,
+            ws="none",
+            log_level="warning",
+            limit_concurrency=CONNECTIONS_A_PLACE * settings.max_concurrency,
+            timeout_graceful_shutdown=3,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _warn_of_others(host: str, api_key_env: str | None) -> None:

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from scorl.serve.bodies import Bodies
 from scorl.serve.correcting import Corrected, Part, correct
 from scorl.serve.hosts import HostCheck
 from scorl.serve.protocol import ChatRequest, NoAnswerError, error_body, read_request
@@ -60,7 +61,7 @@ class CorrectingProxy:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings, self.upstream = settings, Upstream(settings)
-        self.running = 0
+        self.bodies, self.running = Bodies(settings), 0
 
     async def health(self, request: Request) -> Response:
         """That the proxy itself is up; the upstream is not asked."""
@@ -80,21 +81,26 @@ class CorrectingProxy:
         self._check_key(request)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise NoAnswerError(415, "the body has to be application/json")
-        if self.running >= self.settings.max_concurrency:
-            message = f"{self.running} requests are under way, as many as this proxy takes"
-            raise NoAnswerError(429, message, kind="rate_limit_error", retry_after="1")
         with ExitStack() as until_answered:
-            until_answered.enter_context(self._counted())
             try:
-                asked = read_request(await self._read_body(request))
+                body = await self.bodies.read(request, self._check_room)
+                self._check_room()
+                until_answered.enter_context(self._counted())
+                asked = read_request(body)
                 self._check_model(asked.model)
                 answering = until_answered.enter_context(closing(Answering(self, asked)))
                 if asked.stream:
                     first = await _unless_gone(request, answering.next())
-                    return StreamedAnswer(answering.events(first), until_answered.pop_all())
+                    limit = self.settings.timeout + self.settings.patience
+                    return StreamedAnswer(answering.events(first), until_answered.pop_all(), limit)
                 return JSONResponse(_completion(asked, await _unless_gone(request, answering.result())))
             except ClientDisconnect:
                 return GONE
+
+    def _check_room(self) -> None:
+        if self.running >= self.settings.max_concurrency:
+            message = f"{self.running} requests are under way, as many as this proxy takes"
+            raise NoAnswerError(429, message, kind="rate_limit_error", retry_after="1")
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -113,19 +119,6 @@ class CorrectingProxy:
         given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
         if self.settings.api_key is not None and not hmac.compare_digest(given, self.settings.api_key.encode()):
             raise NoAnswerError(401, "wrong or missing API key", kind="authentication_error", code="invalid_api_key")
-
-    async def _read_body(self, request: Request) -> bytes:
-        """The body, of which no more is read than is allowed."""
-        body, most = bytearray(), self.settings.max_body
-        try:
-            async with asyncio.timeout(self.settings.patience):
-                async for part in request.stream():
-                    body += part
-                    if len(body) > most:
-                        raise NoAnswerError(413, f"the body is longer than the {most} bytes that this proxy takes")
-        except TimeoutError:
-            raise NoAnswerError(408, "the body did not come in time", kind="timeout_error") from None
-        return bytes(body)
 
 
 class Answering:
@@ -186,16 +179,17 @@ class Answering:
 
 
 class StreamedAnswer(StreamingResponse):
-    """Server-sent events, behind which something is closed however they end."""
+    """Server-sent events, behind which something is closed however they end, also within so many seconds."""
 
-    def __init__(self, events: AsyncIterator[str], behind: ExitStack) -> None:
+    def __init__(self, events: AsyncIterator[str], behind: ExitStack, seconds: float) -> None:
         super().__init__(events, media_type="text/event-stream", headers=NO_CACHE)
-        self.behind = behind
+        self.behind, self.seconds = behind, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them."""
-        with self.behind, suppress(ClientDisconnect):
-            await super().__call__(scope, receive, send)
+        """Send them; whoever reads too slowly is hung up on, since the server ends what ends without its last part."""
+        with self.behind, suppress(ClientDisconnect, TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await super().__call__(scope, receive, send)
 
 
 NO_CACHE = {"cache-control": "no-cache", "x-accel-buffering": "no"}

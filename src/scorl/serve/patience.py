@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import ClassVar, Literal
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["PatientProtocol"]
+__all__ = ["CONNECTIONS_A_PLACE", "PatientProtocol"]
+
+CONNECTIONS_A_PLACE = 32
+"""Open connections, for each request that may be under way."""
 
 Wait = Literal["a request's head", "the rest of its body", "somebody to read"]
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 with an end to what is waited for; the app itself bounds the wait for a body until it has answered."""
+    """HTTP/1.1 with an end to what is waited for; the app itself bounds the wait for a body until it has answered.
+
+    Of more connections than uvicorn's `limit_concurrency` the one goes that would be hung up on first: who holds many
+    open keeps nobody else out, as uvicorn's own 503 to everybody would.
+    """
 
     patience: ClassVar[float] = 30.0
     """Seconds for a request's head, for the rest of a body behind its answer, and between two reads of an answer that
@@ -25,6 +33,7 @@ class PatientProtocol(H11Protocol):
         self._waits: dict[Wait, asyncio.TimerHandle] = {}
         super().connection_made(transport)
         self._wait("a request's head")
+        self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """Part of a request; between two of them uvicorn's own limit counts, until the next one begins."""
@@ -51,15 +60,30 @@ class PatientProtocol(H11Protocol):
         self._wait("somebody to read")
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """There is room again; where the connection ends, all of the rest has to be read in time."""
         super().resume_writing()
-        self._end("somebody to read")
+        if not self.transport.is_closing():
+            self._end("somebody to read")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """They are gone."""
         for wait in list(self._waits):
             self._end(wait)
         super().connection_lost(exc)
+
+    def _make_room(self) -> None:
+        if self.limit_concurrency is None or len(self.connections) < self.limit_concurrency:
+            return
+        others = [other for other in self.connections if isinstance(other, PatientProtocol) and other is not self]
+        first = min(others, key=PatientProtocol._end_of_wait, default=self)
+        if first._end_of_wait() < math.inf:
+            self.connections.discard(first)  # it is lost a moment later
+            first.transport.abort()
+
+    def _end_of_wait(self) -> float:
+        """When it will be hung up on, if nothing happens; infinite while what it wants is being done."""
+        timers = [*self._waits.values(), self.timeout_keep_alive_task]
+        return min((timer.when() for timer in timers if timer), default=math.inf)
 
     def _wait_for_rest(self) -> None:
         if self.transport.is_closing():  # it stays open until what is in the buffers is read
