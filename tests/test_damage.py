@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from scorl.recipe import decide
 from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe, hash_weights, versions
 from scorl.run.directory import RunDirectory
+from scorl.run.history import cut_evaluations
+from scorl.run.lost import check_checkpoints
 from scorl.run.run import run_recipe
 from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings
 from scorl.training.stage import Stage
@@ -292,6 +295,63 @@ def test_what_cannot_be_read_is_a_sentence(killed, model, damage, sentence):
     damage(killed)
     with pytest.raises(UserError, match=sentence):
         run_recipe(built(model), RunDirectory(killed))
+
+
+GONE = {
+    "all": lambda folder: shutil.rmtree(folder),
+    "step-*": lambda folder: [shutil.rmtree(step) for step in folder.glob("step-*")],
+    "a link to a disk that is not mounted": lambda folder: (shutil.rmtree(folder), folder.symlink_to("/gone")),
+}
+
+
+@pytest.mark.parametrize("lost", GONE)
+def test_a_run_whose_checkpoints_are_gone_stays_as_it_is(straight, model, tmp_path, lost):
+    run = Path(shutil.copytree(straight, tmp_path / "run", symlinks=True))
+    GONE[lost](run / "checkpoints")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"run/checkpoints.*(another run with --out|mount it)"):
+        run_recipe(built(model), RunDirectory(run))
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("lost", GONE)
+def test_gone_checkpoints_are_said_before_anything_is_read(straight, tmp_path, capsys, lost):
+    run = Path(shutil.copytree(straight, tmp_path / "run", symlinks=True))
+    GONE[lost](run / "checkpoints")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", str(run), "--resume", "--dry-run"])
+    assert caught.value.code == 2
+    assert "run/checkpoints" in capsys.readouterr().err
+
+
+def lines(run: Path, count: int) -> None:
+    """Leave so many steps, and the evaluations up to them."""
+    text = (run / "steps.jsonl").read_text().splitlines(keepends=True)
+    (run / "steps.jsonl").write_text("".join(text[:count]))
+    evaluations = cut_evaluations(json.loads((run / "evaluation.json").read_text()), count)
+    (run / "evaluation.json").write_text(json.dumps(evaluations))
+
+
+@pytest.mark.parametrize(
+    ("later", "made", "gone"), [(False, 2, False), (False, 3, True), (True, 4, False), (True, 5, True)]
+)
+def test_a_run_that_may_have_saved_no_checkpoint_yet_begins_anew(straight, model, tmp_path, later, made, gone):
+    run = RunDirectory(Path(shutil.copytree(straight, tmp_path / "run", symlinks=True)))
+    shutil.rmtree(run.checkpoints)
+    lines(run.path, made)
+    recipe = fewer_states(model, async_save=later).recipe
+    with pytest.raises(UserError, match=f"has {made} steps") if gone else nullcontext():
+        check_checkpoints(run, recipe)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_finished_run_of_one_checkpoint_written_meanwhile_is_known_by_its_report(straight, model, tmp_path, ended):
+    run = RunDirectory(Path(shutil.copytree(straight, tmp_path / "run", symlinks=True)))
+    shutil.rmtree(run.checkpoints)
+    if ended:
+        run.write_report("")
+    with pytest.raises(UserError, match="an evaluation after 6 steps") if ended else nullcontext():
+        check_checkpoints(run, fewer_states(model, async_save=True, save_steps=9).recipe)
 
 
 def test_lost_steps_are_said(killed, model):

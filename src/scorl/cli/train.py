@@ -136,6 +136,7 @@ def _recipe_and_directory(
 def _check_directory(recipe: Recipe, directory: RunDirectory, resume: str | None) -> None:
     """A run resumes by its own recipe alone, perhaps made longer or on other processes; none starts over another."""
     from scorl.recipe import differences, is_longer, resolve
+    from scorl.run.lost import check_checkpoints
 
     out = directory.path
     check_folder(out)
@@ -158,6 +159,8 @@ def _check_directory(recipe: Recipe, directory: RunDirectory, resume: str | None
                 ]
             )
         )
+    else:
+        check_checkpoints(directory, started)
 
 
 def _by_torchrun(recipe: Recipe, arguments: list[str], directory: RunDirectory) -> int:

@@ -186,7 +186,7 @@ def prune(directory: RunDirectory, settings: CheckpointSettings) -> None:
     rewards = {step: reward for step in steps if (reward := _reward(directory.checkpoint(step))) is not None}
     best = max(rewards, key=lambda step: rewards[step]) if rewards else None
     if best is not None:
-        _link(directory.checkpoints / "best", directory.checkpoint(best))
+        _link(directory.best, directory.checkpoint(best))
     for step in steps[: -settings.save_total_limit]:
         if step != best:
             _remove(directory.checkpoint(step))

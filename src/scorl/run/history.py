@@ -9,7 +9,15 @@ from typing import Any
 from scorl.errors import UserError
 from scorl.run.files import Record, read_all, read_json
 
-__all__ = ["cut_evaluations", "has_metrics", "of_same_problems", "read_evaluations", "read_logger_runs", "read_steps"]
+__all__ = [
+    "cut_evaluations",
+    "find_gap",
+    "has_metrics",
+    "of_same_problems",
+    "read_evaluations",
+    "read_logger_runs",
+    "read_steps",
+]
 
 
 def read_steps(file: Path) -> list[Record]:
@@ -23,6 +31,14 @@ def read_steps(file: Path) -> list[Record]:
         if not _has_step(record) or "stage" not in record:
             raise UserError(f"{file}, line {number} says no `{'stage' if _has_step(record) else 'step'}`")
     return records
+
+
+def find_gap(file: Path, steps: Sequence[Record], updates: int) -> str | None:
+    """Whether the records of some of so many steps are lost, in a sentence."""
+    recorded = {step["step"] for step in steps}
+    if missing := [step for step in range(updates) if step not in recorded]:
+        return f"{file}: lacks the lines of {len(missing)} steps, the first of them {missing[0]}"
+    return None
 
 
 def read_evaluations(file: Path) -> dict[str, Any]:
