@@ -28,7 +28,7 @@ from scorl.errors import UserError
 from scorl.model.loading import CHECKPOINTS, checkpoint_folder, saved_steps
 from scorl.model.manifest import TRAINER
 from scorl.recipe.source import RECIPE_FILE
-from scorl.run.files import Record, is_draft, read_records, remove_drafts, sync, to_lines, write_whole
+from scorl.run.files import Record, is_draft, read_sealed, remove_drafts, sync, to_lines, to_sealed, write_whole
 from scorl.run.history import cut_evaluations, find_gap, read_evaluations, read_logger_runs, read_steps
 from scorl.run.lock import exclusive
 from scorl.run.step_files import StepFiles
@@ -176,11 +176,9 @@ class RunDirectory:
             yield from self.attempt_files(held_out).read(step)
 
     def collection(self, stage: int, index: int) -> list[Record] | None:
-        """The trajectories that a stage collected for its step `index`; None: it has not yet."""
+        """The trajectories that a stage collected for its step `index`, or DamagedError; None: it has not yet."""
         path = self._collection(stage, index)
-        return self.ranks.broadcast(
-            lambda: list(read_records(path)) if path.exists() else None, "what was collected before"
-        )
+        return self.ranks.broadcast(lambda: read_sealed(path) if path.exists() else None, "what was collected before")
 
     # Writing
 
@@ -251,7 +249,7 @@ class RunDirectory:
         if self.ranks.main:
             path = self._collection(stage, index)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, to_lines(trajectories))
+            write_whole(path, to_sealed(trajectories))
 
     def cut(self, updates: int) -> None:
         """Cut off what was written after so many updates, so that it is written again and never twice."""
