@@ -360,6 +360,33 @@ def test_lost_steps_are_said(killed, model):
     assert said.endswith("steps.jsonl: lacks the lines of 4 steps, the first of them 0")
 
 
+def test_repeated_steps_and_lost_attempts_are_said(killed, model):
+    text = (killed / "steps.jsonl").read_text().splitlines(keepends=True)
+    (killed / "steps.jsonl").write_text("".join([*text[:2], *text[1:]]))
+    (killed / "attempts" / "step-000002.jsonl").unlink()
+    steps, attempts = resume(killed, model)
+    assert steps.endswith("steps.jsonl: has the lines of 1 steps more than once, the first of them 1")
+    assert attempts.endswith("attempts: lacks the attempts of 1 steps, the first of them 2")
+
+
+def test_attempts_that_a_limit_deleted_are_not_missed(killed, model):
+    (killed / "attempts" / "step-000000.jsonl").unlink()
+    assert resume(killed, model) == []
+
+
+@pytest.mark.parametrize("folder", ["attempts", "held-out"])
+def test_torn_attempts_are_said_by_file_and_line(killed, capsys, folder):
+    file = killed / folder / "step-000000.jsonl"
+    text = file.read_text()
+    file.write_text(text[:-20])
+    shown = ["show", str(killed / folder), "--step", "0"]
+    for command in (shown, ["report", str(killed)]) if folder == "attempts" else (shown,):
+        with pytest.raises(SystemExit) as caught:
+            main(command)
+        assert caught.value.code == 2
+        assert f"{folder}/step-000000.jsonl, line {text.count(chr(10))} is no JSON" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "evaluations moved away"])
 @pytest.mark.parametrize("name", ["torch", "weights", "inner weights", "problems"])
 def test_another_version_is_said(killed, model, name, damaged):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ def read_steps(file: Path) -> list[Record]:
 
 
 def find_gap(file: Path, steps: Sequence[Record], updates: int) -> str | None:
-    """Whether the records of some of so many steps are lost, in a sentence."""
-    recorded = {step["step"] for step in steps}
+    """Whether the records of some of so many steps are lost, or stand there twice, in a sentence."""
+    recorded, gaps = Counter(step["step"] for step in steps), []
     if missing := [step for step in range(updates) if step not in recorded]:
-        return f"{file}: lacks the lines of {len(missing)} steps, the first of them {missing[0]}"
-    return None
+        gaps.append(f"lacks the lines of {len(missing)} steps, the first of them {missing[0]}")
+    if repeated := [step for step in range(updates) if recorded[step] > 1]:
+        gaps.append(f"has the lines of {len(repeated)} steps more than once, the first of them {repeated[0]}")
+    return f"{file}: {'; '.join(gaps)}" if gaps else None
 
 
 def read_evaluations(file: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from scorl.errors import UserError
 from scorl.recipe import Recipe
 from scorl.run.directory import RunDirectory
 
-__all__ = ["check_checkpoints"]
+__all__ = ["check_checkpoints", "find_lost_attempts"]
 
 
 def check_checkpoints(directory: RunDirectory, started: Recipe) -> None:
@@ -31,6 +31,17 @@ def check_checkpoints(directory: RunDirectory, started: Recipe) -> None:
         f"{folder}: holds no checkpoint, although the run has {made}, before which it saved one. Put "
         "the folder back (is its disk mounted?), or start another run with --out; nothing was changed"
     )
+
+
+def find_lost_attempts(directory: RunDirectory, updates: int) -> str | None:
+    """Whether attempts of some of so many steps are lost, in a sentence; `logging.attempts_total_limit`, which an
+    earlier start may have had, deletes none behind one that is there.
+    """
+    there = set(directory.attempted_steps())
+    if missing := [step for step in range(min(there, default=0), updates) if step not in there]:
+        folder = directory.attempt_files().folder
+        return f"{folder}: lacks the attempts of {len(missing)} steps, the first of them {missing[0]}"
+    return None
 
 
 def _made_behind_a_checkpoint(directory: RunDirectory, started: Recipe) -> str:

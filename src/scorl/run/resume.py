@@ -13,7 +13,7 @@ from scorl.recipe.source import parse
 from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe, versions
 from scorl.run.directory import RunDirectory
-from scorl.run.lost import check_checkpoints
+from scorl.run.lost import check_checkpoints, find_lost_attempts
 from scorl.training.batches import legs
 
 __all__ = ["resume"]
@@ -48,8 +48,9 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
     if directory.ranks.main:
         for difference in _version_differences(built, directory):
             notify(f"{difference}: from here on the run is not bit-for-bit what it would have been")
-        if gap:
-            notify(gap)
+        lost = None if built.recipe.logging.attempts_total_limit else find_lost_attempts(directory, learner.updates)
+        for sentence in filter(None, (gap, lost)):
+            notify(sentence)
 
 
 def _forget_collections(built: BuiltRecipe, directory: RunDirectory, updates: int) -> None:
