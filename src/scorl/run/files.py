@@ -45,6 +45,14 @@ Record = dict[str, Any]
 """One line of a JSONL file."""
 NEEDED = ("step", "problem", "sample", "turn", "text", "reward", "finish")
 """What every line of attempts has; older versions wrote no more of what is read."""
+TEXT, WHOLE, NUMBER = (str, type(None)), (int,), (int, float, type(None))
+KINDS = {
+    **dict.fromkeys(("problem", "text"), (str,)),
+    **dict.fromkeys(("finish", "question", "gold", "role", "verdict", "wording", "model"), TEXT),
+    **dict.fromkeys(("step", "sample", "turn", "branch", "place"), WHOLE),
+    **dict.fromkeys(("reward", "tokens", "prompt_tokens", "advantage", "beta", "imitation"), NUMBER),
+}
+"""Of what type a line of attempts has what it has."""
 
 
 def response_records(step: int, trajectory: Trajectory, credits: Sequence[Credit] | None = None) -> list[Record]:
@@ -121,9 +129,11 @@ def read_responses(file: Path, whole: bool = False) -> Iterator[Record]:
     Raises:
         UserError: a line is no attempt.
     """
-    for record in read_records(file, whole):
+    for number, record in enumerate(read_records(file, whole), 1):
         if missing := next((key for key in NEEDED if key not in record), None):
             raise UserError(f"{file} holds no attempts: a line has no `{missing}`")
+        if odd := next((key for key, kind in KINDS.items() if not isinstance(record.get(key, kind[0]()), kind)), None):
+            raise UserError(f"{file}, line {number} is no attempt: its `{odd}` is {record[odd]!r:.60}")
         yield record
 
 
