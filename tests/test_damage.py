@@ -28,7 +28,7 @@ from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe, hash_weights, versions
 from scorl.run.directory import RunDirectory
 from scorl.run.history import cut_evaluations
-from scorl.run.lost import check_checkpoints
+from scorl.run.resumable import check_resumable
 from scorl.run.run import run_recipe
 from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings
 from scorl.training.stage import Stage
@@ -341,7 +341,7 @@ def test_a_run_that_may_have_saved_no_checkpoint_yet_begins_anew(straight, model
     lines(run.path, made)
     recipe = fewer_states(model, async_save=later).recipe
     with pytest.raises(UserError, match=f"has {made} steps") if gone else nullcontext():
-        check_checkpoints(run, recipe)
+        check_resumable(run, recipe)
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -351,7 +351,7 @@ def test_a_finished_run_of_one_checkpoint_written_meanwhile_is_known_by_its_repo
     if ended:
         run.write_report("")
     with pytest.raises(UserError, match="an evaluation after 6 steps") if ended else nullcontext():
-        check_checkpoints(run, fewer_states(model, async_save=True, save_steps=9).recipe)
+        check_resumable(run, fewer_states(model, async_save=True, save_steps=9).recipe)
 
 
 def test_lost_steps_are_said(killed, model):
@@ -457,6 +457,52 @@ def test_other_peoples_files_are_left_alone_and_drafts_are_not(straight, killed,
     resume(killed, model)
     assert not list(killed.rglob(".*.draft*"))
     (killed / "attempts" / "step-000001 (copy).jsonl").unlink()
+    assert content(killed) == content(straight)
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_another_one(killed, model):
+    folder = killed / "checkpoints"
+    for name in ("step-4.damaged", "step-4.damaged.2"):
+        (folder / name).mkdir()
+        (folder / name / "mine").touch()
+    flip(folder / "step-4" / STATE, 0.5)
+    (said,) = resume(killed, model)
+    assert "now called step-4.damaged.3" in said
+    assert (folder / "step-4.damaged" / "mine").exists()
+    assert (folder / "step-4.damaged.2" / "mine").exists()
+
+
+def edit(run: Path, before: str, after: str) -> None:
+    text = (run / "recipe.yaml").read_text()
+    assert before in text
+    (run / "recipe.yaml").write_text(text.replace(before, after))
+
+
+def test_a_recipe_that_was_changed_by_hand_is_refused_as_another_one_is(killed, model, capsys):
+    edit(killed, "learning_rate: 0.01", "learning_rate: 0.1")
+    before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
+    said = r"(?s)recipe.yaml has changed since step-4 was saved.*learner.learning_rate: 0.01 against 0.1"
+    with pytest.raises(UserError, match=said):
+        run_recipe(built(model), RunDirectory(killed))
+    with pytest.raises(SystemExit) as caught:
+        main(["train", str(killed), "--resume", "--dry-run"])
+    assert caught.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
+
+
+def test_a_recipe_in_other_words_is_the_same(straight, killed, model):
+    edit(killed, "\nseed: 0", "\n# mine\nseed: 0")
+    assert resume(killed, model) == []
+    assert content(killed) == content(straight)
+
+
+def test_checkpoints_that_note_no_recipe_still_resume(straight, killed, model):
+    for path in killed.glob(f"checkpoints/step-*/{MANIFEST}"):
+        manifest = json.loads(path.read_text())
+        del manifest["recipe"], manifest["sha256"]
+        path.write_text(dump_manifest(manifest))
+    assert resume(killed, model) == []
     assert content(killed) == content(straight)
 
 
