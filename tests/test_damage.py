@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from scorl.cli import main
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
-from scorl.model.manifest import MANIFEST, dump_manifest, find_damage
+from scorl.model.manifest import MANIFEST, dump_manifest, find_damage, read_manifest
 from scorl.model.policy import Policy
 from scorl.objectives import Reinforce
 from scorl.recipe import decide
@@ -201,6 +201,18 @@ def test_without_a_whole_checkpoint_the_run_stays_as_it_is(killed, model):
         run_recipe(built(model), RunDirectory(killed))
     assert "step-2: trainer/shard" in str(caught.value)
     assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
+
+
+def test_a_stop_between_two_checkpoints_leaves_their_rewards_as_they_are(straight, model, tmp_path):
+    def stop(record):
+        if record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = RunDirectory(tmp_path / "run")
+    assert run_recipe(built(model), run, on_step=stop).steps == 3
+    assert resume(run.path, model) == []
+    rewards = [read_manifest(RunDirectory(path).checkpoint(4))["training_reward"] for path in (run.path, straight)]
+    assert rewards[0] == rewards[1]
 
 
 def test_manifests_without_a_checksum_are_those_of_versions_before(straight, killed, model):
@@ -492,7 +504,7 @@ def test_a_recipe_that_was_changed_by_hand_is_refused_as_another_one_is(killed, 
 
 
 def test_a_recipe_in_other_words_is_the_same(straight, killed, model):
-    edit(killed, "\nseed: 0", "\n# mine\nseed: 0")
+    edit(killed, "learning_rate: 0.01", "learning_rate: 1e-2  # mine")
     assert resume(killed, model) == []
     assert content(killed) == content(straight)
 
