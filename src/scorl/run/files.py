@@ -132,7 +132,8 @@ def read_responses(file: Path, whole: bool = False) -> Iterator[Record]:
     for number, record in enumerate(read_records(file, whole), 1):
         if missing := next((key for key in NEEDED if key not in record), None):
             raise UserError(f"{file} holds no attempts: a line has no `{missing}`")
-        if odd := next((key for key, kind in KINDS.items() if not isinstance(record.get(key, kind[0]()), kind)), None):
+        there = (key for key in KINDS if key in record)
+        if odd := next((key for key in there if not isinstance(record[key], KINDS[key])), None):
             raise UserError(f"{file}, line {number} is no attempt: its `{odd}` is {record[odd]!r:.60}")
         yield record
 
