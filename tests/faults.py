@@ -3,7 +3,8 @@
 python tests/faults.py [--cases 20] [--faults kill,full]        (make test-faults: every operation)
 
 At an operation a run is killed, asked to stop, interrupted for the second time, or finds the disk full from there on.
-Then its folder is looked at, the run resumes, and it must end equal to the undisturbed run bit for bit.
+Then its folder is looked at, the run resumes, and it must end equal to the undisturbed run bit for bit. By the fault
+"kill resuming" it is killed once more while it resumes, at an operation by chance, and resumes again.
 """
 
 import argparse
@@ -89,10 +90,16 @@ def stop_twice(number: int, event: str, path: str) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-FAULTS: dict[str, Listener] = {"kill": kill, "full": fill, "stop": stop, "stop twice": stop_twice}
+RESUMING = "kill resuming"
+FAULTS: dict[str, Listener] = {"kill": kill, "full": fill, "stop": stop, "stop twice": stop_twice, RESUMING: kill}
 """Called with each operation from the chosen one on, counted from 0."""
-ALLOWED = {"kill": {-9}, "full": {FAILED, 0}, "stop": {INTERRUPTED, -15, 0}, "stop twice": {INTERRUPTED, 0}}
+ALLOWED = {
+    **{"kill": {-9}, "full": {FAILED, 0}, "stop": {INTERRUPTED, -15, 0}, "stop twice": {INTERRUPTED, 0}},
+    RESUMING: {-9},
+}
 """How a run may end. 0: it did not depend on the operation, or was done; -15: it had not begun to catch signals."""
+RESUMED = 30
+"""So many operations from its start a resumed run has cut off what lies behind its checkpoint."""
 LAST = 10
 """So many operations before its end a run is done: what is left is its last evaluation's."""
 
@@ -167,6 +174,15 @@ def try_fault(
         return met.read_text(), f"exit code {code}, {later.read_text()} operations later"
     if wrong := look(run):
         return met.read_text(), wrong
+    if name == RESUMING:
+        second = random.Random(moment).randrange(RESUMED)
+        code = run_apart(
+            run, built, lambda number, event, path: kill(number, event, path) if number == second else None
+        )
+        if code not in (-9, 0):
+            return met.read_text(), f"exit code {code} when it resumes and is to be killed at operation {second}"
+        if wrong := look(run):
+            return met.read_text(), f"{wrong}, behind a second kill at operation {second} of the resume"
     if code := run_apart(run, built):
         return met.read_text(), f"exit code {code} when it resumes"
     try:

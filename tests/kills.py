@@ -38,6 +38,8 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["scorl.cli.train", "scorl.run.run", "scorl.model.loading", "peft", "support.phases"])
 MOST = 5
 """Kills of one run."""
+MANY = 200
+"""Kills of all runs, of which each phase must have met one."""
 SECONDS = 30.0
 """Within which a family must be gone."""
 PHASES = (
@@ -350,6 +352,13 @@ def print_table(kinds: list[Kind]) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
+def find_missed(kinds: list[Kind]) -> list[str]:
+    """The phases that kinds aim at and no kill has met, of so many kills that each should have been."""
+    met = sum((kind.kills for kind in kinds), Counter())
+    aims = {aim for kind in kinds for aim in kind.find_aims(kind.folder / "none")} - {"boundary"}
+    return sorted(aim for aim in aims if not met[aim]) if met.total() >= MANY else []
+
+
 def disturb_runs() -> None:
     """Disturb runs of all kinds in turn until there were enough kills; exit code 1 if one did not end equal."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -379,7 +388,10 @@ def disturb_runs() -> None:
         list(pool.map(Kind.measure, kinds))
         list(pool.map(work, range(20 * options.kills)))
     print_table(kinds)
-    if failed := [line for kind in kinds for line in kind.failed]:
+    failed = [line for kind in kinds for line in kind.failed]
+    if missed := find_missed(kinds):
+        failed.append(f"no kill met {', '.join(missed)}")
+    if failed:
         sys.exit("\n".join(failed))
     shutil.rmtree(folder)
 

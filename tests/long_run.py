@@ -70,7 +70,6 @@ class Look:
 def judged_by_workers(trouble: int) -> Task:
     """The letters, each judgement of which asks a worker too; every so many judgements the workers are in trouble."""
     task, asked, pool = letters(), 0, worker_pool(os.getpid())
-    list(pool._threads.map(time.sleep, [0.1] * len(pool.workers)))  # so that it has started all its threads
 
     def judge(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         nonlocal asked

@@ -10,7 +10,18 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "scorl"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("version", "errors", "text_files", "parent", "validation", "seeds", "settings", "trajectory", "distributed"),
+    (
+        "version",
+        "errors",
+        "text_files",
+        "parent",
+        "threads",
+        "validation",
+        "seeds",
+        "settings",
+        "trajectory",
+        "distributed",
+    ),
     ("objectives", "metrics", "sandbox", "verifiers"),
     ("tasks",),
     ("model", "engines", "learner", "rollout"),

@@ -200,6 +200,42 @@ def test_a_grading_worker_whose_parent_is_killed_ends_whatever_it_computes(start
     assert not left
 
 
+PROGRAMS = """
+from scorl.trajectory import Problem
+from scorl.verifiers import program
+def judge(body, seconds, count):
+    test = program.Examination(("assert f() == 1",), entry_point="f", timeout=seconds)
+    program.judge([(Problem("p", (), test), f"```python\\ndef f():\\n    {body}\\n```")] * count, sandbox="preferred")
+judge("return 1", 1.0, 1)
+print("ready", flush=True)
+judge("while True: pass", 100.0, 20)
+"""
+COMPARISONS = """
+import os
+from functools import partial
+from scorl.verifiers.workers import Check, compare, worker_pool
+pool, endless = worker_pool(os.getpid()), Check("1", "9^{9^{9}}", "1", "9^{9^{9}}")
+pool.map(lambda worker, job: worker.ready(), [None])
+print("ready", flush=True)
+pool.map(partial(compare, seconds=100.0), [endless] * 20)
+"""
+
+
+@pytest.mark.parametrize("judging", [PROGRAMS, COMPARISONS], ids=["programs", "comparisons"])
+def test_an_interrupt_ends_a_process_at_once_whatever_it_judges(start, judging):
+    if judging is COMPARISONS:
+        pytest.importorskip("math_verify")
+    parent = start("-c", judging)
+    assert parent.stdout.readline() == b"ready\n"
+    time.sleep(1.0)
+    family, began = descendants(parent.pid), time.monotonic()
+    parent.send_signal(signal.SIGINT)
+    parent.wait(60)
+    assert time.monotonic() - began < 3
+    assert family
+    assert not survivors(family, SECONDS)
+
+
 WATCHED = """
 import os, sys, time
 from scorl import parent

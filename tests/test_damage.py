@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +20,15 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from scorl.cli import main
 from scorl.engines.torch import TorchEngine
 from scorl.errors import UserError
-from scorl.model.manifest import MANIFEST, dump_manifest, find_damage
+from scorl.model.manifest import MANIFEST, dump_manifest, find_damage, read_manifest
 from scorl.model.policy import Policy
 from scorl.objectives import Reinforce
 from scorl.recipe import decide
 from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe, hash_weights, versions
 from scorl.run.directory import RunDirectory
+from scorl.run.history import cut_evaluations
+from scorl.run.resumable import check_resumable
 from scorl.run.run import run_recipe
 from scorl.settings import CheckpointSettings, EvaluationSettings, LearnerSettings
 from scorl.training.stage import Stage
@@ -200,6 +203,18 @@ def test_without_a_whole_checkpoint_the_run_stays_as_it_is(killed, model):
     assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
 
 
+def test_a_stop_between_two_checkpoints_leaves_their_rewards_as_they_are(straight, model, tmp_path):
+    def stop(record):
+        if record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = RunDirectory(tmp_path / "run")
+    assert run_recipe(built(model), run, on_step=stop).steps == 3
+    assert resume(run.path, model) == []
+    rewards = [read_manifest(RunDirectory(path).checkpoint(4))["training_reward"] for path in (run.path, straight)]
+    assert rewards[0] == rewards[1]
+
+
 def test_manifests_without_a_checksum_are_those_of_versions_before(straight, killed, model):
     forget_checksums(killed)
     assert resume(killed, model) == []
@@ -294,10 +309,94 @@ def test_what_cannot_be_read_is_a_sentence(killed, model, damage, sentence):
         run_recipe(built(model), RunDirectory(killed))
 
 
+GONE = {
+    "all": lambda folder: shutil.rmtree(folder),
+    "step-*": lambda folder: [shutil.rmtree(step) for step in folder.glob("step-*")],
+    "a link to a disk that is not mounted": lambda folder: (shutil.rmtree(folder), folder.symlink_to("/gone")),
+}
+
+
+@pytest.mark.parametrize("lost", GONE)
+def test_a_run_whose_checkpoints_are_gone_stays_as_it_is(straight, model, tmp_path, lost):
+    run = Path(shutil.copytree(straight, tmp_path / "run", symlinks=True))
+    GONE[lost](run / "checkpoints")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"run/checkpoints.*(another run with --out|mount it)"):
+        run_recipe(built(model), RunDirectory(run))
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("lost", GONE)
+def test_gone_checkpoints_are_said_before_anything_is_read(straight, tmp_path, capsys, lost):
+    run = Path(shutil.copytree(straight, tmp_path / "run", symlinks=True))
+    GONE[lost](run / "checkpoints")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", str(run), "--resume", "--dry-run"])
+    assert caught.value.code == 2
+    assert "run/checkpoints" in capsys.readouterr().err
+
+
+def lines(run: Path, count: int) -> None:
+    """Leave so many steps, and the evaluations up to them."""
+    text = (run / "steps.jsonl").read_text().splitlines(keepends=True)
+    (run / "steps.jsonl").write_text("".join(text[:count]))
+    evaluations = cut_evaluations(json.loads((run / "evaluation.json").read_text()), count)
+    (run / "evaluation.json").write_text(json.dumps(evaluations))
+
+
+@pytest.mark.parametrize(
+    ("later", "made", "gone"), [(False, 2, False), (False, 3, True), (True, 4, False), (True, 5, True)]
+)
+def test_a_run_that_may_have_saved_no_checkpoint_yet_begins_anew(straight, model, tmp_path, later, made, gone):
+    run = RunDirectory(Path(shutil.copytree(straight, tmp_path / "run", symlinks=True)))
+    shutil.rmtree(run.checkpoints)
+    lines(run.path, made)
+    recipe = fewer_states(model, async_save=later).recipe
+    with pytest.raises(UserError, match=f"has {made} steps") if gone else nullcontext():
+        check_resumable(run, recipe)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_finished_run_of_one_checkpoint_written_meanwhile_is_known_by_its_report(straight, model, tmp_path, ended):
+    run = RunDirectory(Path(shutil.copytree(straight, tmp_path / "run", symlinks=True)))
+    shutil.rmtree(run.checkpoints)
+    if ended:
+        run.write_report("")
+    with pytest.raises(UserError, match="an evaluation after 6 steps") if ended else nullcontext():
+        check_resumable(run, fewer_states(model, async_save=True, save_steps=9).recipe)
+
+
 def test_lost_steps_are_said(killed, model):
     (killed / "steps.jsonl").unlink()
     (said,) = resume(killed, model)
     assert said.endswith("steps.jsonl: lacks the lines of 4 steps, the first of them 0")
+
+
+def test_repeated_steps_and_lost_attempts_are_said(killed, model):
+    text = (killed / "steps.jsonl").read_text().splitlines(keepends=True)
+    (killed / "steps.jsonl").write_text("".join([*text[:2], *text[1:]]))
+    (killed / "attempts" / "step-000002.jsonl").unlink()
+    steps, attempts = resume(killed, model)
+    assert steps.endswith("steps.jsonl: has the lines of 1 steps more than once, the first of them 1")
+    assert attempts.endswith("attempts: lacks the attempts of 1 steps, the first of them 2")
+
+
+def test_attempts_that_a_limit_deleted_are_not_missed(killed, model):
+    (killed / "attempts" / "step-000000.jsonl").unlink()
+    assert resume(killed, model) == []
+
+
+@pytest.mark.parametrize("folder", ["attempts", "held-out"])
+def test_torn_attempts_are_said_by_file_and_line(killed, capsys, folder):
+    file = killed / folder / "step-000000.jsonl"
+    text = file.read_text()
+    file.write_text(text[:-20])
+    shown = ["show", str(killed / folder), "--step", "0"]
+    for command in (shown, ["report", str(killed)]) if folder == "attempts" else (shown,):
+        with pytest.raises(SystemExit) as caught:
+            main(command)
+        assert caught.value.code == 2
+        assert f"{folder}/step-000000.jsonl, line {text.count(chr(10))} is no JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "evaluations moved away"])
@@ -370,6 +469,52 @@ def test_other_peoples_files_are_left_alone_and_drafts_are_not(straight, killed,
     resume(killed, model)
     assert not list(killed.rglob(".*.draft*"))
     (killed / "attempts" / "step-000001 (copy).jsonl").unlink()
+    assert content(killed) == content(straight)
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_another_one(killed, model):
+    folder = killed / "checkpoints"
+    for name in ("step-4.damaged", "step-4.damaged.2"):
+        (folder / name).mkdir()
+        (folder / name / "mine").touch()
+    flip(folder / "step-4" / STATE, 0.5)
+    (said,) = resume(killed, model)
+    assert "now called step-4.damaged.3" in said
+    assert (folder / "step-4.damaged" / "mine").exists()
+    assert (folder / "step-4.damaged.2" / "mine").exists()
+
+
+def edit(run: Path, before: str, after: str) -> None:
+    text = (run / "recipe.yaml").read_text()
+    assert before in text
+    (run / "recipe.yaml").write_text(text.replace(before, after))
+
+
+def test_a_recipe_that_was_changed_by_hand_is_refused_as_another_one_is(killed, model, capsys):
+    edit(killed, "learning_rate: 0.01", "learning_rate: 0.1")
+    before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
+    said = r"(?s)recipe.yaml has changed since step-4 was saved.*learner.learning_rate: 0.01 against 0.1"
+    with pytest.raises(UserError, match=said):
+        run_recipe(built(model), RunDirectory(killed))
+    with pytest.raises(SystemExit) as caught:
+        main(["train", str(killed), "--resume", "--dry-run"])
+    assert caught.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
+
+
+def test_a_recipe_in_other_words_is_the_same(straight, killed, model):
+    edit(killed, "learning_rate: 0.01", "learning_rate: 1e-2  # mine")
+    assert resume(killed, model) == []
+    assert content(killed) == content(straight)
+
+
+def test_checkpoints_that_note_no_recipe_still_resume(straight, killed, model):
+    for path in killed.glob(f"checkpoints/step-*/{MANIFEST}"):
+        manifest = json.loads(path.read_text())
+        del manifest["recipe"], manifest["sha256"]
+        path.write_text(dump_manifest(manifest))
+    assert resume(killed, model) == []
     assert content(killed) == content(straight)
 
 

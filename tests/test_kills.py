@@ -110,6 +110,16 @@ def test_a_process_that_ends_before_it_is_killed_is_survived():
     assert kills.kill(Process(GONE.pid, alive=True), [GONE.pid], random.Random(0))
 
 
+def test_a_phase_that_many_kills_never_met_fails_the_report(tmp_path):
+    kind = Kind("both stages", tmp_path)
+    kind.kills.update(dict.fromkeys(kills.PHASES, 1) | {"learning": kills.MANY})
+    assert kills.find_missed([kind]) == []
+    del kind.kills["pruning"]
+    assert kills.find_missed([kind]) == ["pruning"]
+    kind.kills["learning"] = 1
+    assert kills.find_missed([kind]) == []  # by chance
+
+
 def test_each_kind_says_what_it_has_before_it(tmp_path):
     star, both = (Kind(name, tmp_path) for name in ("star", "both stages"))
     assert both.boundaries == [4]

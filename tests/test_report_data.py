@@ -18,9 +18,44 @@ from scorl.report.comparison import read_comparison, read_scaling
 from scorl.report.distributions import gather_difficulty, gather_edits
 from scorl.report.gather import MEGABYTES, gather_run
 from scorl.report.packing import average_lengths, choose_files, pack_attempts, read_flips
+from scorl.report.watch import WatchedRun
 from scorl.run.directory import RunDirectory
 from scorl.run.step_files import StepFiles
 from scorl.text_files import make_visible
+
+ODD_ATTEMPTS = [{"reward": "x"}, {"turn": None}, {"problem": ["a"]}, {"text": 5}, {"place": "x"}, {"tokens": "x"}]
+ODD_STEPS = [{"seconds": 5}, {"seconds": {"learn": "x"}}, {"alarms": ["x"]}, {"alarms": 5}, {"alarms": [{"step": 1}]}]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *(("attempts/step-000001.jsonl", changes) for changes in ODD_ATTEMPTS),
+        *(("steps.jsonl", changes) for changes in ODD_STEPS),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_said_by_file_and_line(tmp_path, name, changes):
+    write_run(tmp_path / "run")
+    file = tmp_path / "run" / name
+    first, second, *rest = file.read_text().splitlines()
+    file.write_text("\n".join([first, json.dumps(json.loads(second) | changes), *rest]) + "\n")
+    with pytest.raises(UserError, match=rf"{name}, line 2 is n.*`{next(iter(changes))}`"):
+        gather_report([tmp_path / "run"])
+    (tmp_path / "run" / "recipe.yaml").write_text("stages: []\n")
+    followed = WatchedRun(RunDirectory(tmp_path / "run"))
+    followed.refresh()
+    assert len(followed.steps) == 6 - (name == "steps.jsonl")  # which leaves such lines out
+
+
+@pytest.mark.parametrize("changes", [{"metrics": {"delta": {"value": "x", "low": 0, "high": 0}}}, {"outcomes": 5}])
+def test_an_evaluation_with_a_value_of_another_type_is_said(tmp_path, changes):
+    write_run(tmp_path / "run")
+    file = tmp_path / "run" / "evaluation.json"
+    splits = json.loads(file.read_text())
+    file.write_text(json.dumps({split: latest | changes for split, latest in splits.items()}))
+    with pytest.raises(UserError, match=r"evaluation\.json holds no evaluations"):
+        gather_report([tmp_path / "run"])
 
 
 def pack(path: Path, *steps: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from support.worlds import letters, tiny_policy
 
 from scorl.engines.torch import TorchEngine
-from scorl.errors import GuardError
+from scorl.errors import GuardError, UserError
 from scorl.evaluation import evaluate
 from scorl.learner import Learner
 from scorl.metrics import count_tokens
@@ -161,6 +161,53 @@ def test_what_was_collected_is_kept_and_read_back(tmp_path):
     first, again = once(), once()
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]  # the second time nothing was sampled
     assert [s.progress.loss for s in first] == [s.progress.loss for s in again]
+
+
+def tear(text: str) -> str:
+    return text[:-30]
+
+
+DAMAGED = {
+    "a torn line": tear,
+    "lost lines": lambda text: "".join(text.splitlines(keepends=True)[:-3]),
+    "another digit": lambda text: text.replace('"sample": 1', '"sample": 0'),
+    "a torn line, of a version before": lambda text: tear(text.partition("\n")[2]),
+    "lost lines, of a version before": lambda text: "".join(text.splitlines(keepends=True)[1:-1]),
+    "no line": lambda text: "",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_collection_is_made_again_where_the_policy_is_the_same_and_named_where_not(tmp_path, kind):
+    store = FileRolloutStore(RunDirectory(tmp_path / "run"), lambda done, total: None)
+    file = tmp_path / "run" / "collected" / "stage-0" / "step-000001.jsonl"
+
+    def start(learner):
+        return train(learner.policy, letters(), [stage], sampling=SAMPLING, learner=learner, store=store)
+
+    def new():
+        return Learner(tiny_policy(tmp_path / "model"), LearnerSettings(learning_rate=1e-2), total=2)
+
+    stage = Stage(PairSFT(), 2, problems=3, samples=8)
+    first, whole = [s.progress.loss for s in start(new())], file.read_bytes()
+    file.write_text(DAMAGED[kind](whole.decode()))
+    learner = new()
+    steps = start(learner)
+    assert next(steps).progress.loss == first[0]
+    assert file.read_bytes() == whole
+    file.write_text(DAMAGED[kind](whole.decode()))
+    with pytest.raises(UserError, match=r"stage-0.* (damaged|changed).*the policy that it was collected from"):
+        next(start(learner))
+
+
+def test_a_collection_of_a_version_without_checksums_is_read(tmp_path):
+    store = FileRolloutStore(RunDirectory(tmp_path), lambda done, total: None)
+    problem, answer = Problem("p", ()), Response((1,), (2,), (0.0,), "\ud800", "stop", Verdict(1.0, "correct"))
+    store.write(0, 0, 1, groups := [[Trajectory(problem, 0, (answer,), 0)]])
+    assert store.read(0, 0, [problem]) == groups
+    file = tmp_path / "collected" / "stage-0" / "step-000000.jsonl"
+    file.write_bytes(file.read_bytes().partition(b"\n")[2])
+    assert store.read(0, 0, [problem]) == groups
 
 
 def test_drafts_that_were_not_chosen_are_counted_after_an_interruption_too(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["GuardError", "PeerLostError", "UserError", "nearest"]
+__all__ = ["DamagedError", "GuardError", "PeerLostError", "UserError", "nearest"]
 
 
 MANY = 24
@@ -16,6 +16,10 @@ LONG = 100
 
 class UserError(ValueError):
     """The user's input is at fault; the message says what is wrong, where, and what would be right."""
+
+
+class DamagedError(UserError):
+    """A file that was written whole is not what was written; the message names it and says what is wrong."""
 
 
 class GuardError(RuntimeError):

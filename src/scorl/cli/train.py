@@ -134,6 +134,7 @@ def _recipe_and_directory(
 def _check_directory(recipe: Recipe, directory: RunDirectory, resume: str | None) -> None:
     """A run resumes by its own recipe alone, perhaps made longer or on other processes; none starts over another."""
     from scorl.recipe import differences, is_longer, resolve
+    from scorl.run.resumable import check_resumable, refuse_recipe
 
     out = directory.path
     check_folder(out)
@@ -147,15 +148,9 @@ def _check_directory(recipe: Recipe, directory: RunDirectory, resume: str | None
     elif resume is None:
         raise UserError(f"{out}: there is a run already; resume it with --resume, or choose another folder with --out")
     elif (changed := differences(started := resolve(out), recipe)) and not is_longer(recipe, started):
-        raise UserError(
-            "\n  ".join(
-                [
-                    f"{out}: a run resumes by the recipe it was started with, with more steps of its last stage or "
-                    "more stages behind that if need be. What differs:",
-                    *changed,
-                ]
-            )
-        )
+        raise refuse_recipe(str(out), changed)
+    else:
+        check_resumable(directory, started)
 
 
 def _by_torchrun(recipe: Recipe, arguments: list[str], directory: RunDirectory) -> int:

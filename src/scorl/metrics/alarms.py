@@ -92,7 +92,7 @@ def describe_alarms(lines: Sequence[Mapping[str, Any]], done: bool = False) -> l
     late = [a for a in _find_idle(lines, sampled) if a] if done and FEW <= sampled < IDLE else []
     sentences = []
     for kind, advice in ADVICE.items():
-        seen = [(line["step"], a["statistic"]) for line in lines for a in line.get("alarms", ()) if a["kind"] == kind]
+        seen = [(line["step"], a["statistic"]) for line in lines for a in line.get("alarms") or () if a["kind"] == kind]
         seen += [(lines[-1]["step"], alarm.statistic) for alarm in late if alarm.kind == kind]
         if seen:
             sentences.append(

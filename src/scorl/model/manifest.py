@@ -37,12 +37,18 @@ FORMAT = 2
 """Of checkpoints. 1 had the trainer's state in a `state.pt`, and no manifest."""
 
 
-def write_manifest(folder: Path, training_reward: float | None) -> None:
-    """List every file of a checkpoint but its card, and note the mean reward while it was trained."""
+def write_manifest(folder: Path, training_reward: float | None, recipe: str = "") -> None:
+    """List every file of a checkpoint but its card; note the mean reward while it was trained, and by which recipe."""
     files_there = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     names = sorted(name for name in files_there if name != CARD)
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha} for name, sha in _hashes(folder, names)}
-    manifest = {"format": FORMAT, "scorl": __version__, "training_reward": training_reward, "files": files}
+    manifest = {
+        "format": FORMAT,
+        "scorl": __version__,
+        "training_reward": training_reward,
+        "recipe": recipe,
+        "files": files,
+    }
     (folder / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
 
 

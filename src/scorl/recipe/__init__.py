@@ -16,6 +16,7 @@ from scorl.recipe.resolve import (
     resolve,
     resolve_sampler,
     resolve_task,
+    resolve_text,
     resolve_trained,
 )
 from scorl.recipe.schema import json_schema
@@ -38,6 +39,7 @@ __all__ = [
     "resolve",
     "resolve_sampler",
     "resolve_task",
+    "resolve_text",
     "resolve_trained",
     "shipped_recipes",
 ]

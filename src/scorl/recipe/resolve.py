@@ -16,14 +16,23 @@ from scorl.recipe.renamed import leaves, rename
 from scorl.recipe.rules import contradictions
 from scorl.recipe.sampler import Sampler
 from scorl.recipe.sections import CHOICES, Recipe, TaskChoice, adapter, find_tasks, task_adapter
-from scorl.recipe.source import assign, load
+from scorl.recipe.source import assign, load, read_mapping
 from scorl.settings import ModelSettings
 from scorl.validation import refuse, validated
 
 FREE = ("launcher.", "loggers", "logging.")
 """How the keys begin by which no run is computed otherwise."""
 
-__all__ = ["changed", "differences", "is_longer", "resolve", "resolve_sampler", "resolve_task", "resolve_trained"]
+__all__ = [
+    "changed",
+    "differences",
+    "is_longer",
+    "resolve",
+    "resolve_sampler",
+    "resolve_task",
+    "resolve_text",
+    "resolve_trained",
+]
 
 CHAT_KEYS = ("chat_template_kwargs", "chat_template_date", "stop_strings")
 """Of a model: what decides its prompts and where its responses end, and is in none of its files."""
@@ -38,6 +47,11 @@ def resolve(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         UserError: everything that is wrong, a line each, with the key's path.
     """
     return _resolved(assign(load(recipe), overrides), f"recipe '{recipe}'")
+
+
+def resolve_text(text: str, what: str) -> Recipe:
+    """As `resolve`, of what stood in a run's recipe.yaml; `what` says where it stands."""
+    return _resolved(read_mapping(text, what), what)
 
 
 def resolve_trained(run: Path) -> tuple[ModelSettings, bool]:

@@ -17,7 +17,7 @@ from scorl.recipe.sections import CHOICES
 from scorl.recipe.yaml_text import PLAIN
 from scorl.text_files import DEPTH, as_path, check_characters, check_values, read_text
 
-__all__ = ["RECIPE_FILE", "SHIPPED_FOLDER", "assign", "header", "load", "parse", "shipped_recipes"]
+__all__ = ["RECIPE_FILE", "SHIPPED_FOLDER", "assign", "header", "load", "parse", "read_mapping", "shipped_recipes"]
 
 RECIPE_FILE = "recipe.yaml"
 """The recipe of a run, in its directory."""
@@ -111,11 +111,7 @@ def load(recipe: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = _find(recipe, seen[-1].parent if seen else Path())
     if path in seen:
         raise UserError(f"these recipes extend each other in a circle: {' -> '.join(map(str, (*seen, path)))}")
-    values = parse(read_text(path), str(path)) or {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys, not {type(values).__name__}")
-    if values.pop("versions", None) is not None:
-        values = _of_a_run(values)
+    values = read_mapping(read_text(path), str(path))
     base = values.pop("extends", None)
     if base is None:
         return dict(values)
@@ -123,6 +119,14 @@ def load(recipe: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{path}: extends takes a path or the name of a shipped recipe, not {base!r}")
     merged: dict[str, Any] = _merged(load(base, (*seen, path)), values)
     return merged
+
+
+def read_mapping(text: str, where: str) -> dict[str, Any]:
+    """A recipe's own mapping, with what a run of an older version did by itself; see `parse`."""
+    values = parse(text, where) or {}
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: a recipe is a mapping of keys, not {type(values).__name__}")
+    return values if values.pop("versions", None) is None else _of_a_run(values)
 
 
 def assign(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from scorl.report.facts import count_steps
 from scorl.report.trajectories import ShownTrajectory, present, select
 from scorl.run.directory import STEPS, RunDirectory
 from scorl.run.files import Record
+from scorl.run.history import find_fault
 
 __all__ = ["FIGURES", "Tail", "WatchedRun", "sparkline"]
 
@@ -170,4 +171,4 @@ def _read(line: bytes) -> Record | None:
         record: Any = json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and "step" in record and "seconds" in record else None
+    return record if isinstance(record, dict) and record.get("seconds") is not None and not find_fault(record) else None

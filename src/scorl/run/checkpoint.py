@@ -5,7 +5,7 @@
     checkpoints/step-40/adapter/    of a run that trains adapters, unless they lie in shards: they by themselves (peft)
     checkpoints/step-40/trainer/    the learner's state (scorl.learner.state), manifest.json (scorl.model.manifest)
     checkpoints/step-20/            an older one keeps the Hugging Face folder and the manifest, and no state
-    checkpoints/step-60.damaged/    a newer one that was found damaged when the run resumed
+    checkpoints/step-60.damaged/    a newer one that was found damaged when the run resumed; .damaged.2, ...: once more
     checkpoints/best -> step-40     the kept one with the highest training reward
 
 A checkpoint is written under another name, and renamed when it and all that it follows from are on the disk: neither a
@@ -20,6 +20,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -59,6 +60,8 @@ class Saver:
         describe: Describe | None = None,
     ) -> None:
         self._directory, self._learner, self._settings, self._describe = directory, learner, settings, describe
+        # As it stands now: whoever edits the file while the run goes on changes nothing of it.
+        self._recipe = directory.recipe_text() if learner.ranks.main else ""
         self._ranks: Ranks | None = None
         """For the thread that writes."""
         self._writing: Future[None] | None = None
@@ -96,7 +99,7 @@ class Saver:
             state.write(draft / TRAINER, ranks)
             ranks.barrier("all shards of a checkpoint")
             if ranks.main:
-                write_manifest(draft, reward)
+                write_manifest(draft, reward, self._recipe)
                 _publish(draft, folder, self._directory)
 
         if later:
@@ -186,7 +189,7 @@ def prune(directory: RunDirectory, settings: CheckpointSettings) -> None:
     rewards = {step: reward for step in steps if (reward := _reward(directory.checkpoint(step))) is not None}
     best = max(rewards, key=lambda step: rewards[step]) if rewards else None
     if best is not None:
-        _link(directory.checkpoints / "best", directory.checkpoint(best))
+        _link(directory.best, directory.checkpoint(best))
     for step in steps[: -settings.save_total_limit]:
         if step != best:
             _remove(directory.checkpoint(step))
@@ -264,8 +267,9 @@ def _check_version(folder: Path) -> None:
 
 def _set_aside(folder: Path) -> Path:
     """Rename a damaged checkpoint, so that it is no checkpoint any more and what can be saved of it is not lost."""
-    aside = folder.with_name(f"{folder.name}.damaged")
-    shutil.rmtree(aside, ignore_errors=True)
+    name = f"{folder.name}.damaged"
+    names = chain([name], (f"{name}.{number}" for number in count(2)))
+    aside = next(path for path in map(folder.with_name, names) if not os.path.lexists(path))
     os.replace(folder, aside)
     return aside
 

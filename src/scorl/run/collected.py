@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from scorl.errors import UserError
+from scorl.errors import DamagedError, UserError
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
 from scorl.trajectory import Group, Problem, Response, Trajectory, Verdict
 
 __all__ = ["FileRolloutStore"]
+
+
+KEYS = {"problem", "sample", "branch", "ids", "responses"}
+"""What every record has."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,20 @@ class FileRolloutStore:
         """See `RolloutStore`.
 
         Raises:
+            DamagedError: a file is not what was written.
             UserError: what is there is about other problems, or written by a version of scorl with other records.
         """
         records = self.directory.collection(stage, index)
         if records is None:
             return None
         folder = self.directory.collected(stage)
-        if any("responses" not in record for record in records):
+        if not all(record.keys() >= KEYS for record in records):
             raise UserError(f"{folder}: was collected by another version of scorl; delete it")
-        size = len(records) // len(problems)
-        groups = [records[i : i + size] for i in range(0, len(records), size or 1)]
+        size, rest = divmod(len(records), len(problems))
+        if rest or not size:  # of a version before the checksum
+            damage = f"step {index}: {len(records)} trajectories at {len(problems)} problems"
+            raise DamagedError(f"{folder} is damaged: {damage}")
+        groups = [records[i : i + size] for i in range(0, len(records), size)]
         if [group[0]["problem"] for group in groups] != [problem.id for problem in problems]:
             raise UserError(f"{folder}: holds attempts at other problems than the run draws; delete it")
         return [[_trajectory(record, p) for record in group] for group, p in zip(groups, problems, strict=True)]

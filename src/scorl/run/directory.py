@@ -28,16 +28,8 @@ from scorl.errors import UserError
 from scorl.model.loading import CHECKPOINTS, checkpoint_folder, saved_steps
 from scorl.model.manifest import TRAINER
 from scorl.recipe.source import RECIPE_FILE
-from scorl.run.files import (
-    Record,
-    is_draft,
-    read_records,
-    remove_drafts,
-    sync,
-    to_lines,
-    write_whole,
-)
-from scorl.run.history import cut_evaluations, read_evaluations, read_logger_runs, read_steps
+from scorl.run.files import Record, is_draft, read_sealed, remove_drafts, sync, to_lines, to_sealed, write_whole
+from scorl.run.history import cut_evaluations, find_gap, read_evaluations, read_logger_runs, read_steps
 from scorl.run.lock import exclusive
 from scorl.run.step_files import StepFiles
 from scorl.settings import LoggingSettings
@@ -103,6 +95,11 @@ class RunDirectory:
         """The checkpoint after so many updates."""
         return checkpoint_folder(self.path, step)
 
+    @property
+    def best(self) -> Path:
+        """The link to the checkpoint with the highest training reward."""
+        return self.checkpoints / "best"
+
     def collected(self, stage: int) -> Path:
         """The folder of what a stage collected at its start."""
         return self.path / COLLECTED / f"stage-{stage}"
@@ -134,6 +131,11 @@ class RunDirectory:
     def abandoned(self) -> bool:
         """Whether a run was started here that ended before it wrote anything that another one depends on."""
         return not self.begun and self.free and self.path.is_dir() and any(self.path.iterdir())
+
+    @property
+    def has_report(self) -> bool:
+        """Whether a report was written, as is at the end."""
+        return (self.path / REPORT).exists()
 
     def recipe_text(self) -> str:
         """The recipe as it stands; empty where there is none."""
@@ -174,11 +176,9 @@ class RunDirectory:
             yield from self.attempt_files(held_out).read(step)
 
     def collection(self, stage: int, index: int) -> list[Record] | None:
-        """The trajectories that a stage collected for its step `index`; None: it has not yet."""
+        """The trajectories that a stage collected for its step `index`, or DamagedError; None: it has not yet."""
         path = self._collection(stage, index)
-        return self.ranks.broadcast(
-            lambda: list(read_records(path)) if path.exists() else None, "what was collected before"
-        )
+        return self.ranks.broadcast(lambda: read_sealed(path) if path.exists() else None, "what was collected before")
 
     # Writing
 
@@ -249,7 +249,7 @@ class RunDirectory:
         if self.ranks.main:
             path = self._collection(stage, index)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, to_lines(trajectories))
+            write_whole(path, to_sealed(trajectories))
 
     def cut(self, updates: int) -> None:
         """Cut off what was written after so many updates, so that it is written again and never twice."""
@@ -257,10 +257,7 @@ class RunDirectory:
 
     def find_gap(self, updates: int) -> str | None:
         """Whether the records of some of so many steps are lost, in a sentence."""
-        recorded = {step["step"] for step in self.steps()}
-        if missing := [step for step in range(updates) if step not in recorded]:
-            return f"{self.path / STEPS}: lacks the lines of {len(missing)} steps, the first of them {missing[0]}"
-        return None
+        return find_gap(self.path / STEPS, self.steps(), updates)
 
     def write_report(self, page: str) -> Path:
         """Write the report; its path."""

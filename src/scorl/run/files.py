@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scorl.errors import UserError
+from scorl.errors import DamagedError, UserError
 from scorl.trajectory import Credit, Trajectory
 
 __all__ = [
@@ -23,15 +24,19 @@ __all__ = [
     "read_json",
     "read_records",
     "read_responses",
+    "read_sealed",
     "remove_drafts",
     "replacing",
     "response_records",
     "sync",
     "sync_tree",
     "to_lines",
+    "to_sealed",
     "write_whole",
 ]
 
+SEAL = "sha256"
+"""The one key of the first line of a sealed file: of what stands below it."""
 GOLD = 500
 """The most characters of a gold answer that are kept with each response: those of programs are long."""
 DRAFT = re.compile(r"\.\d+\.draft\..+|\.(step-\d+|best)(\.gone)?\.draft")
@@ -40,6 +45,14 @@ Record = dict[str, Any]
 """One line of a JSONL file."""
 NEEDED = ("step", "problem", "sample", "turn", "text", "reward", "finish")
 """What every line of attempts has; older versions wrote no more of what is read."""
+TEXT, WHOLE, NUMBER = (str, type(None)), (int,), (int, float, type(None))
+KINDS = {
+    **dict.fromkeys(("problem", "text"), (str,)),
+    **dict.fromkeys(("finish", "question", "gold", "role", "verdict", "wording", "model"), TEXT),
+    **dict.fromkeys(("step", "sample", "turn", "branch", "place"), WHOLE),
+    **dict.fromkeys(("reward", "tokens", "prompt_tokens", "advantage", "beta", "imitation"), NUMBER),
+}
+"""Of what type a line of attempts has what it has."""
 
 
 def response_records(step: int, trajectory: Trajectory, credits: Sequence[Credit] | None = None) -> list[Record]:
@@ -77,8 +90,12 @@ def response_records(step: int, trajectory: Trajectory, credits: Sequence[Credit
     return records
 
 
-def read_records(file: Path) -> Iterator[Record]:
-    """The JSON objects of a file, one a line; a last line that is still being written is left out.
+def read_records(file: Path, whole: bool = False) -> Iterator[Record]:
+    """The JSON objects of a file, one a line.
+
+    Args:
+        file: of them.
+        whole: whether it was written in one go; else a last line that is still being written is left out.
 
     Raises:
         UserError: a line is no JSON object, or a file that ends in .gz is damaged.
@@ -88,17 +105,17 @@ def read_records(file: Path) -> Iterator[Record]:
             packed = file.suffix == ".gz"
             if packed and not handle.peek(1):  # which gzip takes for whole
                 raise EOFError("it is empty")
-            yield from _read_lines(gzip.GzipFile(fileobj=handle) if packed else handle, file)
+            yield from _read_lines(gzip.GzipFile(fileobj=handle) if packed else handle, file, whole)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{file} is no whole gzip file: {error}") from None
 
 
-def _read_lines(lines: Iterable[bytes], file: Path) -> Iterator[Record]:
+def _read_lines(lines: Iterable[bytes], file: Path, whole: bool) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:  # no UTF-8 as well
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and not whole:
                 return
             raise UserError(f"{file}, line {number} is no JSON: {error}") from None
         if not isinstance(record, dict):
@@ -106,21 +123,44 @@ def _read_lines(lines: Iterable[bytes], file: Path) -> Iterator[Record]:
         yield record
 
 
-def read_responses(file: Path) -> Iterator[Record]:
+def read_responses(file: Path, whole: bool = False) -> Iterator[Record]:
     """As `read_records`, of a file of attempts.
 
     Raises:
         UserError: a line is no attempt.
     """
-    for record in read_records(file):
+    for number, record in enumerate(read_records(file, whole), 1):
         if missing := next((key for key in NEEDED if key not in record), None):
             raise UserError(f"{file} holds no attempts: a line has no `{missing}`")
+        there = (key for key in KINDS if key in record)
+        if odd := next((key for key in there if not isinstance(record[key], KINDS[key])), None):
+            raise UserError(f"{file}, line {number} is no attempt: its `{odd}` is {record[odd]!r:.60}")
         yield record
 
 
 def read_all(file: Path) -> list[Record]:
     """As `read_records`; none where the file is not there."""
     return list(read_records(file)) if file.exists() else []
+
+
+def read_sealed(file: Path) -> list[Record]:
+    """The records of `to_sealed`; of a file of before, which has no seal, those of `to_lines`.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    head, _, body = file.read_bytes().partition(b"\n")
+    try:
+        first = json.loads(head)
+        if isinstance(first, dict) and first.keys() == {SEAL}:
+            if first[SEAL] != hashlib.sha256(body).hexdigest():
+                raise DamagedError(f"{file} has changed (SHA-256)")
+            return [json.loads(line) for line in body.splitlines()]
+        return list(read_records(file, whole=True))
+    except DamagedError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{file} is damaged: {error}") from None
 
 
 def read_json(file: Path) -> Any:
@@ -140,6 +180,17 @@ def to_lines(records: Iterable[Record]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
+def to_sealed(records: Iterable[Record]) -> str:
+    """The lines of records below a checksum of them."""
+    lines = to_lines(records)
+    return to_lines([{SEAL: hashlib.sha256(_encode(lines)).hexdigest()}]) + lines
+
+
+def _encode(text: str) -> bytes:
+    """A lone surrogate as its escape, which JSON understands."""
+    return text.encode(errors="backslashreplace")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A draft beside `path`, which takes its place when the block ends well and is gone when not."""
@@ -153,14 +204,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str, durable: bool = True) -> None:
-    """Write a file whole or not at all; a lone surrogate is written as its escape, which JSON understands.
+    """Write a file whole or not at all; a lone surrogate is written as its escape.
 
     Args:
         path: of the file, which is compressed if it ends in .gz.
         text: all of it.
         durable: whether it survives a power cut from now on, which takes the disk some milliseconds.
     """
-    data = text.encode(errors="backslashreplace")
+    data = _encode(text)
     with replacing(path) as draft:
         draft.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
         if durable:

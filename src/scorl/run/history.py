@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from scorl.errors import UserError
 from scorl.run.files import Record, read_all, read_json
 
-__all__ = ["cut_evaluations", "has_metrics", "of_same_problems", "read_evaluations", "read_logger_runs", "read_steps"]
+__all__ = [
+    "cut_evaluations",
+    "find_fault",
+    "find_gap",
+    "has_metrics",
+    "of_same_problems",
+    "read_evaluations",
+    "read_logger_runs",
+    "read_steps",
+]
 
 
 def read_steps(file: Path) -> list[Record]:
@@ -20,9 +31,41 @@ def read_steps(file: Path) -> list[Record]:
     """
     records = read_all(file)
     for number, record in enumerate(records, 1):
-        if not _has_step(record) or "stage" not in record:
-            raise UserError(f"{file}, line {number} says no `{'stage' if _has_step(record) else 'step'}`")
+        if fault := find_fault(record):
+            raise UserError(f"{file}, line {number} {fault}")
     return records
+
+
+def find_fault(record: Record) -> str | None:
+    """Why a record is none of a step, in words."""
+    if not _has_step(record) or "stage" not in record:
+        return f"says no `{'stage' if _has_step(record) else 'step'}`"
+    odd = next((key for key, fits in FITS.items() if not fits(record.get(key))), None)
+    return odd and f"is none of a step: its `{odd}` is {record[odd]!r:.60}"
+
+
+def _has_numbers(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(isinstance(v, (int, float)) for v in value.values()))
+
+
+def _has_alarms(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(isinstance(v, dict) and v.keys() >= {"kind", "statistic"} for v in value)
+    )
+
+
+FITS = {"seconds": _has_numbers, "alarms": _has_alarms}
+"""What a step's record may have in these places, which older versions did not all write."""
+
+
+def find_gap(file: Path, steps: Sequence[Record], updates: int) -> str | None:
+    """Whether the records of some of so many steps are lost, or stand there twice, in a sentence."""
+    recorded, gaps = Counter(step["step"] for step in steps), []
+    if missing := [step for step in range(updates) if step not in recorded]:
+        gaps.append(f"lacks the lines of {len(missing)} steps, the first of them {missing[0]}")
+    if repeated := [step for step in range(updates) if recorded[step] > 1]:
+        gaps.append(f"has the lines of {len(repeated)} steps more than once, the first of them {repeated[0]}")
+    return f"{file}: {'; '.join(gaps)}" if gaps else None
 
 
 def read_evaluations(file: Path) -> dict[str, Any]:
@@ -72,13 +115,18 @@ def has_metrics(evaluation: Any) -> bool:
     """Whether it has metrics, each with its value and its limits."""
     metrics = evaluation.get("metrics") if isinstance(evaluation, dict) else None
     return isinstance(metrics, dict) and all(
-        isinstance(metric, dict) and metric.keys() >= {"value", "low", "high"} for metric in metrics.values()
+        isinstance(metric, dict)
+        and all(isinstance(metric.get(key, ""), (int, float, NoneType)) for key in ("value", "low", "high"))
+        for metric in metrics.values()
     )
 
 
 def _is_evaluation(latest: Any) -> bool:
     history = latest.get("history") if isinstance(latest, dict) else None
-    return isinstance(history, list) and all(_has_step(entry) and has_metrics(entry) for entry in [latest, *history])
+    return isinstance(history, list) and all(
+        _has_step(entry) and has_metrics(entry) and isinstance(entry.get("outcomes", {}), dict)
+        for entry in [latest, *history]
+    )
 
 
 def _has_step(record: Any) -> bool:

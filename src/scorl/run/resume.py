@@ -13,6 +13,7 @@ from scorl.recipe.source import parse
 from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe, versions
 from scorl.run.directory import RunDirectory
+from scorl.run.resumable import check_resumable, find_lost_attempts
 from scorl.training.batches import legs
 
 __all__ = ["resume"]
@@ -28,8 +29,11 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
         notify: is told, on the first rank, what an undisturbed run would not have seen.
 
     Raises:
-        UserError: no checkpoint is whole, or it is another version's, another model's or of a longer recipe.
+        UserError: no checkpoint is whole, or it is another version's, another model's or of a longer or
+            other recipe, or all of them are gone.
     """
+    here = RunDirectory(directory.path)  # of rank 0 alone
+    directory.ranks.broadcast(lambda: check_resumable(here, resolve(here.path)), "whether the run can resume")
     _note_changes(built, directory, notify)
     checkpoint.load(directory, learner, notify)
     if learner.updates > built.recipe.steps:
@@ -44,8 +48,9 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
     if directory.ranks.main:
         for difference in _version_differences(built, directory):
             notify(f"{difference}: from here on the run is not bit-for-bit what it would have been")
-        if gap:
-            notify(gap)
+        lost = None if built.recipe.logging.attempts_total_limit else find_lost_attempts(directory, learner.updates)
+        for sentence in filter(None, (gap, lost)):
+            notify(sentence)
 
 
 def _forget_collections(built: BuiltRecipe, directory: RunDirectory, updates: int) -> None:

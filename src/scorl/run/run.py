@@ -141,6 +141,13 @@ class _Run:
         return self.done or self.learner.updates % self.built.recipe.checkpoint.save_steps == 0
 
     @property
+    def due_before(self) -> int:
+        """The updates after which the checkpoint before this one was due: not the one that a stop saved between two, or
+        the best could be another one than the undisturbed run's."""
+        every = self.built.recipe.checkpoint.save_steps
+        return (self.learner.updates - 1) // every * every
+
+    @property
     def last_saved(self) -> int:
         """The updates that the newest checkpoint has seen."""
         return max(self.directory.saved_steps(), default=0)
@@ -162,7 +169,7 @@ class _Run:
     def save(self, records: Sequence[Record]) -> None:
         """Write a checkpoint, and delete those that need not be kept."""
         self.saver.finish()
-        self.saver.save(_training_reward(records, self.last_saved))
+        self.saver.save(_training_reward(records, self.due_before))
 
     def evaluate_if_due(self) -> None:
         """Evaluate before the first step, after the last, and every so many between, each once."""

@@ -62,7 +62,7 @@ class StepFiles:
     def read(self, step: int) -> Iterator[Record]:
         """The records of a step; none where it is gone."""
         with suppress(FileNotFoundError):
-            yield from read_responses(self.path(step))
+            yield from read_responses(self.path(step), whole=True)
 
     def write(self, step: int, records: Sequence[Record], compress: bool) -> None:
         """Write those of a step, whole."""

@@ -35,7 +35,7 @@ class BrokerPool:
     """So many brokers, each of which examines one program at a time."""
 
     def __init__(self, size: int) -> None:
-        self.workers = WorkerPool(make_broker, size, "programs")
+        self.workers = WorkerPool(make_broker, size)
 
     @cached_property
     def level(self) -> tuple[str, str]:

@@ -14,11 +14,13 @@ import queue
 import shlex
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from scorl.sandbox import EndedError, LateError
+from scorl.threads import run_jobs
 
 __all__ = ["LineWorker", "WorkerPool", "count_cores"]
 
@@ -26,6 +28,8 @@ STARTS = 3
 """How often a worker is started before it is given up: the first may have been killed for want of memory."""
 END_SECONDS = 5.0
 """For a worker to end by itself when its input closes."""
+EXIT_SECONDS = 1.0
+"""Likewise for all workers of a process that ends: what waits for its input ends at once, what computes is killed."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -48,6 +52,8 @@ class LineWorker:
     ) -> None:
         self.command, self.start_seconds, self.environment, self.quiet = command, start_seconds, environment, quiet
         self.process: subprocess.Popen[str] | None = None
+        self.over = False
+        """Whether it starts no more."""
         self.greeting = ""
         """The line that it said when it was ready."""
 
@@ -86,6 +92,8 @@ class LineWorker:
             return self.process
         self.close()
         for _ in range(STARTS):
+            if self.over:
+                raise EndedError
             # A session of its own: Ctrl-C in the terminal reaches the parent alone, which ends its workers in order.
             self.process = subprocess.Popen(
                 self.command,
@@ -111,6 +119,7 @@ class LineWorker:
             process.kill()
 
         timer = threading.Timer(seconds, expire)
+        timer.daemon = True  # no thread may hold up the end of a process that is interrupted
         timer.start()
         try:
             line = process.stdout.readline()
@@ -138,6 +147,15 @@ class LineWorker:
         self.process.stdout.close()
         self.process = None
 
+    def leave(self) -> subprocess.Popen[str] | None:
+        """Closes the process's input for good, while a thread may still wait for its answer; the process."""
+        self.over, process = True, self.process
+        if process is not None and process.stdin is not None:
+            # Not by `close`, which waits for whoever writes.
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), process.stdin.fileno())
+        return process
+
 
 class WorkerPool:
     """Workers, any idle one of which takes the next job; all are closed when this process ends.
@@ -145,30 +163,31 @@ class WorkerPool:
     Args:
         make: makes a worker.
         size: how many.
-        name: of the threads that wait for them.
     """
 
-    def __init__(self, make: Callable[[], LineWorker], size: int, name: str) -> None:
+    def __init__(self, make: Callable[[], LineWorker], size: int) -> None:
         self.workers = [make() for _ in range(size)]
         self._process = os.getpid()
         # Last in, first out: the worker used last is running and warm, so few jobs start few workers.
         self._idle: queue.LifoQueue[LineWorker] = queue.LifoQueue()
         for worker in self.workers:
             self._idle.put(worker)
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix=name)
         atexit.register(self._close)
 
     def map(self, work: Callable[[LineWorker, Job], Result], jobs: Sequence[Job]) -> list[Result]:
         """The results of all jobs, in order."""
 
-        def run(job: Job) -> Result:
+        results: dict[int, Result] = {}
+
+        def run(place: int) -> None:
             worker = self._idle.get()
             try:
-                return work(worker, job)
+                results[place] = work(worker, jobs[place])
             finally:
                 self._idle.put(worker)
 
-        return list(self._threads.map(run, jobs))
+        run_jobs([partial(run, place) for place in range(len(jobs))], min(len(jobs), len(self.workers)))
+        return [results[place] for place in range(len(jobs))]
 
     def pids(self) -> list[int]:
         """The process ids of the running workers."""
@@ -176,9 +195,15 @@ class WorkerPool:
 
     def _close(self) -> None:
         if os.getpid() == self._process:  # a forked child has inherited the list, but the workers are its parent's
-            self._threads.shutdown(cancel_futures=True)
-            for worker in self.workers:
-                worker.close()
+            processes = [process for worker in self.workers if (process := worker.leave())]
+            end = time.monotonic() + EXIT_SECONDS
+            for process in processes:
+                try:
+                    process.wait(max(0.0, end - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            for process in processes:
+                process.wait()
 
 
 def count_cores(processes: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from scorl import metrics
 from scorl.engines.engine import Engine
 from scorl.engines.reference import ReferenceEngine
-from scorl.errors import GuardError
+from scorl.errors import DamagedError, GuardError, UserError
 from scorl.learner import Learner
 from scorl.model.context import check_solutions
 from scorl.objectives import Objective
@@ -140,9 +140,16 @@ class Batches:
         for index in range(leg.stage.steps):
             step = leg.first_step + index
             problems = self._problems(leg, step)
-            stored = self.store.read(leg.number, index, problems)
+            moved_on = self.learner.updates > leg.first_step
+            try:
+                stored = self.store.read(leg.number, index, problems)
+            except DamagedError as error:
+                if moved_on:
+                    message = f"{error}; the policy that it was collected from has moved on: restore it, or start anew"
+                    raise UserError(message) from None
+                stored = None  # which comes out the same
             if stored is None:
-                if self.learner.updates > leg.first_step:
+                if moved_on:
                     raise GuardError(
                         f"what stage {leg.number} ({leg.stage.label}) collected at its start is gone, and the policy "
                         "has moved on: start the run anew"

@@ -15,7 +15,7 @@ class RolloutStore(Protocol):
     """Keeps the groups of (stage, step of the stage)."""
 
     def read(self, stage: int, index: int, problems: Sequence[Problem]) -> list[Group] | None:
-        """What was kept, about these problems; None: nothing was."""
+        """What was kept, about these problems, or DamagedError; None: nothing was."""
         ...
 
     def write(self, stage: int, index: int, steps: int, groups: Sequence[Group]) -> None:

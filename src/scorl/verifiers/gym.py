@@ -96,4 +96,4 @@ def worker_pool(process: int, dataset: str, config: str) -> WorkerPool:
     if level.bubblewrap:
         command = [level.bubblewrap, *CONFINED, "--", *command]
     make = partial(LineWorker, command, START_SECONDS, environment=None, quiet=True)
-    return WorkerPool(make, count_cores(local_world_size()), "reasoning-gym")
+    return WorkerPool(make, count_cores(local_world_size()))

@@ -90,4 +90,4 @@ def worker_pool(process: int) -> WorkerPool:
     """
     if find_spec("math_verify") is None:
         raise UserError("judging this answer needs math-verify, which is not installed: pip install 'scorl[math]'")
-    return WorkerPool(make_worker, count_cores(local_world_size()), "math-verify")
+    return WorkerPool(make_worker, count_cores(local_world_size()))

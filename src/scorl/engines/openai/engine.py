@@ -16,11 +16,11 @@ from scorl.engines.engine import Arithmetic, Request, Sample
 from scorl.engines.openai.endpoint import Endpoint
 from scorl.engines.openai.journal import Answer, Journal, Question, default_journal
 from scorl.engines.openai.messages import MessageDialogue
-from scorl.engines.openai.workers import run_jobs
 from scorl.engines.usage import Usage
 from scorl.errors import UserError
 from scorl.settings import OpenAISettings
 from scorl.text_files import as_path
+from scorl.threads import run_jobs
 
 __all__ = ["OpenAIEngine"]
 

@@ -11,8 +11,8 @@ for keys and values woken; asleep the server holds neither.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,6 +26,7 @@ from scorl.errors import GuardError
 from scorl.model.chat import Chat
 from scorl.model.policy import Policy
 from scorl.settings import VllmSettings
+from scorl.threads import run_jobs
 
 __all__ = ["VllmEngine"]
 
@@ -115,25 +116,26 @@ class VllmEngine:
         budgets = token_budgets(requests, max_tokens, self._max_positions)
         end_ids = sorted(self.chat.end_ids)
 
-        def sample_one(request: Request, budget: int) -> Sample:
+        samples = [Sample((), (), "length")] * len(requests)
+
+        def sample_one(place: int) -> None:
+            request, budget = requests[place], budgets[place]
             if budget == 0:
-                return Sample((), (), "length")
+                return
             parameters: dict[str, Any] = {"temperature": temperature, "max_tokens": budget, "stop_token_ids": end_ids}
             if self.chat.stop_strings:
                 parameters |= {"stop": list(self.chat.stop_strings), "detokenize": True}
             if temperature:
                 parameters["seed"] = request.seed
-            return self._read_sample(self._generate(request.prompt_ids, parameters))
+            samples[place] = self._read_sample(self._generate(request.prompt_ids, parameters))
 
         self._running_server()
         self._wake("weights")
         self._wake("kv_cache")
         # One request a response, each in a thread that waits for it: vLLM batches what is under way by itself.
-        threads = ThreadPoolExecutor(self.settings.batch_size)
-        try:
-            return list(threads.map(sample_one, requests, budgets))
-        finally:
-            threads.shutdown(cancel_futures=True)  # after a failure nothing more is asked
+        jobs = [partial(sample_one, place) for place in range(len(requests))]
+        run_jobs(jobs, min(len(jobs), self.settings.batch_size))
+        return samples
 
     @property
     def _max_positions(self) -> int | None:

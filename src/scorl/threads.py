@@ -12,7 +12,7 @@ def run_jobs(jobs: Iterable[Callable[[], object]], threads: int) -> None:
     """Run all jobs, so many at once. Behind an error none begins; those under way end, and the first error is raised.
 
     An interrupt waits for none of them, which is why this is no `ThreadPoolExecutor`: Python joins its threads at exit,
-    and an answer may take minutes.
+    and an answer, or a program that is judged, may take minutes.
     """
     waiting, taking, errors = iter(jobs), threading.Lock(), list[BaseException]()
 
