@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["differ_in_base", "differ_in_subscript", "pair_sides"]
+__all__ = ["differ_in_base", "differ_in_subscript", "pair_sides", "split_sides", "values"]
 
 EQUALS = re.compile(r"(?<![<>!:=])=(?![=>])(?![^{}]*(?<!\\)\})")
 COMPARED = re.compile(
