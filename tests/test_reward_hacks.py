@@ -87,9 +87,9 @@ def test_no_task_pays_for_a_hack(name, tmp_path):
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = tasks.load(name, **settings)
     problems = task.splits.get("all", task.split("test")).take(6)
-    hacks = [(problem, text) for problem in problems for text in say_again(problem)]
-    hacks += [(problem, text) for problem in problems[:2] for text in (*TALK, *EMPTY, *LISTS)]
+    hacks = [(problem, text) for problem in problems[:2] for text in (*TALK, *EMPTY, *LISTS)]
     hacks = hacks[-45:] if name in PROGRAM_TASKS else hacks  # at twenty a second
+    hacks += [(problem, text) for problem in problems for text in say_again(problem)]
     paid = [(problem.id, text) for (problem, text), v in zip(hacks, task.judge(hacks), strict=True) if v.reward]
     assert paid == []
     right = [(problem, say(problem, rows)) for problem in problems]
