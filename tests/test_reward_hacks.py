@@ -156,7 +156,14 @@ def test_a_sum_that_is_left_to_the_grader_is_no_number(answer):
 
 @pytest.mark.parametrize(
     ("answer", "gold"),
-    [("22 + 13 - 5 = 30", "30"), ("60/2 = 30", "30"), ("1/2", "0.5"), (r"3 \times 10^5", "300000"), ("5 m/s", "5")],
+    [
+        ("22 + 13 - 5 = 30", "30"),
+        ("60/2 = 30", "30"),
+        ("1/2", "0.5"),
+        (r"3 \times 10^5", "300000"),
+        ("5 m/s", "5"),
+        (r"50\% = 1/2", "1/2"),
+    ],
 )
 def test_a_number_in_its_own_spelling_is_one(answer, gold):
     said = [f"\\boxed{{{answer}}}", f"The answer is {answer}."]
