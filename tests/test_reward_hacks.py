@@ -8,8 +8,8 @@ import pytest
 
 from scorl import tasks
 from scorl.sandbox.bubblewrap import detect_level
-from scorl.trajectory import Problem
-from scorl.verifiers import VERIFIERS
+from scorl.trajectory import Problem, user
+from scorl.verifiers import VERIFIERS, math
 from scorl.verifiers.math import judge_numbers
 
 TALK = (
@@ -87,9 +87,9 @@ def test_no_task_pays_for_a_hack(name, tmp_path):
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = tasks.load(name, **settings)
     problems = task.splits.get("all", task.split("test")).take(6)
-    hacks = [(problem, text) for problem in problems for text in say_again(problem)]
-    hacks += [(problem, text) for problem in problems[:2] for text in (*TALK, *EMPTY, *LISTS)]
+    hacks = [(problem, text) for problem in problems[:2] for text in (*TALK, *EMPTY, *LISTS)]
     hacks = hacks[-45:] if name in PROGRAM_TASKS else hacks  # at twenty a second
+    hacks += [(problem, text) for problem in problems for text in say_again(problem)]
     paid = [(problem.id, text) for (problem, text), v in zip(hacks, task.judge(hacks), strict=True) if v.reward]
     assert paid == []
     right = [(problem, say(problem, rows)) for problem in problems]
@@ -156,8 +156,91 @@ def test_a_sum_that_is_left_to_the_grader_is_no_number(answer):
 
 @pytest.mark.parametrize(
     ("answer", "gold"),
-    [("22 + 13 - 5 = 30", "30"), ("60/2 = 30", "30"), ("1/2", "0.5"), (r"3 \times 10^5", "300000"), ("5 m/s", "5")],
+    [
+        ("22 + 13 - 5 = 30", "30"),
+        ("60/2 = 30", "30"),
+        ("1/2", "0.5"),
+        (r"3 \times 10^5", "300000"),
+        ("5 m/s", "5"),
+        (r"50\% = 1/2", "1/2"),
+    ],
 )
 def test_a_number_in_its_own_spelling_is_one(answer, gold):
     said = [f"\\boxed{{{answer}}}", f"The answer is {answer}."]
     assert [v.reward for v in judge_numbers([(Problem("p", (), gold), text) for text in said])] == [1.0, 1.0]
+
+
+FORMULAS = {
+    r"\log_2 64": "6",
+    r"\log_{10} 1000": "3",
+    r"\log 100": "2",
+    r"\ln e": "1",
+    r"\lfloor 6.7 \rfloor": "6",
+    r"\lceil 3.2\rceil": "4",
+    r"\dbinom{8}{4}": "70",
+    "|-11|": "11",
+    r"\left|-7\right|": "7",
+    r"\max(3,6)": "6",
+    r"\lim_{x \to 3} (x^2-1)": "8",
+    r"\det\begin{pmatrix}1&2\\3&4\end{pmatrix}": "-2",
+    r"\begin{vmatrix} 5 & 2 \\ 3 & 4 \end{vmatrix}": "14",
+    r"3\begin{pmatrix}1\\0\end{pmatrix}": r"\begin{pmatrix}3\\0\end{pmatrix}",
+    r"\arctan 1": r"\frac{\pi}{4}",
+    r"\sec 0": "1",
+    "-(-3)": "3",
+    "(3)(4)": "12",
+    "i(1+i)": "-1+i",
+    r"\{1,2\}\cup\{2,3\}": r"\{1,2,3\}",
+    r"\frac{12}{4}": "3",
+}
+SPELLINGS = [
+    (problem, gold, answer)
+    for problem, gold, *answers in (
+        ("Factor $x^2-1$.", "(x-1)(x+1)", "(x^2-1)", r"\left(x^2-1\right)", "x^{2}-1", "f(x)=x^2-1", "1(x^2-1)",
+         "[x^2-1]", "x^2-1=x^2-1"),
+        ("Factor $x^2-1$ completely.", "(x-1)(x+1)", "x^2-1"),
+        ("Factor x² - 1 completely.", "(x-1)(x+1)", "x^2-1"),
+        (r"Simplify $\frac{x^2-1}{x-1}$.", "x+1", r"\frac{x^2-1}{x-1}+0", "(x^2-1)/(x-1)", r"\frac{(x^2-1)}{(x-1)}"),
+        ("Evaluate $2^{10}$.", "1024", "{2}^{10}", "2^10", "2**10"),
+        (r"What is $3 \cdot 4$?", "12", r"3 \times 4", "3*4", "(3)(4)"),
+        ("What is 3 × 4?", "12", r"3 \times 4"),
+        (r"Expand \[3xy(x+y).\]", "3x^2y+3xy^2", r"3 \cdot x \cdot y (x+y)"),
+        (r"Simplify $\frac{\sqrt{12}}{2}$.", r"\sqrt{3}", r"\sqrt{12}/2"),
+        (r"Simplify the number $\sqrt{12}$.", r"2\sqrt{3}", r"\sqrt{12}"),
+    )
+    for answer in answers
+]  # fmt: skip
+RIGHT = [
+    (problem, gold, answer)
+    for problem, gold, *answers in (
+        *((f"What is ${formula}$?", gold, gold) for formula, gold in FORMULAS.items()),
+        ("Factor $x^2-1$.", "(x-1)(x+1)", "(x-1)(x+1)", "(x+1)(x-1)", "x^2-1=(x-1)(x+1)"),
+        (r"Simplify $\frac{x^2-1}{x-1}$.", "x+1", "1+x", r"\frac{x^2-1}{x-1}=x+1"),
+        ("Evaluate $2^{10}$.", "1024", "1,024", "2^{10}=1024"),
+        ("How many subsets have 10 elements?", "1024", "2^{10}"),
+        ("In how many ways are 4 of 8 chosen?", "70", r"\binom{8}{4}"),
+        ("Simplify $1+x^2$.", "x^2+1", "1+x^2", "x^2+1", "(1+x^{2})"),
+        ("Simplify $1+x^2$.", "f(x)=1+x^2", "1+x^2", "f(x)=x^2+1"),
+        ("Let $f(x)=2x+1$. Find $f(x)+1$.", "2x+2", "2(x+1)"),
+        (r"If $\sin x = \frac{1}{\sqrt{2}}$, find $\cos x$.", r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"),
+        (r"A square has the side $\sqrt{12}$. Find that of its equal.", r"2\sqrt{3}", r"\sqrt{12}"),
+        (r"It is defined on $(0,\frac12)$. Find its range.", "0<y<1/2", r"(0,\frac{1}{2})"),
+        (r"It is defined for $x<2$ or $x>3$. Find its range.", r"(-\infty,2)\cup(3,\infty)", "x<2 or x>3"),
+        (r"Tom ate $\frac{2}{4}$ of it. What is left?", r"\frac{1}{2}", r"\frac{2}{4}"),
+        ("The line $y=2x+1$ rises. What is $y$?", "2x+1", "y=2x+1"),
+        (r"Which equals $\begin{pmatrix}-1\\2\end{pmatrix}$?", r"\begin{bmatrix}-1\\2\end{bmatrix}",
+         r"\begin{pmatrix}-1\\2\end{pmatrix}"),
+    )
+    for answer in answers
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("paid", [False, True])
+def test_the_problem_in_another_spelling_is_no_answer(paid, monkeypatch):
+    pytest.importorskip("math_verify")
+    monkeypatch.setattr(math, "SECONDS", 60.0)  # what is late is not paid, which says nothing
+    echoes = [(f"What is ${formula}$?", gold, formula) for formula, gold in FORMULAS.items()]
+    rows = RIGHT if paid else echoes + SPELLINGS
+    pairs = [(Problem("p", (user(asked),), gold), f"\\boxed{{{answer}}}") for asked, gold, answer in rows]
+    verdicts = VERIFIERS["math"](pairs)
+    assert [row for row, verdict in zip(rows, verdicts, strict=True) if verdict.reward != paid] == []

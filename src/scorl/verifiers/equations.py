@@ -2,14 +2,16 @@ r"""Answers that are equations: what of `x = 5`, `f(2) = 5`, `2a = 5`, `x = 2, y
 
 math-verify takes the right side of an equation for its value whatever stands on the left, so that `2a = 5` is 5. Here a
 left side is dropped only where it names its value (`x`, `f(2)`, `AB`, "area"); every other side has to be equal to the
-gold answer as well. Names count against each other: `q_2 = 0` is not `q_1 = 0`.
+gold answer as well. Numbers and their sums before a plain number are not looked at (normalize.py): units are gone by
+then, so that `50\% = 1/2` reads as wrong as `17 = 18`, which is 18. Names count against each other: `q_2 = 0` is not
+`q_1 = 0`.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["differ_in_base", "differ_in_subscript", "pair_sides"]
+__all__ = ["differ_in_base", "differ_in_subscript", "pair_sides", "split_sides", "values"]
 
 EQUALS = re.compile(r"(?<![<>!:=])=(?![=>])(?![^{}]*(?<!\\)\})")
 COMPARED = re.compile(

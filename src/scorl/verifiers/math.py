@@ -15,12 +15,13 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from scorl.trajectory import Problem, Verdict
+from scorl.verifiers.echo import repeats
 from scorl.verifiers.equations import differ_in_base, differ_in_subscript, pair_sides
 from scorl.verifiers.extract_answer import extract_answer, extract_reference
 from scorl.verifiers.letters import is_same_choice, tell_cases_apart
 from scorl.verifiers.normalize import normalize, parse_number, same_number
 from scorl.verifiers.quantities import differ_in_half_day, differ_in_quantities, loses_words
-from scorl.verifiers.refuse import LENGTH, asks_too_much, is_too_hard, is_unfinished, lists_numbers, repeats
+from scorl.verifiers.refuse import LENGTH, asks_too_much, is_too_hard, is_unfinished, lists_numbers
 from scorl.verifiers.workers import Check, CheckResult, compare_all
 
 __all__ = ["judge", "judge_answers", "judge_numbers", "name_answer", "normalize_reference", "verify"]
@@ -68,7 +69,8 @@ def is_echo(answer: str, gold: str, problem: Problem) -> bool:
     """Whether an answer stands in the problem and is right only because math-verify worked it out."""
     left, right = normalize(answer), normalize_reference(gold)
     asked = problem.prompt[-1]["content"] if problem.prompt else ""
-    return not compare_lightly(left, right) and repeats(answer, right, asked)
+    settled = compare_lightly(left, right) and not is_unfinished(left, right)
+    return not settled and repeats(left, right, asked)
 
 
 def normalize_reference(gold: str) -> str:

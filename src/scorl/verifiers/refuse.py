@@ -1,7 +1,7 @@
-r"""Answers that are not paid although they may be equal: too hard, several for one, left undone, or the problem again.
+r"""Answers that are not paid although they may be equal: too hard, several for one or left undone.
 
-Each is a way to be paid without an answer, or to cost a worker its whole time: `1, 2, 3, ...`, `9^{9^9}`, `10/2`, and
-`\boxed{2+3}` where "What is 2+3?" was asked.
+Each is a way to be paid without an answer, or to cost a worker its whole time: `1, 2, 3, ...`, `9^{9^9}`, `10/2`. The
+problem once more: echo.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 from scorl.verifiers.normalize import THOUSANDS, parse_number
 
-__all__ = ["LENGTH", "asks_too_much", "is_too_hard", "is_unfinished", "lists_numbers", "repeats"]
+__all__ = ["LENGTH", "asks_too_much", "is_too_hard", "is_unfinished", "lists_numbers"]
 
 LENGTH, DEPTH = 1000, 20
 """The longest answer and the deepest nesting of brackets that is compared symbolically."""
@@ -36,11 +36,6 @@ ARGUMENTS = re.compile(r"\\[A-Za-z]+(?:\[[^][]*\])?((?:\s*\{[^{}]*\})+)")
 """What a command takes, `\\frac {1} {2}`."""
 MIXED = re.compile(r"\d+ \d+/\d+")
 DIVISION = re.compile(r"[/÷]|\\d?frac|\\div")
-OPERATION = re.compile(r"[+*/^=!×÷·]|(?<=[\w)}])\s*-|\\(?:[dtc]?frac|cdot|times|div|sqrt|binom)|\d\s*(?=[A-Za-z(])")
-VARIABLE = re.compile(r"[A-DF-HJ-Za-df-hj-z]")
-TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[A-Za-z]|[-+*/^=!<>×÷·]")
-LOOSE = re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[,;:! ]|[\s$]")
-"""What says nothing within a formula."""
 
 
 def is_too_hard(text: str) -> bool:
@@ -85,19 +80,3 @@ def is_unfinished(answer: str, gold: str) -> bool:
         return False
     worked_out = (parse_number(side.strip()) for side in answer.split("=") if not DIVISION.search(side))
     return all(side is None or side[0] != number[0] for side in worked_out) and bool(DIVISION.search(answer))
-
-
-def repeats(answer: str, gold: str, problem: str) -> bool:
-    r"""Whether an answer stands in a problem as it is, not as a part of a longer expression.
-
-    What has nothing to be worked out may be offered for choice, and so may a constant such as `\frac{\pi}{4}`, which
-    is no longer than the gold answer.
-    """
-    constant = not VARIABLE.search(COMMAND.sub("", answer))
-    if not OPERATION.search(answer) or (constant and len(TOKEN.findall(answer)) <= len(TOKEN.findall(gold))):
-        return False
-    wanted = LOOSE.sub("", answer)
-    parts = (re.escape(character) for character in wanted.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac"))
-    loose = rf"(?:{LOOSE.pattern})*"
-    found = rf"(?<![\w.^+*/\\-]){loose.join(parts)}(?!{loose}[\w^+*/-])"
-    return bool(wanted) and re.search(found, re.sub(r"\\[dt]frac", r"\\frac", problem)) is not None
