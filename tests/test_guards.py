@@ -11,6 +11,7 @@ import torch
 from support import worlds
 from support.worlds import WORDS, letters, letters_recipe, save_model
 
+from scorl import rollout
 from scorl.engines import ScriptedEngine
 from scorl.engines.prefix_cache import PrefixCache
 from scorl.engines.torch import TorchEngine
@@ -29,7 +30,7 @@ from scorl.run.run import run_recipe
 from scorl.settings import LearnerSettings, LoraSettings, Sampling
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-from scorl.trajectory import Credit, Problem, TrainingExample, Verdict, user
+from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict, user
 from scorl.verifiers import VERIFIERS, program
 from scorl.verifiers.order import check_order
 
@@ -111,6 +112,21 @@ def test_a_run_without_a_fault_goes_on(tmp_path, lora, dtype):
     assert not any(step.progress.skipped for step in steps)
 
 
+def judge_letters(pairs):
+    return [Verdict(float(text == "r"), "correct" if text == "r" else "incorrect") for _, text in pairs]
+
+
+def paid_groups(said, paid):
+    """Groups of one attempt each, which say a letter and carry the verdict on another."""
+    made = []
+    for number, (letter, other) in enumerate(zip(said, paid, strict=True)):
+        (verdict,) = judge_letters([(None, other)])
+        made.append(
+            [Trajectory(Problem(f"p{number}", ()), 0, (Response((1,), (2,), (0.0,), letter, "stop", verdict),))]
+        )
+    return made
+
+
 class TestRewards:
     """Coins that are one of scorl's own verifiers, and stand beside other answers."""
 
@@ -140,10 +156,36 @@ class TestRewards:
         Run(tmp_path, judge=judge).go()
 
     def test_of_programs_that_draw_random_numbers(self, monkeypatch):
-        pairs = [(Problem(str(n), ()), "") for n in range(20)]
-        verdicts = [Verdict(float(n % 2), "correct") for n in range(20)]
-        check_order(program.judge, pairs, verdicts)
-        check_order(partial(program.judge, sandbox="auto"), pairs, verdicts)
+        groups = paid_groups("rw" * 10, "wr" * 10)
+        check_order(program.judge, groups)
+        check_order(partial(program.judge, sandbox="auto"), groups)
+
+    @pytest.mark.parametrize("by", [1, -1])
+    def test_moved_behind_the_judge(self, tmp_path, monkeypatch, by):
+        right = rollout._judge_all
+
+        def moved(trajectory, judged, turns):
+            verdicts = [attempt.verdict for attempt in judged.values()]
+            verdicts = verdicts[by:] + verdicts[:by]
+            other = {key: replace(judged[key], verdict=v) for key, v in zip(judged, verdicts, strict=True)}
+            return right(trajectory, other, turns)
+
+        monkeypatch.setattr(rollout, "_judge_all", moved)
+        monkeypatch.setitem(VERIFIERS, "coins", toss_coins)
+        with stops("rewards stand beside other answers"):
+            Run(tmp_path).go()
+
+    @pytest.mark.parametrize("said", ["wwwwwwwr", "wwwwrwwwwwwwwwww", "rwwwwwww"])
+    @pytest.mark.parametrize("by", [1, -1, 3])
+    def test_of_a_single_right_answer(self, monkeypatch, said, by):
+        monkeypatch.setitem(VERIFIERS, "letters", judge_letters)
+        check_order(judge_letters, paid_groups(said, said))
+        with stops("rewards stand beside other answers.*; at "):
+            check_order(judge_letters, paid_groups(said, said[by:] + said[:by]))
+
+    def test_one_verdict_that_is_another_is_no_order(self, monkeypatch):
+        monkeypatch.setitem(VERIFIERS, "letters", judge_letters)
+        check_order(judge_letters, paid_groups("wwwwwwww", "wwwrwwww"))
 
 
 def test_a_loss_mask_that_is_shifted(run, monkeypatch):
