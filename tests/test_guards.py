@@ -11,6 +11,7 @@ import torch
 from support import worlds
 from support.worlds import WORDS, letters, letters_recipe, save_model
 
+from scorl import rollout
 from scorl.engines import ScriptedEngine
 from scorl.engines.prefix_cache import PrefixCache
 from scorl.engines.torch import TorchEngine
@@ -29,7 +30,7 @@ from scorl.run.run import run_recipe
 from scorl.settings import LearnerSettings, LoraSettings, Sampling
 from scorl.training.loop import train
 from scorl.training.stage import Stage
-from scorl.trajectory import Credit, Problem, TrainingExample, Verdict, user
+from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict, user
 from scorl.verifiers import VERIFIERS, program
 from scorl.verifiers.order import check_order
 
@@ -111,6 +112,21 @@ def test_a_run_without_a_fault_goes_on(tmp_path, lora, dtype):
     assert not any(step.progress.skipped for step in steps)
 
 
+def judge_letters(pairs):
+    return [Verdict(float(text == "r"), "correct" if text == "r" else "incorrect") for _, text in pairs]
+
+
+def paid_groups(said, paid):
+    """Groups of one attempt each, which say a letter and carry the verdict on another."""
+    made = []
+    for number, (letter, other) in enumerate(zip(said, paid, strict=True)):
+        (verdict,) = judge_letters([(None, other)])
+        made.append(
+            [Trajectory(Problem(f"p{number}", ()), 0, (Response((1,), (2,), (0.0,), letter, "stop", verdict),))]
+        )
+    return made
+
+
 class TestRewards:
     """Coins that are one of scorl's own verifiers, and stand beside other answers."""
 
@@ -140,10 +156,36 @@ class TestRewards:
         Run(tmp_path, judge=judge).go()
 
     def test_of_programs_that_draw_random_numbers(self, monkeypatch):
-        pairs = [(Problem(str(n), ()), "") for n in range(20)]
-        verdicts = [Verdict(float(n % 2), "correct") for n in range(20)]
-        check_order(program.judge, pairs, verdicts)
-        check_order(partial(program.judge, sandbox="auto"), pairs, verdicts)
+        groups = paid_groups("rw" * 10, "wr" * 10)
+        check_order(program.judge, groups)
+        check_order(partial(program.judge, sandbox="auto"), groups)
+
+    @pytest.mark.parametrize("by", [1, -1])
+    def test_moved_behind_the_judge(self, tmp_path, monkeypatch, by):
+        right = rollout._judge_all
+
+        def moved(trajectory, judged, turns):
+            verdicts = [attempt.verdict for attempt in judged.values()]
+            verdicts = verdicts[by:] + verdicts[:by]
+            other = {key: replace(judged[key], verdict=v) for key, v in zip(judged, verdicts, strict=True)}
+            return right(trajectory, other, turns)
+
+        monkeypatch.setattr(rollout, "_judge_all", moved)
+        monkeypatch.setitem(VERIFIERS, "coins", toss_coins)
+        with stops("rewards stand beside other answers"):
+            Run(tmp_path).go()
+
+    @pytest.mark.parametrize("said", ["wwwwwwwr", "wwwwrwwwwwwwwwww", "rwwwwwww"])
+    @pytest.mark.parametrize("by", [1, -1, 3])
+    def test_of_a_single_right_answer(self, monkeypatch, said, by):
+        monkeypatch.setitem(VERIFIERS, "letters", judge_letters)
+        check_order(judge_letters, paid_groups(said, said))
+        with stops("rewards stand beside other answers.*; at "):
+            check_order(judge_letters, paid_groups(said, said[by:] + said[:by]))
+
+    def test_one_verdict_that_is_another_is_no_order(self, monkeypatch):
+        monkeypatch.setitem(VERIFIERS, "letters", judge_letters)
+        check_order(judge_letters, paid_groups("wwwwwwww", "wwwrwwww"))
 
 
 def test_a_loss_mask_that_is_shifted(run, monkeypatch):
@@ -156,6 +198,38 @@ def test_a_loss_mask_that_is_shifted(run, monkeypatch):
     monkeypatch.setattr(batch, "micro_batch", shifted)
     with stops("disagree"):
         run.go()
+
+
+class TestCredits:
+    """Micro-batches in which they stand beside others' tokens."""
+
+    @pytest.mark.parametrize(
+        ("name", "by", "packing"),
+        [
+            ("response", 1, "prefix_tree"),
+            ("response", -1, "packed"),
+            ("advantage", 1, "prefix_tree"),
+            ("beta", 1, "padded"),
+            ("problem", 1, "prefix_tree"),
+        ],
+    )
+    def test_that_are_shifted(self, tmp_path, monkeypatch, packing, name, by):
+        right = batch.micro_batch
+
+        def shifted(*given):
+            made = right(*given)
+            return replace(made, **{name: getattr(made, name).roll(by)})
+
+        monkeypatch.setattr(batch, "micro_batch", shifted)
+        run = Run(tmp_path, packing=packing, objective=StageOne(), tokens_per_microbatch=100)
+        with stops(f"credits stand beside other tokens or responses .* in `{name}` at problem letters-"):
+            run.go()
+
+    def test_that_lack_a_response(self, run, monkeypatch):
+        right = batch.MicroBatch.chunks
+        monkeypatch.setattr(batch.MicroBatch, "chunks", lambda made, size: islice(right(made, 1), 90))
+        with stops("in the number of responses: 90 of 96"):
+            run.go()
 
 
 class TestSamplers:
@@ -314,6 +388,44 @@ class TestOddNumbers:
         with stops("the policy's is -inf in problem letters-"):
             run.learner.update(examples)
 
+    @pytest.mark.parametrize("name", ["advantage", "beta", "imitation"])
+    def test_of_a_credit(self, run, name):
+        (step,) = run.go()
+        examples = list(step.examples)
+        first, second = examples[5].credits
+        examples[5] = replace(examples[5], credits=(first, replace(second, **{name: float("nan")})))
+        with stops(rf"a credit is not finite: Credit\(.*{name}=nan.*of {ODD_ROW}"):
+            run.learner.update(examples)
+
+    def test_of_one_tokens_kl(self, run, monkeypatch):
+        run.go()
+        right = update.logprobs_and_kl
+
+        def spoil(*given):
+            logprobs, kl = right(*given)
+            return logprobs, kl + torch.zeros_like(kl).index_fill(0, torch.tensor([len(kl) - 1]), float("nan"))
+
+        monkeypatch.setattr(update, "logprobs_and_kl", spoil)
+        with stops(r"the KL to the reference is not finite: it is nan in problem letters-\w, sample \d+, t2"):
+            run.go()
+
+    @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+    def test_of_a_row_of_the_reference(self, run, odd):
+        run.go()
+        next(iter(run.learner.reference.head.parameters())).data[3] = odd
+        with stops("reference's weights have changed"):
+            run.go()
+
+    def test_of_a_row_of_a_gradient_is_skipped_and_says_whose(self, run):
+        run.go()
+        weight = run.policy.decoder.model.layers[0].mlp.up_proj.weight
+        row = torch.zeros_like(weight).index_fill(0, torch.tensor([0]), float("nan"))
+        weight.register_hook(lambda gradient: gradient + row)
+        (step,) = run.go()
+        assert step.line()["odd_gradients"] == ["model.layers.0.mlp.up_proj.weight"]
+        with stops(r"twice in a row; the gradients of model\.layers\.0\.mlp\.up_proj\.weight$"):
+            run.go()
+
     def test_of_the_reference_before_any_update(self):
         with stops("KL to the reference is nan before any update"):
             guards.check_at_reference({0: 0.0, 1: float("nan")})
@@ -425,6 +537,28 @@ class TestReferences:
         with stops("exactly 0.*moves along"):
             run.go()
 
+    @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+    def test_the_policy_in_half_precision_is_seen_after_some_updates(self, tmp_path, monkeypatch, lora):
+        @contextmanager
+        def active(self):
+            yield self._policy.decoder
+
+        assert guards.TOGETHER_IN_HALF == 20
+        monkeypatch.setattr(guards, "TOGETHER_IN_HALF", 4)
+        monkeypatch.setattr(Reference, "active", active)
+        run = Run(tmp_path, lora=lora, dtype="bfloat16")
+        if not lora:
+            run.learner.reference._copy, run.learner.reference._weights = run.policy.model, lambda: iter(())
+            run.learner.reference.seal()
+        run.go(2)
+        state = run.learner.state()
+        assert state["together"] == 2
+        run.learner._together = 0
+        run.learner.load_state({**state, "reference": None})
+        run.go(2)
+        with stops("exactly 0 behind 4 .*moves along"):
+            run.go()
+
     def test_a_kept_copy_of_adapters(self, tmp_path):
         run = Run(tmp_path, lora=LORA)
         run.learner.reset_reference()
@@ -463,6 +597,15 @@ class TestLosses:
     def test_adapters_scaled_by_zero(self, tmp_path):
         with stops("does not reach the trainable weights"):
             Run(tmp_path, lora=LoraSettings(r=2, lora_alpha=0)).go()
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_gradients_that_become_zero_later(self, tmp_path, dtype):
+        run = Run(tmp_path, lora=LORA, dtype=dtype)
+        run.go(2)
+        for parameter in run.policy.parameters.values():
+            parameter.register_hook(lambda gradient: gradient * 0)
+        with stops("does not reach the trainable weights"):
+            run.go()
 
     def test_layers_that_are_cut_off(self, run):
         hidden_states = run.learner.strategy.hidden_states
@@ -540,6 +683,45 @@ class TestOptimizers:
         run.learner.optimizer.param_groups[0]["maximize"] = True
         with stops("does the optimiser maximise"):
             run.go()
+
+    @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+    def test_one_that_stops_working(self, tmp_path, lora):
+        run = Run(tmp_path, lora=lora)
+        run.go(2)
+        run.learner.optimizer.step = lambda: None
+        with stops(r"1 of 1 trainable tensors that were looked at, .*, did not change in"):
+            run.go(2)  # adapters' first halves have no gradient in the first update, hence no moments
+
+    def test_one_that_does_not_work_in_a_resumed_run(self, tmp_path, run):
+        run.go(2)
+        resumed = Run(tmp_path)
+        resumed.learner.load_state(run.learner.state())
+        resumed.learner.optimizer.step = lambda: None
+        with stops(r"20 of 20 trainable tensors that were looked at"):
+            resumed.go()
+
+    def test_one_that_leaves_a_tensor_out_later(self, run):
+        run.go()
+        kept = run.policy.decoder.model.layers[1].mlp.up_proj.weight
+        step = run.learner.optimizer.step
+
+        def leave_one_out():
+            before = kept.data.clone()
+            step()
+            kept.data.copy_(before)
+
+        run.learner.optimizer.step = leave_one_out
+        with stops(r"tensors that were looked at, model\.layers\.1\.mlp\.up_proj\.weight first, did not change"):
+            run.go(20)
+
+    @pytest.mark.parametrize("optim", ["adam", "adamw"])
+    def test_small_steps_behind_large_ones_are_no_fault(self, tmp_path, optim):
+        """Moments that remember gradients a million times as large call for steps that round away."""
+        run = Run(tmp_path, optim=optim, weight_decay=0.1)
+        run.go()
+        for kept in run.learner.optimizer.state.values():
+            kept["exp_avg_sq"].mul_(1e12)
+        run.go(20)
 
     def test_steps_that_round_away_next_to_large_weights_are_no_fault(self, tmp_path):
         run = Run(tmp_path, learning_rate=1e-8)  # weights of 1 cannot take it

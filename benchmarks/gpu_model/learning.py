@@ -61,6 +61,8 @@ class LearnerCost:
 class _FewBatches(DDP):
     """Runs the largest and the smallest of a step's micro-batches, or the largest alone."""
 
+    complete = False
+
     def __init__(self, policy: HollowPolicy, roofline: Roofline, largest_alone: bool) -> None:
         super().__init__(policy, ALONE)
         self.roofline, self.largest_alone = roofline, largest_alone

@@ -130,6 +130,8 @@ def _layers(decoder: Any) -> nn.ModuleList:
 class _LargestAlone(DDP):
     """Weights whole on one device, which learns from the largest of its micro-batches, the layout of it hollow."""
 
+    complete = False
+
     def __init__(self, policy: FakePolicy, meter: Meter) -> None:
         super().__init__(policy, ALONE)
         self.meter = meter

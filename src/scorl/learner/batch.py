@@ -13,7 +13,7 @@ from torch import Tensor
 from scorl.learner.tree import Tree, common_length, pack_tree
 from scorl.seeds import derive
 from scorl.settings import Packing
-from scorl.trajectory import Credit, Response, TrainingExample
+from scorl.trajectory import Credit, Response, TrainingExample, Trajectory
 
 __all__ = [
     "MicroBatch",
@@ -133,10 +133,10 @@ class MicroBatches(Sequence[MicroBatch]):
         ]
 
     @property
-    def responses(self) -> list[tuple[str, Response]]:
-        """What carries loss, with its name, in the order of the micro-batches' responses."""
+    def responses(self) -> list[tuple[Trajectory, int, Credit]]:
+        """What carries loss, by trajectory and place, and its credit, in the order of the micro-batches' responses."""
         examples = (example for part in self.parts for example in part)
-        return [(e.trajectory.name(place), response) for e in examples for place, response, _ in trained_responses(e)]
+        return [(e.trajectory, place, credit) for e in examples for place, _, credit in trained_responses(e)]
 
 
 def micro_batches(examples: Sequence[TrainingExample], tokens: int, packing: Packing) -> MicroBatches:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from scorl.engines.engine import Arithmetic
 from scorl.errors import GuardError
@@ -23,23 +22,24 @@ from scorl.trajectory import TrainingExample
 __all__ = [
     "GAP_LIMITS",
     "GRADIENT_FLOOR",
+    "NAMED",
     "SKIPS_IN_WINDOW",
     "SKIP_WINDOW",
-    "WeightChange",
+    "TOGETHER_IN_HALF",
     "check_agreement",
     "check_apart",
     "check_at_reference",
+    "check_credits",
     "check_direction",
     "check_finite",
     "check_fresh",
     "check_history",
-    "check_moved",
     "check_optimizer",
+    "check_placed",
     "check_reach",
     "check_reference_kept",
     "check_skips",
     "check_trainable",
-    "compare_weights",
     "is_finite",
     "parts",
 ]
@@ -70,6 +70,12 @@ GRADIENT_FLOOR = 1e-6
 
 _VISIBLE_LR = 1e-7
 """A learning rate from which on an update with a gradient changes what float32 computes."""
+
+NAMED = 5
+"""Tensors at most that are named one by one."""
+
+TOGETHER_IN_HALF = 20
+"""Updates in a row behind which a KL of exactly 0 is no rounding in half precision."""
 
 SKIP_WINDOW, SKIPS_IN_WINDOW = 20, 3
 """Updates that are looked back on, and how many of them may not be skipped."""
@@ -128,16 +134,36 @@ def check_history(examples: Sequence[TrainingExample]) -> None:
                 )
 
 
+def check_credits(examples: Sequence[TrainingExample]) -> None:
+    """Catches a credit that is no finite number: it would spoil the whole step, whose loss does not say where."""
+    for trajectory, credits in ((example.trajectory, example.credits) for example in examples):
+        for place, credit in enumerate(credits):
+            if not all(map(math.isfinite, (credit.advantage, credit.beta, credit.imitation))):
+                raise GuardError(
+                    f"a credit is not finite: {credit} of {trajectory.name(place)}. Look at its rewards (`scorl show`) "
+                    "and at what the objective makes of them"
+                )
+
+
+def check_placed(misplaced: Sequence[str]) -> None:
+    """Catches credits beside other tokens or responses than their own: what micro-batches carry is compared."""
+    if misplaced:
+        raise GuardError(
+            "credits stand beside other tokens or responses than those they were given for: micro-batches differ from "
+            f"their training examples in {misplaced[0]}. What lays them out or cuts them is wrong"
+        )
+
+
 def check_finite(odd: Sequence[str]) -> None:
-    """Catches a log-probability that is no finite number, the sampler's or the policy's; `odd` says whose and where.
+    """Catches a log-probability or a KL that is no finite number; `odd` says whose, what it is and where.
 
     What it is compared with would be neither too far away nor near.
     """
     if odd:
         more = f" (and of {len(odd) - 1} more)" if len(odd) > 1 else ""
         raise GuardError(
-            f"a log-probability is not finite: {odd[0]}{more}. Does the model overflow, in half precision above all, "
-            "or does the sampler return nonsense?"
+            f"{odd[0]}{more}. Does the model overflow, in half precision above all, or does the sampler return "
+            "nonsense?"
         )
 
 
@@ -183,15 +209,15 @@ def parts(lr: float, grad_norm: float) -> bool:
     return lr >= _VISIBLE_LR and grad_norm > GRADIENT_FLOOR
 
 
-def check_apart(kl: Mapping[int, float], dtype: torch.dtype) -> None:
+def check_apart(kl: Mapping[int, float], dtype: torch.dtype, together: int) -> None:
     """Catches a reference that is the policy itself: after an update their KL is not 0 to the last bit.
 
-    In half precision an update may be too small to change what is computed, so float32 alone is looked at.
+    In half precision one update may be too small to change what is computed; `together` is how many there were.
     """
-    if kl and dtype == torch.float32 and not any(kl.values()):
+    if kl and not any(kl.values()) and together >= (1 if dtype == torch.float32 else TOGETHER_IN_HALF):
         raise GuardError(
-            "the KL to the reference is exactly 0 behind an update that changed the policy: the reference moves along "
-            "with the policy, which nothing holds any more"
+            f"the KL to the reference is exactly 0 behind {together} update(s) that changed the policy: the reference "
+            "moves along with the policy, which nothing holds any more"
         )
 
 
@@ -219,12 +245,13 @@ def check_direction(pull: Pull) -> None:
         )
 
 
-def check_reach(pull: Pull, grad_norm: float) -> None:
+def check_reach(pull: Pull, grad_norm: float, dtype: torch.dtype, proven: bool) -> None:
     """Catches a loss that does not reach what is trained (adapters scaled by 0, a detached output).
 
-    Looked at until an update is proven: what is credited is not certain, and yet the whole gradient is 0.
+    What is credited is not certain, and yet the whole gradient is 0. In float16 small gradients become 0 rightly, once
+    a policy is nearly certain; so there until an update is proven.
     """
-    if grad_norm == 0 and pull.at_tokens > GRADIENT_FLOOR:
+    if grad_norm == 0 and pull.at_tokens > GRADIENT_FLOOR and not (proven and dtype == torch.float16):
         raise GuardError(
             f"the loss does not reach the trainable weights: the credits pull by {pull.at_tokens:.2e} at the logits, "
             "and the gradient of every trainable weight is 0. Are the adapters scaled by 0 (lora_alpha), or is "
@@ -232,56 +259,12 @@ def check_reach(pull: Pull, grad_norm: float) -> None:
         )
 
 
-@dataclass(frozen=True)
-class WeightChange:
-    """What an update did to a tensor of weights, or to a shard of it."""
-
-    name: str
-    moved: bool
-    due: bool
-    """Some element has a gradient, and room for a step of the learning rate; or it moved."""
-    descent: float
-    """How much the loss falls by it, to first order."""
-
-
-def compare_weights(name: str, before: Tensor, after: Tensor, grad: Tensor, lr: float) -> WeightChange:
-    """What an update did to a tensor; `before` is used up, since a copy more would be dear where memory is short.
-
-    Adam's first step is the learning rate, whatever the gradient. Next to a weight of size 1, float32 takes none below
-    6e-8, where a warm-up may begin; so an element must change where the step is four times as large.
-    """
-    moved = not torch.equal(before, after)
-    if not moved:
-        due = (grad.abs() > GRADIENT_FLOOR) & (after.abs() < lr / (2 * torch.finfo(after.dtype).eps))
-        return WeightChange(name, moved, due=bool(due.any()), descent=0.0)
-    fall = before.sub_(after).reshape(-1).dot(grad.reshape(-1))
-    return WeightChange(name, moved, due=True, descent=float(fall))
-
-
-def check_moved(changes: Sequence[WeightChange], grad_norm: float, lr: float) -> None:
-    """Catches weights that an update does not move, and one that goes up: of the first update that has a gradient.
-
-    Every tensor that is due must move, and the loss must fall to first order.
-    """
-    moved = {change.name for change in changes if change.moved}
-    stuck = sorted({change.name for change in changes if change.due} - moved)
-    update = f"an update with gradient norm {grad_norm:.2e} and learning rate {lr:.1e}"
-    if lr > 0 and (stuck or not moved):
-        which = f"{len(stuck)} of the trainable tensors, {stuck[0]} first," if moved else "the weights"
-        raise GuardError(
-            f"{which} did not change in {update}: too small a step for the weights' dtype, or the optimiser leaves "
-            "them out"
-        )
-    if sum(change.descent for change in changes) < 0:
-        raise GuardError(f"{update} raised the loss to first order: does the optimiser maximise?")
-
-
 def is_finite(loss: float, grad_norm: float) -> bool:
     """Whether an update may be applied."""
     return math.isfinite(loss) and math.isfinite(grad_norm)
 
 
-def check_skips(skips: int, loss: float, grad_norm: float) -> None:
+def check_skips(skips: int, loss: float, grad_norm: float, odd_gradients: Sequence[str] = ()) -> None:
     """Catches overflows that come again: two updates in a row, or three of the last twenty.
 
     One may pass by, in half precision above all. `skips` has a bit for each of the last updates, the newest the lowest.
@@ -290,4 +273,5 @@ def check_skips(skips: int, loss: float, grad_norm: float) -> None:
     twice = skips & 0b11 == 0b11
     if twice or (skips & 1 and count >= SKIPS_IN_WINDOW):
         how = "twice in a row" if twice else f"in {count} of the last {SKIP_WINDOW} updates"
-        raise GuardError(f"loss {loss} and gradient norm {grad_norm}: one or both were not finite {how}")
+        whose = f"; the gradients of {', '.join(odd_gradients)}" if odd_gradients else ""
+        raise GuardError(f"loss {loss} and gradient norm {grad_norm}: one or both were not finite {how}{whose}")

@@ -32,6 +32,8 @@ class ParallelStrategy(Protocol):
 
     sharded: ClassVar[bool]
     """Whether a rank holds shards of the weights, and no more."""
+    complete: ClassVar[bool]
+    """Whether all micro-batches are run; a plan runs the largest alone."""
 
     def accumulate_gradients(
         self, batches: MicroBatches, backward: Backward, dummy: PaddedRows | Tree, head: Head
@@ -70,6 +72,7 @@ class DDP:
     policy: Policy
     ranks: Ranks
     sharded: ClassVar[bool] = False
+    complete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._check_weights("do all of them read the same model?")
@@ -120,6 +123,7 @@ class FSDP2:
     """
 
     sharded: ClassVar[bool] = True
+    complete: ClassVar[bool] = True
 
     def __init__(self, policy: Policy, reference: Reference, ranks: Ranks, sync_each_batch: bool = True) -> None:
         if policy.head_kind != "linear":

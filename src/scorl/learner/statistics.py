@@ -13,6 +13,7 @@ from torch import Tensor
 from scorl.distributed.ranks import Ranks
 from scorl.learner.agreement import Agreement, AgreementSums
 from scorl.learner.batch import MicroBatch, MicroBatches
+from scorl.learner.placement import Carried, find_misplaced
 
 __all__ = ["Pull", "StepStatistics", "StepSums"]
 
@@ -37,8 +38,10 @@ class StepStatistics:
     pull: Pull
     kl: dict[int, float]
     """By place in the conversation, the mean over responses."""
+    misplaced: Sequence[str] = ()
+    """What micro-batches carry that their training examples do not say."""
     odd: Sequence[str] = ()
-    """Of which responses a log-probability is no finite number, and whose."""
+    """Of which responses a log-probability or the KL is no finite number, and whose."""
 
     @property
     def gap(self) -> float | None:
@@ -54,8 +57,11 @@ class StepSums:
     _logprobs: list[Tensor] = field(default_factory=list)
     """Of the tokens of each chunk, as the policy computes them and as the sampler did."""
     _sampled: list[Tensor] = field(default_factory=list)
+    _kl: list[Tensor | None] = field(default_factory=list)
+    """Of the same tokens."""
     _responses: list[tuple[int, int, float]] = field(default_factory=list)
     """Of each response in the chunks: its problem, its length, and the weight with which it is imitated."""
+    _carried: list[Carried] = field(default_factory=list)
 
     def add(self, batch: MicroBatch, host: MicroBatch, share: Tensor, logprobs: Tensor, kl: Tensor | None) -> None:
         """Add a chunk of a micro-batch: its share of the loss, which has been differentiated, its tokens'
@@ -63,6 +69,8 @@ class StepSums:
         """
         self._logprobs.append(logprobs.detach())
         self._sampled.append(batch.sampled)
+        self._carried.append(Carried.of(host))
+        self._kl.append(None if kl is None else kl.detach())
         self._responses += zip(host.problem.tolist(), host.length.tolist(), host.imitation.tolist(), strict=True)
         self._add(loss=share.detach().double())
         self._add(**_pull(batch, logprobs))
@@ -83,11 +91,13 @@ class StepSums:
             return {}
         return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
 
-    def gather(self, ranks: Ranks, batches: MicroBatches) -> StepStatistics:
-        """The statistics of the step over all ranks, of which this one has added these micro-batches in order."""
-        mine = self.read(), self._agreement()
+    def gather(self, ranks: Ranks, batches: MicroBatches, complete: bool = True) -> StepStatistics:
+        """The statistics of the step over all ranks, of which this one has added these micro-batches in order, and all
+        of them if it is `complete`."""
+        mine = self.read(), self._agreement(), find_misplaced(self._carried, batches.responses) if complete else []
         statistics = _total(ranks.all_gather(mine, "the statistics of a step"))
-        if all(map(math.isfinite, (statistics.loss, statistics.gap or 0.0, statistics.pull.at_tokens))):
+        numbers = (statistics.loss, statistics.gap or 0.0, statistics.pull.at_tokens, *statistics.kl.values())
+        if all(map(math.isfinite, numbers)):
             return statistics
         odd = ranks.all_concat(self._find_odd(batches), "whose log-probabilities are not finite")
         return replace(statistics, odd=odd)
@@ -105,30 +115,44 @@ class StepSums:
         return Agreement({problem: AgreementSums.of(torch.cat(its, dim=1)) for problem, its in pairs.items()})
 
     def _find_odd(self, batches: MicroBatches) -> list[str]:
-        """The responses with a log-probability that is no finite number, and whose it is."""
-        computed = torch.cat(self._logprobs).tolist() if self._logprobs else []
+        """The responses with a log-probability or a KL that is no finite number, and whose it is."""
+        policys = [value for chunk in self._logprobs for value in chunk.tolist()]
+        kls = [
+            value
+            for chunk, kl in zip(self._logprobs, self._kl, strict=True)
+            for value in ([0.0] * len(chunk) if kl is None else kl.tolist())
+        ]
         odd, first = [], 0
-        for name, response in batches.responses:
-            policys = computed[first : first + len(response.ids)]
-            first += len(response.ids)
-            for whose, values in (("sampler", response.logprobs), ("policy", policys)):
-                if wrong := next((value for value in values if not math.isfinite(value)), None):
-                    odd.append(f"the {whose}'s is {wrong} in {name}")
+        for trajectory, place, _ in batches.responses:
+            response = trajectory.responses[place]
+            tokens = slice(first, first := first + len(response.ids))
+            wrong = {
+                "a log-probability is not finite: the sampler's": _first_odd(response.logprobs),
+                "a log-probability is not finite: the policy's": _first_odd(policys[tokens]),
+            }
+            if wrong == dict.fromkeys(wrong):  # else it is no wonder
+                wrong = {"the KL to the reference is not finite: it": _first_odd(kls[tokens])}
+            odd += [f"{what} is {value} in {trajectory.name(place)}" for what, value in wrong.items() if value]
         return odd
 
 
-def _total(parts: Sequence[tuple[dict[str, float], Agreement]]) -> StepStatistics:
+def _first_odd(values: Sequence[float]) -> float | None:
+    return next((value for value in values if not math.isfinite(value)), None)
+
+
+def _total(parts: Sequence[tuple[dict[str, float], Agreement, list[str]]]) -> StepStatistics:
     """What was read on all ranks, as the statistics of the step."""
     sums: Counter[str] = Counter()
-    for part, _ in parts:
+    for part, *_ in parts:
         for name, value in part.items():
             sums[name] += value  # type: ignore[assignment]
     places = sorted(int(name.removeprefix("kl ")) for name in sums if name.startswith("kl "))
     return StepStatistics(
         loss=sums["loss"],
-        agreement=Agreement.total(agreement for _, agreement in parts),
+        agreement=Agreement.total(agreement for _, agreement, _ in parts),
         pull=Pull(**{name: sums[name] for name in Pull.__dataclass_fields__}),
         kl={place: sums[f"kl {place}"] / sums[f"responses {place}"] for place in places},
+        misplaced=[what for *_, misplaced in parts for what in misplaced],
     )
 
 

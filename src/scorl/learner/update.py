@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,6 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from scorl.distributed.ranks import ALONE, Ranks
 from scorl.engines.engine import Arithmetic
@@ -20,6 +22,7 @@ from scorl.learner.checkpointing import gradient_checkpointing
 from scorl.learner.forward import logprobs_and_kl
 from scorl.learner.head import Head, make_head
 from scorl.learner.loss import loss
+from scorl.learner.motion import Motion
 from scorl.learner.parallel import as_float, choose_strategy
 from scorl.learner.schedule import learning_rate
 from scorl.learner.statistics import StepStatistics, StepSums
@@ -49,6 +52,8 @@ class Progress:
     """Mean absolute difference between the sampler's log-probabilities and the learner's."""
     skipped: bool = False
     """The loss or a gradient was not finite, so the weights were left alone."""
+    odd_gradients: Sequence[str] = ()
+    """The first few tensors of those whose gradient was not."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +104,17 @@ class Learner:
         self.reset_optimizer()
         self._skips = 0
         """Which of the last updates were skipped, a bit each, the newest the lowest."""
-        self._moved = False
-        """Whether an update was seen to change the weights."""
+        self.motion = Motion(policy.parameters, ranks)
         self._at_reference = True
         """No update has been applied since the policy was the reference."""
-        self._apart = False
-        """An update with a gradient has, since then and in this process."""
+        self._together = 0
+        """Updates with a gradient since then, or since the last step whose KL was not exactly 0."""
         self.packing: Packing | None = None
 
     def reset_reference(self) -> None:
         """Make the policy as it stands the reference."""
         self.reference.reset()
-        self._at_reference, self._apart = True, False
+        self._at_reference, self._together = True, 0
 
     def reset_optimizer(self) -> None:
         """Forget the optimiser's moments."""
@@ -134,6 +138,7 @@ class Learner:
         guards.check_fresh(parameters.values())
         guards.check_optimizer(self.optimizer, parameters)
         guards.check_history(examples)
+        guards.check_credits(examples)
         if self.packing is None:
             self.packing = self._choose_packing(examples)
         lr = learning_rate(self.updates, self.total, self.settings)
@@ -141,14 +146,15 @@ class Learner:
         grad_norm = self._clip_gradients()
         self._check_step(statistics, grad_norm, arithmetic)
         applied = guards.is_finite(statistics.loss, grad_norm)  # both are sums over ranks: all of them decide alike
+        odd = () if applied else self._find_odd_gradients()
         if applied:
             self._apply_gradients(lr, grad_norm)
-            guards.check_reference_kept(self.reference.has_moved())
+        guards.check_reference_kept(self.reference.has_moved())
         self._skips = (self._skips << 1 | (not applied)) & (1 << guards.SKIP_WINDOW) - 1
-        guards.check_skips(self._skips, statistics.loss, grad_norm)
+        guards.check_skips(self._skips, statistics.loss, grad_norm, odd)
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
-        return Progress(statistics.loss, grad_norm, lr, statistics.kl, statistics.gap, skipped=not applied)
+        return Progress(statistics.loss, grad_norm, lr, statistics.kl, statistics.gap, not applied, odd)
 
     def unsharded(self, reference: bool = False) -> AbstractContextManager[None]:
         """Within, this rank runs the policy (and the reference in its place) without the others, as engines do."""
@@ -163,7 +169,8 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "reference": self.reference.state(),
             "nonfinite": self._skips,
-            "moved": self._moved,
+            "moved": self.motion.proven,
+            "together": self._together,
             "at_reference": self._at_reference,
         }
 
@@ -183,8 +190,9 @@ class Learner:
         if state["reference"] is not None:
             self.reference.load_state({name: shard_like(parameters[name], w) for name, w in state["reference"].items()})
         self.updates, self.adaptive = state["updates"], state["adaptive"]
-        self._skips, self._moved = state["nonfinite"], state["moved"]
-        self._at_reference, self._apart = state["at_reference"], False
+        self._skips, self._at_reference = state["nonfinite"], state["at_reference"]
+        self._together = state.get("together", 0)  # not in older states
+        self.motion.proven, self.motion.turn = state["moved"], None
 
     def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing | None:
         """The packing that was asked for, unless this model cannot do it; None: no rank has a row to try it with."""
@@ -212,7 +220,7 @@ class Learner:
         layers = gradient_checkpointing(self.policy.decoder) if self.settings.gradient_checkpointing else nullcontext()
         with trees, layers:
             self.strategy.accumulate_gradients(batches, backward, dummy.to(self.policy.device), step.head)
-        return step.sums.gather(self.ranks, batches)
+        return step.sums.gather(self.ranks, batches, self.strategy.complete)
 
     def _begin_step(self, trajectories: int) -> _Step:
         head, kind = make_head(self.policy.decoder, self.policy.dtype, self.policy.head_kind), self.policy.head_kind
@@ -250,50 +258,39 @@ class Learner:
             output.backward(hidden.grad)  # type: ignore[no-untyped-call]
 
     def _clip_gradients(self) -> float:
-        """Clip the gradient as a whole; its norm before."""
-        limit = self.settings.max_grad_norm or float("inf")
-        return as_float(torch.nn.utils.clip_grad_norm_(self.policy.parameters.values(), limit))
+        """Clip the gradient as a whole, unless it is not finite, which would spoil all of it; its norm before."""
+        parameters = list(self.policy.parameters.values())
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if math.isfinite(number := as_float(norm)):
+            clip_grads_with_norm_(parameters, self.settings.max_grad_norm or math.inf, norm)
+        return number
 
     def _check_step(self, statistics: StepStatistics, grad_norm: float, arithmetic: Arithmetic) -> None:
         """What a step's statistics must be like; they are sums over the ranks, so all of them stop alike."""
         dtype = self.policy.dtype
+        guards.check_placed(statistics.misplaced)
+        if statistics.odd:  # or else it is noticed behind the update
+            guards.check_reference_kept(self.reference.has_moved())
         guards.check_finite(statistics.odd)
         guards.check_agreement(statistics.agreement, arithmetic, dtype, self.settings.max_logprob_gap)
         if self._at_reference:
             guards.check_at_reference(statistics.kl)
-        if self._apart:
-            guards.check_apart(statistics.kl, dtype)
-        if not self._moved:
+        if any(statistics.kl.values()):
+            self._together = 0
+        guards.check_apart(statistics.kl, dtype, self._together)
+        if not self.motion.proven:
             guards.check_direction(statistics.pull)
-            guards.check_reach(statistics.pull, grad_norm)
+        guards.check_reach(statistics.pull, grad_norm, dtype, self.motion.proven)
 
     def _apply_gradients(self, lr: float, grad_norm: float) -> None:
-        """Let the optimiser change the weights, and once see that it does."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        if self._moved or grad_norm <= guards.GRADIENT_FLOOR:
-            self.optimizer.step()
-        else:
-            self._prove_moved(grad_norm, lr)  # once is enough
+        """Let the optimiser change the weights."""
+        self.motion.step(self.optimizer, lr, grad_norm)
         self._at_reference = False
-        self._apart = self._apart or guards.parts(lr, grad_norm)
+        self._together += guards.parts(lr, grad_norm)
 
-    def _prove_moved(self, grad_norm: float, lr: float) -> None:
-        """Let the optimiser change one tensor after the other, and see that all of them move, and down the gradient.
-
-        In turn, for a copy of all weights may not fit. A rank may see no change in its shards.
-        """
-        trained = {name: p for name, p in self.policy.parameters.items() if p.grad is not None}
-        gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
-        changes = []
-        for p in trained.values():
-            p.grad = None
-        for name, p in trained.items():
-            p.grad, before = gradients[name], local_shard(p).clone()
-            self.optimizer.step()  # leaves alone what has no gradient
-            changes.append(guards.compare_weights(name, before, local_shard(p), local_shard(gradients[name]), lr))
-            p.grad = None
-        for name, p in trained.items():
-            p.grad = gradients[name]
-        guards.check_moved(self.ranks.all_concat(changes, "whether the weights moved"), grad_norm, lr)
-        self._moved = True
+    def _find_odd_gradients(self) -> list[str]:
+        """The first few of the tensors whose gradient is not finite; a collective."""
+        gradients = {name: local_shard(p.grad) for name, p in self.policy.parameters.items() if p.grad is not None}
+        odd = [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]
+        several = self.ranks.all_concat(odd, "whose gradients are not finite")
+        return list(dict.fromkeys(several))[: guards.NAMED]

@@ -123,8 +123,11 @@ def _find_skip(lines: Sequence[Mapping[str, Any]]) -> Alarm | None:
         return None
     window = lines[-WINDOW:]
     count = sum(bool(line.get("skipped")) for line in window)
+    odd = lines[-1].get("odd_gradients")
+    whose = f"; not finite, the last time, were the gradients of {', '.join(odd)}" if odd else ""
     return Alarm(
-        "skipped", f"{count} of the last {len(window)} updates were skipped, since loss or gradient was not finite"
+        "skipped",
+        f"{count} of the last {len(window)} updates were skipped, since loss or gradient was not finite{whose}",
     )
 
 

@@ -175,11 +175,13 @@ class Batches:
         if stage.objective.source == "solutions":
             check_solutions(self.learner.policy.chat, problems, self.learner.policy.max_positions)  # all ranks alike
             groups = demonstrate(self.engine.chat, clock.task, problems[mine])
+            clock.check(groups)
             return groups, {"sample": time.perf_counter() - began - clock.seconds, "judge": clock.seconds}, None
         with weights_for_sampling(self.engine, self.learner, reference=stage.offline > 0) as sync_gap:
             synced = time.perf_counter() - began
             draws = self._draws(stage, step, problems[: mine.start])
             groups = rollout(self.engine, clock.task, problems[mine], self.task.turns(stage.attempts), draws)
+        clock.check(groups)
         sync = {} if sync_gap is None else {"sync": synced}
         sampled = time.perf_counter() - began - clock.seconds - sum(sync.values())
         return groups, {"sample": sampled, "judge": clock.seconds, **sync}, sync_gap
@@ -224,7 +226,7 @@ def _shares(examples: Sequence[TrainingExample], stage: Stage, seed: int, count:
 
 @dataclass
 class _JudgeClock:
-    """A task whose judge adds up its seconds here, and is held to the order of the answers."""
+    """A task whose judge adds up its seconds here, and what it takes to judge some answers again."""
 
     inner: Task
     seconds: float = 0.0
@@ -236,6 +238,11 @@ class _JudgeClock:
     def _judge(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         began = time.perf_counter()
         verdicts = self.inner.judge(pairs)
-        check_order(self.inner.judge, pairs, verdicts)
         self.seconds += time.perf_counter() - began
         return verdicts
+
+    def check(self, groups: Sequence[Group]) -> None:
+        """See that the rewards that trajectories carry are their own."""
+        began = time.perf_counter()
+        check_order(self.inner.judge, groups)
+        self.seconds += time.perf_counter() - began

@@ -79,6 +79,7 @@ class Step:
             "logprob_gap": _finite(self.progress.logprob_gap),
             **({} if self.batch.sync_gap is None else {"sync_gap": self.batch.sync_gap}),
             "skipped": self.progress.skipped,
+            **({"odd_gradients": list(self.progress.odd_gradients)} if self.progress.odd_gradients else {}),
             "tokens": sum(map(metrics.count_tokens, self.groups)),
             **({"collected": dict(self.batch.collected)} if self.batch.collected else {}),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
