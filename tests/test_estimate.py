@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 import torch
 from support.families import save_family
+from support.ranked import needs_fsdp2
 
 from scorl.cli import main
 from scorl.errors import UserError
@@ -101,6 +102,7 @@ def test_memory_of_a_hollow_update_is_what_torch_allocates(lora):
     assert sum(learning.memory.peak().values()) - before == pytest.approx(height, rel=0.05)
 
 
+@needs_fsdp2  # whose torch counts the operations of an attention's backward pass so
 def test_operations_of_an_update_by_hand():
     recipe = resolve("countdown", ["stages.0.problems=2", "stages.0.samples=2", "stages.0.attempts=2"])
     config = model.build_config(SMALL, "small")

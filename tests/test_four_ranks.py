@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from support.ranked import built
+from support.ranked import built, needs_fsdp2, supported
 from support.worlds import save_model
 from test_ranks import ENVIRONMENT, lines, same, weights
 
@@ -28,18 +28,19 @@ def runs(tmp_path_factory):
     for stages in ("full", "few"):
         run_recipe(built(path, stages), RunDirectory(alone / stages))
     run_recipe(built(path, "few", "half-whole"), RunDirectory(alone / "half"))
-    command = [*TORCHRUN, "-m", "support.ranked", path, str(four), *CASES, "few-half-rows"]
+    command = [*TORCHRUN, "-m", "support.ranked", path, str(four), *supported([*CASES, "few-half-rows"])]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=800)
     assert done.returncode == 0, done.stderr[-5000:]
     return alone, four
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", supported(CASES))
 def test_four_ranks_sample_and_learn_what_one_does(runs, case):
     alone, four = runs
     same(alone / case.split("-")[0], four / case, CASES[case], within=5e-6)
 
 
+@needs_fsdp2
 def test_idle_ranks_keep_half_precision_with_checkpoints(runs):
     alone, four = runs
     for a, b in zip(lines(alone / "half"), lines(four / "few-half-rows"), strict=True):
@@ -93,6 +94,7 @@ except (GuardError, PeerLostError) as error:
 """
 
 
+@needs_fsdp2
 def test_a_rank_that_fails_in_a_weight_transfer_ends_the_others_with_a_sentence(tmp_path):
     """Nobody watches these ranks and ends them: each must notice by itself, long before its timeout of a minute.
 

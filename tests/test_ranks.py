@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.ranked import built
+from support.ranked import built, needs_fsdp2, supported
 from support.worlds import save_model
 
 from scorl.distributed.ranks import ALONE, Ranks, process_group
@@ -52,6 +52,7 @@ def on_two_ranks(model: str, folder: Path, *cases: str) -> None:
     assert done.returncode == 0, done.stderr[-5000:]
 
 
+@needs_fsdp2
 def test_shards_of_a_moving_reference_stop_the_run(tmp_path):
     command = [*TORCHRUN, "-m", "support.ranked", save_model(tmp_path / "model"), str(tmp_path), "few-fsdp2-drifting"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280)
@@ -108,7 +109,7 @@ def model(tmp_path_factory):
 def alone(model, tmp_path_factory):
     """The runs of one process."""
     folder = tmp_path_factory.mktemp("alone")
-    for stages, kind in {(case.split("-")[0], "lora" if "lora" in case else "ddp") for case in KINDS}:
+    for stages, kind in {(case.split("-")[0], "lora" if "lora" in case else "ddp") for case in supported(KINDS)}:
         run_recipe(built(model, stages, kind), RunDirectory(folder / f"{stages}-{kind}"))
     return folder
 
@@ -117,16 +118,17 @@ def alone(model, tmp_path_factory):
 def two(model, tmp_path_factory):
     """The runs of two ranks."""
     folder = tmp_path_factory.mktemp("two")
-    on_two_ranks(model, folder, *KINDS, "few-half")
+    on_two_ranks(model, folder, *supported([*KINDS, "few-half"]))
     return folder
 
 
-@pytest.mark.parametrize("case", KINDS)
+@pytest.mark.parametrize("case", supported(KINDS))
 def test_two_ranks_sample_and_learn_what_one_does(alone, two, case):
     single = alone / f"{case.split('-')[0]}-{'lora' if 'lora' in case else 'ddp'}"
     same(single, two / case, KINDS[case], within=5e-6)
 
 
+@needs_fsdp2
 def test_half_precision_in_shards_is_half_precision(model, two, tmp_path):
     """Weights in float32 that are computed with in bfloat16; rounding is another, and little else."""
     run_recipe(built(model, "few", "half-whole"), RunDirectory(tmp_path / "run"))
@@ -138,6 +140,7 @@ def test_half_precision_in_shards_is_half_precision(model, two, tmp_path):
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 5e-3
 
 
+@needs_fsdp2
 def test_a_run_resumes_with_another_number_of_ranks(model, alone, two, tmp_path):
     single, sharded = alone / "full-ddp", two / "full-fsdp2"
     begun(sharded, tmp_path / "full-fsdp2-again", 6)
@@ -149,6 +152,7 @@ def test_a_run_resumes_with_another_number_of_ranks(model, alone, two, tmp_path)
     same(sharded, tmp_path / "to-one", 10, within=5e-6)
 
 
+@needs_fsdp2
 def test_shards_that_are_written_meanwhile_are_those_of_their_step(two):
     files = [file.relative_to(two / "full-fsdp2") for file in (two / "full-fsdp2").glob("checkpoints/step-*/trainer/*")]
     for file in (file for file in files if file.suffix == ".safetensors"):
@@ -157,6 +161,7 @@ def test_shards_that_are_written_meanwhile_are_those_of_their_step(two):
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+@needs_fsdp2
 def test_sharded_adapters_and_their_reference_resume(model, alone, two, tmp_path):
     sharded = two / "full-fsdp2lora"
     begun(sharded, tmp_path / "full-fsdp2lora", 6)
@@ -166,6 +171,7 @@ def test_sharded_adapters_and_their_reference_resume(model, alone, two, tmp_path
     same(alone / "full-lora", tmp_path / "to-one", 10, within=5e-6)
 
 
+@needs_fsdp2
 def test_ranks_with_different_models_are_told(model, tmp_path):
     """Rank 0's weights are everybody's; the shapes must be."""
     other = save_model(tmp_path / "other", width=16)
@@ -187,6 +193,7 @@ with process_group(2, 60.0, "cpu") as ranks:
 """
 
 
+@needs_fsdp2
 def test_a_sharded_run_resumes_into_a_step_before_anything_else(model, two, tmp_path):
     """No evaluation and no attempt of the reference's gathers the weights first; both ranks, and one of them alone."""
     sharded = two / "online-fsdp2"
@@ -197,6 +204,7 @@ def test_a_sharded_run_resumes_into_a_step_before_anything_else(model, two, tmp_
     same(sharded, tmp_path / "one", 6, within=5e-6)
 
 
+@needs_fsdp2
 def test_shards_are_the_whole_weights_bit_for_bit(model, two):
     full = built(model, "full")
     learner = full.learner()

@@ -25,6 +25,7 @@ from scorl.rollout import Draws, rollout
 from scorl.seeds import derive
 from scorl.settings import Dtype, LearnerSettings, Sampling
 from scorl.trajectory import Credit, TrainingExample
+from support.ranked import supported
 from support.worlds import letters, save_model
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -36,6 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "trees, fsdp2": {},
     "trees, fsdp2, checkpointing": {"gradient_checkpointing": True},
 }
+WAYS = {way: WAYS[way] for way in supported(WAYS)}
 
 
 def examples(policy: Policy) -> list[TrainingExample]:

@@ -1,9 +1,13 @@
 """What test_ranks.py and test_four_ranks.py run: python support/ranked.py MODEL FOLDER CASE ..., under torchrun."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
+from torch.distributed.fsdp import FSDPModule
 
 from scorl.distributed.ranks import ALONE, Ranks, exit_process, process_group
 from scorl.engines.torch import TorchEngine
@@ -19,6 +23,10 @@ from scorl.settings import CheckpointSettings, Dtype, EvaluationSettings, Learne
 from scorl.training.stage import Stage
 from support.worlds import letters, letters_recipe
 
+HAS_FSDP2 = hasattr(FSDPModule, "reset_iter_state")
+"""As torch 2.13 has it; with older versions scorl refuses `launcher.parallel: fsdp2`."""
+needs_fsdp2 = pytest.mark.skipif(not HAS_FSDP2, reason="fsdp2 wants torch 2.13 or newer")
+
 STAGES = {
     "full": (
         Stage(Supervised(), 1, problems=3, samples=1, attempts=1),
@@ -29,6 +37,11 @@ STAGES = {
     "online": (Stage(StageOne(), 6, problems=3, samples=4),),  # no reference samples, nor an evaluation between
     "few": (Stage(StageTwo(), 2, problems=1, samples=3),),  # too few for four ranks
 }
+
+
+def supported(cases: Iterable[str]) -> list[str]:
+    """Those of the cases that this version of torch can run."""
+    return [case for case in cases if HAS_FSDP2 or not ("fsdp2" in case or "half" in case)]
 
 
 def built(model: str, stages: str, kind: str = "ddp", ranks: Ranks = ALONE) -> BuiltRecipe:

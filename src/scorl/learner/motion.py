@@ -100,7 +100,7 @@ class Piece:
         number, as in the first update."""
         group, kept = optimizer.param_groups[0], optimizer.state.get(self.parameter, {})
         after = local_shard(self.parameter).reshape(-1)[self.places]
-        step = group["lr"] * (self._adam(group, kept) + group["weight_decay"] * self.before)
+        step: Tensor = group["lr"] * (self._adam(group, kept) + group["weight_decay"] * self.before)
         due = step.abs() > 4 * torch.finfo(after.dtype).eps * self.before.abs() + torch.finfo(after.dtype).tiny
         return due.any() & (after == self.before).all()
 
