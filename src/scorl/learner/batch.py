@@ -278,9 +278,9 @@ def micro_batch(examples: Sequence[TrainingExample], packing: Packing) -> MicroB
         problem=torch.tensor([derive(problem) for problem, *_ in trained]),
         place=torch.tensor([place for _, _, place, _, _ in trained]),
         length=length,
-        advantage=torch.tensor([credit.advantage for *_, credit in trained]),
-        beta=torch.tensor([credit.beta for *_, credit in trained]),
-        imitation=torch.tensor([credit.imitation for *_, credit in trained]),
+        advantage=torch.tensor([credit.advantage for *_, credit in trained], dtype=torch.float32),
+        beta=torch.tensor([credit.beta for *_, credit in trained], dtype=torch.float32),
+        imitation=torch.tensor([credit.imitation for *_, credit in trained], dtype=torch.float32),
     )
 
 

@@ -245,18 +245,27 @@ def check_direction(pull: Pull) -> None:
         )
 
 
-def check_reach(pull: Pull, grad_norm: float, dtype: torch.dtype, proven: bool) -> None:
+def check_reach(pull: Pull, grad_norm: float, dtype: torch.dtype, proven: bool, before: bool) -> bool:
     """Catches a loss that does not reach what is trained (adapters scaled by 0, a detached output).
 
-    What is credited is not certain, and yet the whole gradient is 0. In float16 small gradients become 0 rightly, once
-    a policy is nearly certain; so there until an update is proven.
+    What is credited is not certain, and yet the whole gradient is 0. Once an update is proven, that has to come twice
+    in a row: credits of equal responses may cancel. Nor is it looked for in float16 then, in which small gradients
+    become 0 rightly where a policy is nearly certain.
+
+    Args:
+        before: whether it was so in the step before.
+
+    Returns:
+        Whether it is so now.
     """
-    if grad_norm == 0 and pull.at_tokens > GRADIENT_FLOOR and not (proven and dtype == torch.float16):
+    unreached = grad_norm == 0 and pull.at_tokens > GRADIENT_FLOOR
+    if unreached and (before or not proven) and not (proven and dtype == torch.float16):
         raise GuardError(
             f"the loss does not reach the trainable weights: the credits pull by {pull.at_tokens:.2e} at the logits, "
             "and the gradient of every trainable weight is 0. Are the adapters scaled by 0 (lora_alpha), or is "
             "something detached?"
         )
+    return unreached
 
 
 def is_finite(loss: float, grad_norm: float) -> bool:

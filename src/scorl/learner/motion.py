@@ -18,6 +18,8 @@ __all__ = ["Motion", "WeightChange", "check_moved", "compare_weights"]
 
 PIECE = 4096
 """Elements of a tensor that are looked at in a later update."""
+NOTHING = 1e-30
+"""A step that is smaller shows nowhere: Adam's own underflows."""
 
 
 class Motion:
@@ -89,7 +91,7 @@ class Piece:
     def of(cls, name: str, parameter: nn.Parameter) -> Piece:
         """That from the element of the largest gradient on: most rows of an embedding have none."""
         assert parameter.grad is not None
-        first = local_shard(parameter.grad).reshape(-1).argmax()
+        first = local_shard(parameter.grad).reshape(-1).abs().argmax()
         weights = local_shard(parameter).reshape(-1)
         # Places on the device, and not a slice: to know where it begins the host would have to wait.
         places = (first + torch.arange(min(PIECE, len(weights)), device=weights.device)).clamp(max=len(weights) - 1)
@@ -101,7 +103,7 @@ class Piece:
         group, kept = optimizer.param_groups[0], optimizer.state.get(self.parameter, {})
         after = local_shard(self.parameter).reshape(-1)[self.places]
         step: Tensor = group["lr"] * (self._adam(group, kept) + group["weight_decay"] * self.before)
-        due = step.abs() > 4 * torch.finfo(after.dtype).eps * self.before.abs() + torch.finfo(after.dtype).tiny
+        due = step.abs() > 4 * torch.finfo(after.dtype).eps * self.before.abs() + NOTHING
         return due.any() & (after == self.before).all()
 
     def _adam(self, group: Mapping[str, Any], kept: Mapping[str, Any]) -> Tensor:

@@ -69,7 +69,8 @@ def find_misplaced(chunks: Sequence[Carried], trained: Sequence[tuple[Trajectory
 def _said(trained: Sequence[tuple[Trajectory, int, Credit]]) -> Carried:
     """What one chunk of all responses would carry."""
     responses = [trajectory.responses[place] for trajectory, place, _ in trained]
-    credits = torch.tensor([(credit.advantage, credit.beta, credit.imitation) for *_, credit in trained]).reshape(-1, 3)
+    told = [(credit.advantage, credit.beta, credit.imitation) for *_, credit in trained]
+    credits = torch.tensor(told, dtype=torch.float32).reshape(-1, 3)
     names = [trajectory.problem.id for trajectory, *_ in trained]
     numbers = {name: derive(name) for name in set(names)}
     length = torch.tensor([len(response.ids) for response in responses])

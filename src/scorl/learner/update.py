@@ -109,6 +109,8 @@ class Learner:
         """No update has been applied since the policy was the reference."""
         self._together = 0
         """Updates with a gradient since then, or since the last step whose KL was not exactly 0."""
+        self._unreached = False
+        """The last step had credits and no gradient."""
         self.packing: Packing | None = None
 
     def reset_reference(self) -> None:
@@ -280,7 +282,8 @@ class Learner:
         guards.check_apart(statistics.kl, dtype, self._together)
         if not self.motion.proven:
             guards.check_direction(statistics.pull)
-        guards.check_reach(statistics.pull, grad_norm, dtype, self.motion.proven)
+        proven, before = self.motion.proven, self._unreached
+        self._unreached = guards.check_reach(statistics.pull, grad_norm, dtype, proven, before)
 
     def _apply_gradients(self, lr: float, grad_norm: float) -> None:
         """Let the optimiser change the weights."""

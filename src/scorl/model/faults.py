@@ -20,7 +20,7 @@ def explained(name: str, offline: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except pickle.UnpicklingError:  # of which `tensors_alone` says more
+    except (pickle.UnpicklingError, MemoryError):  # of the first `tensors_alone` says more
         raise
     except ImportError as error:
         raise UserError(f"cannot load model '{name}': {error}. GGUF files need: pip install 'scorl[gguf]'") from error
@@ -28,6 +28,8 @@ def explained(name: str, offline: bool = False) -> Iterator[None]:
         why = "the hub cannot be reached, and no folder or cache has it" if offline else error
         raise UserError(f"cannot load model '{name}': {why}") from error
     except Exception as error:  # a KeyError for an unknown word, say
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which nothing of this floor imports
+            raise
         raise UserError(
             f"cannot load model '{name}': transformers fails on its files, perhaps on a value in config.json: "
             f"{type(error).__name__}: {error}"

@@ -6,7 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["HIDDEN", "hide_secrets"]
+import yaml
+
+from scorl.recipe.yaml_text import to_yaml
+
+__all__ = ["HIDDEN", "hide_in_text", "hide_secrets"]
 
 HIDDEN = "(hidden)"
 LOGIN = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)")
@@ -34,6 +38,16 @@ def hide_secrets(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [hide_secrets(inner) for inner in value]
     return LOGIN.sub(HIDDEN, value) if isinstance(value, str) else value
+
+
+def hide_in_text(text: str) -> str:
+    """A recipe's text; without the secrets, where some are in it."""
+    try:
+        recipe = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    shown = hide_secrets(recipe)
+    return text if shown == recipe else to_yaml(shown)
 
 
 def _hide_texts(value: Any, key: str) -> Any:

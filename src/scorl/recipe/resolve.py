@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from scorl.recipe.auto import decided_like
+from scorl.recipe.hidden import hide_secrets
 from scorl.recipe.renamed import leaves, rename
 from scorl.recipe.rules import contradictions
 from scorl.recipe.sampler import Sampler
@@ -20,8 +21,11 @@ from scorl.recipe.source import assign, load, read_mapping
 from scorl.settings import ModelSettings
 from scorl.validation import refuse, validated
 
-FREE = ("launcher.", "loggers", "logging.")
-"""How the keys begin by which no run is computed otherwise."""
+FREE = (
+    *("launcher.", "loggers", "logging.", "checkpoint.save_total_limit", "checkpoint.state_total_limit"),
+    *("engine.url", "engine.base_url", "engine.timeout", "engine.python"),
+)
+"""How the keys begin by which no run is computed otherwise: where, by how many, how long waited for, how much kept."""
 
 __all__ = [
     "changed",
@@ -106,10 +110,9 @@ def resolve_sampler(
 def differences(started: Recipe, other: Recipe) -> list[str]:
     """Where a recipe differs from the one that a run was started with, a line for each key.
 
-    Launcher and loggers change nothing that is computed, and what the recipe leaves to the machine was decided at the
-    start.
+    `FREE` keys and secrets may differ, and what the recipe leaves to the machine was decided at the start.
     """
-    flat, flat_other = (dict(leaves(decided_like(r, started).as_dict())) for r in (started, other))
+    flat, flat_other = (dict(leaves(hide_secrets(decided_like(r, started).as_dict()))) for r in (started, other))
     keys = [*flat, *(key for key in flat_other if key not in flat)]
     return [
         f"{key}: {flat.get(key)!r} against {flat_other.get(key)!r}"

@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from scorl.recipe.hidden import hide_secrets
-from scorl.recipe.yaml_text import to_yaml
+from scorl.recipe.hidden import hide_in_text
 from scorl.report.packing import list_files
 from scorl.run.directory import RunDirectory
 from scorl.run.files import Record
@@ -28,10 +27,8 @@ def read_recipe(run: RunDirectory) -> dict[str, Any]:
 
 
 def show_recipe(run: RunDirectory) -> str:
-    """Its text; without the secrets, where some are in it."""
-    recipe = read_recipe(run)
-    shown = hide_secrets(recipe)
-    return run.recipe_text() if shown == recipe else to_yaml(shown)
+    """Its text, without secrets."""
+    return hide_in_text(run.recipe_text())
 
 
 def is_done(run: RunDirectory, evaluations: Mapping[str, Record]) -> bool:

@@ -31,6 +31,7 @@ from scorl.learner import Learner
 from scorl.learner.state import read_state, take_state
 from scorl.model.loading import saved_steps
 from scorl.model.manifest import CARD, MANIFEST, TRAINER, dump_manifest, find_damage, read_manifest, write_manifest
+from scorl.recipe.hidden import hide_in_text
 from scorl.run.directory import RunDirectory
 from scorl.run.files import replacing, sync, sync_tree, write_whole
 from scorl.settings import CheckpointSettings
@@ -61,7 +62,7 @@ class Saver:
     ) -> None:
         self._directory, self._learner, self._settings, self._describe = directory, learner, settings, describe
         # As it stands now: whoever edits the file while the run goes on changes nothing of it.
-        self._recipe = directory.recipe_text() if learner.ranks.main else ""
+        self._recipe = hide_in_text(directory.recipe_text()) if learner.ranks.main else ""
         self._ranks: Ranks | None = None
         """For the thread that writes."""
         self._writing: Future[None] | None = None

@@ -85,7 +85,9 @@ def _made_behind_a_checkpoint(directory: RunDirectory, started: Recipe) -> str:
     if made > sure:
         return f"{made} steps"
     evaluated = max((entry["step"] for e in directory.evaluations().values() for entry in e["history"]), default=0)
-    # An evaluation comes behind the beginning of a save; the report of a run that has ended behind its end.
-    if 0 < sure <= evaluated and (first < sure or not later or directory.has_report):
+    # An evaluation comes behind the beginning of a save; the report of a run that has ended behind its end, but
+    # `scorl report` writes one too.
+    ended = directory.has_report and not any(directory.checkpoints.glob(".step-*.draft"))
+    if 0 < sure <= evaluated and (first < sure or not later or ended):
         return f"an evaluation after {evaluated} steps"
     return "a best checkpoint" if os.path.lexists(directory.best) else ""
