@@ -247,6 +247,11 @@ def test_what_two_evaluations_have_not_in_common_is_said_or_refused(scorl, tmp_p
     ):
         assert f"not alike: {said}" in err
     assert "not alike: task.verifier: 'a' before, 'b' after" in scorl("diff", old, new)[2]
+    settings = ({"judge_api_key": f"mine{n}", "answer_token": mark} for n, mark in enumerate(("####", "Answer:")))
+    err = scorl("diff", *(written(tmp_path / f"s{n}.json", "10", task_settings=s) for n, s in enumerate(settings)))[2]
+    assert "not alike: task.judge_api_key: (hidden) differs" in err
+    assert "not alike: task.answer_token: '####' before, 'Answer:' after" in err
+    assert "mine" not in err
     for file, said in (
         (written(tmp_path / "c.json", "10", task="math"), "on countdown with one on math"),
         (tmp_path / "no.json", "is no JSON"),
