@@ -24,7 +24,7 @@ starlette = pytest.importorskip("starlette.applications")
 from starlette.responses import JSONResponse, Response, StreamingResponse  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
-from scorl.serve.app import make_app  # noqa: E402
+from scorl.serve.app import Answering, make_app  # noqa: E402
 from scorl.serve.patience import PatientProtocol, allow_connections  # noqa: E402
 from scorl.serve.settings import ServeSettings  # noqa: E402
 from scorl.tasks.turns import Correction, Turn, Verification  # noqa: E402
@@ -593,6 +593,25 @@ def test_an_answer_that_is_read_a_little_now_and_then_ends_too(
                 time.sleep(0.05)
         assert read > 200_000
         assert post(client, json.dumps(ASKED))[0] == 200  # its place is free
+
+
+def test_the_time_for_a_stream_begins_with_the_request(serving, upstream, small_buffers, monkeypatch):
+    first_piece = Answering.next
+
+    async def late(self):
+        await asyncio.sleep(1.5)
+        return await first_piece(self)
+
+    monkeypatch.setattr(Answering, "next", late)
+    monkeypatch.setattr(Answering, "events", many_events)
+    body = json.dumps(ASKED | {"stream": True}).encode()
+    with serving((), timeout=2.0, patience=0.5) as client, send_head(client, len(body)) as slow:
+        began = time.monotonic()
+        slow.sendall(body)
+        with suppress(ConnectionError):
+            while slow.recv(100_000):
+                time.sleep(0.05)
+        assert 1.5 < time.monotonic() - began < 3.8  # not 1.5 s behind its end, which is after 2.5
 
 
 def test_a_crowd_never_gets_past_the_limit(serving, upstream):
