@@ -184,6 +184,21 @@ def test_no_terminal_obeys_a_log_or_a_traceback():
     assert done.stderr.count("\x1b") == 2  # Ray colours its words
 
 
+def test_log_records_of_somebody_else_keep_what_they_have():
+    code = (
+        "import logging\nfrom scorl.cli.output import quiet, speak_plainly\n"
+        "def mine(*given):\n    record = logging.LogRecord(*given)\n    record.asked = 'r1'\n    return record\n"
+        "logging.setLogRecordFactory(mine)\nquiet()\n"
+        "assert logging.getLogRecordFactory() is mine\n"  # what a library calls replaces nothing
+        "speak_plainly()\nonce = logging.getLogRecordFactory()\nspeak_plainly()\n"
+        "assert logging.getLogRecordFactory() is once\n"
+        "logging.basicConfig(format='%(asked)s %(message)s')\nlogging.warning('x\\x9b2J')\n"
+        "assert logging.makeLogRecord({'msg': 'odd'}).getMessage() == 'odd'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "r1 x\ufffd2J\n")
+
+
 def test_a_pipe_gets_lines_and_no_bars(recipe, tmp_path):
     arguments = [sys.executable, "-m", "scorl", "train", str(recipe), "--out", str(tmp_path / "run")]
     done = subprocess.run(arguments, capture_output=True, check=True)
@@ -232,6 +247,11 @@ def test_what_two_evaluations_have_not_in_common_is_said_or_refused(scorl, tmp_p
     ):
         assert f"not alike: {said}" in err
     assert "not alike: task.verifier: 'a' before, 'b' after" in scorl("diff", old, new)[2]
+    settings = ({"judge_api_key": f"mine{n}", "answer_token": mark} for n, mark in enumerate(("####", "Answer:")))
+    err = scorl("diff", *(written(tmp_path / f"s{n}.json", "10", task_settings=s) for n, s in enumerate(settings)))[2]
+    assert "not alike: task.judge_api_key: (hidden) differs" in err
+    assert "not alike: task.answer_token: '####' before, 'Answer:' after" in err
+    assert "mine" not in err
     for file, said in (
         (written(tmp_path / "c.json", "10", task="math"), "on countdown with one on math"),
         (tmp_path / "no.json", "is no JSON"),

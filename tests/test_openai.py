@@ -359,6 +359,20 @@ def test_a_proxy_that_is_none_is_said_without_its_password(scorl, monkeypatch, p
         Endpoint("m", OpenAISettings(base_url="http://there/v1"))
 
 
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:3128"])
+@pytest.mark.parametrize("there", [False, True])
+def test_certificates_that_cannot_be_read_are_no_fault_of_the_proxy(monkeypatch, tmp_path, proxy, there):
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    if proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+    if there:
+        (tmp_path / "odd.pem").write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "odd.pem"))
+    with pytest.raises(UserError, match=r"^SSL_CERT_FILE: no certificates can be read there: "):
+        Endpoint("m", OpenAISettings(base_url="http://there/v1"))
+
+
 def test_an_address_without_a_path_means_v1():
     assert OpenAISettings(base_url="http://there:8000").base_url == "http://there:8000/v1"
     assert OpenAISettings(base_url="http://there:8000/api/").base_url == "http://there:8000/api/"

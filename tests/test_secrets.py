@@ -73,6 +73,13 @@ SECRET = {
     "client_secret": "short",
     "secrets": {"judge": "short", "more": ["short"]},
     "api_keys": ["short", "shorter"],
+    "access_tokens": ["short"],
+    "headers": {"X-Auth-Token": "short", "Cookie": "short"},
+    "pwd": "short",
+    "auth": "short",
+    "bearer": "short",
+    "openai_key": "sk-short-0123456789abcdef",
+    "keys": ["sk-short-0123456789abcdef"],
 }
 PLAIN = {
     "max_tokens": 64,
@@ -82,7 +89,19 @@ PLAIN = {
     "api_key": None,
     "api_key_env": "OPENAI_API_KEY",
     "judge_key_var": "JUDGE_KEY",
+    "reserved_token": "<|reserved_special_token_0|>",
+    "answer_token": "####",
+    "boxed_token": "boxed{",
+    "final_token": "Answer:",
+    "split_token": "\n\n",
+    "eot_token": "<|eot_id|>",
     "answer_key": "answer",
+    "gold_key": "extra_info.answer",
+    "label_key": "label1",
+    "column_key": "Level 5",
+    "columns": {"keys": ["a", "b2"]},
+    "auth_mode": "none",
+    "source": "git+ssh://git@github.com/me/it",
     "keyboard": "short",
     "secretary": "short",
     "tokenizer": "short",
@@ -95,6 +114,8 @@ def test_what_a_recipe_calls_a_secret_is_one():
     assert {key: value for key, value in shown.items() if key in PLAIN} == PLAIN
     assert not any(word in json.dumps({key: shown[key] for key in SECRET}) for word in ("short", "x1"))
     assert shown["secrets"] == {"judge": HIDDEN, "more": [HIDDEN]}
+    for url in ("https://{}@github.com/me/it", "http://node7/v1?a=1&api_key={}&b=2", "http://node7/?TOKEN={}#top"):
+        assert redact({"url": url.format("hunter2")}) == {"url": url.format(HIDDEN)}
     assert redact({"url": "see http://user:hunter2@node7:8000/v1"}) == {"url": f"see http://{HIDDEN}@node7:8000/v1"}
 
 

@@ -24,8 +24,8 @@ starlette = pytest.importorskip("starlette.applications")
 from starlette.responses import JSONResponse, Response, StreamingResponse  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
-from scorl.serve.app import make_app  # noqa: E402
-from scorl.serve.patience import PatientProtocol  # noqa: E402
+from scorl.serve.app import Answering, make_app  # noqa: E402
+from scorl.serve.patience import PatientProtocol, allow_connections  # noqa: E402
 from scorl.serve.settings import ServeSettings  # noqa: E402
 from scorl.tasks.turns import Correction, Turn, Verification  # noqa: E402
 
@@ -456,12 +456,29 @@ def test_idle_connections_keep_nobody_out(serving):
     with serving((), limit_concurrency=8) as client, ExitStack() as sockets:
         address = ("127.0.0.1", port_of(client))
         idle = [sockets.enter_context(socket.create_connection(address, timeout=20)) for _ in range(20)]
+        time.sleep(1.1)
         for number in range(3):
             assert ask(client, str(number)).choices
         assert idle[0].recv(100) == b""
         idle[-1].setblocking(False)
         with pytest.raises(BlockingIOError):  # the youngest are still there
             idle[-1].recv(100)
+
+
+def test_a_burst_of_connections_is_answered_to_the_last(serving, upstream):
+    upstream.delay = 0.1
+    sent = {"json": ASKED, "timeout": 20}
+
+    async def burst(port):
+        async with openai.DefaultAsyncHttpxClient() as caller:
+            address = f"http://127.0.0.1:{port}/v1/chat/completions"
+            asked = (caller.post(address, **sent) for _ in range(60))
+            return {answer.status_code for answer in await asyncio.gather(*asked)}
+
+    with serving((), limit_concurrency=32, max_concurrency=1) as client:
+        assert asyncio.run(burst(port_of(client))) <= {200, 429, 503}
+    with serving((), limit_concurrency=allow_connections(1), max_concurrency=1) as client:
+        assert asyncio.run(burst(port_of(client))) == {200, 429}
 
 
 def test_an_upstream_that_is_too_slow(serving, upstream):
@@ -576,6 +593,25 @@ def test_an_answer_that_is_read_a_little_now_and_then_ends_too(
                 time.sleep(0.05)
         assert read > 200_000
         assert post(client, json.dumps(ASKED))[0] == 200  # its place is free
+
+
+def test_the_time_for_a_stream_begins_with_the_request(serving, upstream, small_buffers, monkeypatch):
+    first_piece = Answering.next
+
+    async def late(self):
+        await asyncio.sleep(1.5)
+        return await first_piece(self)
+
+    monkeypatch.setattr(Answering, "next", late)
+    monkeypatch.setattr(Answering, "events", many_events)
+    body = json.dumps(ASKED | {"stream": True}).encode()
+    with serving((), timeout=2.0, patience=0.5) as client, send_head(client, len(body)) as slow:
+        began = time.monotonic()
+        slow.sendall(body)
+        with suppress(ConnectionError):
+            while slow.recv(100_000):
+                time.sleep(0.05)
+        assert 1.5 < time.monotonic() - began < 3.8  # not 1.5 s behind its end, which is after 2.5
 
 
 def test_a_crowd_never_gets_past_the_limit(serving, upstream):

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -35,6 +36,7 @@ __all__ = [
     "say",
     "show_traceback",
     "speak_plainly",
+    "speak_plainly_in_logs",
 ]
 
 
@@ -70,19 +72,25 @@ def say(text: str, err: bool = True) -> None:
 class PlainRecord(logging.LogRecord):
     """A record of a log whose words no terminal obeys: libraries repeat there what a model's config.json says."""
 
-    def __init__(self, *given: Any, **how: Any) -> None:
-        super().__init__(*given, **how)
-        if self.exc_info:  # formatters take the text that is there
-            self.exc_text = make_visible("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))
-
     def getMessage(self) -> str:  # noqa: N802
         """The words, as formatters ask for them."""
         return as_message(super().getMessage())
 
 
-def _make_record(name: str, *given: Any, **how: Any) -> logging.LogRecord:
-    ours = name.partition(".")[0] not in COLOURED
-    return (PlainRecord if ours else logging.LogRecord)(name, *given, **how)
+def speak_plainly_in_logs() -> None:
+    """What others wrote stays words in logs too; records of a class of somebody else's stay as they are."""
+    before = logging.getLogRecordFactory()
+    if not (isinstance(before, partial) and before.func is _make_record):
+        logging.setLogRecordFactory(partial(_make_record, before))
+
+
+def _make_record(before: Callable[..., logging.LogRecord], *given: Any, **how: Any) -> logging.LogRecord:
+    record = before(*given, **how)
+    if type(record) is logging.LogRecord and str(record.name or "").partition(".")[0] not in COLOURED:
+        record.__class__ = PlainRecord
+        if record.exc_info:  # formatters take the text that is there
+            record.exc_text = make_visible("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+    return record
 
 
 def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -95,7 +103,7 @@ def speak_plainly() -> None:
 
     What others wrote stays words in logs and in tracebacks too.
     """
-    logging.setLogRecordFactory(_make_record)
+    speak_plainly_in_logs()
     sys.excepthook = show_traceback
     said: set[str] = set()
 
@@ -118,7 +126,6 @@ def quiet() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    logging.setLogRecordFactory(_make_record)  # a worker of Ray's has no command line
     if not torch.cuda.is_available():  # the kernels that it misses for recurrent layers are for GPUs
         logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     # What does not fit is counted, or refused, by `check_context`.

@@ -98,7 +98,7 @@ def _run(settings: ServeSettings, listening: socket.socket) -> None:
     import uvicorn
 
     from scorl.serve.app import make_app
-    from scorl.serve.patience import CONNECTIONS_A_PLACE, PatientProtocol
+    from scorl.serve.patience import PatientProtocol, allow_connections
 
     with contextlib.suppress(KeyboardInterrupt):
         config = uvicorn.Config(
@@ -106,7 +106,7 @@ def _run(settings: ServeSettings, listening: socket.socket) -> None:
             http=PatientProtocol,
             ws="none",
             log_level="warning",
-            limit_concurrency=CONNECTIONS_A_PLACE * settings.max_concurrency,
+            limit_concurrency=allow_connections(settings.max_concurrency),
             timeout_graceful_shutdown=3,
         )
         uvicorn.Server(config).run(sockets=[listening])

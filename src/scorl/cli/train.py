@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scorl.cli.output import check_folder, print_grid, quiet, say
+from scorl.cli.output import check_folder, print_grid, quiet, say, speak_plainly_in_logs
 from scorl.cli.paths import UserPath
 from scorl.distributed.ranks import launched_rank, process_group
 from scorl.errors import UserError
@@ -189,6 +189,7 @@ def _run(recipe: Recipe, out: Path, ranks: Ranks) -> RunResult:
     from scorl.run.run import run_recipe
     from scorl.run.trackers import check_trackers
 
+    speak_plainly_in_logs()  # a worker of Ray's has no command line
     quiet()
     if ranks.main:
         check_trackers(recipe.loggers)

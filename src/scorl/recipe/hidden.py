@@ -13,16 +13,28 @@ from scorl.recipe.yaml_text import to_yaml
 __all__ = ["HIDDEN", "hide_in_text", "hide_secrets"]
 
 HIDDEN = "(hidden)"
-LOGIN = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)")
-"""Name and password in a URL."""
+QUERIES = (
+    *("key", "api_key", "api-key", "apikey", "token", "api_token", "access_token", "auth_token", "hf_token", "auth"),
+    *("password", "passwd", "pwd", "secret", "client_secret", "sig", "signature"),
+)
+"""Names in a URL's query."""
+LOGIN = re.compile(
+    r"(?<=://)(?!git@)[^/\s@]+(?=@)"
+    rf"|(?:{'|'.join(f'(?<=[?&]{name}=)' for name in QUERIES)})[^&#\s]+",
+    re.IGNORECASE,
+)
+"""Name and password in a URL, and what stands behind such a name in its query."""
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 """Of a key: `judge_api_key` and `judgeApiKey` are three."""
-SECRETS = {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "authorization"}
-KEYS = {"key", "keys", "apikey"}
-OF_SECRET_KEYS = {"access", "api", "auth", "private", "secret", "signing"}
-"""What stands before `key` where no name of a column can be meant, as it is by `answer_key: answer`."""
-MARKS = {"pad", "eos", "bos", "unk", "sep", "cls", "mask", "stop", "start", "end", "special", "image", "think"}
-"""What stands before `token` where that is one of a vocabulary."""
+SECRETS = {"password", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials", "authorization"}
+LAST = {"apikey", "apikeys", "auth", "bearer", "cookie", "cookies"}
+"""What a key ends with that is secret; `auth_mode` is none."""
+KEYS = {"key", "keys", "token", "tokens"}
+"""What may also name a column (`label_key: label1`) or stand in a text (`answer_token: "####"`)."""
+BEFORE = {"access", "api", "auth", "bearer", "hf", "judge", "private", "refresh", "signing"}
+"""What stands before these where neither is meant."""
+RANDOM = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[^\s<>|]{20,}")
+"""A text that looks random, and is no `<|reserved_special_token_0|>`."""
 PLACES = {"env", "file", "name", "path", "var", "variable"}
 """What a key ends with that says where a secret is."""
 
@@ -64,14 +76,6 @@ def _is_secret(key: str, text: str) -> bool:
     words = [word.lower() for word in WORDS.findall(key)]
     if not words or words[-1] in PLACES:
         return False
-    if SECRETS & {*words}:
+    if SECRETS & {*words} or words[-1] in LAST or words == ["token"]:
         return True
-    before = {*words[:-1]}
-    if words[-1] == "token":
-        return not before & MARKS
-    return words[-1] in KEYS and (words[-1] == "apikey" or bool(before & OF_SECRET_KEYS) or not _is_word(text))
-
-
-def _is_word(text: str) -> bool:
-    """Whether it could name a column."""
-    return re.fullmatch(r"[A-Za-z_ ]*", text) is not None
+    return words[-1] in KEYS and (not BEFORE.isdisjoint(words[-2:-1]) or RANDOM.fullmatch(text) is not None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scorl.errors import UserError, nearest
-from scorl.recipe.hidden import hide_secrets
+from scorl.recipe.hidden import HIDDEN, hide_secrets
 from scorl.run.directory import RunDirectory
 from scorl.run.history import has_metrics
 
@@ -55,15 +55,17 @@ def name_differences(before: Summary, after: Summary) -> Iterator[str]:
     if before["task"] != after["task"]:
         raise UserError(f"cannot compare an evaluation on {before['task']} with one on {after['task']}")
     yield from _name_changes({key: value for key, value in before.items() if key in SETTINGS}, after)
-    old, new = (hide_secrets(evaluation.get("task_settings", {})) for evaluation in (before, after))
+    old, new = (evaluation.get("task_settings", {}) for evaluation in (before, after))
     yield from _name_changes(old, new, "task.")
 
 
 def _name_changes(old: Mapping[str, Any], new: Mapping[str, Any], section: str = "") -> Iterator[str]:
-    """The keys that both have with other values."""
+    """The keys that both have with other values, of which secrets are not shown."""
     for key, value in old.items():
         if new.get(key, value) != value:
-            yield f"{section}{key}: {value!r:.60} before, {new[key]!r:.60} after"
+            shown, other = (hide_secrets({key: each})[key] for each in (value, new[key]))
+            said = f"{HIDDEN} differs" if shown == other else f"{shown!r:.60} before, {other!r:.60} after"
+            yield f"{section}{key}: {said}"
 
 
 def _read_file(path: Path) -> dict[str, Any]:

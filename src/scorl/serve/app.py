@@ -91,8 +91,8 @@ class CorrectingProxy:
                 answering = until_answered.enter_context(closing(Answering(self, asked)))
                 if asked.stream:
                     first = await _unless_gone(request, answering.next())
-                    limit = self.settings.timeout + self.settings.patience
-                    return StreamedAnswer(answering.events(first), until_answered.pop_all(), limit)
+                    end = answering.began + self.settings.timeout + self.settings.patience
+                    return StreamedAnswer(answering.events(first), until_answered.pop_all(), end)
                 return JSONResponse(_completion(asked, await _unless_gone(request, answering.result())))
             except ClientDisconnect:
                 return GONE
@@ -125,7 +125,7 @@ class Answering:
     """One answer that is being written, in a task of its own, which ends with whoever waits for it."""
 
     def __init__(self, proxy: CorrectingProxy, asked: ChatRequest) -> None:
-        self.proxy, self.asked = proxy, asked
+        self.proxy, self.asked, self.began = proxy, asked, asyncio.get_running_loop().time()
         self._pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
         tell = (lambda part, piece: self._pieces.put_nowait((part, piece))) if asked.stream else None
         self._task = asyncio.create_task(self._answer(tell))
@@ -179,16 +179,16 @@ class Answering:
 
 
 class StreamedAnswer(StreamingResponse):
-    """Server-sent events, behind which something is closed however they end, also within so many seconds."""
+    """Server-sent events, behind which something is closed however they end, by the loop's time `end` at the latest."""
 
-    def __init__(self, events: AsyncIterator[str], behind: ExitStack, seconds: float) -> None:
+    def __init__(self, events: AsyncIterator[str], behind: ExitStack, end: float) -> None:
         super().__init__(events, media_type="text/event-stream", headers=NO_CACHE)
-        self.behind, self.seconds = behind, seconds
+        self.behind, self.end = behind, end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send them; whoever reads too slowly is hung up on, since the server ends what ends without its last part."""
         with self.behind, suppress(ClientDisconnect, TimeoutError):
-            async with asyncio.timeout(self.seconds):
+            async with asyncio.timeout_at(self.end):
                 await super().__call__(scope, receive, send)
 
 

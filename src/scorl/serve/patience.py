@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+import resource
+from contextlib import suppress
 from typing import ClassVar, Literal
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["CONNECTIONS_A_PLACE", "PatientProtocol"]
+__all__ = ["PatientProtocol", "allow_connections"]
 
-CONNECTIONS_A_PLACE = 32
-"""Open connections, for each request that may be under way."""
+CONNECTIONS, CONNECTIONS_A_PLACE = 1024, 32
+"""Open connections: at least, and for each request that may be under way."""
+ARRIVAL = 1.0
+"""Seconds in which what somebody sent is read; until then nobody knows whether they wait or are waited for."""
 
 Wait = Literal["a request's head", "the rest of its body", "somebody to read"]
 
@@ -20,8 +24,8 @@ Wait = Literal["a request's head", "the rest of its body", "somebody to read"]
 class PatientProtocol(H11Protocol):
     """HTTP/1.1 with an end to what is waited for; the app itself bounds the wait for a body until it has answered.
 
-    Of more connections than uvicorn's `limit_concurrency` the one goes that would be hung up on first: who holds many
-    open keeps nobody else out, as uvicorn's own 503 to everybody would.
+    Of more connections than uvicorn's `limit_concurrency` those go that have been waited for longest: who holds many
+    open keeps nobody else out, as uvicorn's own 503 to everybody would. A burst that comes at once gets that 503.
     """
 
     patience: ClassVar[float] = 30.0
@@ -74,16 +78,19 @@ class PatientProtocol(H11Protocol):
     def _make_room(self) -> None:
         if self.limit_concurrency is None or len(self.connections) < self.limit_concurrency:
             return
-        others = [other for other in self.connections if isinstance(other, PatientProtocol) and other is not self]
-        first = min(others, key=PatientProtocol._end_of_wait, default=self)
-        if first._end_of_wait() < math.inf:
-            self.connections.discard(first)  # it is lost a moment later
-            first.transport.abort()
+        others = (other for other in self.connections if isinstance(other, PatientProtocol) and other is not self)
+        awaited = sorted((other._awaited_since(), id(other), other) for other in others)
+        for since, _, other in awaited[: len(self.connections) - self.limit_concurrency + 1]:
+            if since < self.loop.time() - ARRIVAL:
+                self.connections.discard(other)  # it is lost a moment later
+                other.transport.abort()
 
-    def _end_of_wait(self) -> float:
-        """When it will be hung up on, if nothing happens; infinite while what it wants is being done."""
-        timers = [*self._waits.values(), self.timeout_keep_alive_task]
-        return min((timer.when() for timer in timers if timer), default=math.inf)
+    def _awaited_since(self) -> float:
+        """When the wait for it began, by the loop's clock; infinite while what it wants is being done."""
+        begun = [timer.when() - self.patience for timer in self._waits.values()]
+        if (idle := self.timeout_keep_alive_task) is not None:
+            begun.append(idle.when() - self.timeout_keep_alive)
+        return min(begun, default=math.inf)
 
     def _wait_for_rest(self) -> None:
         if self.transport.is_closing():  # it stays open until what is in the buffers is read
@@ -101,3 +108,15 @@ class PatientProtocol(H11Protocol):
     def _end(self, wait: Wait) -> None:
         if wait in self._waits:
             self._waits.pop(wait).cancel()
+
+
+def allow_connections(places: int) -> int:
+    """How many connections may be open beside so many requests; the process may open as many files, and others."""
+    connections = max(CONNECTIONS, CONNECTIONS_A_PLACE * places)
+    wanted = 2 * connections  # many systems begin at 1,024, where nobody could connect before room is made
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft not in (resource.RLIM_INFINITY, hard) and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):  # macOS has another limit behind it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return connections

@@ -48,13 +48,18 @@ def explain(error: Exception, url: str, model: str, key: str | None, models: Cal
 
 @contextmanager
 def reading_proxies() -> Iterator[None]:
-    """Within, a client is made, and reads the proxies that the environment names.
+    """Within, a client is made, and reads the proxies and the certificates that the environment names.
 
     Raises:
-        UserError: one is none, which is not repeated, for passwords stand in it.
+        UserError: one is none. A proxy is not repeated, for passwords stand in it.
     """
     try:
         yield
+    except OSError as error:  # ssl's are such
+        if not os.environ.get("SSL_CERT_FILE"):
+            raise
+        why = error.strerror or type(error).__name__
+        raise UserError(f"SSL_CERT_FILE: no certificates can be read there: {why}") from None
     except Exception as error:  # httpx has several kinds
         names = sorted(name for name in os.environ if name.lower() in PROXIES)
         if not names:
