@@ -207,6 +207,19 @@ SPELLINGS = [
         (r"Expand \[3xy(x+y).\]", "3x^2y+3xy^2", r"3 \cdot x \cdot y (x+y)"),
         (r"Simplify $\frac{\sqrt{12}}{2}$.", r"\sqrt{3}", r"\sqrt{12}/2"),
         (r"Simplify the number $\sqrt{12}$.", r"2\sqrt{3}", r"\sqrt{12}"),
+        (r"What is $\$5 + \$6$?", "11", r"\$5 + \$6", "5+6"),
+        (r"What is $20\% + 30\%$?", "50", r"20\% + 30\%", "20+30"),
+        (r"Find the angle $180^\circ - 75^\circ$.", "105", r"180^\circ - 75^\circ", "180-75"),
+        (r"What is $3\cdot 4\text{ cm}$?", "12", r"3\cdot 4\text{ cm}", "3*4 cm", "3*4"),
+        (r"Solve $|x| \le 1$.", "[-1,1]", r"|x| \leq 1"),
+        ("Solve $x^2 < 4$.", "(-2,2)", r"x^2 \lt 4"),
+        (r"Compute $\frac{10!}{8!}$.", "90", "10!/8!"),
+        (r"Compute $\frac{2^5}{2^3}$.", "4", "2^5/2^3"),
+        (r"Simplify $\frac{x^5}{x^3}$.", "x^2", "x^5/x^3"),
+        (r"Compute $\binom{5}{2}$.", "10", r"{5 \choose 2}", r"5 \choose 2"),
+        ("Compute $3-(-2)$.", "5", "3--2"),
+        ("Compute $0.3 + 0.4$.", "0.7", ".3+.4", "0.30+0.40"),
+        ("Compute $1{,}000 + 2$.", "1002", "1000+2"),
     )
     for answer in answers
 ]  # fmt: skip
@@ -228,6 +241,7 @@ RIGHT = [
         (r"It is defined for $x<2$ or $x>3$. Find its range.", r"(-\infty,2)\cup(3,\infty)", "x<2 or x>3"),
         (r"Tom ate $\frac{2}{4}$ of it. What is left?", r"\frac{1}{2}", r"\frac{2}{4}"),
         ("The line $y=2x+1$ rises. What is $y$?", "2x+1", "y=2x+1"),
+        (r"The angle has $30^\circ<x<60^\circ$. Where is it?", "(30,60)", r"30^\circ < x < 60^\circ"),
         (r"Which equals $\begin{pmatrix}-1\\2\end{pmatrix}$?", r"\begin{bmatrix}-1\\2\end{bmatrix}",
          r"\begin{pmatrix}-1\\2\end{pmatrix}"),
     )

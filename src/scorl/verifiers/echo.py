@@ -25,11 +25,12 @@ SETTLED = (
 """Commands that leave nothing to be worked out: constants, symbols, relations, formatting."""
 SETTLE = (
     (re.compile(r"\\frac\s*\{(?:\d+|\d*\s*\\pi)\}\s*\{\d+\}|(?:\d+|\d*\s*\\pi)\s*/\s*\d+"), "0"),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?"), ""),
     (re.compile(r"\\(?:[lg]eq?|[lg]t|neq?|in|notin|to|approx|equiv)(?![A-Za-z])|\b(?:or|and)\b"), ","),
     (re.compile(r"\\begin\s*\{(?:[^vV{}]?matrix|array)\}"), "["),
     (re.compile(r"\\end\s*\{(?:[^vV{}]?matrix|array)\}"), "]"),
 )
-r"""Fractions of numbers and of `\pi`, which are numbers themselves, relations, and the frames of matrices."""
+r"""Fractions of numbers and of `\pi`, which are numbers themselves, degrees, relations, the frames of matrices."""
 OPERATION = re.compile(
     r"[+*/^=!×÷·|]|(?<=[\w)}])\s*-|-\s*[({]|\)\s*\(|\]\s*\[|\d\s*(?=[A-Za-z([])|(?<![A-Za-z\\])[a-z]{2,}\s*\("
     rf"|matrix|\\\}}\s*\\cup|\\(?!(?:{SETTLED})(?![A-Za-z]))[A-Za-z]+"
@@ -39,6 +40,17 @@ REWRITES = tuple(
     for pattern, replacement in (
         (WORDS, r" \1 "),
         (r"\\\\", " "),
+        (r"\\\$|[€£]|\\?%|\^\s*\{?\s*\\circ\s*\}?|\\degrees?\b", " "),
+        (r"(?<=\d)(?:\{,\}|,(?:\\!\s*)?)(?=\d{3}(?!\d))", ""),
+        (r"(?<![\d.])\.(?=\d)", "0."),
+        (r"(\.\d*[1-9])0+(?![\d.])", r"\1"),
+        (r"-\s*-\s*(\d+(?:\.\d+)?|[A-Za-z])", r"-(-\1)"),
+        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"^\s*(\w+)\s*\\choose(?![A-Za-z])\s*(\w+)\s*$", r"\\binom{\1}{\2}"),
+        (r"\\leq?(?![A-Za-z])", "≤"),
+        (r"\\geq?(?![A-Za-z])", "≥"),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
         (r"\$|\\[()\[\]]", " $ "),
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|q?quad)(?![A-Za-z])|\\[,;:! ]|~", " "),
         (r"\\(?:times|cdot|ast)(?![A-Za-z])|\*", " "),
@@ -50,7 +62,9 @@ REWRITES = tuple(
         (r"(?<!\\)\}", ")"),
     )
 )
-TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[A-Za-z]{3,}|\b(?:a[nst]|b[ey]|i[fnst]|o[fnr]|to)\b|\\.|\S", re.DOTALL)
+TOKEN = re.compile(
+    r"\\[A-Za-z]+|\d+(?:\.\d+)?|[A-Za-z]{3,}|\b(?:a[nst]|b[ey]|i[fnst]|o[fnr]|to|[ckm]m|[km]g|ft)\b|\\.|\S", re.DOTALL
+)
 """A command, a number, a word, a letter, a sign."""
 SILENT = {*"()[]{},;$<>^ei", "pi", "pm", "mp"}
 """What a constant may have although the gold answer has none."""
@@ -188,6 +202,8 @@ def join(items: Sequence[str | list[str]]) -> list[str]:
 def needs_brackets(group: list[str], before: str, after: str | list[str]) -> bool:
     """Whether brackets around some tokens say something."""
     if len(group) == 1 or (len(group) == 2 and len(group[0]) > 1 and group[0].isalpha()):
+        return False
+    if after != "^" and (group[1:] == ["!"] or (before == "/" and len(group) == 3 and group[1] == "^")):
         return False
     sums = any(token in "+-=<>|," for token in group)
     return not group or sums or after == "^" or before in ("/", "^", "_", "sqrt", "]")
