@@ -220,6 +220,11 @@ SPELLINGS = [
         ("Compute $3-(-2)$.", "5", "3--2"),
         ("Compute $0.3 + 0.4$.", "0.7", ".3+.4", "0.30+0.40"),
         ("Compute $1{,}000 + 2$.", "1002", "1000+2"),
+        ("Evaluate $2^{10}$ or $3$.", "1024", "2^{10}"),
+        ("For which $x$ is $x^2<4$ or $x^2<1$?", "(-2,2)", "x^2<4"),
+        ("Let (A) $2+3$ be given. What is it?", "5", "2+3"),
+        (r"It is $x > \frac{\sqrt{12}}{2}$. Where?", r"(\sqrt{3},\infty)", r"x > \frac{\sqrt{12}}{2}"),
+        ("Here $x = 2+3, y = 4$. Which point?", "(5,4)", "x=2+3, y=4"),
     )
     for answer in answers
 ]  # fmt: skip
@@ -242,6 +247,12 @@ RIGHT = [
         (r"Tom ate $\frac{2}{4}$ of it. What is left?", r"\frac{1}{2}", r"\frac{2}{4}"),
         ("The line $y=2x+1$ rises. What is $y$?", "2x+1", "y=2x+1"),
         (r"The angle has $30^\circ<x<60^\circ$. Where is it?", "(30,60)", r"30^\circ < x < 60^\circ"),
+        (r"It is defined for $x > 1+\sqrt{2}$. Where?", r"(1+\sqrt{2},\infty)", r"x > 1+\sqrt{2}"),
+        (r"Here $x = 3 \text{ and } y = 4$. Which point?", "(3,4)", r"x = 3 \text{ and } y = 4"),
+        (r"Is $\binom{8}{4}$ or $\binom{8}{3}$ larger?", "70", r"\binom{8}{4}"),
+        ("Which is it: $2^9$, $2^{10}$, or $2^{11}$?", "512", "2^9"),
+        ("Which of these is prime? A) $2^3-1$ B) $2^4-1$", "7", "2^3-1"),
+        ("$x^3-x$ or $x^2$: which is odd?", "x(x^2-1)", "x^3-x"),
         (r"Which equals $\begin{pmatrix}-1\\2\end{pmatrix}$?", r"\begin{bmatrix}-1\\2\end{bmatrix}",
          r"\begin{pmatrix}-1\\2\end{pmatrix}"),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from scorl.verifiers.equations import split_sides, values
 from scorl.verifiers.latex import write_latex
@@ -71,6 +71,11 @@ SILENT = {*"()[]{},;$<>^ei", "pi", "pm", "mp"}
 GOES_ON = {"+", "-", "/", "^", "_"}
 NOTHING = (["+", "0"], ["-", "0"], ["/", "1"], ["^", "1"])
 ASKING = {"simplify", "evaluate", "compute", "calculate", "rationalize", "rationalise", "express", "write"}
+WORKING = ASKING | {"solve", "factor", "expand"}
+"""Words of problems that offer no choice."""
+RELATIONS = {"=", "<", ">", "≤", "≥"}
+JOINTS = ([","], ["or"], [",", "or"])
+"""What stands between formulas that are offered for choice."""
 BEFORE = 5
 """So many words before a formula may ask for its value: "Rationalize the denominator of"."""
 
@@ -79,13 +84,13 @@ def repeats(answer: str, gold: str, problem: str) -> bool:
     r"""Whether a right answer stands in a problem, not as a part of a longer expression, and leaves work to be done.
 
     The gold answer is none in any spelling of it with the same tokens: `1+x^2` for `x^2+1`. Nor is a constant that may
-    be given or offered for choice, `\frac{1}{\sqrt{2}}` for `\frac{\sqrt{2}}{2}`; see `is_offered`.
+    be given or offered for choice, `\frac{1}{\sqrt{2}}` for `\frac{\sqrt{2}}{2}`; see `is_offered`, `is_choice`.
     """
     asked = spell(problem)
     golds = [spell_bare(side) for side in {gold, *values(split_sides(gold))}]
     known = [sorted(tokens) for tokens in golds]
     sides = values(split_sides(answer))
-    if any(sorted(spell_bare(side)) in known for side in sides):
+    if any(sorted(spell_bare(side)) in known for side in sides) or gives_gold(spell(answer), golds):
         return False
     shortest = min(golds, key=len)
     return any(all(stands_in(side, asked, shortest) for side in spelling) for spelling in ([answer], sides))
@@ -102,9 +107,45 @@ def stands_in(answer: str, asked: list[str], gold: list[str]) -> bool:
             continue
         before, after = asked[max(0, place - 1) : place], asked[place + count : place + count + 1]
         longer = any(map(is_joined, before + after)) or after == ["!"]
-        if not longer and not is_offered(tokens, gold, asked[:place]):
+        if not longer and not is_offered(tokens, gold, asked[:place]) and not is_choice(tokens, asked, place):
             return True
     return False
+
+
+def gives_gold(answer: list[str], golds: list[list[str]]) -> bool:
+    r"""Whether all that an answer compares or assigns stands in the gold answer: `x > 1+\sqrt{2}` for an interval."""
+    sides = split(answer, {*RELATIONS, ",", "and", "or"})
+    return len(sides) > 1 and all(len(side) < 2 or any(contains(gold, side) for gold in golds) for side in sides)
+
+
+def split(tokens: list[str], marks: set[str]) -> list[list[str]]:
+    """What stands between some of the tokens."""
+    ends = [place for place, token in enumerate(tokens) if token in marks]
+    return [tokens[start:end] for start, end in zip([0, *(end + 1 for end in ends)], [*ends, None], strict=True)]
+
+
+def contains(tokens: list[str], part: list[str]) -> bool:
+    """Whether a part stands in some tokens in one piece, and not in a longer expression."""
+    for place in range(len(tokens) - len(part) + 1):
+        around = tokens[max(0, place - 1) : place] + tokens[place + len(part) : place + len(part) + 1]
+        if tokens[place : place + len(part)] == part and set(around) <= {*RELATIONS, *"()[],"}:
+            return True
+    return False
+
+
+def is_choice(tokens: list[str], asked: list[str], place: int) -> bool:
+    """Whether it is one of the formulas that a problem offers: joined by "or", or behind letters of choice."""
+    if RELATIONS & set(tokens) or WORKING & {token.lower() for token in asked}:
+        return False
+    before = [token for token in asked[:place] if token not in "$)"]
+    if {"A", "B"} <= set(asked) and before and before[-1] in {*"ABCDE"}:
+        return True
+    texts, here = split(asked, {"$"}), asked[:place].count("$")
+    if here % 2 == 0 or texts[here] != tokens:
+        return False
+    joints = [*takewhile(JOINTS.__contains__, texts[here + 1 :: 2])]
+    joints += takewhile(JOINTS.__contains__, texts[here - 1 :: -2])
+    return any("or" in joint for joint in joints)
 
 
 def is_operation(answer: str) -> bool:
