@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from scorl.verifiers.equations import split_sides, values
 from scorl.verifiers.latex import write_latex
@@ -25,11 +25,12 @@ SETTLED = (
 """Commands that leave nothing to be worked out: constants, symbols, relations, formatting."""
 SETTLE = (
     (re.compile(r"\\frac\s*\{(?:\d+|\d*\s*\\pi)\}\s*\{\d+\}|(?:\d+|\d*\s*\\pi)\s*/\s*\d+"), "0"),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?"), ""),
     (re.compile(r"\\(?:[lg]eq?|[lg]t|neq?|in|notin|to|approx|equiv)(?![A-Za-z])|\b(?:or|and)\b"), ","),
     (re.compile(r"\\begin\s*\{(?:[^vV{}]?matrix|array)\}"), "["),
     (re.compile(r"\\end\s*\{(?:[^vV{}]?matrix|array)\}"), "]"),
 )
-r"""Fractions of numbers and of `\pi`, which are numbers themselves, relations, and the frames of matrices."""
+r"""Fractions of numbers and of `\pi`, which are numbers themselves, degrees, relations, the frames of matrices."""
 OPERATION = re.compile(
     r"[+*/^=!×÷·|]|(?<=[\w)}])\s*-|-\s*[({]|\)\s*\(|\]\s*\[|\d\s*(?=[A-Za-z([])|(?<![A-Za-z\\])[a-z]{2,}\s*\("
     rf"|matrix|\\\}}\s*\\cup|\\(?!(?:{SETTLED})(?![A-Za-z]))[A-Za-z]+"
@@ -39,6 +40,17 @@ REWRITES = tuple(
     for pattern, replacement in (
         (WORDS, r" \1 "),
         (r"\\\\", " "),
+        (r"\\\$|[€£]|\\?%|\^\s*\{?\s*\\circ\s*\}?|\\degrees?\b", " "),
+        (r"(?<=\d)(?:\{,\}|,(?:\\!\s*)?)(?=\d{3}(?!\d))", ""),
+        (r"(?<![\d.])\.(?=\d)", "0."),
+        (r"(\.\d*[1-9])0+(?![\d.])", r"\1"),
+        (r"-\s*-\s*(\d+(?:\.\d+)?|[A-Za-z])", r"-(-\1)"),
+        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"^\s*(\w+)\s*\\choose(?![A-Za-z])\s*(\w+)\s*$", r"\\binom{\1}{\2}"),
+        (r"\\leq?(?![A-Za-z])", "≤"),
+        (r"\\geq?(?![A-Za-z])", "≥"),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
         (r"\$|\\[()\[\]]", " $ "),
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|q?quad)(?![A-Za-z])|\\[,;:! ]|~", " "),
         (r"\\(?:times|cdot|ast)(?![A-Za-z])|\*", " "),
@@ -50,13 +62,20 @@ REWRITES = tuple(
         (r"(?<!\\)\}", ")"),
     )
 )
-TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[A-Za-z]{3,}|\b(?:a[nst]|b[ey]|i[fnst]|o[fnr]|to)\b|\\.|\S", re.DOTALL)
+TOKEN = re.compile(
+    r"\\[A-Za-z]+|\d+(?:\.\d+)?|[A-Za-z]{3,}|\b(?:a[nst]|b[ey]|i[fnst]|o[fnr]|to|[ckm]m|[km]g|ft)\b|\\.|\S", re.DOTALL
+)
 """A command, a number, a word, a letter, a sign."""
 SILENT = {*"()[]{},;$<>^ei", "pi", "pm", "mp"}
 """What a constant may have although the gold answer has none."""
 GOES_ON = {"+", "-", "/", "^", "_"}
 NOTHING = (["+", "0"], ["-", "0"], ["/", "1"], ["^", "1"])
 ASKING = {"simplify", "evaluate", "compute", "calculate", "rationalize", "rationalise", "express", "write"}
+WORKING = ASKING | {"solve", "factor", "expand"}
+"""Words of problems that offer no choice."""
+RELATIONS = {"=", "<", ">", "≤", "≥"}
+JOINTS = ([","], ["or"], [",", "or"])
+"""What stands between formulas that are offered for choice."""
 BEFORE = 5
 """So many words before a formula may ask for its value: "Rationalize the denominator of"."""
 
@@ -65,13 +84,13 @@ def repeats(answer: str, gold: str, problem: str) -> bool:
     r"""Whether a right answer stands in a problem, not as a part of a longer expression, and leaves work to be done.
 
     The gold answer is none in any spelling of it with the same tokens: `1+x^2` for `x^2+1`. Nor is a constant that may
-    be given or offered for choice, `\frac{1}{\sqrt{2}}` for `\frac{\sqrt{2}}{2}`; see `is_offered`.
+    be given or offered for choice, `\frac{1}{\sqrt{2}}` for `\frac{\sqrt{2}}{2}`; see `is_offered`, `is_choice`.
     """
     asked = spell(problem)
     golds = [spell_bare(side) for side in {gold, *values(split_sides(gold))}]
     known = [sorted(tokens) for tokens in golds]
     sides = values(split_sides(answer))
-    if any(sorted(spell_bare(side)) in known for side in sides):
+    if any(sorted(spell_bare(side)) in known for side in sides) or gives_gold(spell(answer), golds):
         return False
     shortest = min(golds, key=len)
     return any(all(stands_in(side, asked, shortest) for side in spelling) for spelling in ([answer], sides))
@@ -88,9 +107,45 @@ def stands_in(answer: str, asked: list[str], gold: list[str]) -> bool:
             continue
         before, after = asked[max(0, place - 1) : place], asked[place + count : place + count + 1]
         longer = any(map(is_joined, before + after)) or after == ["!"]
-        if not longer and not is_offered(tokens, gold, asked[:place]):
+        if not longer and not is_offered(tokens, gold, asked[:place]) and not is_choice(tokens, asked, place):
             return True
     return False
+
+
+def gives_gold(answer: list[str], golds: list[list[str]]) -> bool:
+    r"""Whether all that an answer compares or assigns stands in the gold answer: `x > 1+\sqrt{2}` for an interval."""
+    sides = split(answer, {*RELATIONS, ",", "and", "or"})
+    return len(sides) > 1 and all(len(side) < 2 or any(contains(gold, side) for gold in golds) for side in sides)
+
+
+def split(tokens: list[str], marks: set[str]) -> list[list[str]]:
+    """What stands between some of the tokens."""
+    ends = [place for place, token in enumerate(tokens) if token in marks]
+    return [tokens[start:end] for start, end in zip([0, *(end + 1 for end in ends)], [*ends, None], strict=True)]
+
+
+def contains(tokens: list[str], part: list[str]) -> bool:
+    """Whether a part stands in some tokens in one piece, and not in a longer expression."""
+    for place in range(len(tokens) - len(part) + 1):
+        around = tokens[max(0, place - 1) : place] + tokens[place + len(part) : place + len(part) + 1]
+        if tokens[place : place + len(part)] == part and set(around) <= {*RELATIONS, *"()[],"}:
+            return True
+    return False
+
+
+def is_choice(tokens: list[str], asked: list[str], place: int) -> bool:
+    """Whether it is one of the formulas that a problem offers: joined by "or", or behind letters of choice."""
+    if RELATIONS & set(tokens) or WORKING & {token.lower() for token in asked}:
+        return False
+    before = [token for token in asked[:place] if token not in "$)"]
+    if {"A", "B"} <= set(asked) and before and before[-1] in {*"ABCDE"}:
+        return True
+    texts, here = split(asked, {"$"}), asked[:place].count("$")
+    if here % 2 == 0 or texts[here] != tokens:
+        return False
+    joints = [*takewhile(JOINTS.__contains__, texts[here + 1 :: 2])]
+    joints += takewhile(JOINTS.__contains__, texts[here - 1 :: -2])
+    return any("or" in joint for joint in joints)
 
 
 def is_operation(answer: str) -> bool:
@@ -188,6 +243,8 @@ def join(items: Sequence[str | list[str]]) -> list[str]:
 def needs_brackets(group: list[str], before: str, after: str | list[str]) -> bool:
     """Whether brackets around some tokens say something."""
     if len(group) == 1 or (len(group) == 2 and len(group[0]) > 1 and group[0].isalpha()):
+        return False
+    if after != "^" and (group[1:] == ["!"] or (before == "/" and len(group) == 3 and group[1] == "^")):
         return False
     sums = any(token in "+-=<>|," for token in group)
     return not group or sums or after == "^" or before in ("/", "^", "_", "sqrt", "]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["is_same_choice", "keep_last_letter", "split_signs", "tell_cases_apart"]
+__all__ = ["ends_a_sum", "is_same_choice", "keep_last_letter", "split_signs", "tell_cases_apart"]
 
 RUN = re.compile(
     r"\\(?:math\w+|text\w*|mbox|vec|over\w+|underline|bar|(?:wide)?hat|(?:wide)?tilde|operatorname|begin|end)\s*\{[^{}]*\}"
@@ -15,7 +15,10 @@ RUN = re.compile(
 CONSTANTS = "CK"
 """Constants of integration, in the case that one likes."""
 IMAGINARY = "I"
-LAST_LETTER = re.compile(r"(.*[^A-Za-z\\,=<>_^])([a-z])\s*", re.DOTALL)
+LAST_LETTER = re.compile(r"(.*[^A-Za-z\\,=<>_^])([a-z]|ab|bc|by|[cdghlot]s|rs|ss|lt|mp|mt|st)\s*", re.DOTALL)
+"""A letter, or two which math-verify takes for a unit and nobody else."""
+SUM = re.compile(r"[\w)}]\s*[-+](?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*$")
+"""A sum, or a difference, not within braces, up to the end."""
 OPERATOR = re.compile(r"\\(?:cdot|times|[pm][mp]|le|ge|leq|geq)\s*$")
 NAMES = re.compile(r"\\(?:text\w*|mbox|math\w+)\s*\{[^{}]*\}|\\[A-Za-z]+")
 CHOICES = re.compile(r"[A-E](?:,[A-E])*")
@@ -85,12 +88,22 @@ def write_signs(part: str, plus: str, minus: str) -> str:
 
 
 def keep_last_letter(text: str) -> str:
-    r"""A text whose last letter math-verify does not take for a unit: the `h` of `\pi r^2 h` and of `x + h`.
+    r"""A text whose last letter math-verify does not take for a unit: the `h` of `\pi r^2 h`, of `x + h`, of `5+3h`.
 
-    Behind a mere number it is one: `\frac{1}{2} h`.
+    Behind a mere number it is one, `\frac{1}{2} h`; two letters as in `2ab` never are.
     """
     text = re.sub(r"(?<=[-+*/=<>,])\s+(?=[a-z]\s*$)", "", text)
     last = LAST_LETTER.fullmatch(text)
-    if last and (OPERATOR.search(last[1]) or re.search("[A-Za-z]", NAMES.sub("", last[1]))):
+    if last and (
+        last[2] in ("ab", "bc")
+        or OPERATOR.search(last[1])
+        or re.search("[A-Za-z]", NAMES.sub("", last[1]))
+        or ends_a_sum(last[1], last[2])
+    ):
         return f"{last[1]}{{{last[2]}}}"
     return text
+
+
+def ends_a_sum(before: str, letter: str) -> bool:
+    r"""Whether a last letter is a factor of a sum's last term, `80-16t`; `5+3\sqrt{2} m` are metres."""
+    return SUM.search(before) is not None and not (before[-1:].isspace() and letter in "ghlms")

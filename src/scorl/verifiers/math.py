@@ -70,7 +70,8 @@ def is_echo(answer: str, gold: str, problem: Problem) -> bool:
     left, right = normalize(answer), normalize_reference(gold)
     asked = problem.prompt[-1]["content"] if problem.prompt else ""
     settled = compare_lightly(left, right) and not is_unfinished(left, right)
-    return not settled and repeats(left, right, asked)
+    # A problem has the units and signs of currency that a normalised answer has lost.
+    return not settled and (repeats(left, right, asked) or repeats(answer, right, asked))
 
 
 def normalize_reference(gold: str) -> str:

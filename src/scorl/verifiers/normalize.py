@@ -11,13 +11,14 @@ import re
 from fractions import Fraction
 
 from scorl.verifiers.latex import write_latex
+from scorl.verifiers.letters import ends_a_sum
 
 __all__ = ["THOUSANDS", "normalize", "parse_number", "same_number"]
 
 NOT_UNITS = (
     "and|or|pi|sqrt|sin|cos|tan|log|ln|exp|infinity|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half"
     "|thirds?|fourths?|quarters?|fifths?|tenths?|hundredths?|factorial|squared|cubed|mod|choose|plus|minus|times|over"
-    "|by|to|divided|multiplied|not|if|is|for"
+    "|by|to|divided|multiplied|not|if|is|for|(?-i:[abc]{2}(?<!cc)|[xyz]{2}|[br]h|rt|vt|pq)"
 )
 WORDS = r"\\(?:text|mbox|emph|textit|textbf|textnormal|textrm|mathrm|mathbf|operatorname|rm|bf)\s*\{([^{}]*)\}"
 REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -78,7 +79,9 @@ def normalize(answer: str) -> str:
     for pattern, replacement in REWRITES:
         answer = pattern.sub(replacement, answer)
     answer = SPACED.sub(lambda number: number[0].replace(" ", ""), answer.strip().rstrip(".,;: "))
-    answer = UNIT.sub("", answer).strip()
+    unit = UNIT.search(answer)
+    if unit and not (unit[0] in ("g", "m") and ends_a_sum(answer[: unit.start()], unit[0])):
+        answer = answer[: unit.start()].strip()
     choice = CHOICE.fullmatch(answer)
     if choice:
         return choice[1]
