@@ -136,8 +136,12 @@ def test_a_run_goes_on_while_its_workers_are_killed(tmp_path):
 def test_a_stopped_worker_is_replaced(monkeypatch):
     pytest.importorskip("math_verify")
     assert math.judge([ask(-1)])[0].reward == 1
+    assert math.judge([ask(-4)])[0].reward == 1
+    pids = worker_pool(os.getpid()).pids()
+    assert math.judge([ask(-5)])[0].reward == 1
+    assert worker_pool(os.getpid()).pids() == pids  # they outlive what they were started for
     monkeypatch.setattr(math, "SECONDS", 0.5)
-    for pid in worker_pool(os.getpid()).pids():
+    for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     assert math.judge([ask(-2)])[0].outcome == "timeout"
     monkeypatch.setattr(math, "SECONDS", 30.0)

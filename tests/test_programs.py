@@ -262,11 +262,11 @@ def test_a_worker_that_does_not_start_says_how_to_see_why(starts):
         LineWorker([sys.executable, "-c", "import os; os._exit(1)"], 60.0, None, quiet=True).ask("", 60.0)
 
 
-def test_the_sandbox_imports_nothing_of_the_package_but_errors_and_its_end():
+def test_the_sandbox_imports_nothing_of_the_package_but_errors_threads_and_its_end():
     names = set()
     for path in Path(pool.__file__).parent.glob("*.py"):
         names |= set(re.findall(r"^\s*(?:from|import) scorl\.?(\w*)", path.read_text(), re.MULTILINE))
-    assert names == {"errors", "parent", "sandbox"}
+    assert names == {"errors", "parent", "sandbox", "threads"}
 
 
 def test_values_come_back_as_plain_data():

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TypeVar
 
 from scorl.sandbox import EndedError, LateError
-from scorl.threads import run_jobs
+from scorl.threads import LastingThreads, run_jobs
 
 __all__ = ["LineWorker", "WorkerPool", "count_cores"]
 
@@ -168,6 +168,7 @@ class WorkerPool:
     def __init__(self, make: Callable[[], LineWorker], size: int) -> None:
         self.workers = [make() for _ in range(size)]
         self._process = os.getpid()
+        self._threads = LastingThreads()
         # Last in, first out: the worker used last is running and warm, so few jobs start few workers.
         self._idle: queue.LifoQueue[LineWorker] = queue.LifoQueue()
         for worker in self.workers:
@@ -186,7 +187,8 @@ class WorkerPool:
             finally:
                 self._idle.put(worker)
 
-        run_jobs([partial(run, place) for place in range(len(jobs))], min(len(jobs), len(self.workers)))
+        every = [partial(run, place) for place in range(len(jobs))]
+        run_jobs(every, min(len(jobs), len(self.workers)), self._threads.start)
         return [results[place] for place in range(len(jobs))]
 
     def pids(self) -> list[int]:
