@@ -670,6 +670,19 @@ class TestLosses:
             run.go()
 
 
+def leave_one_out(run):
+    """Let the optimiser leave one tensor as it was from now on."""
+    kept = run.policy.decoder.model.layers[1].mlp.up_proj.weight
+    step = run.learner.optimizer.step
+
+    def step_without_it():
+        before = kept.data.clone()
+        step()
+        kept.data.copy_(before)
+
+    run.learner.optimizer.step = step_without_it
+
+
 class TestOptimizers:
     def test_half_of_the_weights(self, run):
         run.go()
@@ -686,15 +699,7 @@ class TestOptimizers:
             run.go()
 
     def test_a_step_that_leaves_some_out(self, run):
-        kept = run.policy.decoder.model.layers[1].mlp.up_proj.weight
-        step = run.learner.optimizer.step
-
-        def leave_one_out():
-            before = kept.data.clone()
-            step()
-            kept.data.copy_(before)
-
-        run.learner.optimizer.step = leave_one_out
+        leave_one_out(run)
         with stops(r"1 of the trainable tensors, model\.layers\.1\.mlp\.up_proj\.weight first, did not change"):
             run.go()
 
@@ -721,15 +726,7 @@ class TestOptimizers:
 
     def test_one_that_leaves_a_tensor_out_later(self, run):
         run.go()
-        kept = run.policy.decoder.model.layers[1].mlp.up_proj.weight
-        step = run.learner.optimizer.step
-
-        def leave_one_out():
-            before = kept.data.clone()
-            step()
-            kept.data.copy_(before)
-
-        run.learner.optimizer.step = leave_one_out
+        leave_one_out(run)
         with stops(r"tensors that were looked at, model\.layers\.1\.mlp\.up_proj\.weight first, did not change"):
             run.go(20)
 
