@@ -50,6 +50,8 @@ SHORT = {"sampled", "recording", "pruning", "between"}
 """Of milliseconds."""
 LATE = {"saving", "pruning", "later evaluation"}
 """Behind the last step too."""
+EARLY = {"first evaluation", "collecting"}
+"""Before the first step."""
 COLLECTING = {"star", "rejection_sampling"}
 """Objectives whose stages collect at their start, and sample at no other time."""
 MARKS_OF_RANKS = """
@@ -186,7 +188,8 @@ class Kind:
         if aim == "starting":
             time.sleep(draw.uniform(0, self.start_seconds))
             return [process.pid, *descendants(process.pid)]
-        wanted = draw.choice(self.boundaries) if aim == "boundary" else draw.randint(done, max(done, self.steps - 1))
+        latest = done if aim in EARLY else max(done, self.steps - 1)
+        wanted = draw.choice(self.boundaries) if aim == "boundary" else draw.randint(done, latest)
         while process.is_alive() and not (is_locked(run) and count_steps(run) >= wanted):
             time.sleep(0.002)
         family = [process.pid, *descendants(process.pid)]  # which takes longer than some phases do
