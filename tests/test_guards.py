@@ -19,6 +19,7 @@ from scorl.engines.torch import TorchEngine
 from scorl.errors import GuardError, UserError
 from scorl.learner import Learner, batch, guards, update
 from scorl.learner.agreement import Agreement, AgreementSums
+from scorl.learner.motion import check_reached
 from scorl.model.chat import Chat
 from scorl.model.checksums import checksums
 from scorl.model.policy import Policy
@@ -29,6 +30,7 @@ from scorl.run.build import BuiltRecipe
 from scorl.run.directory import RunDirectory
 from scorl.run.run import run_recipe
 from scorl.settings import LearnerSettings, LoraSettings, Sampling
+from scorl.training.drawn import check_varied
 from scorl.training.loop import train
 from scorl.training.stage import Stage
 from scorl.trajectory import Credit, Problem, Response, TrainingExample, Trajectory, Verdict, user
@@ -301,6 +303,52 @@ class TestSamplers:
 
 
 REWRITING = worlds.TEMPLATE.replace("m.content", "(m.content if m.role == 'user' else m.content.split() | first)")
+
+
+class TestDraws:
+    """Faults of the sampler that its log-probabilities do not show."""
+
+    def test_the_likeliest_token_in_place_of_a_draw(self, tmp_path):
+        class Greedy(TorchEngine):
+            def sample(self, requests, *, temperature, max_tokens, keep=False):
+                return super().sample(requests, temperature=0, max_tokens=max_tokens, keep=keep)
+
+        with stops(r"all samples of each problem are alike, .* has a chance of e\^-\d+"):
+            Run(tmp_path, Greedy).go()
+
+    def test_one_seed_for_all(self, tmp_path):
+        class OneSeed(TorchEngine):
+            def sample(self, requests, **settings):
+                return super().sample([replace(request, seed=7) for request in requests], **settings)
+
+        with stops("one seed for all"):
+            Run(tmp_path, OneSeed).go()
+
+    def test_samples_that_are_nearly_certain_may_be_alike(self):
+        response = Response((1,), (2, 3), (-0.01, -0.02), "a", "stop")
+        group = [Trajectory(Problem("p", ()), sample, (response,)) for sample in range(8)]
+        check_varied([group] * 8)
+        with stops("all samples of each problem are alike"):
+            check_varied([group] * 100)  # 100 times 7 samples at e^-0.03: e^-21
+        other = replace(group[0], sample=8, responses=(replace(response, ids=(2, 4)),))
+        check_varied([group] * 100 + [[*group, other]])
+
+    @pytest.mark.parametrize("by", [1, -1])
+    def test_texts_of_other_rows(self, run, monkeypatch, by):
+        write = rollout._write
+
+        def shifted(*given, **settings):
+            rows = write(*given, **settings)
+            texts = [row.responses[-1].text for row in rows]
+            texts = texts[by:] + texts[:by]
+            return [
+                replace(row, responses=(*row.responses[:-1], replace(row.responses[-1], text=text)))
+                for row, text in zip(rows, texts, strict=True)
+            ]
+
+        monkeypatch.setattr(rollout, "_write", shifted)
+        with stops("has a text that is not that of its tokens"):
+            run.go()
 
 
 class TestHistory:
@@ -578,6 +626,12 @@ class TestReferences:
         run.learner.load_state(state)
         run.go(2)
 
+    def test_one_that_is_set_anew_in_every_step(self, run):
+        run.go()
+        run.learner.reset_reference()
+        with stops("reference was set anew before step 1, within stage"):
+            run.go()
+
     def test_checksums_see_any_bit(self):
         for dtype in (torch.float32, torch.bfloat16):
             weights = torch.randn(7, 5).to(dtype)
@@ -619,6 +673,48 @@ class TestLosses:
         run.policy.decoder.lm_head.weight.requires_grad_(False)
         run.learner.reset_optimizer()
         with stops("does not reach the trainable weights"):
+            run.go()
+
+    @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+    def test_a_layer_that_is_cut_off(self, tmp_path, lora):
+        run = Run(tmp_path, lora=lora)
+        for parameter in run.policy.decoder.model.layers[0].parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(lambda gradient: gradient * 0)
+        with stops(r"does not reach 1 of the layers that are trained, .*model\.layers\.0 first"):
+            run.go()
+
+    def test_all_layers_where_the_head_learns(self, run):
+        hidden_states = run.learner.strategy.hidden_states
+
+        def detached(decoder, layout):
+            return hidden_states(decoder, layout).detach()
+
+        object.__setattr__(run.learner.strategy, "hidden_states", detached)
+        with stops(r"does not reach 2 of the layers that are trained, model\.layers\.0 first"):
+            run.go()
+
+    def test_a_stack_that_reads_what_nobody_shows_is_no_fault(self):
+        trained = ["text.layers.0.a", "text.layers.0.experts.1.a", "text.layers.1.a", "vision.layers.0.a", "head.a"]
+        check_reached(trained, ["text.layers.0.a", "text.layers.1.a", "head.a"])
+        with stops(r"1 of the layers that are trained, text\.layers\.1 first"):
+            check_reached(trained, ["text.layers.0.a", "head.a"])
+
+    @pytest.mark.parametrize("settings", [{}, {"kl": "k2", "kl_in": "both"}, {"importance_sampling_cap": 2.0}], ids=str)
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda batch, logprobs: logprobs.index_fill(0, batch.length.cumsum(0) - 1, 0.0),
+            lambda batch, logprobs: logprobs.roll(1),
+        ],
+        ids=["left out", "exchanged"],
+    )
+    @pytest.mark.parametrize("steps", [0, 2])
+    def test_tokens_that_the_loss_leaves_out_or_exchanges(self, tmp_path, monkeypatch, settings, change, steps):
+        run, right = Run(tmp_path, **settings), update.loss
+        run.go(steps)
+        monkeypatch.setattr(update, "loss", lambda batch, said, *args: right(batch, change(batch, said), *args))
+        with stops(r"at \d+ tokens the loss does not fall by their credits"):
             run.go()
 
     def test_credits_of_equal_responses_that_cancel_are_no_fault(self, tmp_path):
@@ -729,6 +825,41 @@ class TestOptimizers:
         leave_one_out(run)
         with stops(r"tensors that were looked at, model\.layers\.1\.mlp\.up_proj\.weight first, did not change"):
             run.go(20)
+
+    def test_one_that_steps_twice(self, run):
+        run.go()
+        step = run.learner.optimizer.step
+        run.learner.optimizer.step = lambda: (step(), step())
+        with stops("changed by other steps than Adam's moments and the learning rate say"):
+            run.go()
+
+    def test_another_learning_rate_than_is_said(self, run):
+        run.go()
+        step, group = run.learner.optimizer.step, run.learner.optimizer.param_groups[0]
+
+        def step_further():
+            said = group["lr"]
+            group["lr"] = 10 * said
+            step()
+            group["lr"] = said
+
+        run.learner.optimizer.step = step_further
+        with stops("changed by other steps"):
+            run.go()
+
+    def test_weights_that_are_put_back(self, run):
+        run.go(2)
+        step, parameters = run.learner.optimizer.step, run.policy.parameters.values()
+
+        def step_and_back():
+            before = [p.detach().clone() for p in parameters]
+            step()
+            for p, was in zip(parameters, before, strict=True):
+                p.data.copy_(was)
+
+        run.learner.optimizer.step = step_and_back
+        with stops("did not change"):
+            run.go()
 
     @pytest.mark.parametrize("optim", ["adam", "adamw"])
     def test_small_steps_behind_large_ones_are_no_fault(self, tmp_path, optim):

@@ -234,15 +234,22 @@ def check_reference_kept(moved: bool) -> None:
 
 
 def check_direction(pull: Pull) -> None:
-    """Catches a flipped sign: the loss must fall where log-probabilities rise by their credits.
+    """Catches a loss that does not do what credits say: a flipped sign, tokens that are left out or stand elsewhere.
 
-    Looked at until an update is proven, since later the KL in the reward may rightly outweigh the credits.
+    It must fall by each token's credit as that token's log-probability rises. What the KL in the reward may take off is
+    left open, so that where it outweighs the credits this is not seen.
     """
+    if not pull.astray:
+        return
     if pull.along_loss < -GRADIENT_FLOOR:
         raise GuardError(
             "the loss rises where log-probabilities rise in proportion to their credits, so training would unlearn "
             "what is credited: is the sign of the advantage flipped in the loss?"
         )
+    raise GuardError(
+        f"at {pull.astray:.0f} tokens the loss does not fall by their credits as their log-probabilities rise: does it "
+        "leave tokens out, or meet them with the credits of others?"
+    )
 
 
 def check_reach(pull: Pull, grad_norm: float, dtype: torch.dtype, proven: bool, before: bool) -> bool:

@@ -50,12 +50,15 @@ def kl_to_go(kl: Tensor, batch: MicroBatch, *, inclusive: bool) -> Tensor:
     return (rest + kl.detach() if inclusive else rest).to(kl.dtype)
 
 
-def importance(logprobs: Tensor, sampled: Tensor, cap: float) -> Tensor:
+def importance(logprobs: Tensor, sampled: Tensor, cap: float | Literal["auto"] | None) -> Tensor | float:
     """min(pi(y_j) / mu(y_j), cap) for each token, [tokens], without gradient: mu is what the sampler says it drew from.
+    Without a number as the cap, 1.
 
     By token and truncated, after Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL
     Training". Exact is the product over all tokens up to y_j, untruncated; its variance grows with their number.
     """
+    if cap is None or cap == "auto":
+        return 1.0
     return (logprobs.detach() - sampled).exp().clamp(max=cap)
 
 
@@ -81,7 +84,5 @@ def loss(
             advantage = advantage - beta * kl_to_go(kl, batch, inclusive=settings.kl_in == "reward")
         if settings.kl_in != "reward":
             penalty = (beta * kl).sum()
-    cap = settings.importance_sampling_cap
-    if cap is not None and cap != "auto":
-        advantage = advantage * importance(logprobs, batch.sampled, cap)
+    advantage = advantage * importance(logprobs, batch.sampled, settings.importance_sampling_cap)
     return (penalty - ((advantage + imitation) * logprobs).sum()) / trajectories

@@ -1,8 +1,10 @@
-"""The optimiser's steps, and whether the weights follow: all of them in the first one, a piece of a tensor later."""
+"""The optimiser's steps, and whether the weights follow them: all in the first one, a piece of a tensor later."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +16,16 @@ from scorl.errors import GuardError
 from scorl.learner.guards import GRADIENT_FLOOR
 from scorl.model.shards import local_shard
 
-__all__ = ["Motion", "WeightChange", "check_moved", "compare_weights"]
+__all__ = ["Motion", "WeightChange", "check_moved", "check_reached", "compare_weights"]
 
 PIECE = 4096
 """Elements of a tensor that are looked at in a later update."""
 NOTHING = 1e-30
 """A step that is smaller shows nowhere: Adam's own underflows."""
+ASTRAY = 0.05
+"""Share of a step by which an element may miss it; kernels that round differently come to 1e-4."""
+LAYER = re.compile(r"(.*?)\.(\d+)\.")
+"""Of a parameter's name: the stack of layers, and which of them."""
 
 
 class Motion:
@@ -41,7 +47,7 @@ class Motion:
         """Let the optimiser change the weights, and see that it does."""
         for group in optimizer.param_groups:
             group["lr"] = lr
-        if not self.proven and grad_norm > GRADIENT_FLOOR:
+        if not self.proven and lr > 0 and grad_norm > GRADIENT_FLOOR:
             self._prove(optimizer, lr, grad_norm)
             self.proven = True
             return
@@ -56,6 +62,8 @@ class Motion:
         """
         trained = {name: p for name, p in self.parameters.items() if p.grad is not None}
         gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
+        reached = [name for name, grad in gradients.items() if bool(local_shard(grad).any())]
+        check_reached(self.parameters, self.ranks.all_concat(reached, "which weights have a gradient"))
         changes = []
         for p in trained.values():
             p.grad = None
@@ -97,21 +105,24 @@ class Piece:
         places = (first + torch.arange(min(PIECE, len(weights)), device=weights.device)).clamp(max=len(weights) - 1)
         return cls(name, parameter, places, weights[places])
 
-    def stands_still(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        """Whether nothing of it moved, though by its moments an element had to: by four times its distance to the next
-        number, as in the first update."""
+    def went_astray(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Whether an element moved otherwise than by its moments, and whether none moved at all, [2].
+
+        Next to its size a step may round by some distances to the next number.
+        """
         group, kept = optimizer.param_groups[0], optimizer.state.get(self.parameter, {})
         after = local_shard(self.parameter).reshape(-1)[self.places]
         step: Tensor = group["lr"] * (self._adam(group, kept) + group["weight_decay"] * self.before)
-        due = step.abs() > 4 * torch.finfo(after.dtype).eps * self.before.abs() + NOTHING
-        return due.any() & (after == self.before).all()
+        missed = (self.before - after - step).abs()
+        rounding = 4 * torch.finfo(after.dtype).eps * self.before.abs() + NOTHING
+        return torch.stack([(missed > ASTRAY * step.abs() + rounding).any(), (after == self.before).all()])
 
     def _adam(self, group: Mapping[str, Any], kept: Mapping[str, Any]) -> Tensor:
         """Adam's step at a learning rate of 1, from the moments; without any, that of a first update."""
         if "exp_avg" not in kept:
             assert self.parameter.grad is not None
             grad = local_shard(self.parameter.grad).reshape(-1)[self.places]
-            return (grad.abs() > GRADIENT_FLOOR).to(grad.dtype)
+            return grad.sign() * (grad.abs() > GRADIENT_FLOOR)
         mean, square = (local_shard(kept[name]).reshape(-1)[self.places] for name in ("exp_avg", "exp_avg_sq"))
         bias1, bias2 = (1 - torch.pow(beta, kept["step"].to(mean.device)) for beta in group["betas"])
         step: Tensor = mean / bias1 / ((square / bias2).sqrt() + group["eps"])
@@ -119,19 +130,50 @@ class Piece:
 
 
 def check_moving(pieces: Sequence[Piece], optimizer: torch.optim.Optimizer, lr: float, grad_norm: float) -> None:
-    """Catches an optimiser that no longer moves the weights, in the first update of a process, or later in turn.
-
-    Nothing is expected but what Adam's moments say, so that a small step is no fault; they stand still with it.
+    """Catches an optimiser that no longer moves the weights, or by other steps than Adam's moments and the learning
+    rate say; in the first update of a process all tensors, later in turn.
     """
     if not pieces:
         return
-    still = torch.stack([piece.stands_still(optimizer) for piece in pieces])
-    if bool(still.any()):
-        names = [piece.name for piece, stands in zip(pieces, still.tolist(), strict=True) if stands]
+    looks = torch.stack([piece.went_astray(optimizer) for piece in pieces]).tolist()
+    astray = [(piece.name, still) for piece, (stray, still) in zip(pieces, looks, strict=True) if stray]
+    if astray:
+        name, still = astray[0]
+        what = "did not change" if still else "changed by other steps than Adam's moments and the learning rate say"
         raise GuardError(
-            f"{len(names)} of {len(pieces)} trainable tensors that were looked at, {names[0]} first, did not change in "
-            f"an update with gradient norm {grad_norm:.2e} and learning rate {lr:.1e}, by which they had to move: has "
-            "the optimiser stopped working?"
+            f"{len(astray)} of {len(pieces)} trainable tensors that were looked at, {name} first, {what} in an update "
+            f"with gradient norm {grad_norm:.2e} and learning rate {lr:.1e}: has the optimiser stopped working, or "
+            "does somebody else write to the weights or to its settings?"
+        )
+
+
+def check_reached(trained: Iterable[str], reached: Iterable[str]) -> None:
+    """Catches layers that the gradient does not reach: single ones of a stack, or all stacks; in the first update.
+
+    A tensor may rightly have none: of an expert that no token is sent to, or lora_A as long as lora_B is 0. A stack
+    too, which reads another modality.
+
+    Args:
+        trained: names of tensors.
+        reached: of them those whose gradient is not 0.
+    """
+    stacks: defaultdict[str, dict[str, bool]] = defaultdict(dict)
+    found = set(reached)
+    for name in trained:
+        if layer := LAYER.match(name):
+            stack, number = layer.groups()
+            stacks[stack][number] = stacks[stack].get(number, False) or name in found
+    some = any(any(layers.values()) for layers in stacks.values())
+    lost = [
+        f"{stack}.{number}"
+        for stack, layers in stacks.items()
+        for number, is_reached in layers.items()
+        if not is_reached and (any(layers.values()) or not some)
+    ]
+    if found and lost:
+        raise GuardError(
+            f"the gradient does not reach {len(lost)} of the layers that are trained, {lost[0]} first: are they cut "
+            "off from the loss, or their adapters scaled by 0?"
         )
 
 

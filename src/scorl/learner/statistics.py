@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,9 +14,13 @@ from torch import Tensor
 from scorl.distributed.ranks import Ranks
 from scorl.learner.agreement import Agreement, AgreementSums
 from scorl.learner.batch import MicroBatch, MicroBatches
+from scorl.learner.loss import importance, kl_to_go
 from scorl.learner.placement import Carried, find_misplaced
 
 __all__ = ["Pull", "StepStatistics", "StepSums"]
+
+ROUNDING, FLOOR = 1e-3, 1e-6
+"""How far a token's gradient may lie from its credit: a share of that, and next to a credit of 0."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Pull:
     was predicted. Credits of trajectories that share a prediction are added first, since they may cancel."""
     along_loss: float = 0.0
     """How much the loss falls for each nat that log-probabilities rise in proportion to their credits."""
+    astray: float = 0.0
+    """Tokens at which the loss falls otherwise than by their credits, and by what the KL in the reward may add."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,10 @@ class StepStatistics:
 class StepSums:
     """Sums over chunks of micro-batches, by name; they stay on the device until `read`."""
 
+    trajectories: int
+    """N of the loss."""
+    cap: float | Literal["auto"] | None
+    """Of `importance`."""
     _sums: dict[str, Tensor] = field(default_factory=dict)
     _logprobs: list[Tensor] = field(default_factory=list)
     """Of the tokens of each chunk, as the policy computes them and as the sampler did."""
@@ -73,7 +84,7 @@ class StepSums:
         self._kl.append(None if kl is None else kl.detach())
         self._responses += zip(host.problem.tolist(), host.length.tolist(), host.imitation.tolist(), strict=True)
         self._add(loss=share.detach().double())
-        self._add(**_pull(batch, logprobs))
+        self._add(**self._pull(batch, logprobs, kl))
         if kl is None:
             return
         of_token = batch.place[batch.response]
@@ -101,6 +112,26 @@ class StepSums:
             return statistics
         odd = ranks.all_concat(self._find_odd(batches), "whose log-probabilities are not finite")
         return replace(statistics, odd=odd)
+
+    def _pull(self, batch: MicroBatch, logprobs: Tensor, kl: Tensor | None) -> dict[str, Tensor]:
+        """The sums of `Pull` by name."""
+        values = logprobs.detach()
+        advantage, imitation = batch.advantage[batch.response], batch.imitation[batch.response]
+        credit = advantage + imitation
+        total = values.new_zeros(len(batch.target)).index_add_(0, batch.prediction, credit)
+        logprob = values.new_zeros(len(batch.target)).scatter_(0, batch.prediction, values)
+        grad = torch.zeros_like(values) if logprobs.grad is None else logprobs.grad
+        weight = importance(logprobs, batch.sampled, self.cap)
+        due = weight * advantage + imitation
+        room = ROUNDING * due.abs() + FLOOR
+        if kl is not None:
+            to_go = kl_to_go(kl, batch, inclusive=True).abs() + kl.detach().abs()
+            room = room + weight * batch.beta[batch.response] * to_go
+        return {
+            "at_tokens": (total.abs() * -torch.expm1(logprob)).sum(),
+            "along_loss": -(credit * grad).sum(),
+            "astray": ((self.trajectories * grad + due).abs() > room).sum(),
+        }
 
     def _agreement(self) -> Agreement:
         """That of the responses that were sampled to be learned from, not imitated."""
@@ -154,13 +185,3 @@ def _total(parts: Sequence[tuple[dict[str, float], Agreement, list[str]]]) -> St
         kl={place: sums[f"kl {place}"] / sums[f"responses {place}"] for place in places},
         misplaced=[what for *_, misplaced in parts for what in misplaced],
     )
-
-
-def _pull(batch: MicroBatch, logprobs: Tensor) -> dict[str, Tensor]:
-    """The sums of `Pull` by name."""
-    credit = (batch.advantage + batch.imitation)[batch.response]
-    values = logprobs.detach()
-    total = values.new_zeros(len(batch.target)).index_add_(0, batch.prediction, credit)
-    logprob = values.new_zeros(len(batch.target)).scatter_(0, batch.prediction, values)
-    along = credit * logprobs.grad if logprobs.grad is not None else torch.zeros_like(credit)
-    return {"at_tokens": (total.abs() * -torch.expm1(logprob)).sum(), "along_loss": -along.sum()}

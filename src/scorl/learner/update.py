@@ -105,6 +105,8 @@ class Learner:
         self._skips = 0
         """Which of the last updates were skipped, a bit each, the newest the lowest."""
         self.motion = Motion(policy.parameters, ranks)
+        self.reference_from = 0
+        """Updates before the reference was set."""
         self._at_reference = True
         """No update has been applied since the policy was the reference."""
         self._together = 0
@@ -116,7 +118,7 @@ class Learner:
     def reset_reference(self) -> None:
         """Make the policy as it stands the reference."""
         self.reference.reset()
-        self._at_reference, self._together = True, 0
+        self.reference_from, self._at_reference, self._together = self.updates, True, 0
 
     def reset_optimizer(self) -> None:
         """Forget the optimiser's moments."""
@@ -173,6 +175,7 @@ class Learner:
             "nonfinite": self._skips,
             "moved": self.motion.proven,
             "together": self._together,
+            "reference_from": self.reference_from,
             "at_reference": self._at_reference,
         }
 
@@ -191,10 +194,9 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"] | {"state": shards})
         if state["reference"] is not None:
             self.reference.load_state({name: shard_like(parameters[name], w) for name, w in state["reference"].items()})
-        self.updates, self.adaptive = state["updates"], state["adaptive"]
-        self._skips, self._at_reference = state["nonfinite"], state["at_reference"]
-        self._together = state.get("together", 0)  # not in older states
-        self.motion.proven, self.motion.turn = state["moved"], None
+        self.updates, self.adaptive, self._skips = state["updates"], state["adaptive"], state["nonfinite"]
+        self._at_reference, self.motion.proven, self.motion.turn = state["at_reference"], state["moved"], None
+        self._together, self.reference_from = (state.get(name, 0) for name in ("together", "reference_from"))
 
     def _choose_packing(self, examples: Sequence[TrainingExample]) -> Packing | None:
         """The packing that was asked for, unless this model cannot do it; None: no rank has a row to try it with."""
@@ -228,7 +230,7 @@ class Learner:
         head, kind = make_head(self.policy.decoder, self.policy.dtype, self.policy.head_kind), self.policy.head_kind
         shared = self.reference.head is self.policy.decoder
         reference = head if shared else make_head(self.reference.head, self.policy.dtype, kind)
-        return _Step(trajectories, head, reference, StepSums())
+        return _Step(trajectories, head, reference, StepSums(trajectories, self.settings.importance_sampling_cap))
 
     def _backward(self, batch: MicroBatch, run_reference: bool, step: _Step) -> None:
         """Add a micro-batch's gradients; `run_reference` may be for the sake of another rank's micro-batch alone.
@@ -280,8 +282,7 @@ class Learner:
         if any(statistics.kl.values()):
             self._together = 0
         guards.check_apart(statistics.kl, dtype, self._together)
-        if not self.motion.proven:
-            guards.check_direction(statistics.pull)
+        guards.check_direction(statistics.pull)
         proven, before = self.motion.proven, self._unreached
         self._unreached = guards.check_reach(statistics.pull, grad_norm, dtype, proven, before)
 

@@ -25,6 +25,7 @@ from scorl.seeds import derive
 from scorl.settings import Sampling
 from scorl.tasks.task import Task
 from scorl.training.collected import RolloutStore
+from scorl.training.drawn import check_drawn
 from scorl.training.handover import weights_for_sampling
 from scorl.training.stage import Stage
 from scorl.trajectory import Credit, Group, Problem, TrainingExample, Verdict
@@ -182,6 +183,7 @@ class Batches:
             draws = self._draws(stage, step, problems[: mine.start])
             groups = rollout(self.engine, clock.task, problems[mine], self.task.turns(stage.attempts), draws)
         clock.check(groups)
+        check_drawn(self.engine.chat, groups)
         sync = {} if sync_gap is None else {"sync": synced}
         sampled = time.perf_counter() - began - clock.seconds - sum(sync.values())
         return groups, {"sample": sampled, "judge": clock.seconds, **sync}, sync_gap

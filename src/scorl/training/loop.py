@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from scorl.engines.engine import Engine
 from scorl.engines.torch import TorchEngine
+from scorl.errors import GuardError
 from scorl.learner import Learner
 from scorl.learner.balance import share_of_rank
 from scorl.model.policy import Policy
 from scorl.settings import LearnerSettings, Sampling
 from scorl.tasks.task import Task
-from scorl.training.batches import Batches, legs
+from scorl.training.batches import Batches, Leg, legs
 from scorl.training.collected import MemoryRolloutStore, RolloutStore
 from scorl.training.stage import Stage
 from scorl.training.step import Step
@@ -68,9 +69,19 @@ def train(
             began = time.perf_counter()
             share = share_of_rank(batch.examples, learner.ranks.rank, learner.ranks.size)
             progress = learner.update(share, engine.arithmetic)
+            _check_reference(leg, learner)
             seconds = {**batch.seconds, "learn": time.perf_counter() - began}
             learner.adaptive = batch.objective.after(progress.kl).adaptive
             yield Step(leg.stage, batch, progress, seconds)
+
+
+def _check_reference(leg: Leg, learner: Learner) -> None:
+    """Catches a reference that is set anew within a stage: it is to stand still there."""
+    if learner.reference_from > leg.first_step:
+        raise GuardError(
+            f"the reference was set anew before step {learner.reference_from}, within stage {leg.stage.label}: the KL "
+            "would be to a moving target. Who calls reset_reference?"
+        )
 
 
 def _enter(stage: Stage, learner: Learner) -> None:
