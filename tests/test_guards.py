@@ -833,6 +833,10 @@ class TestOptimizers:
         with stops("changed by other steps than Adam's moments and the learning rate say"):
             run.go()
 
+    @pytest.mark.parametrize("betas", [(0.0, 0.0), (0.9, 0.9999999)])
+    def test_odd_moments_are_no_fault(self, tmp_path, betas):
+        Run(tmp_path, adam_beta1=betas[0], adam_beta2=betas[1], weight_decay=0.5).go(20)
+
     def test_another_learning_rate_than_is_said(self, run):
         run.go()
         step, group = run.learner.optimizer.step, run.learner.optimizer.param_groups[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,7 +125,9 @@ class Piece:
             grad = local_shard(self.parameter.grad).reshape(-1)[self.places]
             return grad.sign() * (grad.abs() > GRADIENT_FLOOR)
         mean, square = (local_shard(kept[name]).reshape(-1)[self.places] for name in ("exp_avg", "exp_avg_sq"))
-        bias1, bias2 = (1 - torch.pow(beta, kept["step"].to(mean.device)) for beta in group["betas"])
+        # By logarithms, since 1 - beta^n loses its digits where beta is near 1.
+        logs = (math.log(beta) if beta else -math.inf for beta in group["betas"])
+        bias1, bias2 = (-torch.expm1(log * kept["step"].to(mean.device)) for log in logs)
         step: Tensor = mean / bias1 / ((square / bias2).sqrt() + group["eps"])
         return step
 
