@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,9 @@ def as_path(text: str | Path) -> Path:
     """
     try:
         path = Path(text).expanduser()
-        path.is_file()
         str(path).encode()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # is_file() takes a name that is too long for one of no file, from Python 3.14 on
     except (OSError, RuntimeError, ValueError) as error:  # too long; the home of nobody; half a character
         reason = getattr(error, "strerror", None) or str(error).partition(":")[0]
         raise UserError(f"{str(text)!r:.60} cannot be a path: {reason}") from None

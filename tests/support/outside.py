@@ -30,8 +30,11 @@ def find_chromium() -> str | None:
         from playwright.sync_api import sync_playwright
     except ImportError:
         return None
-    with sync_playwright() as driver:
-        own = driver.chromium.executable_path
+    try:
+        with sync_playwright() as driver:
+            own = driver.chromium.executable_path
+    except Exception:  # it is one of Playwright's, without a name: its Node lacks a library of the system
+        return None
     return own if Path(own).is_file() else None
 
 
