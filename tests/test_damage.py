@@ -157,6 +157,13 @@ DAMAGE = {
     "a size in the manifest": (lambda f: write_manifest(f, files={}), "has changed"),
     "a reward that is a text": (lambda f: write_manifest(f, checksum=True, training_reward="high"), "cannot be read"),
     "a reward that is no number": (lambda f: write_manifest(f, True, training_reward=float("nan")), "cannot be read"),
+    "a stray state": (
+        lambda f: shutil.copy(f.with_name("step-2") / STATE, f / "trainer" / "aaa.safetensors"),
+        "trainer/aaa.safetensors is none of its files",
+    ),
+    "a stray state of garbage": (lambda f: (f / "trainer" / "z.safetensors").write_bytes(b"x" * 99), "is none of its"),
+    "stray weights": (lambda f: (f / "model-00002.safetensors").write_bytes(b""), "is none of its files"),
+    "stray adapters": (lambda f: (f / "adapter_config.json").write_text("{}"), "is none of its files"),
     "nothing in the folder": (lambda f: (shutil.rmtree(f), f.mkdir()), "is missing"),
     "a file for a folder": (lambda f: (shutil.rmtree(f), f.write_text("")), "is missing"),
 }
@@ -184,6 +191,20 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_damage_is_named(straight, 
     assert find_damage(killed / "checkpoints" / "step-4") is None  # written again
     assert content(killed) == content(straight)
     assert os.readlink(killed / "checkpoints" / "best") == os.readlink(straight / "checkpoints" / "best")
+
+
+def test_what_nobody_reads_in_a_checkpoint_is_no_damage(straight, killed, model):
+    for name in ("notes.txt", "README.md", "results.json", "trainer/mine.txt", "model.gguf"):
+        (killed / "checkpoints" / "step-4" / name).write_text("mine")
+    assert resume(killed, model) == []
+    assert content(killed) == content(straight)
+
+
+def test_a_checkpoint_with_stray_weights_is_no_model(killed):
+    folder = killed / "checkpoints" / "step-4"
+    (folder / "model-00002.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"is damaged: model-00002\.safetensors is none of its files"):
+        Policy(str(folder))
 
 
 def test_nothing_of_a_run_is_unpickled(straight, killed, model):
