@@ -193,6 +193,24 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_damage_is_named(straight, 
     assert os.readlink(killed / "checkpoints" / "best") == os.readlink(straight / "checkpoints" / "best")
 
 
+def test_a_checkpoint_under_the_name_of_another_one_is_damaged(straight, killed, model):
+    folder = killed / "checkpoints"
+    (folder / "step-4").rename(folder / "step-5")
+    (said,) = resume(killed, model)
+    assert "step-5 is damaged, and now called step-5.damaged: its state is after 4 updates" in said
+    assert content(killed) == content(straight)
+
+
+def test_damage_to_an_older_best_checkpoint_is_said(straight, killed, model):
+    folder = killed / "checkpoints"
+    cut(folder / "step-2" / "model.safetensors")
+    (folder / "best").unlink()
+    (folder / "best").symlink_to("step-2")
+    (said,) = resume(killed, model)
+    assert "best leads to step-2, which is damaged: model.safetensors has" in said
+    assert content(killed) == content(straight)
+
+
 def test_what_nobody_reads_in_a_checkpoint_is_no_damage(straight, killed, model):
     for name in ("notes.txt", "README.md", "results.json", "trainer/mine.txt", "model.gguf"):
         (killed / "checkpoints" / "step-4" / name).write_text("mine")
