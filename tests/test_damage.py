@@ -95,6 +95,12 @@ def flip(file: Path, place: float) -> None:
     file.write_bytes(data)
 
 
+def replace_text(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, 1))
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
@@ -336,6 +342,10 @@ def test_a_newer_format_is_refused_with_both_versions(killed, model):
         (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json is no JSON"),
         (lambda run: (run / "steps.jsonl").write_text('{"step": 0}\n'), r"steps\.jsonl, line 1 says no `stage`"),
         (
+            lambda run: replace_text(run / "steps.jsonl", '"truncated"', '"uruncated"'),
+            r"steps\.jsonl, line 1 is none of a step: it has `reward_t1` and no `truncated`\. Delete that line",
+        ),
+        (
             lambda run: (run / "steps.jsonl").write_bytes(b'{"step": "\xff"}\n'),
             r"steps\.jsonl, line 1 is no JSON.* Delete that line: the run resumes without it",
         ),
@@ -526,14 +536,8 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_another_one(killed, model
     assert (folder / "step-4.damaged.2" / "mine").exists()
 
 
-def edit(run: Path, before: str, after: str) -> None:
-    text = (run / "recipe.yaml").read_text()
-    assert before in text
-    (run / "recipe.yaml").write_text(text.replace(before, after))
-
-
 def test_a_recipe_that_was_changed_by_hand_is_refused_as_another_one_is(killed, model, capsys):
-    edit(killed, "learning_rate: 0.01", "learning_rate: 0.1")
+    replace_text(killed / "recipe.yaml", "learning_rate: 0.01", "learning_rate: 0.1")
     before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
     said = r"(?s)recipe.yaml has changed since step-4 was saved.*learner.learning_rate: 0.01 against 0.1"
     with pytest.raises(UserError, match=said):
@@ -554,7 +558,7 @@ def test_what_computes_nothing_otherwise_may_change(free):
 
 
 def test_a_recipe_in_other_words_is_the_same(straight, killed, model):
-    edit(killed, "learning_rate: 0.01", "learning_rate: 1e-2  # mine")
+    replace_text(killed / "recipe.yaml", "learning_rate: 0.01", "learning_rate: 1e-2  # mine")
     assert resume(killed, model) == []
     assert content(killed) == content(straight)
 

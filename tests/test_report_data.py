@@ -25,6 +25,9 @@ from scorl.text_files import make_visible
 
 ODD_ATTEMPTS = [{"reward": "x"}, {"turn": None}, {"problem": ["a"]}, {"text": 5}, {"place": "x"}, {"tokens": "x"}]
 ODD_STEPS = [{"seconds": 5}, {"seconds": {"learn": "x"}}, {"alarms": ["x"]}, {"alarms": 5}, {"alarms": [{"step": 1}]}]
+ODD_STEPS += [{"alarms": [{"kind": 3, "statistic": "x"}]}, {"loss": [1]}, {"reward_t2": "x"}, {"step": True}]
+ODD_STEPS += [{"stage": ["x"]}, {"odd_gradients": [1]}, {"collected": {"tokens": "x"}}, {"truncated": "x"}]
+ODD_STEPS += [{"truncated": None, "reward_t1": 1.0}, {"delta": 0.5}]  # without what goes with them
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,7 @@ def test_a_value_of_another_type_is_said_by_file_and_line(tmp_path, name, change
     file = tmp_path / "run" / name
     first, second, *rest = file.read_text().splitlines()
     file.write_text("\n".join([first, json.dumps(json.loads(second) | changes), *rest]) + "\n")
-    with pytest.raises(UserError, match=rf"{name}, line 2 is n.*`{next(iter(changes))}`"):
+    with pytest.raises(UserError, match=rf"{name}, line 2 .*`{next(iter(changes))}`"):
         gather_report([tmp_path / "run"])
     (tmp_path / "run" / "recipe.yaml").write_text("stages: []\n")
     followed = WatchedRun(RunDirectory(tmp_path / "run"))
@@ -48,7 +51,11 @@ def test_a_value_of_another_type_is_said_by_file_and_line(tmp_path, name, change
     assert len(followed.steps) == 6 - (name == "steps.jsonl")  # which leaves such lines out
 
 
-@pytest.mark.parametrize("changes", [{"metrics": {"delta": {"value": "x", "low": 0, "high": 0}}}, {"outcomes": 5}])
+ODD_EVALUATIONS = [{"metrics": {"delta": {"value": "x", "low": 0, "high": 0}}}, {"outcomes": 5}]
+ODD_EVALUATIONS += [{"outcomes": {"a": 5}}, {"outcomes": {"a": "8*"}}, {"edit_ratios": {"a": "x"}}]
+
+
+@pytest.mark.parametrize("changes", ODD_EVALUATIONS, ids=str)
 def test_an_evaluation_with_a_value_of_another_type_is_said(tmp_path, changes):
     write_run(tmp_path / "run")
     file = tmp_path / "run" / "evaluation.json"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -40,22 +41,64 @@ def find_fault(record: Record) -> str | None:
     """Why a record is none of a step, in words."""
     if not _has_step(record) or "stage" not in record:
         return f"says no `{'stage' if _has_step(record) else 'step'}`"
-    odd = next((key for key, fits in FITS.items() if not fits(record.get(key))), None)
-    return odd and f"is none of a step: its `{odd}` is {record[odd]!r:.60}"
+    for key, value in record.items():
+        if not FITS.get(key, _is_figure if FIGURES.fullmatch(key) else _is_anything)(value):
+            return f"is none of a step: its `{key}` is {value!r:.60}"
+    for key, others in TOGETHER.items():
+        lacking = next((other for other in others if record.get(other) is None), None)
+        if lacking and record.get(key) is not None:
+            return f"is none of a step: it has `{key}` and no `{lacking}`"
+    return None
+
+
+def _is_anything(value: Any) -> bool:
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float))
+
+
+def _has_figures(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(map(_is_figure, value.values())))
 
 
 def _has_numbers(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and all(isinstance(v, (int, float)) for v in value.values()))
+    return _has_figures(value) and None not in (value or {}).values()
+
+
+def _has_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _has_alarms(value: Any) -> bool:
     return value is None or (
-        isinstance(value, list) and all(isinstance(v, dict) and v.keys() >= {"kind", "statistic"} for v in value)
+        isinstance(value, list)
+        and all(isinstance(v, dict) and _is_text(v.get("kind")) and _is_text(v.get("statistic")) for v in value)
     )
 
 
-FITS = {"seconds": _has_numbers, "alarms": _has_alarms}
+FITS: dict[str, Callable[[Any], bool]] = {
+    "stage": _is_text,
+    "objective": _is_text,
+    "adaptive": _has_figures,
+    "collected": _has_figures,
+    "odd_gradients": _has_texts,
+    "seconds": _has_numbers,
+    "alarms": _has_alarms,
+}
 """What a step's record may have in these places, which older versions did not all write."""
+FIGURES = re.compile(
+    "(accuracy|delta|reward|kl|frac|incorrect|correct)_.*|delta|answer_changed|truncated|out_of_context|loss|grad_norm"
+    "|learning_rate|logprob_gap|sync_gap|skipped|tokens"
+)
+"""The names of what is a number, or null."""
+TOGETHER = {"reward_t1": ("truncated",), "delta": ("answer_changed", "accuracy_t1", "accuracy_t2")}
+"""What alarms read, in the records of every version, where there is a figure."""
 
 
 def find_gap(file: Path, steps: Sequence[Record], updates: int) -> str | None:
@@ -124,10 +167,21 @@ def has_metrics(evaluation: Any) -> bool:
 def _is_evaluation(latest: Any) -> bool:
     history = latest.get("history") if isinstance(latest, dict) else None
     return isinstance(history, list) and all(
-        _has_step(entry) and has_metrics(entry) and isinstance(entry.get("outcomes", {}), dict)
+        _has_step(entry)
+        and has_metrics(entry)
+        and _has_words(entry.get("outcomes", {}))
+        and _has_numbers(entry.get("edit_ratios"))
         for entry in [latest, *history]
     )
 
 
+def _has_words(outcomes: Any) -> bool:
+    """Whether it says at least an attempt of each sample; see scorl.metrics.words."""
+    return isinstance(outcomes, dict) and all(
+        _is_text(text) and text and all({"0", "1"} & set(word) for word in text.split()) for text in outcomes.values()
+    )
+
+
 def _has_step(record: Any) -> bool:
-    return isinstance(record, dict) and isinstance(record.get("step"), int)
+    step = record.get("step") if isinstance(record, dict) else None
+    return isinstance(step, int) and not isinstance(step, bool)
