@@ -151,6 +151,10 @@ DAMAGE = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "is missing"),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "no manifest": (lambda f: (f / MANIFEST).unlink(), "is missing"),
+    "a manifest without an end": (
+        lambda f: ((f / MANIFEST).unlink(), (f / MANIFEST).symlink_to("/dev/zero")),
+        "manifest.json is no file",
+    ),
     "an empty manifest": (lambda f: (f / MANIFEST).write_bytes(b""), "cannot be read"),
     "a manifest of garbage": (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe{"), "cannot be read"),
     "a manifest that is a list": (lambda f: (f / MANIFEST).write_text("[]"), "cannot be read"),
@@ -339,7 +343,8 @@ def test_a_newer_format_is_refused_with_both_versions(killed, model):
             ),
             r"evaluation\.json holds no evaluations",
         ),
-        (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json is no JSON"),
+        (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json is no JSON.*: move it away"),
+        (lambda run: (run / "evaluation.json").write_text(""), r"evaluation\.json is no JSON.*: move it away"),
         (lambda run: (run / "steps.jsonl").write_text('{"step": 0}\n'), r"steps\.jsonl, line 1 says no `stage`"),
         (
             lambda run: replace_text(run / "steps.jsonl", '"truncated"', '"uruncated"'),

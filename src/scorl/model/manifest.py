@@ -81,6 +81,8 @@ def _read(folder: Path) -> dict[str, Any] | str:
     """
     if not (folder / MANIFEST).exists():
         return "is missing"
+    if not (folder / MANIFEST).is_file():  # a device may have no end
+        return "is no file"
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         # Versions before wrote none; a bit of what is summed up may also be that which makes a format a newer one.

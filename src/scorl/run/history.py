@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.run.files import Record, read_all, read_json
+from scorl.run.files import Record, check_is_file, read_all, read_json
 
 __all__ = [
     "cut_evaluations",
@@ -23,17 +23,24 @@ __all__ = [
     "read_steps",
 ]
 
+WITHOUT_EVALUATIONS = "move it away, and the run does without"
+WITHOUT_NAMES = "move it away, and the loggers begin others"
+
 
 def read_steps(file: Path) -> list[Record]:
     """The records of the steps, in order; none where the file is not there.
 
     Raises:
-        UserError: a line is none of a step.
+        UserError: a line is none of a step, or it is no file.
     """
-    records = read_all(file)
-    for number, record in enumerate(records, 1):
-        if fault := find_fault(record):
-            raise UserError(f"{file}, line {number} {fault}")
+    check_is_file(file)
+    try:
+        records = read_all(file)
+        for number, record in enumerate(records, 1):
+            if fault := find_fault(record):
+                raise UserError(f"{file}, line {number} {fault}")
+    except UserError as error:
+        raise UserError(f"{error}. Delete that line: the run resumes without it, and says so") from None
     return records
 
 
@@ -117,9 +124,9 @@ def read_evaluations(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file holds something else.
     """
-    evaluations: dict[str, Any] = read_json(file)
+    evaluations: dict[str, Any] = read_json(file, WITHOUT_EVALUATIONS)
     if not isinstance(evaluations, dict) or not all(map(_is_evaluation, evaluations.values())):
-        raise UserError(f"{file} holds no evaluations (docs/run-directory.md): move it away, and the run does without")
+        raise UserError(f"{file} holds no evaluations (docs/run-directory.md): {WITHOUT_EVALUATIONS}")
     return evaluations
 
 
@@ -148,9 +155,9 @@ def read_logger_runs(file: Path) -> dict[str, str]:
     Raises:
         UserError: the file holds something else.
     """
-    runs: dict[str, str] = read_json(file)
+    runs: dict[str, str] = read_json(file, WITHOUT_NAMES)
     if not isinstance(runs, dict) or not all(isinstance(run, str) for run in runs.values()):
-        raise UserError(f"{file} holds no names of runs: move it away, and the loggers begin others")
+        raise UserError(f"{file} holds no names of runs: {WITHOUT_NAMES}")
     return runs
 
 
