@@ -464,8 +464,19 @@ def test_another_version_is_said(killed, model, name, damaged):
     recipe, _, noted = (killed / "recipe.yaml").read_text().partition("versions:")
     changed = re.sub(f"  {name}: .*", f"  {name}: another", noted)
     (killed / "recipe.yaml").write_text(f"{recipe}versions:{changed}")
-    (said,) = resume(killed, model)
+    said, *lost = resume(killed, model)
     assert said.startswith(f"the run was started with {name} another, and resumes with")
+    assert [sentence.partition(": ")[2] for sentence in lost] == [
+        "lacks the evaluations after 0, 3 steps; later ones are added"
+    ] * damaged
+
+
+@pytest.mark.parametrize("noted", ["", "versions: [torch]\n", "versions: abc\n"])
+def test_lost_versions_are_said(killed, model, noted):
+    recipe = (killed / "recipe.yaml").read_text().partition("versions:")[0]
+    (killed / "recipe.yaml").write_text(recipe + noted)
+    (said,) = resume(killed, model)
+    assert "recipe.yaml: its `versions` are lost" in said
 
 
 def test_weights_and_problems_that_change_have_other_hashes(model, tmp_path):
