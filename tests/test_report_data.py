@@ -34,6 +34,7 @@ ODD_STEPS += [{"truncated": None, "reward_t1": 1.0}, {"delta": 0.5}]  # without 
     ("name", "changes"),
     [
         *(("attempts/step-000001.jsonl", changes) for changes in ODD_ATTEMPTS),
+        ("held-out/step-000006.jsonl", {"reward": "x"}),
         *(("steps.jsonl", changes) for changes in ODD_STEPS),
     ],
     ids=str,
@@ -43,8 +44,14 @@ def test_a_value_of_another_type_is_said_by_file_and_line(tmp_path, name, change
     file = tmp_path / "run" / name
     first, second, *rest = file.read_text().splitlines()
     file.write_text("\n".join([first, json.dumps(json.loads(second) | changes), *rest]) + "\n")
-    with pytest.raises(UserError, match=rf"{name}, line 2 .*`{next(iter(changes))}`"):
-        gather_report([tmp_path / "run"])
+    said = rf"{name}, line 2 .*`{next(iter(changes))}`"
+    if name == "steps.jsonl":
+        with pytest.raises(UserError, match=said):
+            gather_report([tmp_path / "run"])
+    else:  # the report is of all other files
+        with pytest.warns(UserWarning, match=said):
+            (run,) = gather_report([tmp_path / "run"]).runs
+        assert len(run.attempts["trajectories"]["step"]) == 7 * 4
     (tmp_path / "run" / "recipe.yaml").write_text("stages: []\n")
     followed = WatchedRun(RunDirectory(tmp_path / "run"))
     followed.refresh()
