@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import unicodedata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,23 @@ def test_the_terminal_and_the_page_hide_the_same_characters() -> None:
     in_page = re.compile(f"[{hidden}]")
     letters = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]  # lone surrogates are another rule
     assert [letter for letter in letters if in_page.match(letter)] == [x for x in letters if make_visible(x) != x]
+
+
+def test_what_is_not_seen_is_shown_and_what_languages_need_stays() -> None:
+    """By Unicode's categories; ZWNJ and ZWJ, Arabic, Syriac, Kaithi and Egyptian signs are parts of words."""
+    kept = {
+        *map(chr, (0x200C, 0x200D, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD)),
+        *map(chr, range(0x600, 0x606)),
+    }
+    kept |= {"\t", "\n", *map(chr, range(0x13430, 0x13440))}
+    unseen = [
+        c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    ]
+    assert [c for c in unseen if (make_visible(c) == c) != (c in kept)] == []
+    text = (
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u4f60\u597d\u3000e\u0301\xa0\U0001f3f3\ufe0f\u200d\U0001f308"
+    )
+    assert make_visible(text) == text
 
 
 def test_edit_ratios_of_the_first_and_last_evaluation() -> None:
