@@ -141,8 +141,8 @@ def _compare(folder: Path, files: dict[str, Any]) -> str | None:
                 return f"{name} is missing"
             if (size := (folder / name).stat().st_size) != file["bytes"]:
                 return f"{name} has {size:,} bytes, and had {file['bytes']:,}"
-        if name := next(_unlisted(folder, files), None):
-            return f"{name} is none of its files, and would be read: move it away"
+        if stray := next(_unlisted(folder, files), None):
+            return f"{stray} is none of its files, and would be read: move it away"
         wrong = (name for name, sha in _hashes(folder, files) if sha != files[name]["sha256"])
         return next((f"{name} has changed (SHA-256)" for name in wrong), None)
     except (OSError, KeyError, TypeError) as error:

@@ -178,8 +178,8 @@ def load(directory: RunDirectory, learner: Learner, notify: Callable[[str], None
         for folder, damage in damaged.items():
             aside = set_aside(folder)
             notify(f"{folder} is damaged, and now called {aside.name}: {damage}. The run resumes from step-{step}")
-        if damage := find_damage_to_best(directory, step):
-            notify(damage)
+        if sentence := find_damage_to_best(directory, step):
+            notify(sentence)
     read_state(learner, directory.checkpoint(step) / TRAINER)
 
 
