@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import threading
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,12 @@ def flip(file: Path, place: float) -> None:
     file.write_bytes(data)
 
 
+def replace_text(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, 1))
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
@@ -145,6 +152,10 @@ DAMAGE = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "is missing"),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "no manifest": (lambda f: (f / MANIFEST).unlink(), "is missing"),
+    "a manifest without an end": (
+        lambda f: ((f / MANIFEST).unlink(), (f / MANIFEST).symlink_to("/dev/zero")),
+        "manifest.json is no file",
+    ),
     "an empty manifest": (lambda f: (f / MANIFEST).write_bytes(b""), "cannot be read"),
     "a manifest of garbage": (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe{"), "cannot be read"),
     "a manifest that is a list": (lambda f: (f / MANIFEST).write_text("[]"), "cannot be read"),
@@ -157,6 +168,13 @@ DAMAGE = {
     "a size in the manifest": (lambda f: write_manifest(f, files={}), "has changed"),
     "a reward that is a text": (lambda f: write_manifest(f, checksum=True, training_reward="high"), "cannot be read"),
     "a reward that is no number": (lambda f: write_manifest(f, True, training_reward=float("nan")), "cannot be read"),
+    "a stray state": (
+        lambda f: shutil.copy(f.with_name("step-2") / STATE, f / "trainer" / "aaa.safetensors"),
+        "trainer/aaa.safetensors is none of its files",
+    ),
+    "a stray state of garbage": (lambda f: (f / "trainer" / "z.safetensors").write_bytes(b"x" * 99), "is none of its"),
+    "stray weights": (lambda f: (f / "model-00002.safetensors").write_bytes(b""), "is none of its files"),
+    "stray adapters": (lambda f: (f / "adapter_config.json").write_text("{}"), "is none of its files"),
     "nothing in the folder": (lambda f: (shutil.rmtree(f), f.mkdir()), "is missing"),
     "a file for a folder": (lambda f: (shutil.rmtree(f), f.write_text("")), "is missing"),
 }
@@ -184,6 +202,38 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_damage_is_named(straight, 
     assert find_damage(killed / "checkpoints" / "step-4") is None  # written again
     assert content(killed) == content(straight)
     assert os.readlink(killed / "checkpoints" / "best") == os.readlink(straight / "checkpoints" / "best")
+
+
+def test_a_checkpoint_under_the_name_of_another_one_is_damaged(straight, killed, model):
+    folder = killed / "checkpoints"
+    (folder / "step-4").rename(folder / "step-5")
+    (said,) = resume(killed, model)
+    assert "step-5 is damaged, and now called step-5.damaged: its state is after 4 updates" in said
+    assert content(killed) == content(straight)
+
+
+def test_damage_to_an_older_best_checkpoint_is_said(straight, killed, model):
+    folder = killed / "checkpoints"
+    cut(folder / "step-2" / "model.safetensors")
+    (folder / "best").unlink()
+    (folder / "best").symlink_to("step-2")
+    (said,) = resume(killed, model)
+    assert "best leads to step-2, which is damaged: model.safetensors has" in said
+    assert content(killed) == content(straight)
+
+
+def test_what_nobody_reads_in_a_checkpoint_is_no_damage(straight, killed, model):
+    for name in ("notes.txt", "README.md", "results.json", "trainer/mine.txt", "model.gguf"):
+        (killed / "checkpoints" / "step-4" / name).write_text("mine")
+    assert resume(killed, model) == []
+    assert content(killed) == content(straight)
+
+
+def test_a_checkpoint_with_stray_weights_is_no_model(killed):
+    folder = killed / "checkpoints" / "step-4"
+    (folder / "model-00002.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"is damaged: model-00002\.safetensors is none of its files"):
+        Policy(str(folder))
 
 
 def test_nothing_of_a_run_is_unpickled(straight, killed, model):
@@ -294,8 +344,13 @@ def test_a_newer_format_is_refused_with_both_versions(killed, model):
             ),
             r"evaluation\.json holds no evaluations",
         ),
-        (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json is no JSON"),
+        (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json is no JSON.*: move it away"),
+        (lambda run: (run / "evaluation.json").write_text(""), r"evaluation\.json is no JSON.*: move it away"),
         (lambda run: (run / "steps.jsonl").write_text('{"step": 0}\n'), r"steps\.jsonl, line 1 says no `stage`"),
+        (
+            lambda run: replace_text(run / "steps.jsonl", '"truncated"', '"uruncated"'),
+            r"steps\.jsonl, line 1 is none of a step: it has `reward_t1` and no `truncated`\. Delete that line",
+        ),
         (
             lambda run: (run / "steps.jsonl").write_bytes(b'{"step": "\xff"}\n'),
             r"steps\.jsonl, line 1 is no JSON.* Delete that line: the run resumes without it",
@@ -394,12 +449,12 @@ def test_torn_attempts_are_said_by_file_and_line(killed, capsys, folder):
     file = killed / folder / "step-000000.jsonl"
     text = file.read_text()
     file.write_text(text[:-20])
-    shown = ["show", str(killed / folder), "--step", "0"]
-    for command in (shown, ["report", str(killed)]) if folder == "attempts" else (shown,):
-        with pytest.raises(SystemExit) as caught:
+    for command, code in ((["show", str(killed / folder), "--step", "0"], 2), (["report", str(killed)], 0)):
+        with pytest.raises(SystemExit) as caught, warnings.catch_warnings(record=True) as warned:
             main(command)
-        assert caught.value.code == 2
-        assert f"{folder}/step-000000.jsonl, line {text.count(chr(10))} is no JSON" in capsys.readouterr().err
+        assert caught.value.code == code
+        said = str(warned[-1].message) if warned else capsys.readouterr().err
+        assert f"{folder}/step-000000.jsonl, line {text.count(chr(10))} is no JSON" in said
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["whole", "evaluations moved away"])
@@ -410,8 +465,19 @@ def test_another_version_is_said(killed, model, name, damaged):
     recipe, _, noted = (killed / "recipe.yaml").read_text().partition("versions:")
     changed = re.sub(f"  {name}: .*", f"  {name}: another", noted)
     (killed / "recipe.yaml").write_text(f"{recipe}versions:{changed}")
-    (said,) = resume(killed, model)
+    said, *lost = resume(killed, model)
     assert said.startswith(f"the run was started with {name} another, and resumes with")
+    assert [sentence.partition(": ")[2] for sentence in lost] == [
+        "lacks the evaluations after 0, 3 steps; later ones are added"
+    ] * damaged
+
+
+@pytest.mark.parametrize("noted", ["", "versions: [torch]\n", "versions: abc\n"])
+def test_lost_versions_are_said(killed, model, noted):
+    recipe = (killed / "recipe.yaml").read_text().partition("versions:")[0]
+    (killed / "recipe.yaml").write_text(recipe + noted)
+    (said,) = resume(killed, model)
+    assert "recipe.yaml: its `versions` are lost" in said
 
 
 def test_weights_and_problems_that_change_have_other_hashes(model, tmp_path):
@@ -487,14 +553,8 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_another_one(killed, model
     assert (folder / "step-4.damaged.2" / "mine").exists()
 
 
-def edit(run: Path, before: str, after: str) -> None:
-    text = (run / "recipe.yaml").read_text()
-    assert before in text
-    (run / "recipe.yaml").write_text(text.replace(before, after))
-
-
 def test_a_recipe_that_was_changed_by_hand_is_refused_as_another_one_is(killed, model, capsys):
-    edit(killed, "learning_rate: 0.01", "learning_rate: 0.1")
+    replace_text(killed / "recipe.yaml", "learning_rate: 0.01", "learning_rate: 0.1")
     before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
     said = r"(?s)recipe.yaml has changed since step-4 was saved.*learner.learning_rate: 0.01 against 0.1"
     with pytest.raises(UserError, match=said):
@@ -515,7 +575,7 @@ def test_what_computes_nothing_otherwise_may_change(free):
 
 
 def test_a_recipe_in_other_words_is_the_same(straight, killed, model):
-    edit(killed, "learning_rate: 0.01", "learning_rate: 1e-2  # mine")
+    replace_text(killed / "recipe.yaml", "learning_rate: 0.01", "learning_rate: 1e-2  # mine")
     assert resume(killed, model) == []
     assert content(killed) == content(straight)
 

@@ -78,15 +78,15 @@ def test_what_is_certainly_the_disk_is_a_sentence_and_names_the_file(scorl, monk
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """Where nothing can be written: in a file, and in a folder that is read-only, for root too."""
+    """Where nothing can be written: in a file, in a folder that is read-only, for root too, and in the system's own."""
     (tmp_path / "file").touch()
     (tmp_path / "read-only").mkdir()
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: "read-only" not in str(path) and access(path, mode))
-    return {name: tmp_path / name for name in ("file", "read-only")}
+    return {"system": Path("/proc/x"), **{name: tmp_path / name for name in ("file", "read-only")}}
 
 
-@pytest.mark.parametrize("place", ["file", "read-only"])
+@pytest.mark.parametrize("place", ["file", "read-only", "system"])
 @pytest.mark.parametrize(
     "command",
     [

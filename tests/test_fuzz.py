@@ -75,6 +75,11 @@ def test_odd_yaml_is_plain_values_or_refused(name):
     [
         (["stages.0.problems=1000000000000000000000000000000"], "problems: should be at most 1,000,000"),
         (["evaluation.problems=1000001"], "at most 1,000,000"),
+        (["stages.0.steps=1000000000000000000000000000000"], "steps: should be at most 1,000,000"),
+        (["engine.temperature=1e30"], "temperature: should be at most 100"),
+        (["engine.temperature=1e-30"], "greedy samples of a problem are all alike"),
+        (["learner.learning_rate=1e30"], "learning_rate: should be at most 10"),
+        (["model.lora.r=1000000000000"], "r: should be at most 65,536"),
         (["stages.0.objective=[x]"], "stages.0.objective"),
         (["stages.0.objective={a: 1}"], "stages.0.objective"),
         (["task.name=[x]"], "task.name"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import unicodedata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,16 @@ from scorl.text_files import make_visible
 
 ODD_ATTEMPTS = [{"reward": "x"}, {"turn": None}, {"problem": ["a"]}, {"text": 5}, {"place": "x"}, {"tokens": "x"}]
 ODD_STEPS = [{"seconds": 5}, {"seconds": {"learn": "x"}}, {"alarms": ["x"]}, {"alarms": 5}, {"alarms": [{"step": 1}]}]
+ODD_STEPS += [{"alarms": [{"kind": 3, "statistic": "x"}]}, {"loss": [1]}, {"reward_t2": "x"}, {"step": True}]
+ODD_STEPS += [{"stage": ["x"]}, {"odd_gradients": [1]}, {"collected": {"tokens": "x"}}, {"truncated": "x"}]
+ODD_STEPS += [{"truncated": None, "reward_t1": 1.0}, {"delta": 0.5}]  # without what goes with them
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
         *(("attempts/step-000001.jsonl", changes) for changes in ODD_ATTEMPTS),
+        ("held-out/step-000006.jsonl", {"reward": "x"}),
         *(("steps.jsonl", changes) for changes in ODD_STEPS),
     ],
     ids=str,
@@ -40,15 +46,25 @@ def test_a_value_of_another_type_is_said_by_file_and_line(tmp_path, name, change
     file = tmp_path / "run" / name
     first, second, *rest = file.read_text().splitlines()
     file.write_text("\n".join([first, json.dumps(json.loads(second) | changes), *rest]) + "\n")
-    with pytest.raises(UserError, match=rf"{name}, line 2 is n.*`{next(iter(changes))}`"):
-        gather_report([tmp_path / "run"])
+    said = rf"{name}, line 2 .*`{next(iter(changes))}`"
+    if name == "steps.jsonl":
+        with pytest.raises(UserError, match=said):
+            gather_report([tmp_path / "run"])
+    else:  # the report is of all other files
+        with pytest.warns(UserWarning, match=said):
+            (run,) = gather_report([tmp_path / "run"]).runs
+        assert len(run.attempts["trajectories"]["step"]) == 7 * 4
     (tmp_path / "run" / "recipe.yaml").write_text("stages: []\n")
     followed = WatchedRun(RunDirectory(tmp_path / "run"))
     followed.refresh()
     assert len(followed.steps) == 6 - (name == "steps.jsonl")  # which leaves such lines out
 
 
-@pytest.mark.parametrize("changes", [{"metrics": {"delta": {"value": "x", "low": 0, "high": 0}}}, {"outcomes": 5}])
+ODD_EVALUATIONS = [{"metrics": {"delta": {"value": "x", "low": 0, "high": 0}}}, {"outcomes": 5}]
+ODD_EVALUATIONS += [{"outcomes": {"a": 5}}, {"outcomes": {"a": "8*"}}, {"edit_ratios": {"a": "x"}}]
+
+
+@pytest.mark.parametrize("changes", ODD_EVALUATIONS, ids=str)
 def test_an_evaluation_with_a_value_of_another_type_is_said(tmp_path, changes):
     write_run(tmp_path / "run")
     file = tmp_path / "run" / "evaluation.json"
@@ -166,6 +182,23 @@ def test_the_terminal_and_the_page_hide_the_same_characters() -> None:
     in_page = re.compile(f"[{hidden}]")
     letters = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]  # lone surrogates are another rule
     assert [letter for letter in letters if in_page.match(letter)] == [x for x in letters if make_visible(x) != x]
+
+
+def test_what_is_not_seen_is_shown_and_what_languages_need_stays() -> None:
+    """By Unicode's categories; ZWNJ and ZWJ, Arabic, Syriac, Kaithi and Egyptian signs are parts of words."""
+    kept = {
+        *map(chr, (0x200C, 0x200D, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD)),
+        *map(chr, range(0x600, 0x606)),
+    }
+    kept |= {"\t", "\n", *map(chr, range(0x13430, 0x13440))}
+    unseen = [
+        c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    ]
+    assert [c for c in unseen if (make_visible(c) == c) != (c in kept)] == []
+    text = (
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u4f60\u597d\u3000e\u0301\xa0\U0001f3f3\ufe0f\u200d\U0001f308"
+    )
+    assert make_visible(text) == text
 
 
 def test_edit_ratios_of_the_first_and_last_evaluation() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -208,9 +209,44 @@ def test_attempts_that_a_power_cut_emptied_are_said_to_be_damaged(run, bytes_lef
     written(run, 0)
     run.record_step(step(0), [response(0)], LoggingSettings(compress_attempts=True))
     os.truncate(run.attempt_files().path(0), bytes_left)
-    for read in (run.attempt_files().size, lambda step: list(run.attempts([step]))):
-        with pytest.raises(UserError, match=r"step-000000\.jsonl\.gz is no whole gzip file: "):
-            read(0)
+    with pytest.raises(UserError, match=r"step-000000\.jsonl\.gz is no whole gzip file: "):
+        list(run.attempts([0]))
+
+
+FILES = ("steps.jsonl", "evaluation.json", "attempts/step-000001.jsonl", "held-out/step-000002.jsonl")
+DEVICES = ("steps.jsonl", "evaluation.json", "attempts/step-000001.jsonl", "loggers.json")
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def read_everything(run: RunDirectory) -> None:
+    with run.lock():
+        list(run.attempts())
+        assert run.saved_steps() == []
+        assert run.logger_runs() == {}
+        run.cut(1)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        *((Path.mkdir, name) for name in (*FILES, ".lock")),
+        *((Path.touch, name) for name in ("attempts", "held-out", "checkpoints")),
+        *((endless, name) for name in DEVICES),
+    ],
+)
+def test_something_else_in_the_place_of_a_file_or_a_folder_is_named(run, make, name):
+    written(run, 2)
+    path = run.path / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    make(path)
+    with pytest.raises(UserError, match=rf"{path.name} is a .*, and should be a .*: move it away$"):
+        read_everything(run)
 
 
 DEEP = "[" * 100_000

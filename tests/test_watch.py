@@ -27,6 +27,7 @@ RECIPE = f"model: {{path: x}}\ntask: {{name: countdown}}\n{STAGES}\n"
 def step(number: int, **figures) -> dict:
     seconds = {"sample": 1.0, "judge": 0.5, "learn": 0.5}
     rates = {"accuracy_t1": 0.25, "accuracy_t2": 0.5, "delta": 0.25, "incorrect_to_correct": 0.3, "loss": 0.125}
+    rates |= {"answer_changed": 0.5}
     return {
         "step": number,
         "stage": "one",

@@ -29,8 +29,13 @@ CUT = " ..."
 """What stands at the end of one that was longer."""
 DEPTH = 100
 """The most mappings and lists within each other."""
-UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls but tab and line feed, what changes the direction of text around it, lone surrogates; as in page/dom.js."""
+UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+    r"\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
+)
+"""Unicode's controls but tab and line feed, lone surrogates, its line separators, and what it calls format characters:
+they change the direction of text around them or are not seen at all. But for the joiners and signs that words of
+languages have in them; as in page/dom.js."""
 
 
 def read_text(path: Path) -> str:
@@ -141,5 +146,5 @@ def as_message(text: str) -> str:
 
 
 def make_visible(text: str) -> str:
-    """The text without control characters and direction marks, which a model may write and a terminal would obey."""
+    """The text without control characters and what is not seen, which a model may write and a terminal would obey."""
     return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -180,6 +180,8 @@ def check_folder(folder: Path) -> None:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not there.is_dir():
         raise UserError(f"cannot write {folder}: {there} is a file")
+    if os.path.realpath(there).split("/")[1:2] in (["proc"], ["sys"]):  # where root may write, and make nothing
+        raise UserError(f"cannot write {folder}: {there} is the system's own")
     if not os.access(there, os.W_OK):
         raise UserError(f"cannot write {folder}: {there} is read-only")
 

@@ -25,7 +25,7 @@ from scorl.errors import GuardError, UserError
 from scorl.learner.update import Learner
 from scorl.model.shards import copy_to_host, local_shard
 
-__all__ = ["State", "read_state", "take_state", "write_state"]
+__all__ = ["State", "read_state", "read_updates", "take_state", "write_state"]
 
 NUMBERS = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -83,6 +83,11 @@ def take_state(learner: Learner, copy: bool = False) -> State:
 def write_state(learner: Learner, folder: Path) -> None:
     """Write the learner's state into a folder; a collective. See `take_state`."""
     take_state(learner).write(folder, learner.ranks)
+
+
+def read_updates(folder: Path) -> Any:
+    """The updates behind the state in a folder."""
+    return json.loads((folder / NUMBERS).read_text(encoding="utf-8")).get("updates")
 
 
 def read_state(learner: Learner, folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,11 @@ TRAINER = "trainer"
 MANIFEST = f"{TRAINER}/manifest.json"
 CARD = "README.md"
 """The model card: people write in theirs, so it is in no list of files, and never damaged."""
+READ = re.compile(
+    r".*\.(safetensors|jinja)|.*config\.json|.*\.index\.json|(added_tokens|special_tokens_map|tokenizer|vocab)\.json"
+    r"|tokenizer\.model|merges\.txt"
+)
+"""The names of files that are read wherever one lies beside those of a list."""
 FORMAT = 2
 """Of checkpoints. 1 had the trainer's state in a `state.pt`, and no manifest."""
 
@@ -75,6 +81,8 @@ def _read(folder: Path) -> dict[str, Any] | str:
     """
     if not (folder / MANIFEST).exists():
         return "is missing"
+    if not (folder / MANIFEST).is_file():  # a device may have no end
+        return "is no file"
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         # Versions before wrote none; a bit of what is summed up may also be that which makes a format a newer one.
@@ -126,17 +134,26 @@ def check_model_files(folder: Path) -> None:
 
 
 def _compare(folder: Path, files: dict[str, Any]) -> str | None:
-    """The first difference between files and what a manifest says of them; sizes first, which takes no time."""
+    """The first difference between files and what a manifest says of them; first what takes no time."""
     try:
         for name, file in files.items():
             if not (folder / name).is_file():
                 return f"{name} is missing"
             if (size := (folder / name).stat().st_size) != file["bytes"]:
                 return f"{name} has {size:,} bytes, and had {file['bytes']:,}"
+        if stray := next(_unlisted(folder, files), None):
+            return f"{stray} is none of its files, and would be read: move it away"
         wrong = (name for name, sha in _hashes(folder, files) if sha != files[name]["sha256"])
         return next((f"{name} has changed (SHA-256)" for name in wrong), None)
     except (OSError, KeyError, TypeError) as error:
         return f"{MANIFEST} or a file of it cannot be read ({type(error).__name__}: {error})"
+
+
+def _unlisted(folder: Path, files: dict[str, Any]) -> Iterator[str]:
+    """What lies beside the files of a list and would be read with them, as `cp -r` over a folder leaves it."""
+    for place in sorted({folder, *((folder / name).parent for name in files)}):
+        names = (path.relative_to(folder).as_posix() for path in sorted(place.iterdir()) if READ.fullmatch(path.name))
+        yield from (name for name in names if name not in files)
 
 
 def _hashes(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:

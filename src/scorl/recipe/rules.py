@@ -48,7 +48,7 @@ def _sampling(recipe: Recipe) -> Iterator[str]:
             f"engine.name: {engine.name} asks a model whose weights are elsewhere, so there is nothing to train; "
             "measure it with scorl evaluate openai:MODEL@URL"
         )
-    if engine.temperature <= 0:
+    if engine.temperature < 0.001:
         yield "engine.temperature: greedy samples of a problem are all alike and teach nothing; 1.0 is usual"
     limits = () if isinstance(engine.max_tokens, int) else engine.max_tokens
     if recipe.stages and len(limits) > recipe.attempts:

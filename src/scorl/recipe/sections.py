@@ -119,7 +119,7 @@ class EngineSettings:
     """What writes the attempts in training, by name, with the engine's own settings."""
 
     name: str = "auto"
-    temperature: Annotated[float, Ge(0)] = 1.0
+    temperature: Annotated[float, Interval(ge=0, le=100)] = 1.0
     """Sampling temperature of training (stated: 1.0); the learner uses the same."""
     max_tokens: MaxTokens = 256
     """The longest response in tokens (open). A list, `[64, 256]`: that of attempt 1, of attempt 2, and so on; the last

@@ -10,11 +10,13 @@ Columns of texts hold places in `strings`; null, and -1 in those, is what a line
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from statistics import fmean
 from typing import Any
 
+from scorl.errors import UserError
 from scorl.report.curves import name_stage
 from scorl.report.trajectories import flip_class, gather_trajectories
 from scorl.run.directory import RunDirectory
@@ -78,13 +80,22 @@ def pack_attempts(run: RunDirectory, files: Iterable[File], stages: Sequence[tup
     responses: dict[str, list[Any]] = {name: [] for name in (*TEXTS, *NUMBERS, "offline")}
     for step, held_out in files:
         stage = name_stage(stages, step - held_out)
-        for lines in gather_trajectories(run.attempts([step], held_out)):
+        for lines in _read_or_warn(run, step, held_out):
             row = {**_describe(lines, pool, stage), "held_out": int(held_out), "step": step}
             for name, column in trajectories.items():
                 column.append(row[name])
             for line in lines:
                 _append_response(responses, line, pool)
     return {"strings": list(pool), "trajectories": trajectories, "responses": responses}
+
+
+def _read_or_warn(run: RunDirectory, step: int, held_out: bool) -> list[list[Record]]:
+    """The trajectories of a file; none of one that is damaged, for a run of days shall not end without a report."""
+    try:
+        return list(gather_trajectories(run.attempts([step], held_out)))
+    except UserError as error:
+        warnings.warn(f"{error}. The report is without that file's attempts", stacklevel=2)
+        return []
 
 
 def read_flips(packed: Packed) -> Iterator[tuple[int, str, str]]:

@@ -18,22 +18,21 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from itertools import chain, count
 from pathlib import Path
 
 import torch
 
 from scorl.distributed.ranks import Ranks
-from scorl.errors import UserError
 from scorl.learner import Learner
 from scorl.learner.state import read_state, take_state
 from scorl.model.loading import saved_steps
-from scorl.model.manifest import CARD, MANIFEST, TRAINER, dump_manifest, find_damage, read_manifest, write_manifest
+from scorl.model.manifest import CARD, MANIFEST, TRAINER, dump_manifest, read_manifest, write_manifest
 from scorl.recipe.hidden import hide_in_text
 from scorl.run.directory import RunDirectory
 from scorl.run.files import replacing, sync, sync_tree, write_whole
+from scorl.run.newest import find_damage_to_best, find_newest, has_state, set_aside
 from scorl.settings import CheckpointSettings
 
 __all__ = ["ADAPTER", "Describe", "Saver", "load", "prune"]
@@ -166,19 +165,21 @@ def _publish(draft: Path, folder: Path, directory: RunDirectory) -> None:
 def load(directory: RunDirectory, learner: Learner, notify: Callable[[str], None]) -> None:
     """Put the state of the newest whole checkpoint into the learner, where there is one. All ranks take part.
 
-    Newer checkpoints that are damaged are set aside, and `notify` is told.
+    Newer checkpoints that are damaged are set aside, and `notify` is told, also of damage to the best one.
 
     Raises:
         UserError: no checkpoint is whole, or another version of scorl or another model wrote it.
     """
     steps = directory.saved_steps()
-    step, damaged = learner.ranks.broadcast(lambda: _newest_whole(directory, steps), "the newest whole checkpoint")
+    step, damaged = learner.ranks.broadcast(lambda: find_newest(directory, steps), "the newest whole checkpoint")
     if step is None:
         return
     if learner.ranks.main:
         for folder, damage in damaged.items():
-            aside = _set_aside(folder)
+            aside = set_aside(folder)
             notify(f"{folder} is damaged, and now called {aside.name}: {damage}. The run resumes from step-{step}")
+        if sentence := find_damage_to_best(directory, step):
+            notify(sentence)
     read_state(learner, directory.checkpoint(step) / TRAINER)
 
 
@@ -199,37 +200,6 @@ def prune(directory: RunDirectory, settings: CheckpointSettings) -> None:
             _remove_state(directory.checkpoint(step))
 
 
-def _newest_whole(directory: RunDirectory, steps: Sequence[int]) -> tuple[int | None, dict[Path, str]]:
-    """The step of the newest checkpoint to resume from, None where there is none at all; what ails the newer ones."""
-    damaged: dict[Path, str] = {}
-    without_state: list[Path] = []
-    for step in reversed(steps):
-        folder = directory.checkpoint(step)
-        _check_version(folder)
-        if damage := find_damage(folder):
-            damaged[folder] = damage
-        elif not _has_state(folder):
-            without_state.append(folder)
-        else:
-            return step, damaged
-    if steps:
-        raise UserError(
-            "\n  ".join(
-                [
-                    f"{directory.path}: cannot resume from any of its checkpoints. Start another run with --out, if "
-                    "need be from the weights of one (model.path=...):",
-                    *(f"{folder.name}: {damage}" for folder, damage in damaged.items()),
-                    *(
-                        f"{folder.name}: is whole as a model, but the trainer's state was deleted from it "
-                        "(checkpoint.state_total_limit)"
-                        for folder in without_state
-                    ),
-                ]
-            )
-        )
-    return None, {}
-
-
 def _link(path: Path, folder: Path) -> None:
     """Have a link lead to a folder beside it; a copy of one, as `cp -rL` makes it, goes."""
     if path.is_dir() and not path.is_symlink():
@@ -238,41 +208,17 @@ def _link(path: Path, folder: Path) -> None:
         link.symlink_to(folder.name)
 
 
-def _has_state(folder: Path) -> bool:
-    manifest = read_manifest(folder)
-    return manifest is not None and any(name.startswith(f"{TRAINER}/") for name in manifest["files"])
-
-
 def _remove_state(folder: Path) -> None:
     """Leave of a checkpoint what is the model's; what a kill leaves of the state, the next call deletes."""
     manifest = read_manifest(folder)
     if manifest is None:
         return
-    if _has_state(folder):
+    if has_state(folder):
         files = {name: file for name, file in manifest["files"].items() if not name.startswith(f"{TRAINER}/")}
         write_whole(folder / MANIFEST, dump_manifest(manifest | {"files": files}))
     for path in (folder / TRAINER).iterdir():
         if path != folder / MANIFEST:
             path.unlink()
-
-
-def _check_version(folder: Path) -> None:
-    """Versions before the manifest had these files, and another state in them."""
-    old = (folder / TRAINER / "state.pt", folder / TRAINER / "state")
-    if not (folder / MANIFEST).exists() and any(path.exists() for path in old):
-        raise UserError(
-            f"{folder}: its trainer state is another version's of scorl, so the run cannot be resumed; "
-            f"start a new one from its weights: scorl train RECIPE model.path={folder} --out NEW"
-        )
-
-
-def _set_aside(folder: Path) -> Path:
-    """Rename a damaged checkpoint, so that it is no checkpoint any more and what can be saved of it is not lost."""
-    name = f"{folder.name}.damaged"
-    names = chain([name], (f"{name}.{number}" for number in count(2)))
-    aside = next(path for path in map(folder.with_name, names) if not os.path.lexists(path))
-    os.replace(folder, aside)
-    return aside
 
 
 def _reward(checkpoint: Path) -> float | None:

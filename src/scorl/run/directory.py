@@ -24,11 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from scorl.distributed.ranks import ALONE, Ranks
-from scorl.errors import UserError
 from scorl.model.loading import CHECKPOINTS, checkpoint_folder, saved_steps
 from scorl.model.manifest import TRAINER
 from scorl.recipe.source import RECIPE_FILE
-from scorl.run.files import Record, is_draft, read_sealed, remove_drafts, sync, to_lines, to_sealed, write_whole
+from scorl.run.files import (
+    Record,
+    check_is_folder,
+    is_draft,
+    read_sealed,
+    remove_drafts,
+    sync,
+    to_lines,
+    to_sealed,
+    write_whole,
+)
 from scorl.run.history import cut_evaluations, find_gap, read_evaluations, read_logger_runs, read_steps
 from scorl.run.lock import exclusive
 from scorl.run.step_files import StepFiles
@@ -268,10 +277,7 @@ class RunDirectory:
         for folder in (self.path, *(folder for pattern in WRITTEN for folder in self.path.glob(pattern))):
             if not folder.is_symlink():  # else other runs write there too
                 remove_drafts(folder)
-        try:
-            steps = read_steps(self.path / STEPS)
-        except UserError as error:
-            raise UserError(f"{error}. Delete that line: the run resumes without it, and says so") from None
+        steps = read_steps(self.path / STEPS)
         if (self.path / STEPS).exists():  # of a torn line nothing is read, and it would stand before the next one
             write_whole(self.path / STEPS, to_lines([step for step in steps if step["step"] < updates]))
         for held_out in (False, True):  # an evaluation belongs to the updates before it
@@ -281,8 +287,7 @@ class RunDirectory:
             self._write_evaluations(cut_evaluations(evaluations, updates))
 
     def _saved_steps(self) -> list[int]:
-        if self.checkpoints.is_file():
-            raise UserError(f"{self.checkpoints} is a file, and should be a folder: move it away")
+        check_is_folder(self.checkpoints)
         return saved_steps(self.path)
 
     def _evaluations(self) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from scorl.trajectory import Credit, Trajectory
 
 __all__ = [
     "Record",
+    "check_is_file",
+    "check_is_folder",
     "is_draft",
     "read_all",
     "read_json",
@@ -138,8 +140,33 @@ def read_responses(file: Path, whole: bool = False) -> Iterator[Record]:
         yield record
 
 
+def check_is_file(path: Path) -> None:
+    """Refuse a folder, and a device or a pipe, whose content may have no end, in a file's place.
+
+    Raises:
+        UserError: it is there, and none.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'a device'}, and should be a file: move it away")
+
+
+def check_is_folder(path: Path) -> None:
+    """Refuse anything else in a folder's place.
+
+    Raises:
+        UserError: it is there, and none.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, and should be a folder: move it away")
+
+
 def read_all(file: Path) -> list[Record]:
-    """As `read_records`; none where the file is not there."""
+    """As `read_records`; none where the file is not there.
+
+    Raises:
+        UserError: a line is no JSON object, or it is no file.
+    """
+    check_is_file(file)
     return list(read_records(file)) if file.exists() else []
 
 
@@ -149,6 +176,7 @@ def read_sealed(file: Path) -> list[Record]:
     Raises:
         DamagedError: it is not what was written.
     """
+    check_is_file(file)
     head, _, body = file.read_bytes().partition(b"\n")
     try:
         first = json.loads(head)
@@ -163,16 +191,17 @@ def read_sealed(file: Path) -> list[Record]:
         raise DamagedError(f"{file} is damaged: {error}") from None
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path, advice: str) -> Any:
     """What a JSON file holds; an empty dict where it is not there.
 
     Raises:
-        UserError: it is no JSON.
+        UserError: it is no JSON; `advice` says what to do then.
     """
+    check_is_file(file)
     try:
         return json.loads(file.read_bytes()) if file.exists() else {}
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is no JSON: {error}") from None
+        raise UserError(f"{file} is no JSON ({error}): {advice}") from None
 
 
 def to_lines(records: Iterable[Record]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from scorl.errors import UserError
-from scorl.run.files import Record, read_all, read_json
+from scorl.run.files import Record, check_is_file, read_all, read_json
 
 __all__ = [
     "cut_evaluations",
@@ -22,17 +23,24 @@ __all__ = [
     "read_steps",
 ]
 
+WITHOUT_EVALUATIONS = "move it away, and the run does without"
+WITHOUT_NAMES = "move it away, and the loggers begin others"
+
 
 def read_steps(file: Path) -> list[Record]:
     """The records of the steps, in order; none where the file is not there.
 
     Raises:
-        UserError: a line is none of a step.
+        UserError: a line is none of a step, or it is no file.
     """
-    records = read_all(file)
-    for number, record in enumerate(records, 1):
-        if fault := find_fault(record):
-            raise UserError(f"{file}, line {number} {fault}")
+    check_is_file(file)
+    try:
+        records = read_all(file)
+        for number, record in enumerate(records, 1):
+            if fault := find_fault(record):
+                raise UserError(f"{file}, line {number} {fault}")
+    except UserError as error:
+        raise UserError(f"{error}. Delete that line: the run resumes without it, and says so") from None
     return records
 
 
@@ -40,22 +48,64 @@ def find_fault(record: Record) -> str | None:
     """Why a record is none of a step, in words."""
     if not _has_step(record) or "stage" not in record:
         return f"says no `{'stage' if _has_step(record) else 'step'}`"
-    odd = next((key for key, fits in FITS.items() if not fits(record.get(key))), None)
-    return odd and f"is none of a step: its `{odd}` is {record[odd]!r:.60}"
+    for key, value in record.items():
+        if not FITS.get(key, _is_figure if FIGURES.fullmatch(key) else _is_anything)(value):
+            return f"is none of a step: its `{key}` is {value!r:.60}"
+    for key, others in TOGETHER.items():
+        lacking = next((other for other in others if record.get(other) is None), None)
+        if lacking and record.get(key) is not None:
+            return f"is none of a step: it has `{key}` and no `{lacking}`"
+    return None
+
+
+def _is_anything(value: Any) -> bool:
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float))
+
+
+def _has_figures(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(map(_is_figure, value.values())))
 
 
 def _has_numbers(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and all(isinstance(v, (int, float)) for v in value.values()))
+    return _has_figures(value) and None not in (value or {}).values()
+
+
+def _has_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _has_alarms(value: Any) -> bool:
     return value is None or (
-        isinstance(value, list) and all(isinstance(v, dict) and v.keys() >= {"kind", "statistic"} for v in value)
+        isinstance(value, list)
+        and all(isinstance(v, dict) and _is_text(v.get("kind")) and _is_text(v.get("statistic")) for v in value)
     )
 
 
-FITS = {"seconds": _has_numbers, "alarms": _has_alarms}
+FITS: dict[str, Callable[[Any], bool]] = {
+    "stage": _is_text,
+    "objective": _is_text,
+    "adaptive": _has_figures,
+    "collected": _has_figures,
+    "odd_gradients": _has_texts,
+    "seconds": _has_numbers,
+    "alarms": _has_alarms,
+}
 """What a step's record may have in these places, which older versions did not all write."""
+FIGURES = re.compile(
+    "(accuracy|delta|reward|kl|frac|incorrect|correct)_.*|delta|answer_changed|truncated|out_of_context|loss|grad_norm"
+    "|learning_rate|logprob_gap|sync_gap|skipped|tokens"
+)
+"""The names of what is a number, or null."""
+TOGETHER = {"reward_t1": ("truncated",), "delta": ("answer_changed", "accuracy_t1", "accuracy_t2")}
+"""What alarms read, in the records of every version, where there is a figure."""
 
 
 def find_gap(file: Path, steps: Sequence[Record], updates: int) -> str | None:
@@ -74,9 +124,9 @@ def read_evaluations(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file holds something else.
     """
-    evaluations: dict[str, Any] = read_json(file)
+    evaluations: dict[str, Any] = read_json(file, WITHOUT_EVALUATIONS)
     if not isinstance(evaluations, dict) or not all(map(_is_evaluation, evaluations.values())):
-        raise UserError(f"{file} holds no evaluations (docs/run-directory.md): move it away, and the run does without")
+        raise UserError(f"{file} holds no evaluations (docs/run-directory.md): {WITHOUT_EVALUATIONS}")
     return evaluations
 
 
@@ -105,9 +155,9 @@ def read_logger_runs(file: Path) -> dict[str, str]:
     Raises:
         UserError: the file holds something else.
     """
-    runs: dict[str, str] = read_json(file)
+    runs: dict[str, str] = read_json(file, WITHOUT_NAMES)
     if not isinstance(runs, dict) or not all(isinstance(run, str) for run in runs.values()):
-        raise UserError(f"{file} holds no names of runs: move it away, and the loggers begin others")
+        raise UserError(f"{file} holds no names of runs: {WITHOUT_NAMES}")
     return runs
 
 
@@ -124,10 +174,21 @@ def has_metrics(evaluation: Any) -> bool:
 def _is_evaluation(latest: Any) -> bool:
     history = latest.get("history") if isinstance(latest, dict) else None
     return isinstance(history, list) and all(
-        _has_step(entry) and has_metrics(entry) and isinstance(entry.get("outcomes", {}), dict)
+        _has_step(entry)
+        and has_metrics(entry)
+        and _has_words(entry.get("outcomes", {}))
+        and _has_numbers(entry.get("edit_ratios"))
         for entry in [latest, *history]
     )
 
 
+def _has_words(outcomes: Any) -> bool:
+    """Whether it says at least an attempt of each sample; see scorl.metrics.words."""
+    return isinstance(outcomes, dict) and all(
+        _is_text(text) and text and all({"0", "1"} & set(word) for word in text.split()) for text in outcomes.values()
+    )
+
+
 def _has_step(record: Any) -> bool:
-    return isinstance(record, dict) and isinstance(record.get("step"), int)
+    step = record.get("step") if isinstance(record, dict) else None
+    return isinstance(step, int) and not isinstance(step, bool)

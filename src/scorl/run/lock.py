@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scorl.errors import UserError
+from scorl.run.files import check_is_file, check_is_folder
 
 __all__ = ["exclusive"]
 
@@ -18,9 +19,14 @@ def exclusive(lock: Path) -> Iterator[None]:
     """Hold the lock, whose folder is made where it is not there.
 
     Raises:
-        UserError: another process holds it, or the file system has no locks.
+        UserError: another process holds it, the folder cannot be made, or the file system has no locks.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    check_is_folder(lock.parent)
+    check_is_file(lock)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # as /proc says, where nothing can be made
+        raise UserError(f"cannot write {lock.parent}: {error.strerror}") from None
     with lock.open("w") as handle:
         try:
             # Not the file but the lock on it says that somebody is at work, so a killed run leaves nothing behind.

@@ -12,9 +12,11 @@ from scorl.errors import UserError
 from scorl.model.manifest import read_manifest
 from scorl.recipe import Recipe, differences, is_longer, resolve_text
 from scorl.recipe.source import RECIPE_FILE
-from scorl.run.directory import RunDirectory
+from scorl.run.attempts import list_ranges
+from scorl.run.directory import EVALUATIONS, RunDirectory
+from scorl.settings import EvaluationSettings
 
-__all__ = ["check_resumable", "find_lost_attempts", "refuse_recipe"]
+__all__ = ["check_resumable", "find_lost_attempts", "find_lost_evaluations", "refuse_recipe"]
 
 
 def check_resumable(directory: RunDirectory, started: Recipe) -> None:
@@ -70,6 +72,16 @@ def find_lost_attempts(directory: RunDirectory, updates: int) -> str | None:
     if missing := [step for step in range(min(there, default=0), updates) if step not in there]:
         folder = directory.attempt_files().folder
         return f"{folder}: lacks the attempts of {len(missing)} steps, the first of them {missing[0]}"
+    return None
+
+
+def find_lost_evaluations(directory: RunDirectory, settings: EvaluationSettings, updates: int) -> str | None:
+    """Whether evaluations that were due before so many updates are lost, in a sentence."""
+    due = range(0, updates, settings.eval_steps) if settings.eval_steps else range(min(updates, 1))
+    there = {entry["step"] for entry in directory.evaluations().get(settings.split, {}).get("history", [])}
+    if missing := [step for step in due if step not in there]:
+        file = directory.path / EVALUATIONS
+        return f"{file}: lacks the evaluations after {list_ranges(missing)} steps; later ones are added"
     return None
 
 

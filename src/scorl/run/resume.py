@@ -9,11 +9,11 @@ from dataclasses import replace
 from scorl.errors import UserError
 from scorl.learner import Learner
 from scorl.recipe import is_longer, resolve
-from scorl.recipe.source import parse
+from scorl.recipe.source import RECIPE_FILE, parse
 from scorl.run import checkpoint
 from scorl.run.build import BuiltRecipe, versions
 from scorl.run.directory import RunDirectory
-from scorl.run.resumable import check_resumable, find_lost_attempts
+from scorl.run.resumable import check_resumable, find_lost_attempts, find_lost_evaluations
 from scorl.training.batches import legs
 
 __all__ = ["resume"]
@@ -46,10 +46,14 @@ def resume(built: BuiltRecipe, directory: RunDirectory, learner: Learner, notify
     checkpoint.prune(directory, built.recipe.checkpoint)  # a kill may have come before it
     gap = directory.find_gap(learner.updates)
     if directory.ranks.main:
+        if learner.updates and not _versions_at_start(directory):
+            file = directory.path / RECIPE_FILE
+            notify(f"{file}: its `versions` are lost, so whether the run goes on as it began is not known")
         for difference in _version_differences(built, directory):
             notify(f"{difference}: from here on the run is not bit-for-bit what it would have been")
+        evaluations = find_lost_evaluations(here, built.recipe.evaluation, learner.updates)
         lost = None if built.recipe.logging.attempts_total_limit else find_lost_attempts(directory, learner.updates)
-        for sentence in filter(None, (gap, lost)):
+        for sentence in filter(None, (gap, lost, evaluations)):
             notify(sentence)
 
 
@@ -79,8 +83,9 @@ def _note_changes(built: BuiltRecipe, directory: RunDirectory, notify: Callable[
 
 
 def _versions_at_start(directory: RunDirectory) -> Mapping[str, str]:
-    recipe = parse(directory.recipe_text(), str(directory.path)) or {}
-    return recipe.get("versions") or {}
+    """Those that recipe.yaml notes; none where it notes nothing that could be some."""
+    noted = (parse(directory.recipe_text(), str(directory.path)) or {}).get("versions")
+    return noted if isinstance(noted, dict) else {}
 
 
 def _version_differences(built: BuiltRecipe, directory: RunDirectory) -> Iterator[str]:

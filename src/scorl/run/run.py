@@ -229,6 +229,6 @@ def _response_records(step: Step) -> list[Record]:
 def _training_reward(records: Sequence[Record], since: int) -> float | None:
     """The mean reward of the last attempts over the steps since one; None where nothing was sampled."""
     newest = [record for record in records if record["step"] >= since]
-    last = [[record[key] for key in record if key.startswith("reward_t")][-1] for record in newest]
+    last = [[None, *(record[key] for key in record if key.startswith("reward_t"))][-1] for record in newest]
     rewards = [reward for reward in last if reward is not None]
     return sum(rewards) / len(rewards) if rewards else None

@@ -9,8 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from scorl.errors import UserError
-from scorl.run.files import Record, read_responses, to_lines, write_whole
+from scorl.run.files import Record, check_is_file, check_is_folder, read_responses, to_lines, write_whole
 
 __all__ = ["StepFiles"]
 
@@ -27,7 +26,12 @@ class StepFiles:
     folder: Path
 
     def steps(self) -> list[int]:
-        """Those that have a file, in order."""
+        """Those that have a file, in order.
+
+        Raises:
+            UserError: the folder is none.
+        """
+        check_is_folder(self.folder)
         found = (NAME.fullmatch(path.name) for path in self.folder.glob("step-*"))
         return sorted({int(match[1]) for match in found if match})
 
@@ -37,18 +41,13 @@ class StepFiles:
         return packed if packed.exists() else plain
 
     def size(self, step: int) -> int:
-        """The bytes of a step's records, as text; none where it is gone.
-
-        Raises:
-            UserError: it is no whole gzip file.
-        """
+        """The bytes of a step's records, as text; none where it is gone, some number where it is no whole gzip file."""
         path = self.path(step)
         with suppress(FileNotFoundError):
-            if path.suffix != ".gz":
-                return path.stat().st_size
+            size = path.stat().st_size
+            if path.suffix != ".gz" or size < SHORTEST or not path.is_file():
+                return size
             with path.open("rb") as file:
-                if file.seek(0, os.SEEK_END) < SHORTEST:
-                    raise UserError(f"{path} is no whole gzip file: it has {file.tell()} bytes")
                 file.seek(-4, os.SEEK_END)  # where gzip keeps it
                 return int.from_bytes(file.read(), "little")
         return 0
@@ -61,6 +60,7 @@ class StepFiles:
 
     def read(self, step: int) -> Iterator[Record]:
         """The records of a step; none where it is gone."""
+        check_is_file(self.path(step))
         with suppress(FileNotFoundError):
             yield from read_responses(self.path(step), whole=True)
 
@@ -73,6 +73,7 @@ class StepFiles:
         """Delete those of some steps."""
         for step in steps:
             for path in self._paths(step):
+                check_is_file(path)
                 path.unlink(missing_ok=True)
 
     def _paths(self, step: int) -> tuple[Path, Path]:

@@ -21,7 +21,7 @@ class LearnerSettings:
 
     optim: Literal["adam", "adamw"] = "adam"
     """Adam (stated in the paper), or AdamW with `weight_decay`."""
-    learning_rate: Annotated[float, Gt(0)] = 5e-6
+    learning_rate: Annotated[float, Interval(gt=0, le=10)] = 5e-6
     """Peak learning rate: 5e-6 on MATH, 1e-5 on MBPP (stated)."""
     adam_beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Decay rate of Adam's mean of gradients (open: torch's default)."""

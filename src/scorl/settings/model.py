@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Interval, MinLen
 
 from scorl.errors import UserError
 
@@ -21,7 +21,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class LoraSettings:
     """Low-rank adapters (peft) in place of full fine-tuning."""
 
-    r: Annotated[int, Ge(1)] = 16
+    r: Annotated[int, Interval(ge=1, le=65_536)] = 16
     """Rank of each adapter."""
     lora_alpha: Annotated[int, Ge(1)] = 32
     """Scale: the adapter's output is multiplied by lora_alpha / r, so by 0 nothing would be learned."""

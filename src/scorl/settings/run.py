@@ -54,7 +54,7 @@ class EvaluationSettings:
     """Steps between evaluations; 0: only before the first and after the last step."""
     problems: Count | None = 200
     """Held-out problems; null: all of the split."""
-    temperature: Annotated[float, Ge(0)] = 0.0
+    temperature: Annotated[float, Interval(ge=0, le=100)] = 0.0
     """0 is greedy, as in the paper."""
     samples: Count = 1
     """Samples per problem; more than one only makes sense at a temperature above 0."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 
 from scorl.objectives import OBJECTIVES, Objective
 from scorl.rollout import First
@@ -19,7 +19,7 @@ class Stage:
     """One entry of the list that a run goes through; interleaving and further attempts are longer lists."""
 
     objective: Objective
-    steps: Annotated[int, Ge(1)]
+    steps: Count
     """Updates of the policy (open in the paper: how 3,000 steps divide between the stages)."""
     problems: Count = 64
     """Problems per step; the paper's batch of 512 is read as 64 problems of 8 samples (open)."""

@@ -1,9 +1,9 @@
 // Elements. Text reaches the page as text nodes alone, so that nothing a model wrote can be markup.
 
 const REPLACED = '\uFFFD';
-// Controls but tab and line feed, lone surrogates, and what changes the direction of text around it.
+// Controls but tab and line feed, line separators, format characters, lone surrogates; as in text_files.py.
 const UNSEEN =
-  /[\x00-\x08\x0B-\x1F\x7F-\x9F\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]|[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g;
+  /[\x00-\x08\x0B-\x1F\x7F-\x9F\xAD\u061C\u180E\u200B\u200E\u200F\u2028-\u202E\u2060-\u206F\uFEFF\uFFF9-\uFFFB]|[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]|\uD82F[\uDCA0-\uDCA3]|\uD834[\uDD73-\uDD7A]|\uDB40[\uDC01\uDC20-\uDC7F]/g;
 
 /** Text as it may be shown. */
 function visible(text) {
