@@ -239,7 +239,7 @@ def check_direction(pull: Pull) -> None:
     It must fall by each token's credit as that token's log-probability rises. What the KL in the reward may take off is
     left open, so that where it outweighs the credits this is not seen.
     """
-    if not pull.astray:
+    if pull.astray < 1:
         return
     if pull.along_loss < -GRADIENT_FLOOR:
         raise GuardError(

@@ -107,7 +107,7 @@ class Piece:
         return cls(name, parameter, places, weights[places])
 
     def went_astray(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        """Whether an element moved otherwise than by its moments, and whether none moved at all, [2].
+        """1 where an element moved otherwise than by its moments, 2 where none moved at all besides, else 0.
 
         Next to its size a step may round by some distances to the next number.
         """
@@ -116,7 +116,8 @@ class Piece:
         step: Tensor = group["lr"] * (self._adam(group, kept) + group["weight_decay"] * self.before)
         missed = (self.before - after - step).abs()
         rounding = 4 * torch.finfo(after.dtype).eps * self.before.abs() + NOTHING
-        return torch.stack([(missed > ASTRAY * step.abs() + rounding).any(), (after == self.before).all()])
+        astray = (missed > ASTRAY * step.abs() + rounding).any()
+        return astray * (1 + (after == self.before).all().int())
 
     def _adam(self, group: Mapping[str, Any], kept: Mapping[str, Any]) -> Tensor:
         """Adam's step at a learning rate of 1, from the moments; without any, that of a first update."""
@@ -139,10 +140,10 @@ def check_moving(pieces: Sequence[Piece], optimizer: torch.optim.Optimizer, lr: 
     if not pieces:
         return
     looks = torch.stack([piece.went_astray(optimizer) for piece in pieces]).tolist()
-    astray = [(piece.name, still) for piece, (stray, still) in zip(pieces, looks, strict=True) if stray]
+    astray = [(piece.name, look) for piece, look in zip(pieces, looks, strict=True) if look >= 1]
     if astray:
-        name, still = astray[0]
-        what = "did not change" if still else "changed by other steps than Adam's moments and the learning rate say"
+        name, look = astray[0]
+        what = "did not change" if look > 1 else "changed by other steps than Adam's moments and the learning rate say"
         raise GuardError(
             f"{len(astray)} of {len(pieces)} trainable tensors that were looked at, {name} first, {what} in an update "
             f"with gradient norm {grad_norm:.2e} and learning rate {lr:.1e}: has the optimiser stopped working, or "
