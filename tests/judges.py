@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from support.hostile import ADD, CHEATS, HONEST, TESTS
-from support.processes import cpu_seconds, descendants
+from support.processes import cpu_seconds, descendants, is_running
 
 from scorl.sandbox.bubblewrap import find_interpreter
 from scorl.trajectory import Problem, Verdict, user
@@ -226,6 +226,12 @@ def try_programs(count: int, seed: int) -> Counter[str]:
     return found
 
 
+def is_ours(group: Path) -> bool:
+    """Whether a control group belongs to a process of this one's, or to none: others may judge programs meanwhile."""
+    owner = int(group.name.partition("-")[2])
+    return not is_running(owner) or owner in descendants(os.getpid())
+
+
 def count_what_is_there() -> dict[str, int]:
     """What could leak: processes, files, control groups."""
     time.sleep(0.5)
@@ -235,7 +241,9 @@ def count_what_is_there() -> dict[str, int]:
         "processes": len(descendants(os.getpid())),
         "files open here": len(os.listdir("/proc/self/fd")),
         "files open in workers": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in workers),
-        "control groups": len({path for kind in ("", "*/") for path in groups.glob(f"{kind}**/scorl-*")}),
+        "control groups": len(
+            {path for kind in ("", "*/") for path in groups.glob(f"{kind}**/scorl-*") if is_ours(path)}
+        ),
         "temporary files": len(list(Path(tempfile.gettempdir()).glob("scorl-program-*"))),
     }
 
