@@ -24,7 +24,7 @@ from scorl.engines import torch as engine
 from scorl.learner import parallel, update
 from scorl.model.onednn import OnednnLinear
 
-__all__ = ["measure"]
+__all__ = ["measure", "watched"]
 
 SAMPLING = {
     "matrices": [(OnednnLinear, "forward")],
@@ -61,7 +61,7 @@ def measure(model: str, size: Size) -> dict[str, dict[str, float]]:
 
 
 def _shares(act: Callable[[], None], parts: dict[str, list[tuple[Any, str]]]) -> dict[str, float]:
-    with _watched(parts) as seconds:
+    with watched(parts) as seconds:
         began = clock()
         act()
         whole = clock() - began
@@ -70,12 +70,12 @@ def _shares(act: Callable[[], None], parts: dict[str, list[tuple[Any, str]]]) ->
 
 
 @contextmanager
-def _watched(parts: dict[str, list[tuple[Any, str]]]) -> Iterator[Counter[str]]:
+def watched(parts: dict[str, list[tuple[Any, str]]]) -> Iterator[Counter[str]]:
     """Count what the named functions take while this lasts."""
     seconds: Counter[str] = Counter()
     within = [0.0]
 
-    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
             began = clock()
             within.append(0.0)
@@ -91,7 +91,7 @@ def _watched(parts: dict[str, list[tuple[Any, str]]]) -> Iterator[Counter[str]]:
     with ExitStack() as stack:
         for name, functions in parts.items():
             for where, attribute in functions:
-                stack.enter_context(patch.object(where, attribute, watched(name, getattr(where, attribute))))
+                stack.enter_context(patch.object(where, attribute, timed(name, getattr(where, attribute))))
         yield seconds
 
 

@@ -12,7 +12,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("common", "floor", "table"):
+    for name in ("common", "floor", "growth", "guards", "profile_parts", "step", "table"):
         sys.modules.pop(name, None)
 
 
@@ -48,6 +48,15 @@ def test_ratios_are_medians_of_pairs():
 
     figures = Comparison([1.0, 2.0, 4.0], [3.0, 4.0, 20.0]).figures(tokens=8)
     assert figures == {"ours": 4.0, "peer": 2.0, "ratio": 3.0}
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_each_guard_takes_its_time_of_a_step():
+    from guards import measure
+
+    step, guards = measure("countdown", ["stages.0.problems=4", "stages.0.samples=4"], 1)
+    assert all(seconds > 0 for seconds in guards.values())
+    assert sum(guards.values()) < step
 
 
 @pytest.mark.usefixtures("benchmarks")
