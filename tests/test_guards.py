@@ -60,6 +60,7 @@ class Run:
         max_tokens=4,
         judge=toss_coins,
         source=None,
+        reset_after=0,
         **settings,
     ):
         self.policy = Policy(save_model(folder), lora=lora, dtype=dtype)
@@ -76,7 +77,10 @@ class Run:
         task = replace(letters(), judge=judge)
         if source:
             task = replace(task, splits={"train": source, "test": source})
-        self._steps = train(self.policy, task, [stage], sampling=sampling, engine=self.engine, learner=self.learner)
+        stages = [stage]
+        if reset_after:
+            stages = [replace(stage, steps=reset_after), replace(stage, reset_reference=True)]
+        self._steps = train(self.policy, task, stages, sampling=sampling, engine=self.engine, learner=self.learner)
 
     def go(self, count=1):
         """Make some steps."""
@@ -618,10 +622,9 @@ class TestReferences:
 
     @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
     def test_one_that_is_set_may_be_another(self, tmp_path, lora):
-        run = Run(tmp_path, lora=lora)
-        run.go(2)
-        run.learner.reset_reference()
-        run.go()
+        run = Run(tmp_path, lora=lora, reset_after=2)
+        run.go(3)
+        assert run.learner.reference_from == 2
         state = run.learner.state()
         run.learner.load_state(state)
         run.go(2)
