@@ -1,6 +1,6 @@
 """What the guards take of a training step: processor seconds of each, beside those of the step.
 
-OMP_NUM_THREADS=1 python benchmarks/guards.py --recipes countdown smollm2-svamp --steps 5
+OMP_NUM_THREADS=1 python benchmarks/guards.py --recipes countdown --steps 20
 """
 
 from __future__ import annotations

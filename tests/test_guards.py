@@ -647,6 +647,16 @@ class TestReferences:
                 bits[place] ^= 1
 
 
+def cut_off_layers(run):
+    """Let the loss reach the head alone."""
+    hidden_states = run.learner.strategy.hidden_states
+
+    def detached(decoder, layout):
+        return hidden_states(decoder, layout).detach()
+
+    object.__setattr__(run.learner.strategy, "hidden_states", detached)
+
+
 class TestLosses:
     def test_adapters_scaled_by_zero_are_refused(self):
         with pytest.raises(UserError, match=r"model.lora.lora_alpha: should be at least 1, not 0"):
@@ -667,12 +677,7 @@ class TestLosses:
             run.go()
 
     def test_layers_that_are_cut_off(self, run):
-        hidden_states = run.learner.strategy.hidden_states
-
-        def detached(decoder, layout):
-            return hidden_states(decoder, layout).detach()
-
-        object.__setattr__(run.learner.strategy, "hidden_states", detached)
+        cut_off_layers(run)
         run.policy.decoder.lm_head.weight.requires_grad_(False)
         run.learner.reset_optimizer()
         with stops("does not reach the trainable weights"):
@@ -688,12 +693,7 @@ class TestLosses:
             run.go()
 
     def test_all_layers_where_the_head_learns(self, run):
-        hidden_states = run.learner.strategy.hidden_states
-
-        def detached(decoder, layout):
-            return hidden_states(decoder, layout).detach()
-
-        object.__setattr__(run.learner.strategy, "hidden_states", detached)
+        cut_off_layers(run)
         with stops(r"does not reach 2 of the layers that are trained, model\.layers\.0 first"):
             run.go()
 
