@@ -96,6 +96,15 @@ def test_a_start_that_failed_does_not_bar_the_next(run, name):
     assert not run.free
 
 
+@pytest.mark.parametrize("name", ["collected", "collected/stage-1"])
+def test_a_file_in_the_place_of_what_was_collected_is_named_before_anything_is_collected(run, name):
+    file = run.path / name
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(UserError, match=f"{re.escape(str(file))} is a file, and should be a folder"):
+        run.collection(1, 0)
+
+
 @pytest.mark.parametrize("name", ["steps.jsonl", "evaluation.json", "checkpoints"])
 def test_a_run_has_begun_with_its_first_file(run, name):
     run.path.mkdir()

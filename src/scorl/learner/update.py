@@ -180,7 +180,7 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Resume from what `state` returned."""
+        """Resume from what `state` returned; older ones lack `together` and `reference_from`."""
         parameters = self.policy.parameters
         with torch.no_grad():
             for name, parameter in parameters.items():

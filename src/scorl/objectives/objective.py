@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 from scorl.trajectory import Group, Role, TrainingExample
 
-__all__ = ["Objective", "Source", "StageShape", "needs_second_attempt", "pass_k_problems"]
+__all__ = ["Objective", "Source", "StageShape", "VerifyingObjective", "needs_second_attempt", "pass_k_problems"]
 
 Source = Literal["policy", "collected", "solutions"]
 """Where a stage's trajectories come from: sampled in every step; sampled once, when the stage begins; or the problems'
@@ -76,6 +76,16 @@ class Objective(Protocol):
     def after(self, kl: Mapping[int, float]) -> Self:
         """The objective of the next step; `kl` is this step's mean KL of each response, in nats, by its place."""
         return self
+
+
+class VerifyingObjective(Objective, Protocol):
+    """An objective that also learns from the verifications between attempts."""
+
+    roles: ClassVar[frozenset[Role]] = frozenset({"verification"})
+
+    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
+        """There is an answer after the verification."""
+        yield from needs_second_attempt(stage)
 
 
 def needs_second_attempt(stage: StageShape) -> Iterator[tuple[str, str]]:

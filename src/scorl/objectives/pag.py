@@ -12,19 +12,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import pstdev
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
 from scorl.objectives.baseline import advantages, credit_responses, returns
-from scorl.objectives.objective import Objective, StageShape, needs_second_attempt
+from scorl.objectives.objective import VerifyingObjective
 from scorl.trajectory import Group, Role, TrainingExample, Trajectory
 
 __all__ = ["PAG"]
 
 
 @dataclass(frozen=True)
-class PAG(Objective):
+class PAG(VerifyingObjective):
     """Pay answers for being right and verifications for being true, each on its own (section 3 of arXiv 2506.10406)."""
 
     beta_1: Annotated[float, Ge(0)] = 0.0
@@ -36,8 +36,6 @@ class PAG(Objective):
     scale_rewards: Literal["none", "role"] = "role"
     """`role`: advantages have spread 1 among the answers of a step, and among its verifications (RoleAdvNorm). It
     belongs to this method: with SCoRe, whose alpha is large, it would scale first answers towards 0."""
-
-    roles: ClassVar[frozenset[Role]] = frozenset({"verification"})
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of a response: its return less the mean of the others that came as far."""
@@ -68,10 +66,6 @@ class PAG(Objective):
                 found[role].append(advantage)
         spread = {role: pstdev(values) + 1e-8 for role, values in found.items()}
         return [_scaled(example, spread) for example in examples]
-
-    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
-        """There is an answer after the verification."""
-        yield from needs_second_attempt(stage)
 
 
 def _trained(example: TrainingExample) -> Iterator[tuple[Role, float]]:

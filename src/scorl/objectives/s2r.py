@@ -8,27 +8,24 @@ Both start from imitation of own conversations that are true throughout (`reject
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge
 
 from scorl.objectives.baseline import advantages, credit_responses, reward_contexts
-from scorl.objectives.objective import Objective, StageShape, needs_second_attempt
-from scorl.trajectory import Group, Response, Role, TrainingExample
+from scorl.objectives.objective import VerifyingObjective
+from scorl.trajectory import Group, Response, TrainingExample
 
 __all__ = ["OutcomeLevel", "ProcessLevel"]
 
 
 @dataclass(frozen=True)
-class ProcessLevel(Objective):
+class ProcessLevel(VerifyingObjective):
     """Pay every answer for being right and every verification for being true (process-level RL of S2R)."""
 
     beta_1: Annotated[float, Ge(0)] = 0.01
     """KL coefficient of every response."""
-
-    roles: ClassVar[frozenset[Role]] = frozenset({"verification"})
 
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of a response: its reward less the mean of the others in the same reward context."""
@@ -36,28 +33,18 @@ class ProcessLevel(Objective):
         contexts = [reward_contexts(row) for row in credited]
         return credit_responses(group, advantages(group, credited, contexts=contexts), self.beta_1)
 
-    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
-        """There is an answer after the verification."""
-        yield from needs_second_attempt(stage)
-
 
 @dataclass(frozen=True)
-class OutcomeLevel(Objective):
+class OutcomeLevel(VerifyingObjective):
     """Pay every response for the answer that inference ends with (outcome-level RL of S2R)."""
 
     beta_1: Annotated[float, Ge(0)] = 0.01
     """KL coefficient of every response."""
 
-    roles: ClassVar[frozenset[Role]] = frozenset({"verification"})
-
     def __call__(self, group: Group) -> list[TrainingExample]:
         """Advantage of a response: the last answer's reward less the mean of the others' that came as far."""
         credited = [[_signed(t.final)] * len(t.reached) for t in group]
         return credit_responses(group, advantages(group, credited), self.beta_1)
-
-    def problems_with(self, stage: StageShape) -> Iterator[tuple[str, str]]:
-        """There is an answer after the verification."""
-        yield from needs_second_attempt(stage)
 
 
 def _signed(response: Response) -> float:

@@ -187,7 +187,7 @@ class RunDirectory:
     def collection(self, stage: int, index: int) -> list[Record] | None:
         """The trajectories that a stage collected for its step `index`, or DamagedError; None: it has not yet."""
         path = self._collection(stage, index)
-        return self.ranks.broadcast(lambda: read_sealed(path) if path.exists() else None, "what was collected before")
+        return self.ranks.broadcast(lambda: read_sealed(path), "what was collected before")
 
     # Writing
 

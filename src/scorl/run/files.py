@@ -170,13 +170,18 @@ def read_all(file: Path) -> list[Record]:
     return list(read_records(file)) if file.exists() else []
 
 
-def read_sealed(file: Path) -> list[Record]:
-    """The records of `to_sealed`; of a file of before, which has no seal, those of `to_lines`.
+def read_sealed(file: Path) -> list[Record] | None:
+    """The records of `to_sealed`; of a file of before, which has no seal, those of `to_lines`; None: it is not there.
 
     Raises:
         DamagedError: it is not what was written.
+        UserError: it is no file, or cannot become one.
     """
+    for folder in (file.parent.parent, file.parent):
+        check_is_folder(folder)
     check_is_file(file)
+    if not file.exists():
+        return None
     head, _, body = file.read_bytes().partition(b"\n")
     try:
         first = json.loads(head)
