@@ -263,9 +263,10 @@ def test_an_answer_that_does_not_end_is_given_up(server, engine, monkeypatch):
         ask(engine(max_retries=0), "q")
 
 
+@pytest.mark.parametrize("pause", [0.05, 9], ids=["drips", "stalls"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("head", ["X-Slow: ", "Content-Length: 1000\r\n\r\n"])
-def test_an_answer_that_drips_ends_with_the_timeout_from_its_first_byte_on(head, stream):
+def test_an_answer_that_drips_ends_with_the_timeout_from_its_first_byte_on(head, stream, pause):
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer_slowly():
@@ -275,7 +276,7 @@ def test_an_answer_that_drips_ends_with_the_timeout_from_its_first_byte_on(head,
             connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{head}".encode())
             while True:
                 connection.sendall(b" ")
-                time.sleep(0.05)
+                time.sleep(pause)
 
     threading.Thread(target=answer_slowly, daemon=True).start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from support.worlds import save_tokenizer
@@ -26,6 +29,8 @@ class Family:
     """What differs from `SMALL`; None leaves a setting out."""
     sees: bool = False
     """Whether it is a wrapper that also sees pictures."""
+    since: str = "5.16.1"
+    """The first version of transformers, of those that scorl works with, that has it."""
 
 
 SMALL = {
@@ -146,7 +151,7 @@ FAMILIES = {
         "qk_nope_head_dim": 8,
         "qk_rope_head_dim": 8,
         "v_head_dim": 16,
-    }),
+    }, since="5.17.0"),
     "deepseek-v3": Family("deepseek_v3", "DeepSeek-V3, R1, Kimi K2", ROUTED | {
         "num_key_value_heads": 4,
         "q_lora_rank": 16,
@@ -181,6 +186,8 @@ FAMILIES = {
 def save_family(name: str, folder: Path, **more: Any) -> str:
     """Write a tiny model of a family, with more settings, with a tokenizer and a chat template; the folder's path."""
     family = FAMILIES[name]
+    if Version(transformers.__version__) < Version(family.since):
+        pytest.skip(f"{family.kind} wants transformers {family.since} or newer")
     words = save_tokenizer(folder)
     ids = {"vocab_size": len(words), "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
     settings = {key: value for key, value in (SMALL | ids | family.settings | more).items() if value is not None}
