@@ -54,7 +54,8 @@ DELTA = {
     "linear_key_head_dim": 16,
     "linear_value_head_dim": 16,
 }
-MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 16}
+"""A scan fills its last chunk up, and those of 256 take most of the time."""
 CONV = {"layer_types": ["conv", "full_attention"] * 2}
 PIXTRAL = {
     "model_type": "pixtral",
@@ -123,6 +124,7 @@ FAMILIES = {
         "state_size": 16,
         "expand": 2,
         "n_groups": 1,
+        "chunk_size": 16,
     }),
     "jamba": Family("jamba", "Jamba", FOUR | {
         "attn_layer_period": 2,
@@ -138,6 +140,7 @@ FAMILIES = {
         "mamba_head_dim": 16,
         "ssm_state_size": 16,
         "n_groups": 1,
+        "chunk_size": 16,
     }),
     "kimi-linear": Family("kimi_linear", "Kimi-Linear", FOUR | {
         "layer_types": ["linear_attention"] * 3 + ["full_attention"],
