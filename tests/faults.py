@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 from kills import FailedError, find_differences, read_run
+from support.pace import paced
 from support.worlds import letters, letters_recipe, save_model
 
 from scorl.engines.torch import TorchEngine
@@ -208,7 +209,7 @@ def main() -> None:
         undisturbed, operations = read_run(straight, STEPS), len(log.read_text().splitlines())
         for name in options.faults.split(","):
             moments = range(operations)
-            for moment in draw.sample(moments, options.cases) if options.cases else moments:
+            for moment in paced(draw.sample(moments, options.cases) if options.cases else moments):
                 met, problem = try_fault(Path(folder) / f"{name}-{moment}", built, undisturbed, name, moment)
                 tried[name] += 1
                 if problem:

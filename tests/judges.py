@@ -16,10 +16,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from support.hostile import ADD, CHEATS, HONEST, TESTS
+from support.pace import paced
 from support.processes import cpu_seconds, descendants, is_running
 
 from scorl.sandbox.bubblewrap import find_interpreter
@@ -135,23 +135,10 @@ def make_hack(number: int, kind: int) -> tuple[Problem, str, float]:
     return Problem("p", (user(f"What is ${number - 7} + 7$?"),), str(number)), text, 0.0
 
 
-def paced(starts: range) -> Iterator[int]:
-    """The starts of batches; every half minute a line says how far it is."""
-    begun = said = time.monotonic()
-    for start in starts:
-        now = time.monotonic()
-        if start and now - said > 30:
-            said, rate = now, start / (now - begun)
-            print(
-                f"  {start}/{starts.stop}, {rate:.0f} a second, {(starts.stop - start) / rate / 60:.0f} min", flush=True
-            )
-        yield start
-
-
 def try_answers(count: int, seed: int, kill_every: int = 5) -> Counter[str]:
     """Judge so many answers by every verifier; the outcomes, and what went wrong as `WRONG: ...`."""
     draw, seeds, found = random.Random(seed), read_seeds(), Counter[str]()
-    for start in paced(range(0, count, BATCH)):
+    for start in paced(range(0, count, BATCH), BATCH):
         pairs, known = [], {}
         for place in range(min(BATCH, count - start)):
             response, gold = draw.choice(seeds)
@@ -216,7 +203,7 @@ def try_programs(count: int, seed: int) -> Counter[str]:
         chosen.append((name, text, (tests,) if isinstance(tests, str) else tests))
     requests = [make_request(text, Examination(tests, timeout=0.5)) for _, text, tests in chosen]
     judgements = []
-    for start in paced(range(0, count, BATCH)):
+    for start in paced(range(0, count, BATCH), BATCH):
         judgements += broker_pool(os.getpid()).examine(requests[start : start + BATCH], "required")
     for (name, *_), judgement in zip(chosen, judgements, strict=True):
         found[judgement.outcome] += 1
