@@ -89,8 +89,10 @@ define install_locked # ENVIRONMENT
 		$(1)/bin/python -m pip install --no-deps --require-hashes -r locks/cuda.txt && $(1)/bin/python -m pip check; }
 endef
 
-# Further extras, which the lock does not know, with the versions that it has.
+# Further extras, which the lock does not know, with the versions that it has. In an environment made anew: what the
+# extras brought in before need not fit a newer lock.
 define install_beside # ENVIRONMENT EXTRAS
+	rm -rf $(1)
 	$(call install_locked,$(1))
 	$(VERSIONS) > $(1)/constraints.txt
 	$(1)/bin/python -m pip install --no-build-isolation -c $(1)/constraints.txt -e '.[dev,$(2)]'
@@ -225,6 +227,7 @@ test-tasks: $(TASKS)/.installed
 
 # inspect-ai wants older versions of two packages than the lock has.
 $(INSPECT)/.installed: $(LOCKED) $(call outdated,$(INSPECT))
+	rm -rf $(INSPECT)
 	$(call install_locked,$(INSPECT))
 	$(VERSIONS) | grep -vE '^(fsspec|python-dateutil)=' > $(INSPECT)/constraints.txt
 	$(INSPECT)/bin/python -m pip install --no-build-isolation -c $(INSPECT)/constraints.txt -e '.[dev,inspect]'

@@ -141,7 +141,7 @@ def test_the_recipe_of_the_documents_has_problems(tmp_path):
     task = recipe.build_task()
     assert len(task.split("test").take(None)) == recipe.task.settings.test_size
     (problem,) = task.split("train").draw(1, 0, 0)
-    assert task.judge([(problem, problem.solution)])[0].right
+    assert task.judge([(problem, problem.solution)])[0].reward == 1
 
 
 @needs_package
