@@ -38,7 +38,8 @@ class Served:
     journal: Path
 
     def engine(self, **settings):
-        defaults = {"base_url": self.url, "responses": str(self.journal), "max_retries": 0}
+        # transformers hangs up behind the 500 for its models, at times when the next request is already on its way.
+        defaults = {"base_url": self.url, "responses": str(self.journal), "max_retries": 2}
         return OpenAIEngine(self.model, OpenAISettings(**{**defaults, **settings}))
 
 
