@@ -91,10 +91,10 @@ endef
 
 # Further extras, which the lock does not know, with the versions that it has. In an environment made anew: what the
 # extras brought in before need not fit a newer lock.
-define install_beside # ENVIRONMENT EXTRAS
+define install_beside # ENVIRONMENT EXTRAS [PACKAGES|OF|OTHER|VERSIONS]
 	rm -rf $(1)
 	$(call install_locked,$(1))
-	$(VERSIONS) > $(1)/constraints.txt
+	$(VERSIONS) | grep -vE '^($(3))=' > $(1)/constraints.txt
 	$(1)/bin/python -m pip install --no-build-isolation -c $(1)/constraints.txt -e '.[dev,$(2)]'
 endef
 
@@ -227,10 +227,7 @@ test-tasks: $(TASKS)/.installed
 
 # inspect-ai wants older versions of two packages than the lock has.
 $(INSPECT)/.installed: $(LOCKED) $(call outdated,$(INSPECT))
-	rm -rf $(INSPECT)
-	$(call install_locked,$(INSPECT))
-	$(VERSIONS) | grep -vE '^(fsspec|python-dateutil)=' > $(INSPECT)/constraints.txt
-	$(INSPECT)/bin/python -m pip install --no-build-isolation -c $(INSPECT)/constraints.txt -e '.[dev,inspect]'
+	$(call install_beside,$(INSPECT),inspect,fsspec|python-dateutil)
 	touch $@
 
 test-inspect: $(INSPECT)/.installed
