@@ -29,8 +29,8 @@ class Family:
     """What differs from `SMALL`; None leaves a setting out."""
     sees: bool = False
     """Whether it is a wrapper that also sees pictures."""
-    since: str = "5.16.1"
-    """The first version of transformers, of those that scorl works with, that has it."""
+    since: str = "0"
+    """The first version of transformers that has it, where the lowest that scorl works with has it not."""
 
 
 SMALL = {
